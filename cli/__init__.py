@@ -1,0 +1,1 @@
+"""The command line of ldmlr: one thin module per command over the library."""

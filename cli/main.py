@@ -1,0 +1,93 @@
+"""The ``ldmlr`` command: loads a subcommand only when it is used, so that help answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from ldmlr.errors import LdmlrError, nearest
+
+# Command, module and help line. The line stands here so that ``ldmlr --help`` imports no
+# command; a test compares it with the command's own help.
+COMMANDS = {
+    "baseline": "Stage 1: train a baseline network on a long-tailed image set.",
+    "encode": "Stage 1: encode images into a feature store, with the baseline's head.",
+    "diffuse": "Stage 2: train the class-conditional latent diffusion model on a store.",
+    "generate": "Stage 2: draw pseudo-features from a model into a store.",
+    "augment": "Stage 2 in one go: stores in, balanced stores out.",
+    "finetune": "Stage 3: fine-tune the head on encoded and pseudo-features.",
+    "evaluate": "Accuracy of heads: all, many, medium, few and per class, and calibration.",
+    "store": "Inspect, verify, import, export and merge feature stores.",
+    "info": "Versions, CPU instruction sets, CUDA devices and the kernels that will run.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are modules of this package, imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the stages."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or None if there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when an unknown one is asked for."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table above, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="ldmlr")
+def cli() -> None:
+    r"""Latent diffusion feature augmentation for long-tailed recognition (LDMLR).
+
+    \b
+    Example:
+      ldmlr run digits-lt --out runs/digits
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; end every error in one line and the right exit status."""
+    try:
+        status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo(
+            "Interrupted. Nothing is half-written; run the same command with --resume to go on.", err=True
+        )
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LdmlrError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        click.echo(
+            f"Error: {name}{error.strerror or error}; check the path, the permissions and the disk", err=True
+        )
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

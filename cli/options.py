@@ -1,0 +1,165 @@
+"""Options that several commands share, and options made from a stage's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ldmlr import progress
+from ldmlr.config import Config, plain, read_toml
+from ldmlr.errors import UsageError, nearest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
+STAGES = (
+    "baseline",
+    "encode",
+    "diffuse",
+    "generate",
+    "augment",
+    "finetune",
+    "evaluate",
+    "run",
+    "compare",
+    "bench",
+)
+
+
+def config_options(config: type[Config], *, exclude: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Add one command-line option per field of a configuration, in the order of its fields."""
+    hints = typing.get_type_hints(config)
+
+    def decorate(function: F) -> F:
+        for field in reversed(dataclasses.fields(config)):
+            if field.name not in exclude:
+                function = _field_option(field, hints[field.name])(function)
+        return function
+
+    return decorate
+
+
+def pick(config: type[Config], values: Mapping[str, Any], **fixed: Any) -> Any:
+    """Build a configuration from a command's keyword arguments (those that are its fields)."""
+    chosen = {name: values[name] for name in config.names() if name in values}
+    return config.from_mapping({**chosen, **fixed})
+
+
+def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
+    flag = f"--{field.name.replace('_', '-')}"
+    multiple = typing.get_origin(hint) is tuple
+    if multiple:
+        hint = typing.get_args(hint)[0]
+    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
+        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        hint = arms[0] if len(arms) == 1 else str
+    settings: dict[str, Any] = {"help": field.metadata["help"], "default": field.default}
+    settings["show_default"] = field.default is not None
+    if hint is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", **settings)
+    if field.metadata["choices"]:
+        settings["type"] = click.Choice(field.metadata["choices"])
+    else:
+        settings["type"] = click.Path(path_type=Path) if hint is Path else hint
+        settings["metavar"] = field.metadata["metavar"]
+    return click.option(flag, multiple=multiple, **settings)
+
+
+def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Make the keys of a TOML file the defaults of the command (the command line still wins)."""
+    if value is None:
+        return None
+    document = read_toml(value)
+    known = {p.name: p for p in ctx.command.params if p.name and isinstance(p, click.Option)}
+    defaults: dict[str, Any] = {}
+    section = document.get(ctx.command.name or "", {})
+    tables = {key for key, entry in document.items() if isinstance(entry, dict)}
+    for name in tables - set(STAGES):
+        if name.replace("-", "_") not in known:
+            raise UsageError(f"{value}: unknown table [{name}]; {nearest(name, STAGES)}")
+    shared = {key: entry for key, entry in document.items() if key not in STAGES}
+    # A file that describes a whole run has keys for other commands at its top level.
+    lenient = {
+        "source",
+        "seeds",
+        "out",
+        "seed",
+        "device",
+        "threads",
+        "backend",
+        "overwrite",
+        "resume",
+        "baselines",
+    }
+    for where, entries in (("", shared), (f" [{ctx.command.name}]", section)):
+        for key, entry in entries.items():
+            name = key.replace("-", "_")
+            if name in known:
+                defaults[name] = entry
+            elif where or name not in lenient:
+                raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, known)}")
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return value
+
+
+def config_option(function: F) -> F:
+    """Add ``--config FILE.toml``."""
+    return click.option(
+        "--config", type=click.Path(path_type=Path), is_eager=True, callback=_load_config, expose_value=False,
+        metavar="FILE.toml", help="Read options from a TOML file; the command line wins.",
+    )(function)  # fmt: skip
+
+
+def _silence(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    progress.silence(value)
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, callback=_silence,
+    help="Print the result document as JSON on standard output.",
+)  # fmt: skip
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
+)
+seeds_option = click.option(
+    "--seeds", type=click.IntRange(min=1), default=5, show_default=True,
+    help="Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",
+)  # fmt: skip
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), default=None, help="CPU threads.  [default: all usable cores]"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+resume_option = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+
+
+def out_option(help: str, required: bool = True) -> Callable[[F], F]:
+    """Return the ``--out`` option with its help line."""
+    return click.option("--out", type=click.Path(path_type=Path), required=required, help=help)
+
+
+def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print the result: the document with ``--json``, else the text for people."""
+    click.echo(json.dumps(plain(result), indent=2, allow_nan=False) if as_json else text)
+
+
+def say(message: str) -> None:
+    """Print a message for people on standard error."""
+    click.echo(message, err=True)
+
+
+def composed(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Combine decorators into one, applied so that options are listed in the order given."""
+    return lambda function: functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)

@@ -1,0 +1,31 @@
+"""Latent diffusion feature augmentation for long-tailed recognition (arXiv 2404.04517)."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ldmlr.diffusion.model import LatentDiffusion as LatentDiffusion
+    from ldmlr.heads.finetune import finetune as finetune
+    from ldmlr.resample import LatentDiffusionSampler as LatentDiffusionSampler
+    from ldmlr.store import FeatureStore as FeatureStore
+
+# Names of the public interface and the modules they live in. They are loaded on first use,
+# so that the command line answers before torch is imported.
+_PUBLIC = {
+    "FeatureStore": "ldmlr.store",
+    "LatentDiffusion": "ldmlr.diffusion.model",
+    "LatentDiffusionSampler": "ldmlr.resample",
+    "finetune": "ldmlr.heads.finetune",
+}
+
+__all__ = ["FeatureStore", "LatentDiffusion", "LatentDiffusionSampler", "finetune"]
+__version__ = metadata.version("ldmlr")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'ldmlr' has no attribute {name!r}")

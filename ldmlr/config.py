@@ -1,0 +1,196 @@
+"""Configurations: one dataclass per stage is the source of its options everywhere.
+
+A field made with `option` carries its default, help text and limits. The command line, the
+TOML file, the Python keyword arguments and the saved result all read the same fields, so
+an option has one name, one meaning and one check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ldmlr.errors import UsageError, nearest
+from ldmlr.files import check_input
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """Declare a configuration field.
+
+    Parameters
+    ----------
+    default
+        The value when nothing is said.
+    help
+        One line for the help text, with units.
+    choices
+        The allowed words of a text field.
+    minimum, maximum
+        Inclusive limits of a number.
+    above
+        Exclusive lower limit of a number.
+    metavar
+        How the command line names the value.
+    """
+    metadata = {
+        "help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
+        "above": above, "metavar": metavar,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Base of all stage configurations: checked values, built from mappings, hashed."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _check(field, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from keys and values; an unknown key is an error that names the nearest one.
+
+        Parameters
+        ----------
+        values
+            Keys may be written with hyphens or underscores.
+        where
+            Prefix of error messages, such as ``run.toml: [diffuse]``.
+        """
+        prefix = f"{where}: " if where else ""
+        known = cls.names()
+        clean: dict[str, Any] = {}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            if name not in known:
+                raise UsageError(f"{prefix}unknown key {key!r}; {nearest(name, known)}")
+            clean[name] = value
+        try:
+            return cls(**clean)
+        except UsageError as error:
+            raise UsageError(f"{prefix}{error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as plain data that JSON and TOML can hold."""
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some values changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def plain(value: Any) -> Any:
+    """Turn tuples, paths and nested mappings into lists, text and dicts."""
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be saved as plain data")
+
+
+def config_hash(*parts: Any) -> str:
+    """Return a short sha256 of configurations and other plain data, for reuse and provenance."""
+    text = json.dumps([plain(part) for part in parts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; errors name the file and the line."""
+    check_input(path, "TOML file")
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
+    """Return `value` in the type of the field, or raise an error that names the option."""
+    name = f"--{field.name.replace('_', '-')}"
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        arms = typing.get_args(hint)
+        if value is None and type(None) in arms:
+            return None
+        arms = tuple(arm for arm in arms if arm is not type(None))
+        if len(arms) > 1:
+            # An option of several types (a strategy: word, number, dict) is checked where it is used.
+            return value
+        hint = arms[0]
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, str | int | float):
+            value = (value,)
+        try:
+            return tuple(_number_or_text(name, item, entry) for entry in value)
+        except TypeError:
+            raise UsageError(f"{name}: expected a list, not {value!r}") from None
+    if isinstance(hint, type):
+        value = _number_or_text(name, hint, value)
+    _check_limits(name, field.metadata, value)
+    return value
+
+
+def _number_or_text(name: str, hint: type, value: Any) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if hint is Path and isinstance(value, str):
+        value = Path(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if (hint in (int, float) and isinstance(value, bool)) or not isinstance(value, hint):
+        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        raise UsageError(f"{name}: expected {expected.get(hint, hint.__name__)}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name}: expected a finite number, not {value!r}")
+    return value
+
+
+def _check_limits(name: str, metadata: Mapping[str, Any], value: Any) -> None:
+    choices = metadata.get("choices")
+    if choices and value not in choices:
+        raise UsageError(f"{name}: unknown value {value!r}; {nearest(str(value), choices)}")
+    low, high, above = metadata.get("minimum"), metadata.get("maximum"), metadata.get("above")
+    if low is not None and value < low:
+        raise UsageError(f"{name}: must be at least {low:g}, not {value!r}")
+    if high is not None and value > high:
+        raise UsageError(f"{name}: must be at most {high:g}, not {value!r}")
+    if above is not None and value <= above:
+        raise UsageError(f"{name}: must be above {above:g}, not {value!r}")

@@ -1,0 +1,45 @@
+"""Where computation runs: the device and the number of threads."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ldmlr.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown, or names a CUDA device that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"--device: unknown value {name!r}; choose auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UsageError(f"--device: {name!r} is not there ({count} CUDA devices visible); use cpu")
+    return device
+
+
+def set_threads(threads: int | None) -> int:
+    """Set the number of CPU threads torch uses (None: all usable cores) and return it."""
+    import torch
+
+    count = threads or len(os.sched_getaffinity(0))
+    if count < 1:
+        raise UsageError(f"--threads: must be at least 1, not {count}")
+    torch.set_num_threads(count)
+    return count

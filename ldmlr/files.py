@@ -1,0 +1,103 @@
+"""Files are written whole or not at all.
+
+Every output goes to a temporary name in the folder of its target, is flushed to disk and
+then renamed, so that a crash, a full disk or an interrupt never leaves half a file and
+never harms the file that was there before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ldmlr.errors import InputError, LdmlrError, UsageError
+
+
+def check_output(path: Path, overwrite: bool = False) -> Path:
+    """Refuse an output that exists, or whose folder cannot be written; make the folder.
+
+    Called before work starts, so that an hour of training does not end in a refusal.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: already exists; name another output or pass --overwrite")
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, folder) from error
+    # access() follows the permission bits only; root and read-only mounts need the attempt.
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise os_error(error, folder) from error
+    return path
+
+
+def check_input(path: Path, what: str = "file") -> Path:
+    """Return `path` if it exists; else raise an error that names it."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such {what}; check the path")
+    return path
+
+
+@contextmanager
+def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
+    path = check_output(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        raise os_error(error, path) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes, overwrite: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_path(path, overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str, overwrite: bool = True) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    write_bytes(path, text.encode(), overwrite)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def os_error(error: OSError, path: Path) -> LdmlrError:
+    """Turn an operating-system error into one line that names the file and the remedy."""
+    remedies = {
+        errno.ENOSPC: "the disk is full; free some space or choose another folder",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.EFBIG: "the file grew past the size limit; raise it or choose another folder",
+        errno.EACCES: "permission denied; choose a folder you can use",
+        errno.EPERM: "operation not permitted; choose a folder you can use",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOENT: "no such file or folder; check the path",
+        errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+        errno.EISDIR: "is a folder where a file is expected; check the path",
+    }
+    detail = remedies.get(error.errno or 0)
+    if detail is None:
+        detail = f"{error.strerror or error}; check the path and the disk"
+    return LdmlrError(f"{path}: {detail}")

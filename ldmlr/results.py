@@ -1,0 +1,114 @@
+"""Results: what a command computed, with everything needed to compute it again.
+
+A result document holds figures, seeds, the resolved configuration, versions, hardware and
+the path that ran. It is written as ``result.json`` in the folder of the output; for an
+output that is a file, a copy ``<output>.result.json`` stays with it when a later command
+writes to the same folder.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldmlr.config import plain
+from ldmlr.files import write_text
+
+GROUP_COLUMNS = ("all", "many", "medium", "few")
+
+
+def document(command: str, config: Mapping[str, Any], **figures: Any) -> dict[str, Any]:
+    """Return a result document: the command, its configuration, its figures and the machine."""
+    return {
+        "command": command,
+        **{key: plain(value) for key, value in figures.items()},
+        "config": plain(config),
+        "versions": versions(),
+        "hardware": hardware(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_result(output: Path, result: Mapping[str, Any]) -> Path:
+    """Write ``result.json`` beside `output` (inside it, if it is a folder) and return its path."""
+    output = Path(output)
+    text = json.dumps(plain(result), indent=2, allow_nan=False) + "\n"
+    if output.is_dir():
+        path = output / "result.json"
+    else:
+        path = output.parent / "result.json"
+        write_text(output.with_name(f"{output.name}.result.json"), text)
+    write_text(path, text)
+    return path
+
+
+def accuracy_row(
+    method: str, adjustment: str, runs: Sequence[Mapping[str, float | None]], **more: Any
+) -> dict[str, Any]:
+    """Return one row of an accuracy table: mean, standard deviation and values over seeds.
+
+    Parameters
+    ----------
+    method
+        ``baseline``, ``ldmlr`` or a rival's name.
+    adjustment
+        ``none`` or ``label-shift``.
+    runs
+        Per seed, the accuracy in per cent for ``all``, ``many``, ``medium`` and ``few``;
+        None where a group has no class.
+    """
+    row: dict[str, Any] = {"method": method, "adjustment": adjustment, **more}
+    for column in GROUP_COLUMNS:
+        values = [run[column] for run in runs]
+        numbers = [float(value) for value in values if value is not None]
+        if len(numbers) < len(values) or not numbers:
+            row[column] = None
+            continue
+        spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+        row[column] = {"mean": float(np.mean(numbers)), "std": spread, "values": numbers}
+    return row
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computed the result."""
+    found = {"python": platform.python_version()}
+    for name in ("ldmlr", "torch", "numpy", "h5py", "scikit-learn", "safetensors"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Return the processor, the usable cores and the CUDA devices (if torch is loaded)."""
+    found: dict[str, Any] = {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            found["cuda"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()

@@ -1,0 +1,37 @@
+"""Plain text tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ldmlr.results import GROUP_COLUMNS
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an aligned text table: the first column to the left, the others to the right."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = zip(row, widths, strict=True)
+        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
+
+    return "\n".join([line(cells[0]), "  ".join("-" * width for width in widths), *map(line, cells[1:])])
+
+
+def accuracy_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the accuracy table of a result document, in per cent, mean and standard deviation."""
+    body = []
+    for row in rows:
+        name = row["method"] if row["adjustment"] == "none" else f"{row['method']} + {row['adjustment']}"
+        body.append([name, *(_cell(row[column]) for column in GROUP_COLUMNS)])
+    return table(["top-1 %", *GROUP_COLUMNS], body)
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    if len(entry["values"]) < 2:
+        return f"{entry['mean']:.2f}"
+    return f"{entry['mean']:.2f} ± {entry['std']:.2f}"
