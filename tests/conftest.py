@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 
 from ldmlr import progress
@@ -30,23 +29,18 @@ class Outcome:
 
 
 @pytest.fixture
-def run_cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run ``ldmlr ARGS`` in this process, through the same entry point as the installed command."""
-    from ldmlr_cli import main as module
+    from ldmlr_cli.main import main
 
     def run(*args: object) -> Outcome:
-        import click
-
-        @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-        @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-        def entry(arguments: tuple[str, ...]) -> None:
-            module.main(list(arguments))
-
-        result = CliRunner().invoke(entry, ["--", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
         progress.silence(False)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
+        out, err = capsys.readouterr()
+        status = ended.value.code
+        return Outcome(status if isinstance(status, int) else 0, out, err)
 
     return run
 
