@@ -1,0 +1,1 @@
+"""Classification heads: modules, losses and the fine-tuning of stage 3."""

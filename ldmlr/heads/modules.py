@@ -1,0 +1,204 @@
+"""Classification heads as torch modules: linear, cosine and WCDAS.
+
+The encoders train with them and stage 3 fine-tunes them. A head leaves torch as a
+`StoredHead` (plain arrays, what a feature store and a head file hold) and comes back from
+it to the bit. Heads compute in float32 even under autocast: their product is negligible,
+and a cosine rounded to eight bits moves a WCDAS logit near its pole.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.heads.config import HEADS
+
+if TYPE_CHECKING:
+    from ldmlr.store import StoredHead
+
+
+class Head(nn.Module):
+    """Base of the heads: ``forward(features [n, D]) -> logits [n, C]`` in float32.
+
+    Parameters
+    ----------
+    dim
+        Feature dimensions D.
+    num_classes
+        Classes C.
+    """
+
+    kind = ""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.dim, self.num_classes = dim, num_classes
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits ``[n, C]`` of features ``[n, D]``."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.logits(features.float())
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits of float32 features; each head defines it."""
+        raise TypeError(f"{type(self).__name__} defines no logits")
+
+
+class LinearHead(Head):
+    """``logit_c = w_c . x + b_c``, started as `torch.nn.Linear` starts."""
+
+    kind = "linear"
+
+    def __init__(self, dim: int, num_classes: int, bias: bool = True) -> None:
+        super().__init__(dim, num_classes)
+        self.weight = nn.Parameter(torch.empty(num_classes, dim))
+        self.bias = nn.Parameter(torch.empty(num_classes)) if bias else None
+        bound = 1 / math.sqrt(dim)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return ``features @ weight.T + bias``."""
+        return F.linear(features, self.weight, self.bias)
+
+
+class _CosineBase(Head):
+    """A head that sees only the cosine between a feature and its class weights."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__(dim, num_classes)
+        # Only the direction counts: isotropic rows of about unit length.
+        self.weight = nn.Parameter(torch.randn(num_classes, dim) / math.sqrt(dim))
+
+    def cosine(self, features: torch.Tensor) -> torch.Tensor:
+        """Return cosines ``[n, C]``; a feature of zeros has cosine 0 to every class."""
+        return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+
+
+class CosineHead(_CosineBase):
+    """``logit_c = scale * cos(x, w_c)``.
+
+    Parameters
+    ----------
+    dim, num_classes
+        As for every head.
+    scale
+        The (first) scale.
+    learn_scale
+        Train the scale with the weights; otherwise it stays as given.
+    """
+
+    kind = "cosine"
+
+    def __init__(self, dim: int, num_classes: int, scale: float = 16.0, learn_scale: bool = True) -> None:
+        super().__init__(dim, num_classes)
+        value = torch.tensor([float(scale)])
+        self.scale: torch.Tensor
+        if learn_scale:
+            self.scale = nn.Parameter(value)
+        else:
+            self.register_buffer("scale", value)
+        self.learn_scale = learn_scale
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return ``scale * cosine``."""
+        return self.scale * self.cosine(features)
+
+
+class WCDASHead(_CosineBase):
+    """Wrapped Cauchy distributed angular softmax (Han, ICML 2023).
+
+    ``logit_c = s / (2 pi) * (1 - g_c^2) / (1 + g_c^2 - 2 g_c cos_c)`` with one trained concentration per
+    class, ``g_c = sigmoid(concentration_c)``, and one trained scale, ``s = softplus(scale) + 1``. The
+    concentrations start at ``sigmoid(0)``.
+
+    Parameters
+    ----------
+    dim, num_classes
+        As for every head.
+    scale
+        The first value of s (above 1).
+    """
+
+    kind = "wcdas"
+
+    def __init__(self, dim: int, num_classes: int, scale: float = 1.0 + math.log(2.0)) -> None:
+        super().__init__(dim, num_classes)
+        if scale <= 1:
+            raise UsageError(f"WCDAS scale: must be above 1, not {scale!r}")
+        self.concentration = nn.Parameter(torch.zeros(num_classes))
+        raw = scale - 1 + math.log(-math.expm1(1 - scale))
+        self.scale = nn.Parameter(torch.tensor([raw]))
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the density of the wrapped Cauchy distribution at each angle, times s."""
+        g = torch.sigmoid(self.concentration)
+        s = F.softplus(self.scale) + 1
+        # 1 + g^2 - 2 g cos written as (1 - g)^2 + 2 g (1 - cos): no cancellation near the pole, and
+        # 1 - g = sigmoid(-concentration) keeps its digits where g rounds to one.
+        opposite = torch.sigmoid(-self.concentration)
+        distance = (1 - self.cosine(features)).clamp_min(0)
+        return s / (2 * math.pi) * opposite * (1 + g) / (opposite.square() + 2 * g * distance)
+
+
+_KINDS: dict[str, type[Head]] = {"linear": LinearHead, "cosine": CosineHead, "wcdas": WCDASHead}
+
+
+def make_head(kind: str, dim: int, num_classes: int) -> Head:
+    """Return a fresh head of kind ``linear``, ``cosine`` or ``wcdas``."""
+    if kind not in _KINDS:
+        raise UsageError(f"--head: unknown value {kind!r}; {nearest(kind, HEADS)}")
+    return _KINDS[kind](dim, num_classes)
+
+
+def to_stored(head: Head) -> StoredHead:
+    """Return the head as plain float32 arrays.
+
+    ``extra`` holds what the kind needs beside weight and bias: ``scale [1]`` and ``learn_scale [1]``
+    (cosine), ``concentration [C]`` and ``scale [1]`` before sigmoid and softplus (WCDAS).
+    """
+    from ldmlr.store import StoredHead
+
+    arrays = {name: value.detach().cpu().float().numpy().copy() for name, value in head.state_dict().items()}
+    weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
+    if isinstance(head, CosineHead):
+        arrays["learn_scale"] = torch.tensor([float(head.learn_scale)]).numpy()
+    return StoredHead(kind=head.kind, weight=weight, bias=bias, extra=arrays)
+
+
+def from_stored(stored: StoredHead) -> Head:
+    """Return the module of a stored head; its logits are those of the module it came from.
+
+    Raises
+    ------
+    InputError
+        The kind is unknown, or an array is missing or has the wrong shape.
+    """
+    if stored.kind not in _KINDS:
+        raise InputError(f"head: unknown kind {stored.kind!r}; {nearest(stored.kind, HEADS)}")
+    num_classes, dim = stored.weight.shape
+    arrays = dict(stored.extra)
+    head: Head
+    if stored.kind == "linear":
+        head = LinearHead(dim, num_classes, bias=stored.bias is not None)
+    elif stored.kind == "cosine":
+        learned = arrays.pop("learn_scale", None)
+        head = CosineHead(dim, num_classes, learn_scale=learned is None or bool(learned[0]))
+    else:
+        head = WCDASHead(dim, num_classes)
+    arrays["weight"] = stored.weight
+    if stored.bias is not None:
+        arrays["bias"] = stored.bias
+    state = {name: torch.tensor(value, dtype=torch.float32) for name, value in arrays.items()}
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"head of kind {stored.kind!r}: its arrays do not fit ({detail})") from None
+    return head

@@ -1,0 +1,1 @@
+"""Accuracy, calibration and label shift of classifiers; quality of generated rows."""
