@@ -1,0 +1,70 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.files import atomic_path, check_input, check_output, os_error, write_text
+
+
+def test_a_finished_file_replaces_the_old_one(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "one")
+    write_text(path, "two")
+    assert path.read_text() == "two"
+    assert [p.name for p in path.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("failure", [ValueError("bad"), KeyboardInterrupt()])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write():
+        with atomic_path(path, overwrite=True) as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_output_that_exists_is_refused(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(UsageError, match=r"a\.txt: already exists; .* --overwrite"):
+        check_output(path)
+    assert check_output(path, overwrite=True) == path
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path):
+    def write():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(LdmlrError, match=r"a\.txt: the disk is full; free some space"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LdmlrError, match="file"):
+        check_output(tmp_path / "file" / "a.txt")
+    with pytest.raises(InputError, match="no such file; check the path"):
+        check_input(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+def test_every_system_error_names_the_path_and_a_remedy(tmp_path, number):
+    text = str(os_error(OSError(number, os.strerror(number)), tmp_path))
+    assert text.startswith(f"{tmp_path}: ")
+    assert ";" in text
+    assert "\n" not in text

@@ -1,0 +1,66 @@
+"""Result documents and accuracy tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ldmlr.results import accuracy_row, document, write_result
+from ldmlr.tables import accuracy_table, table
+
+RUNS = [
+    {"all": 80.0, "many": 90.0, "medium": None, "few": 60.0},
+    {"all": 82.0, "many": 91.0, "medium": None, "few": 64.0},
+]
+
+
+def test_a_row_has_mean_sample_deviation_and_values():
+    row = accuracy_row("ldmlr", "label-shift", RUNS)
+    assert row["all"] == {
+        "mean": 81.0,
+        "std": pytest.approx(np.std([80, 82], ddof=1)),
+        "values": [80.0, 82.0],
+    }
+    assert row["medium"] is None
+    assert (row["method"], row["adjustment"]) == ("ldmlr", "label-shift")
+
+
+def test_one_seed_has_no_spread():
+    assert accuracy_row("baseline", "none", RUNS[:1])["all"]["std"] == 0.0
+
+
+def test_the_table_is_aligned_and_marks_empty_groups():
+    text = accuracy_table(
+        [accuracy_row("baseline", "none", RUNS), accuracy_row("ldmlr", "label-shift", RUNS[:1])]
+    )
+    lines = text.splitlines()
+    assert lines[0].split() == ["top-1", "%", "all", "many", "medium", "few"]
+    assert lines[2].split() == [
+        "baseline",
+        "81.00",
+        "±",
+        "1.41",
+        "90.50",
+        "±",
+        "0.71",
+        "-",
+        "62.00",
+        "±",
+        "2.83",
+    ]
+    assert lines[3].startswith("ldmlr + label-shift  ")
+    assert len({len(line) for line in table(["a", "b"], [["x", "10"], ["yy", "2"]]).splitlines()}) == 1
+
+
+def test_the_result_lies_beside_a_file_and_inside_a_folder(tmp_path):
+    result = document("finetune", {"epochs": 12}, rows=[accuracy_row("baseline", "none", RUNS)], seeds=[0, 1])
+    output = tmp_path / "head.safetensors"
+    output.write_text("")
+    assert write_result(output, result) == tmp_path / "result.json"
+    assert write_result(tmp_path, result) == tmp_path / "result.json"
+    saved = json.loads((tmp_path / "head.safetensors.result.json").read_text())
+    assert saved["config"] == {"epochs": 12}
+    assert saved["rows"][0]["all"]["mean"] == 81.0
+    assert {"versions", "hardware", "command", "created", "seeds"} <= set(saved)
