@@ -1,0 +1,103 @@
+"""Image sets in one HDF5 file.
+
+Layout: ``train/images [N, H, W, C]`` uint8 with 1 or 3 channels, ``train/labels [N]`` whole
+numbers in ``0 .. C-1``, optionally the same under ``test`` and ``val``, and ``class_names [C]``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels
+from ldmlr.errors import InputError
+
+SPLITS = ("train", "test", "val")
+
+
+def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, ArraySplit], tuple[str, ...]]:
+    """Read an image set from an HDF5 file.
+
+    Returns
+    -------
+    splits
+        ``train`` and, where present, ``test`` and ``val``.
+    class_names
+        One name per class; the numbers where the file has no names.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or its layout is not the one above.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = "the file is truncated" if "truncated" in str(error) else "not an HDF5 file, or damaged"
+        raise InputError(f"{path}: {reason}; copy or download it again") from None
+    with file:
+        arrays = {name: _read_split(path, file, name) for name in SPLITS if name in file or name == "train"}
+        names = _class_names(path, file)
+    num_classes = len(names) if names else max(int(labels.max()) for _, labels in arrays.values()) + 1
+    splits = {}
+    for name, (images, labels) in arrays.items():
+        labels = check_labels(labels, num_classes, f"{path}: {name}/labels")
+        splits[name] = ArraySplit(images, labels, num_classes, image_size=image_size)
+    shapes = {name: split.images.shape[1:] for name, split in splits.items()}
+    for name, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise InputError(
+                f"{path}: {name}/images are {list(shape)} and train/images {list(shapes['train'])}; "
+                "all splits need the same height, width and channels"
+            )
+    names = names or tuple(str(label) for label in range(num_classes))
+    check_classes(splits["train"], names, str(path))
+    return splits, names
+
+
+def _read_split(path: Path, file: Any, name: str) -> tuple[Images, Labels]:
+    group = file.get(name)
+    if isinstance(group, h5py.Group) and "features" in group and "images" not in group:
+        raise InputError(
+            f"{path}: holds features, not images; a feature store goes to ldmlr diffuse or ldmlr finetune"
+        )
+    images, labels = (_dataset(path, file, f"{name}/{key}") for key in ("images", "labels"))
+    shape = images.shape
+    if images.dtype != np.uint8:
+        raise InputError(f"{path}: {name}/images are {images.dtype}; expected uint8, 0 .. 255")
+    if len(shape) != 4 or shape[3] not in (1, 3):
+        hint = "transpose to [N, H, W, C]" if len(shape) == 4 and shape[1] in (1, 3) else "reshape them"
+        raise InputError(
+            f"{path}: {name}/images have the shape {list(shape)}; expected [N, H, W, C] with 1 or 3 "
+            f"channels; {hint}"
+        )
+    if 0 in shape:
+        raise InputError(f"{path}: {name}/images are empty {list(shape)}; leave out a split without images")
+    try:
+        pixels, classes = images[()], labels[()]
+    except OSError as error:
+        raise InputError(f"{path}: {name} cannot be read ({error}); copy or download it again") from None
+    return pixels, check_labels(classes, None, f"{path}: {name}/labels", rows=shape[0])
+
+
+def _dataset(path: Path, file: Any, key: str) -> Any:
+    found = file.get(key)
+    if not isinstance(found, h5py.Dataset):
+        raise InputError(
+            f"{path}: no dataset {key}; expected train/images [N, H, W, C] uint8 and train/labels [N], "
+            "and the same under test and val if there"
+        )
+    return found
+
+
+def _class_names(path: Path, file: Any) -> tuple[str, ...] | None:
+    if "class_names" not in file:
+        return None
+    try:
+        names = tuple(str(name) for name in file["class_names"].asstr()[()])
+    except (TypeError, AttributeError, ValueError):
+        raise InputError(f"{path}: class_names are not a list of texts; write one text per class") from None
+    return names

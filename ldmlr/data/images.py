@@ -1,0 +1,276 @@
+"""Image sets: what stage 1 trains on and encodes, whatever the files they came from.
+
+An `ImageSet` has a training split and optional test and validation splits. A split hands
+out uint8 images by index. `ArraySplit` holds them in memory; `ldmlr.data.files.FileSplit`
+decodes them when asked. Everything is checked when a set is made, so that what follows
+need not doubt it.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ldmlr.errors import InputError
+
+if TYPE_CHECKING:
+    from ldmlr.data.longtail import LongTailedDraw
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Rows = slice | npt.NDArray[np.integer[Any]] | Sequence[int]
+
+
+class ImageSplit(abc.ABC):
+    """Images with labels, loaded by row.
+
+    Attributes
+    ----------
+    labels
+        Class of each image, int64 ``[N]``, in ``0 .. num_classes - 1``.
+    num_classes
+        Number of classes of the set, C.
+    ids
+        One id per image: its row in the source (int64 ``[N]``), or its path (list of text).
+    """
+
+    labels: Labels
+    num_classes: int
+    ids: npt.NDArray[np.int64] | list[str]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Images per class, ``[C]``."""
+        return np.bincount(self.labels, minlength=self.num_classes).astype(np.int64)
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of every image; None where the sizes vary."""
+
+    @abc.abstractmethod
+    def load(self, indices: Rows) -> Images:
+        """Return the images of some rows, uint8 ``[n, H, W, C]``.
+
+        Raises
+        ------
+        InputError
+            An image cannot be read or decoded, or the images differ in size.
+        """
+
+    @abc.abstractmethod
+    def subset(self, indices: npt.NDArray[np.int64]) -> Self:
+        """Return a split with only these rows, in this order."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """Return a sha256 of the images as they lie in the source, and of the labels.
+
+        For files it covers relative paths and sizes, not contents, so that it stays cheap. The
+        size that images are brought to is not part of it.
+        """
+
+
+class ArraySplit(ImageSplit):
+    """Images in memory.
+
+    Parameters
+    ----------
+    images
+        uint8 ``[N, H, W, C]`` with 1 or 3 channels.
+    labels
+        int64 ``[N]``.
+    num_classes
+        Number of classes, C.
+    ids
+        Rows of the source; by default ``0 .. N - 1``.
+    image_size
+        Resize the shorter side to this many pixels and crop the centre, when loading.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        labels: Labels,
+        num_classes: int,
+        *,
+        ids: npt.NDArray[np.int64] | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.num_classes = num_classes
+        self.ids: npt.NDArray[np.int64] = np.arange(len(labels)) if ids is None else ids
+        self._image_size = None if images.shape[1:3] == (image_size, image_size) else image_size
+        self._fingerprint: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.images.shape[1:]
+        size = self._image_size
+        return (height, width, channels) if size is None else (size, size, channels)
+
+    def load(self, indices: Rows) -> Images:
+        """Return the images of some rows, uint8 ``[n, H, W, C]``."""
+        rows = self.images[indices] if isinstance(indices, slice) else self.images[np.asarray(indices, int)]
+        if self._image_size is None:
+            return rows.copy() if isinstance(indices, slice) else rows
+        result = np.empty((len(rows), *self.shape), np.uint8)
+        for row, pixels in enumerate(rows):
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            result[row] = np.asarray(resize_and_crop(image, self._image_size)).reshape(self.shape)
+        return result
+
+    def subset(self, indices: npt.NDArray[np.int64]) -> ArraySplit:
+        """Return a split with only these rows, in this order."""
+        return ArraySplit(
+            self.images[indices],
+            self.labels[indices],
+            self.num_classes,
+            ids=self.ids[indices],
+            image_size=self._image_size,
+        )
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of the images and labels."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(repr(self.images.shape).encode())
+            digest.update(np.ascontiguousarray(self.images).data)
+            digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` pixels (bicubic, antialiased) and crop the centre square."""
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    # The crop is taken in source coordinates, so that only pixels that stay are computed.
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """A labelled image set with its splits and its origin.
+
+    Attributes
+    ----------
+    name
+        Short name: that of the built-in set, or of the file or folder.
+    train, test, val
+        The splits; `test` and `val` are None where the source has none.
+    class_names
+        One name per class, ``[C]``.
+    provenance
+        Plain data for results: source, kind, and for a long-tailed draw the imbalance factor,
+        the seed, the counts and the sha256 of the chosen indices (None without a draw).
+    draw
+        The long-tailed draw with its indices (``draw.save(path)`` keeps it); None without one.
+    """
+
+    name: str
+    train: ImageSplit
+    test: ImageSplit | None
+    val: ImageSplit | None
+    class_names: tuple[str, ...]
+    provenance: Mapping[str, Any]
+    draw: LongTailedDraw | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.class_names)
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256("\0".join(self.class_names).encode())
+        for name, split in (("train", self.train), ("test", self.test), ("val", self.val)):
+            if split is not None:
+                digest.update(f"\0{name} {split.shape} {split.fingerprint()}".encode())
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of what the set holds: names, labels, images and their loaded size.
+
+        Images that lie in files of their own enter with path and size, not with their bytes.
+        """
+        return self._fingerprint
+
+    def split(self, name: str) -> ImageSplit:
+        """Return the split ``train``, ``test`` or ``val``.
+
+        Raises
+        ------
+        InputError
+            The set has no such split.
+        """
+        found = {"train": self.train, "test": self.test, "val": self.val}.get(name)
+        if found is None:
+            raise InputError(
+                f"{self.provenance['source']}: has no {name} images; add them or name another set"
+            )
+        return found
+
+
+def check_labels(
+    labels: npt.ArrayLike, num_classes: int | None, where: str, rows: int | None = None
+) -> Labels:
+    """Return labels as int64 ``[N]`` after checking type, shape, number and range.
+
+    Parameters
+    ----------
+    labels
+        What the file holds.
+    num_classes
+        Number of classes where it is known; else only negative labels are refused.
+    where
+        File and dataset, for the message.
+    rows
+        Number of images that must match.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{where}: labels are {array.dtype} {list(array.shape)}; expected whole numbers "
+            "(int64), one per image, [N]"
+        )
+    if rows is not None and len(array) != rows:
+        raise InputError(f"{where}: {len(array)} labels for {rows} images; there must be one label per image")
+    wrong = np.flatnonzero((array < 0) | (array >= (num_classes or np.iinfo(np.int32).max)))
+    if wrong.size:
+        upper = f"{num_classes - 1}" if num_classes else "C-1"
+        raise InputError(
+            f"{where}: label {int(array[wrong[0]])} in row {int(wrong[0])} is out of range; "
+            f"labels must be 0 .. {upper}"
+        )
+    return array.astype(np.int64)
+
+
+def check_classes(split: ImageSplit, class_names: Sequence[str], where: str) -> None:
+    """Refuse a training split with fewer than two classes, or with a class that has no image."""
+    if len(class_names) < 2:
+        raise InputError(f"{where}: only {len(class_names)} class; a classifier needs at least two")
+    empty = np.flatnonzero(split.counts == 0)
+    if empty.size:
+        more = f" (and {empty.size - 1} more)" if empty.size > 1 else ""
+        raise InputError(
+            f"{where}: class {int(empty[0])} ({class_names[empty[0]]}){more} has no training image; "
+            "add one or renumber the labels without gaps"
+        )

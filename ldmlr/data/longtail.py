@@ -1,0 +1,279 @@
+"""Which rows to use: long-tailed draws from a balanced set, and class-aware hold-outs.
+
+A draw keeps ``n_max * factor^(-c / (C - 1))`` rows of class c, rounded down: the long-tailed
+CIFAR of Cui et al., "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019).
+Rows are drawn without replacement, class by class, from streams that depend on (seed, class)
+alone. A draw with a larger factor is therefore part of the draw with a smaller one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.data.images import ImageSplit
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import check_input, write_text
+
+Split = TypeVar("Split", bound=ImageSplit)
+Integers = npt.NDArray[np.int64]
+
+FORMAT = "ldmlr-draw"
+SCHEMA_VERSION = 1
+# The stream of the class order, beside the streams 0 .. C-1 of the classes.
+_ORDER_STREAM = 2**32 - 1
+
+
+def long_tailed_counts(n_max: int, num_classes: int, factor: float) -> Integers:
+    """Return the rows per class of a long-tailed set, ``[C]``, from the head to the tail.
+
+    Parameters
+    ----------
+    n_max
+        Rows of the first class.
+    num_classes
+        Number of classes, C.
+    factor
+        Imbalance factor: rows of the first class over rows of the last, at least 1.
+
+    Raises
+    ------
+    UsageError
+        The factor is below 1, or leaves a class without a row.
+
+    Examples
+    --------
+    >>> long_tailed_counts(5000, 10, 100).tolist()
+    [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    """
+    if num_classes < 2 or n_max < 1:
+        raise UsageError(
+            f"--imbalance-factor: a draw needs at least two classes with rows, not {num_classes} with {n_max}"
+        )
+    counts = _counts(n_max, _ratios(num_classes, factor))
+    if counts[-1] < 1:
+        raise UsageError(
+            f"--imbalance-factor: {factor:g} leaves a class without a row, as the largest has {n_max}; "
+            f"use at most {n_max}"
+        )
+    return counts
+
+
+def _ratios(num_classes: int, factor: float) -> npt.NDArray[np.float64]:
+    if not (math.isfinite(factor) and factor >= 1):
+        raise UsageError(f"--imbalance-factor: must be 1 (balanced) or more, not {factor:g}")
+    return np.power(float(factor), -np.arange(num_classes) / (num_classes - 1))
+
+
+def _counts(n_max: int, ratios: npt.NDArray[np.float64]) -> Integers:
+    # Without the last factor a product that is whole could fall just below, and lose a row.
+    return np.floor(n_max * ratios * (1 + 1e-12)).astype(np.int64)
+
+
+def long_tailed_indices(
+    labels: npt.ArrayLike,
+    factor: float,
+    seed: int = 0,
+    *,
+    num_classes: int | None = None,
+    shuffle_classes: bool = False,
+) -> Integers:
+    """Return the rows of a long-tailed draw, ascending int64 ``[n]``.
+
+    The head class keeps as many rows as every class can follow: all of them in a balanced set.
+
+    Parameters
+    ----------
+    labels
+        Class of each row, ``[N]``.
+    factor
+        Imbalance factor, at least 1.
+    seed
+        Chooses the rows.
+    num_classes
+        Number of classes, C; by default the largest label + 1.
+    shuffle_classes
+        Let the seed choose which class is the head and which the tail. Otherwise class 0 is
+        the largest and class C - 1 the smallest.
+
+    Raises
+    ------
+    UsageError
+        The factor is below 1, or leaves a class without a row.
+    """
+    label = np.asarray(labels)
+    classes = num_classes or (int(label.max()) + 1 if label.size else 0)
+    available = np.bincount(label, minlength=classes)
+    order = np.arange(classes)
+    if shuffle_classes:
+        order = np.argsort(_keys(seed, _ORDER_STREAM, classes), kind="stable")
+    n_max = _largest_head(available[order], factor)
+    counts = np.zeros(classes, np.int64)
+    counts[order] = long_tailed_counts(n_max, classes, factor)
+    chosen = []
+    for c in range(classes):
+        rows = np.flatnonzero(label == c)
+        ranks = np.argsort(_keys(seed, c, len(rows)), kind="stable")
+        chosen.append(rows[ranks[: counts[c]]])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _keys(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
+    """Return n random words that depend on (seed, stream) alone.
+
+    Raw words of the bit generator are the same in every NumPy release; shuffles are not.
+    """
+    return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(n)
+
+
+def _largest_head(available: npt.NDArray[np.int64], factor: float) -> int:
+    """Return the largest n_max for which no class is asked for more rows than it has."""
+    if len(available) < 2:
+        return 0
+    ratios = _ratios(len(available), factor)
+    n_max = int(available[0])
+    while n_max > 0 and np.any(_counts(n_max, ratios) > available):
+        n_max -= 1
+    return n_max
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTailedDraw:
+    """The rows of a long-tailed draw, with what is needed to draw or check them again.
+
+    Attributes
+    ----------
+    indices
+        Rows of the source's training split, ascending int64 ``[n]``.
+    imbalance_factor, seed, shuffle_classes
+        How they were drawn.
+    counts
+        Rows per class, ``[C]``.
+    source
+        Name of the source.
+    source_sha256
+        Fingerprint of the source's training split.
+    """
+
+    indices: Integers
+    imbalance_factor: float
+    seed: int
+    shuffle_classes: bool
+    counts: tuple[int, ...]
+    source: str
+    source_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the indices as little-endian int64."""
+        return hashlib.sha256(np.ascontiguousarray(self.indices, dtype="<i8").data).hexdigest()
+
+    @classmethod
+    def draw(
+        cls, split: ImageSplit, source: str, factor: float, seed: int, *, shuffle_classes: bool = False
+    ) -> LongTailedDraw:
+        """Draw from a split; see `long_tailed_indices`."""
+        indices = long_tailed_indices(
+            split.labels, factor, seed, num_classes=split.num_classes, shuffle_classes=shuffle_classes
+        )
+        counts = np.bincount(split.labels[indices], minlength=split.num_classes).tolist()
+        return cls(indices, float(factor), seed, shuffle_classes, tuple(counts), source, split.fingerprint())
+
+    def apply(self, split: Split) -> Split:
+        """Return the drawn rows of a split.
+
+        Raises
+        ------
+        InputError
+            The split is not the one the rows were drawn from.
+        """
+        if split.fingerprint() != self.source_sha256:
+            raise InputError(
+                f"{self.source}: the saved draw was made from other images; "
+                "name the set it was drawn from, or draw again with --imbalance-factor"
+            )
+        return split.subset(self.indices)
+
+    def save(self, path: Path | str, overwrite: bool = False) -> None:
+        """Write the draw as JSON, with the sha256 of its indices."""
+        document = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "indices"},
+            "indices_sha256": self.sha256,
+            "indices": self.indices.tolist(),
+        }
+        write_text(Path(path), json.dumps(document) + "\n", overwrite)
+
+    @classmethod
+    def load(cls, path: Path | str) -> LongTailedDraw:
+        """Read a saved draw.
+
+        Raises
+        ------
+        InputError
+            The file is missing, is not a saved draw, or its indices do not match their sha256.
+        """
+        path = check_input(Path(path), "file of saved indices")
+        try:
+            document: Any = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT or document["schema_version"] != SCHEMA_VERSION:
+                raise ValueError
+            draw = cls(
+                np.array(document["indices"], dtype=np.int64),
+                float(document["imbalance_factor"]),
+                int(document["seed"]),
+                bool(document["shuffle_classes"]),
+                tuple(int(count) for count in document["counts"]),
+                str(document["source"]),
+                str(document["source_sha256"]),
+            )
+            expected = document["indices_sha256"]
+        except (ValueError, KeyError, TypeError, OverflowError):
+            raise InputError(
+                f"{path}: not a saved draw ({FORMAT}, version {SCHEMA_VERSION}); "
+                "draw again with --imbalance-factor"
+            ) from None
+        if draw.sha256 != expected:
+            raise InputError(
+                f"{path}: the indices do not match their sha256; the file was changed or damaged, draw again"
+            )
+        return draw
+
+
+def hold_out(labels: npt.ArrayLike, fraction: float, seed: int = 0) -> tuple[Integers, Integers]:
+    """Split rows into training and validation rows, class by class.
+
+    Parameters
+    ----------
+    labels
+        Class of each row, ``[N]``.
+    fraction
+        Part of each class that is held out, above 0 and below 1. At least one row of a class is
+        held out and at least one stays; a class with a single row keeps it.
+    seed
+        Chooses the rows.
+
+    Returns
+    -------
+    train, val
+        Ascending rows, int64; together all rows, without overlap.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the held-out fraction must be above 0 and below 1, not {fraction:g}")
+    label = np.asarray(labels)
+    held = np.zeros(len(label), bool)
+    for c in np.unique(label):
+        rows = np.flatnonzero(label == c)
+        if len(rows) < 2:
+            continue
+        n = min(max(math.floor(fraction * len(rows) + 0.5), 1), len(rows) - 1)
+        held[rows[np.argsort(_keys(seed, int(c), len(rows)), kind="stable")[:n]]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
