@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes
 from ldmlr.errors import InputError
 
 SPLITS = ("train", "test", "val")
@@ -41,7 +41,7 @@ def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, Arra
     with file:
         arrays = {name: _read_split(path, file, name) for name in SPLITS if name in file or name == "train"}
         names = _class_names(path, file)
-    num_classes = len(names) if names else max(int(labels.max()) for _, labels in arrays.values()) + 1
+    num_classes = len(names) if names else infer_classes(arrays["train"][1], f"{path}: train/labels")
     splits = {}
     for name, (images, labels) in arrays.items():
         labels = check_labels(labels, num_classes, f"{path}: {name}/labels")

@@ -166,7 +166,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
     """A labelled image set with its splits and its origin.
 
@@ -263,6 +263,20 @@ def check_labels(
     return array.astype(np.int64)
 
 
+def infer_classes(labels: npt.ArrayLike, where: str) -> int:
+    """Return the number of classes of training labels that must be ``0 .. C-1`` without a gap."""
+    present = np.unique(np.asarray(labels))
+    if len(present) < 2:
+        raise InputError(f"{where}: only {len(present)} class; a classifier needs at least two")
+    missing = np.flatnonzero(present != np.arange(len(present)))
+    if missing.size:
+        raise InputError(
+            f"{where}: no training image has label {int(missing[0])}, but one has {int(present[-1])}; "
+            "number the classes from 0 without gaps"
+        )
+    return len(present)
+
+
 def check_classes(split: ImageSplit, class_names: Sequence[str], where: str) -> None:
     """Refuse a training split with fewer than two classes, or with a class that has no image."""
     if len(class_names) < 2:
@@ -272,5 +286,5 @@ def check_classes(split: ImageSplit, class_names: Sequence[str], where: str) -> 
         more = f" (and {empty.size - 1} more)" if empty.size > 1 else ""
         raise InputError(
             f"{where}: class {int(empty[0])} ({class_names[empty[0]]}){more} has no training image; "
-            "add one or renumber the labels without gaps"
+            "add one or remove the class"
         )

@@ -144,7 +144,7 @@ def _largest_head(available: npt.NDArray[np.int64], factor: float) -> int:
     return n_max
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LongTailedDraw:
     """The rows of a long-tailed draw, with what is needed to draw or check them again.
 
@@ -162,7 +162,7 @@ class LongTailedDraw:
         Fingerprint of the source's training split.
     """
 
-    indices: Integers
+    indices: Integers = dataclasses.field(repr=False)
     imbalance_factor: float
     seed: int
     shuffle_classes: bool
@@ -186,8 +186,8 @@ class LongTailedDraw:
         counts = np.bincount(split.labels[indices], minlength=split.num_classes).tolist()
         return cls(indices, float(factor), seed, shuffle_classes, tuple(counts), source, split.fingerprint())
 
-    def apply(self, split: Split) -> Split:
-        """Return the drawn rows of a split.
+    def apply(self, split: Split, where: str) -> Split:
+        """Return the drawn rows of a split of the source `where`.
 
         Raises
         ------
@@ -196,8 +196,8 @@ class LongTailedDraw:
         """
         if split.fingerprint() != self.source_sha256:
             raise InputError(
-                f"{self.source}: the saved draw was made from other images; "
-                "name the set it was drawn from, or draw again with --imbalance-factor"
+                f"{where}: not the training images of the saved draw, which was made from {self.source}; "
+                "name that source, or draw again with --imbalance-factor"
             )
         return split.subset(self.indices)
 
