@@ -29,7 +29,8 @@
 #ifdef __CUDACC__
 #define LDMLR_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define LDMLR_HOST_DEVICE inline
+// Internal linkage: each file keeps the copy that its own instruction set was compiled for.
+#define LDMLR_HOST_DEVICE static inline
 #endif
 
 namespace ldmlr {
@@ -37,15 +38,25 @@ namespace ldmlr {
 constexpr uint32_t philox_m0 = 0xD2511F53u, philox_m1 = 0xCD9E8D57u;
 constexpr uint32_t philox_w0 = 0x9E3779B9u, philox_w1 = 0xBB67AE85u;
 
-// -2 ln(1 + f) = f (log_c[0] + f (log_c[1] + ...)) for 1 + f in [sqrt(1/2), sqrt(2)): 7e-9.
-constexpr float log_c[10] = {-0x1.000000p+1f, 0x1.000000p+0f, -0x1.555564p-1f, 0x1.00023cp-1f,
+// -2 ln(1 + f) = f (c[0] + f (c[1] + ...)) for 1 + f in [sqrt(1/2), sqrt(2)), error 7e-9.
+LDMLR_HOST_DEVICE float log_c(int i) {
+    constexpr float c[10] = {-0x1.000000p+1f, 0x1.000000p+0f, -0x1.555564p-1f, 0x1.00023cp-1f,
                              -0x1.999860p-2f, 0x1.546790p-2f, -0x1.236438p-2f, 0x1.0e6826p-2f,
                              -0x1.025beap-2f, 0x1.2d3636p-3f};
+    return c[i];
+}
 constexpr float minus_two_ln2 = -0x1.62e430p+0f;
-// sin(pi/2 t) = t (sin_c[0] + t^2 (...)), cos(pi/2 t) = cos_c[0] + t^2 (...), |t| <= 1/2: 3e-8, 6e-10.
-constexpr float sin_c[4] = {0x1.921fb6p+0f, -0x1.4abbecp-1f, 0x1.466b22p-4f, -0x1.2f5a1ep-8f};
-constexpr float cos_c[5] = {0x1.000000p+0f, -0x1.3bd3ccp+0f, 0x1.03c1b8p-2f, -0x1.55b7cep-6f,
+// sin(pi/2 t) = t (c[0] + t^2 (...)), |t| <= 1/2, error 3e-8.
+LDMLR_HOST_DEVICE float sin_c(int i) {
+    constexpr float c[4] = {0x1.921fb6p+0f, -0x1.4abbecp-1f, 0x1.466b22p-4f, -0x1.2f5a1ep-8f};
+    return c[i];
+}
+// cos(pi/2 t) = c[0] + t^2 (c[1] + ...), |t| <= 1/2, error 6e-10.
+LDMLR_HOST_DEVICE float cos_c(int i) {
+    constexpr float c[5] = {0x1.000000p+0f, -0x1.3bd3ccp+0f, 0x1.03c1b8p-2f, -0x1.55b7cep-6f,
                             0x1.d684a8p-11f};
+    return c[i];
+}
 constexpr uint32_t sqrt_half_bits = 0x3f3504f3u;  // bits of sqrt(1/2) in float32
 
 struct Words {
@@ -87,8 +98,8 @@ LDMLR_HOST_DEVICE void box_muller(uint32_t radius_word, uint32_t angle_word, flo
     float mantissa;
     memcpy(&mantissa, &bits, 4);
     const float f = mantissa - 1.0f;
-    float t = log_c[9];
-    for (int i = 8; i >= 0; --i) t = fmaf(t, f, log_c[i]);
+    float t = log_c(9);
+    for (int i = 8; i >= 0; --i) t = fmaf(t, f, log_c(i));
     const float radius = sqrtf(fmaf(static_cast<float>(e), minus_two_ln2, f * t));
 
     // The word is the angle in turns times 2^32. Its quadrant and the distance to the middle of
@@ -96,9 +107,9 @@ LDMLR_HOST_DEVICE void box_muller(uint32_t radius_word, uint32_t angle_word, flo
     const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;
     const float x = static_cast<float>(static_cast<int32_t>(angle_word - (quadrant << 30))) * 0x1p-30f;
     const float x2 = x * x;
-    float s = sin_c[3], c = cos_c[4];
-    for (int i = 2; i >= 0; --i) s = fmaf(s, x2, sin_c[i]);
-    for (int i = 3; i >= 0; --i) c = fmaf(c, x2, cos_c[i]);
+    float s = sin_c(3), c = cos_c(4);
+    for (int i = 2; i >= 0; --i) s = fmaf(s, x2, sin_c(i));
+    for (int i = 3; i >= 0; --i) c = fmaf(c, x2, cos_c(i));
     s = x * s;
     const bool odd = quadrant & 1u;
     const float cosine = odd ? s : c, sine = odd ? c : s;
