@@ -1,0 +1,119 @@
+"""``ldmlr baseline``: train a baseline network on a long-tailed image set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
+
+from .image_options import image_options
+from .options import (
+    config_option,
+    config_options,
+    device_option,
+    dry_run_option,
+    emit,
+    json_option,
+    out_option,
+    overwrite_option,
+    resume_option,
+    say,
+    seed_option,
+    threads_option,
+)
+
+
+@click.command(name="baseline")
+@click.argument("source")
+@out_option("Folder for model.safetensors, train.jsonl and result.json.", required=False)
+@click.option(
+    "--preset", type=click.Choice(sorted(PRESETS)), default=None,
+    help="Recipe that sets the defaults below.  [default: digits up to 16 pixels, cifar-ce-mixup up to "
+    "64, imagenet-ce above]",
+)  # fmt: skip
+@image_options
+@config_options(BaselineConfig)
+@seed_option
+@device_option
+@threads_option
+@resume_option
+@overwrite_option
+@dry_run_option
+@json_option
+@config_option
+def command(
+    source: str,
+    out: Path | None,
+    preset: str | None,
+    imbalance_factor: float | None,
+    image_root: Path | None,
+    image_size: int | None,
+    seed: int,
+    device: str,
+    threads: int | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    r"""Stage 1: train a baseline network on a long-tailed image set.
+
+    SOURCE is a built-in set (digits-lt), an HDF5 file, a folder per class, an image list or a CIFAR
+    archive. A checkpoint is written after every epoch: after an interrupt, run the same command with
+    --resume. The options of the recipe default to those of the preset.
+
+    \b
+    Examples:
+      ldmlr baseline digits-lt --out runs/digits
+      ldmlr baseline cifar-10-binary.tar.gz --imbalance-factor 100 --out runs/c10
+      ldmlr baseline images.h5 --preset cifar-wcdas --epochs 300 --out runs/wcdas
+    """
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.")
+    from ldmlr import device as devices
+    from ldmlr import results, tables
+    from ldmlr.data.open import open_image_set
+    from ldmlr.encoders.baseline import train_baseline
+    from ldmlr.encoders.pixels import image_shape
+    from ldmlr.encoders.summary import describe, finished
+
+    devices.set_threads(threads)
+    target = devices.resolve_device(device)
+    images = open_image_set(
+        source, imbalance_factor=imbalance_factor, seed=seed, image_root=image_root, image_size=image_size
+    )
+    preset = preset or default_preset(max(image_shape(images.train)[:2]))
+    config = baseline_config(preset, values)
+    settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed}
+    if dry_run:
+        summary = describe(images, config, target)
+        emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
+        return
+    assert out is not None
+    done = finished(out, settings) if resume else None
+    if done is not None:
+        say(f"{out}: this baseline is finished; nothing to do")
+        emit(done, as_json, tables.accuracy_table(done["rows"]))
+        return
+    figures = train_baseline(
+        images, config, out, seed=seed, device=target, resume=resume, overwrite=overwrite
+    )
+    result = results.document("baseline", settings, **figures)
+    results.write_result(out, result)
+    say(f"{figures['model']}: {config.epochs} epochs in {figures['training_seconds']:.0f} s")
+    emit(result, as_json, tables.accuracy_table(figures["rows"]))
+
+
+def _text(summary: dict[str, Any]) -> str:
+    return "\n".join(f"{key.replace('_', ' '):<16} {value}" for key, value in summary.items())
+
+
+# The defaults of the recipe belong to the preset: an option that is not given is None here.
+for _option in command.params:
+    if _option.name in BaselineConfig.names() and isinstance(_option, click.Option):
+        _option.default = () if _option.multiple else None
+        _option.show_default = "preset"

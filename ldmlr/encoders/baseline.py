@@ -1,0 +1,182 @@
+"""Stage 1 from images to a model file: train, resume, save and measure a baseline."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.data.longtail import hold_out
+from ldmlr.encoders.checkpoint import FILENAME as CHECKPOINT
+from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.model import FILENAME as MODEL
+from ldmlr.encoders.model import Baseline
+from ldmlr.encoders.pixels import Pixels
+from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.training import Trainer
+from ldmlr.errors import UsageError
+from ldmlr.files import check_output, write_text
+from ldmlr.heads.losses import log_prior
+from ldmlr.metrics.accuracy import AccuracyCounter
+from ldmlr.results import accuracy_row
+
+LOG = "train.jsonl"
+DRAW = "draw.json"
+EVALUATION_BATCH = 256
+
+
+def train_baseline(
+    images: ImageSet,
+    config: BaselineConfig,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train a baseline and write ``model.safetensors`` and ``train.jsonl`` into a folder.
+
+    A checkpoint is written after every epoch. A run that was killed goes on from there with
+    `resume`, and ends with the same weights to the bit as one that was not (same machine, device
+    and number of threads).
+
+    Parameters
+    ----------
+    images
+        The image set; its validation split, if any, is left alone.
+    config
+        How to train.
+    out
+        The folder, made if need be.
+    seed
+        Seeds the weights and every epoch's draws.
+    device
+        Where to compute.
+    resume
+        Go on from the checkpoint in the folder, if there is one.
+    overwrite
+        Replace what an earlier run left in the folder.
+
+    Returns
+    -------
+    dict
+        The figures of the result: accuracy ``rows`` (last epoch, test images), history, sizes
+        and times. ``rows`` is empty without test images.
+
+    Raises
+    ------
+    UsageError
+        The folder holds a model or a checkpoint, and neither `resume` nor `overwrite` is set.
+    LdmlrError
+        The loss is no longer finite.
+    """
+    device = torch.device(device)
+    out = Path(out)
+    checkpoint = out / CHECKPOINT
+    _check_folder(out, resume, overwrite)
+    config = config.replace(precision=resolve_precision(config.precision, device))
+    train, held_out = training_split(images, config.val_fraction, seed)
+    run = {
+        **config.to_dict(),
+        "seed": seed,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "images": images.fingerprint(),
+    }
+    start = time.perf_counter()
+    if overwrite and not resume:
+        checkpoint.unlink(missing_ok=True)
+    if images.draw is not None:
+        images.draw.save(out / DRAW, overwrite=True)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        trainer = Trainer(config, train, seed, device)
+        if resume and checkpoint.exists():
+            trainer.restore(load_checkpoint(checkpoint, run))
+
+        def after_epoch() -> None:
+            save_checkpoint(checkpoint, run, trainer.state())
+            write_text(out / LOG, "".join(json.dumps(entry) + "\n" for entry in trainer.history))
+
+        trainer.run(after_epoch)
+    trainer.finish()
+    baseline = Baseline(
+        trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
+        images.class_names, config.to_dict(),
+        {
+            "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
+            "counts": train.counts.tolist(),
+        },
+    )  # fmt: skip
+    rows = []
+    if images.test is not None:
+        rows = accuracy_rows(baseline, images.test, train.counts, device)
+    baseline.save(out / MODEL, overwrite=True)
+    checkpoint.unlink(missing_ok=True)
+    return {
+        "rows": rows,
+        "model": str(out / MODEL),
+        "seed": seed,
+        "epochs": len(trainer.history),
+        "train_images": len(train),
+        "val_images": 0 if held_out is None else len(held_out),
+        "last_epoch": trainer.history[-1],
+        "training_seconds": round(sum(entry["seconds"] for entry in trainer.history), 1),
+        "seconds": round(time.perf_counter() - start, 1),
+        "precision": config.precision,
+        "threads": run["threads"],
+        "images": dict(images.provenance),
+    }
+
+
+def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit | None]:
+    """Return the images to train on, and those held out (None for fraction 0).
+
+    Raises
+    ------
+    UsageError
+        The set has validation images of its own.
+    """
+    if not fraction:
+        return images.train, None
+    if images.val is not None:
+        raise UsageError(f"--val-fraction: {images.name} has validation images already; leave the option out")
+    kept, held = hold_out(images.train.labels, fraction, seed)
+    return images.train.subset(kept), images.train.subset(held)
+
+
+def accuracy_rows(
+    baseline: Baseline, split: ImageSplit, counts: npt.NDArray[np.int64], device: torch.device
+) -> list[dict[str, Any]]:
+    """Return the accuracy rows ``baseline`` without adjustment and with label shift."""
+    plain, shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
+    prior = log_prior(counts)
+    rows = np.arange(len(split))
+    pixels = Pixels(split)
+    plan = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(rows), EVALUATION_BATCH)]
+    with torch.no_grad():
+        for chosen, batch in pixels.batches(plan):
+            logits = baseline.head(baseline.features(batch, device)).cpu().numpy()
+            plain.update(logits, split.labels[chosen])
+            shifted.update(logits - prior, split.labels[chosen])
+    return [
+        accuracy_row("baseline", "none", [plain.summary(counts)]),
+        accuracy_row("baseline", "label-shift", [shifted.summary(counts)]),
+    ]
+
+
+def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
+    check_output(out / MODEL, overwrite=True)
+    if (out / MODEL).exists() and not overwrite:
+        raise UsageError(f"{out / MODEL}: already exists; name another folder or pass --overwrite")
+    if (out / CHECKPOINT).exists() and not overwrite and not resume:
+        raise UsageError(
+            f"{out / CHECKPOINT}: a run was interrupted here; pass --resume to go on, or --overwrite"
+        )

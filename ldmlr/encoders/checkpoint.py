@@ -1,0 +1,65 @@
+"""Checkpoints of a training run: everything that the next epoch depends on.
+
+All random draws of an epoch are a function of (seed, epoch), so no generator state is kept:
+weights, optimiser, averages, loss scaler and the log so far make the rest of the run come
+out bit for bit, on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import atomic_path
+
+FILENAME = "checkpoint.pt"
+
+
+def save_checkpoint(path: Path, run: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file; replaced if it exists.
+    run
+        Plain data that identifies the run (configuration, seed, image set, threads).
+    state
+        Tensors and nested dicts of them, and plain data.
+    """
+    with atomic_path(path, overwrite=True) as temporary:
+        torch.save({"run": json.dumps(run, sort_keys=True), "state": state}, temporary)
+
+
+def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a checkpoint of this same run.
+
+    Raises
+    ------
+    InputError
+        The file is damaged.
+    UsageError
+        It belongs to a run with other settings; the message names them.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found, state = json.loads(content["run"]), content["state"]
+    except Exception as error:
+        detail = type(error).__name__
+        raise InputError(f"{path}: damaged checkpoint ({detail}); start again with --overwrite") from None
+    for key in sorted({*found, *run}):
+        if found.get(key) != run.get(key):
+            raise UsageError(
+                f"{path}: was made with {_name(key)} {found.get(key)!r}, not {run.get(key)!r}; "
+                "resume with the same settings, or start again with --overwrite"
+            )
+    result: dict[str, Any] = state
+    return result
+
+
+def _name(key: str) -> str:
+    return "images" if key == "images" else f"--{key.replace('_', '-')}"

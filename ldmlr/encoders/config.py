@@ -1,0 +1,134 @@
+"""Configuration of stage 1; imports no torch, so that the command line answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ldmlr.config import Config, option
+from ldmlr.errors import UsageError, nearest
+from ldmlr.heads.config import HEADS
+
+NETWORKS = ("resnet32", "resnet10", "resnet50", "small")
+LOSSES = ("cross-entropy", "balanced-softmax")
+# In the order in which they are applied.
+AUGMENTATIONS = ("resized-crop", "crop", "flip", "autoaugment", "randaugment", "cutout")
+VIEWS = ("weak", "strong")
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineConfig(Config):
+    """How a baseline network is trained. The defaults are those of the preset ``cifar-ce-mixup``."""
+
+    network: str = option(
+        "resnet32",
+        "resnet32 (CIFAR), resnet10, resnet50 (larger images), small (digits), or package.module:factory.",
+        metavar="NAME",
+    )
+    head: str = option("linear", "Classification head.", choices=HEADS)
+    loss: str = option("cross-entropy", "Loss; balanced-softmax adds the log prior.", choices=LOSSES)
+    mixup: float = option(1.0, "Mixup: alpha of the Beta distribution; 0 is off.", minimum=0)
+    augment: tuple[str, ...] = option(
+        ("crop", "flip"),
+        f"Augmentation, given once for each of {', '.join(AUGMENTATIONS)}; or none.",
+        metavar="NAME",
+    )
+    crop_padding: int = option(4, "Padding of crop, pixels.", minimum=0)
+    cutout_size: int = option(16, "Side of the square of cutout, pixels.", minimum=1)
+    randaugment_ops: int = option(2, "Operations of randaugment for each image.", minimum=1)
+    randaugment_magnitude: int = option(9, "Strength of randaugment, 0 to 30.", minimum=0, maximum=30)
+    epochs: int = option(200, "Passes over the training images.", minimum=1)
+    batch_size: int = option(128, "Images in a batch.", minimum=2)
+    lr: float = option(0.1, "Learning rate after the warm-up (SGD).", above=0)
+    momentum: float = option(0.9, "Momentum (Nesterov's, if above 0).", minimum=0, maximum=1)
+    weight_decay: float = option(5e-4, "Weight decay, on all parameters.", minimum=0)
+    schedule: str = option("cosine", "Learning rate: cosine to 0, or steps.", choices=("cosine", "step"))
+    milestones: tuple[int, ...] = option(
+        (160, 180), "Epochs at which the step schedule divides by ten (once each).", metavar="EPOCH"
+    )
+    warmup_epochs: float = option(5.0, "Epochs of linear warm-up, at most a quarter of all.", minimum=0)
+    ema: float = option(0.0, "Decay per step of averaged weights, such as 0.999; 0 is off.", minimum=0)
+    precision: str = option(
+        "auto",
+        "Arithmetic; auto is bfloat16 where the processor has it.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    channels_last: bool = option(True, "Keep images and weights with the channels last.")
+    val_fraction: float = option(
+        0.0, "Fraction of each class's training images held out as val.", minimum=0, maximum=0.5
+    )
+
+    def __post_init__(self) -> None:
+        names: object = self.augment
+        if isinstance(names, str):
+            names = (names,)
+        if isinstance(names, list | tuple):
+            words = [word.strip() for name in names for word in str(name).split(",") if word.strip()]
+            object.__setattr__(self, "augment", tuple(sort_augmentations(words)))
+        super().__post_init__()
+        if self.ema >= 1:
+            raise UsageError(f"--ema: must be below 1, not {self.ema!r}")
+
+
+def sort_augmentations(names: list[str]) -> list[str]:
+    """Return the augmentations in the order of application, or raise an error naming the nearest."""
+    for name in names:
+        if name not in (*AUGMENTATIONS, "none"):
+            raise UsageError(f"--augment: unknown value {name!r}; {nearest(name, (*AUGMENTATIONS, 'none'))}")
+    if "none" in names and len(set(names)) > 1:
+        raise UsageError("--augment: none excludes the others; leave it out")
+    if "crop" in names and "resized-crop" in names:
+        raise UsageError("--augment: crop and resized-crop exclude each other; leave one out")
+    return [name for name in AUGMENTATIONS if name in names]
+
+
+# Recipes by name: the differences from the defaults above.
+PRESETS: dict[str, dict[str, Any]] = {
+    "cifar-ce-mixup": {},
+    # Han (ICML 2023): 700 epochs, batch 256, SGD 0.2 with a cosine schedule, AutoAugment.
+    "cifar-wcdas": {
+        "head": "wcdas",
+        "mixup": 0.0,
+        "augment": ("crop", "flip", "autoaugment", "cutout"),
+        "epochs": 700,
+        "batch_size": 256,
+        "lr": 0.2,
+        "weight_decay": 1e-4,
+    },
+    "imagenet-ce": {
+        "network": "resnet10",
+        "mixup": 0.0,
+        "augment": ("resized-crop", "flip"),
+        "epochs": 90,
+        "batch_size": 256,
+    },
+    "digits": {
+        "network": "small",
+        "mixup": 0.0,
+        "augment": ("crop",),
+        "crop_padding": 1,
+        "epochs": 20,
+        "batch_size": 64,
+        "warmup_epochs": 1.0,
+        "precision": "float32",
+    },
+}
+
+
+def default_preset(image_size: int) -> str:
+    """Return the preset for images of this size (the longer side, pixels).
+
+    ``digits`` up to 16 pixels, ``cifar-ce-mixup`` up to 64, ``imagenet-ce`` above.
+    """
+    if image_size <= 16:
+        return "digits"
+    return "cifar-ce-mixup" if image_size <= 64 else "imagenet-ce"
+
+
+def baseline_config(preset: str, values: Mapping[str, Any] | None = None) -> BaselineConfig:
+    """Return the configuration of a preset with some values replaced (None and () mean: not given)."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset: unknown value {preset!r}; {nearest(preset, PRESETS)}")
+    given = {key: value for key, value in (values or {}).items() if value is not None and value != ()}
+    return BaselineConfig.from_mapping({**PRESETS[preset], **given})

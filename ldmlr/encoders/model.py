@@ -1,0 +1,160 @@
+"""A trained baseline: network, head and everything needed to encode images with it.
+
+The file is safetensors: the weights as ``network.*`` and ``head.*``, and in the header, under
+the key ``ldmlr``, one JSON object with the format, the version, the network's name, the image
+shape, mean and standard deviation of the pixels (0 .. 255), the head's kind, the class names,
+the training counts and the configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from ldmlr.encoders.augment.pipeline import Normalise
+from ldmlr.encoders.networks import build_network
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import check_input, write_bytes
+from ldmlr.heads.modules import Head, make_head
+
+FORMAT, VERSION = "ldmlr-baseline", 1
+FILENAME = "model.safetensors"
+
+
+@dataclasses.dataclass
+class Baseline:
+    """A baseline network with its head.
+
+    Parameters
+    ----------
+    network
+        Maps normalised images ``[n, C, H, W]`` to features ``[n, D]``.
+    head
+        Maps features to logits.
+    name
+        The network's name, as `build_network` takes it.
+    shape
+        Height, width and channels of the images.
+    mean, std
+        Per channel, of pixels 0 .. 255.
+    class_names
+        One per class.
+    config
+        The resolved training configuration.
+    provenance
+        Where the images came from, counts per class, seed.
+    """
+
+    network: nn.Module
+    head: Head
+    name: str
+    shape: tuple[int, int, int]
+    mean: list[float]
+    std: list[float]
+    class_names: tuple[str, ...]
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        """Feature dimensions D."""
+        return self.head.dim
+
+    @torch.no_grad()
+    def features(self, pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Return float32 features ``[n, D]`` of uint8 pixels ``[n, C, H, W]``, in evaluation mode."""
+        self.network.eval()
+        images = Normalise(self.mean, self.std)(pixels.to(device))
+        features: torch.Tensor = self.network(images)
+        return features.float()
+
+    def save(self, path: Path, overwrite: bool = False) -> None:
+        """Write the model to a safetensors file, whole or not at all."""
+        header = {
+            "format": FORMAT, "version": VERSION, "network": self.name, "shape": list(self.shape),
+            "mean": self.mean, "std": self.std, "head": self.head.kind, "dim": self.dim,
+            "class_names": list(self.class_names), "config": self.config, "provenance": self.provenance,
+        }  # fmt: skip
+        tensors = {}
+        for prefix, module in (("network", self.network), ("head", self.head)):
+            for key, value in module.state_dict().items():
+                tensors[f"{prefix}.{key}"] = value.detach().cpu().contiguous().clone()
+        write_bytes(path, save(tensors, metadata={"ldmlr": json.dumps(header)}), overwrite)
+
+    @classmethod
+    def load(cls, path: Path) -> Baseline:
+        """Read a model from its file, or from the folder that ``ldmlr baseline`` wrote.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged or no baseline, or its weights do not fit its network.
+        """
+        path = model_path(path)
+        header, tensors = _read(path)
+        try:
+            shape = (int(header["shape"][0]), int(header["shape"][1]), int(header["shape"][2]))
+            network, _ = build_network(header["network"], shape)
+            names = tuple(str(name) for name in header["class_names"])
+            head = make_head(header["head"], int(header["dim"]), len(names))
+            baseline = cls(
+                network, head, header["network"], shape, list(header["mean"]), list(header["std"]), names,
+                dict(header["config"]), dict(header["provenance"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{path}: its header is incomplete ({error}); train the baseline again"
+            ) from None
+        except UsageError as error:
+            raise InputError(f"{path}: {error}") from None
+        for prefix, module in (("network", network), ("head", head)):
+            state = {
+                k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")
+            }
+            try:
+                module.load_state_dict(state)
+            except RuntimeError as error:
+                detail = " ".join(str(error).split())[:200]
+                raise InputError(f"{path}: the {prefix}'s weights do not fit ({detail})") from None
+        network.eval()
+        return baseline
+
+
+def model_path(path: Path) -> Path:
+    """Return the model file: `path` itself, or ``model.safetensors`` in the folder `path`."""
+    path = check_input(path, "model")
+    return check_input(path / FILENAME, "model") if path.is_dir() else path
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: not a safetensors file, or damaged ({error}); train or copy it again"
+        ) from None
+    try:
+        header = json.loads(metadata.get("ldmlr", ""))
+    except ValueError:
+        header = {}
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InputError(f"{path}: not a baseline model; expected a file written by ldmlr baseline")
+    if header.get("version", 0) > VERSION:
+        raise InputError(f"{path}: written by a newer ldmlr (version {header['version']}); update ldmlr")
+    return header, tensors

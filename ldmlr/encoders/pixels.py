@@ -1,0 +1,93 @@
+"""Batches of pixels from an image split, in memory or read ahead, and their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldmlr.data.images import ImageSplit
+from ldmlr.errors import InputError
+
+# Sets up to this size are decoded once and kept, in bytes; larger ones are read batch by batch.
+MEMORY_LIMIT = 1 << 30
+# Images that the pixel statistics are taken from, spread evenly over larger sets.
+STATISTICS_ROWS = 20_000
+
+Rows = npt.NDArray[np.int64]
+
+
+class Pixels:
+    """The images of a split as uint8 tensors ``[n, C, H, W]`` (with the channels last in memory).
+
+    Parameters
+    ----------
+    split
+        The images.
+    memory_limit
+        Keep the whole split in memory if it is no larger than this, bytes.
+    """
+
+    def __init__(self, split: ImageSplit, memory_limit: int = MEMORY_LIMIT) -> None:
+        self._split = split
+        size = len(split) * int(np.prod(image_shape(split)))
+        self._images = split.load(slice(0, len(split))) if size <= memory_limit else None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._split)
+
+    def load(self, rows: Rows) -> torch.Tensor:
+        """Return the images of some rows."""
+        pixels = self._split.load(rows) if self._images is None else self._images[rows]
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+    def batches(self, plan: Iterable[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
+        """Yield the rows and images of each batch of a plan; the next one is read meanwhile."""
+        if self._images is not None:
+            for rows in plan:
+                yield rows, self.load(rows)
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = None
+            for rows in plan:
+                following = rows, reader.submit(self.load, rows)
+                if ahead is not None:
+                    yield ahead[0], ahead[1].result()
+                ahead = following
+            if ahead is not None:
+                yield ahead[0], ahead[1].result()
+
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel, of values 0 .. 255.
+
+        They are exact, from histograms, over all images or 20,000 spread evenly.
+        """
+        count = min(len(self), STATISTICS_ROWS)
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
+        plan = np.array_split(chosen, -(-count // 500))
+        histogram = np.zeros((image_shape(self._split)[2], 256), np.int64)
+        for _, images in self.batches(plan):
+            for channel, bins in enumerate(histogram):
+                bins += torch.bincount(images[:, channel].flatten(), minlength=256).numpy()
+        values, total = np.arange(256), histogram.sum(1)
+        mean = histogram @ values / total
+        variance = histogram @ values.astype(np.int64) ** 2 / total - mean**2
+        # A constant channel (blank images) must not divide by zero: one grey level is the least.
+        std = np.sqrt(np.maximum(variance, 1.0))
+        return mean.tolist(), std.tolist()
+
+
+def image_shape(split: ImageSplit) -> tuple[int, int, int]:
+    """Return height, width and channels; images of varying sizes are refused."""
+    if split.shape is None:
+        raise InputError("the images differ in size; bring them to one with --image-size PIXELS")
+    return split.shape
+
+
+def even_batches(rows: Rows, size: int) -> list[Rows]:
+    """Split rows into batches of near-equal length, at most `size`: none is a small remainder."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))

@@ -1,0 +1,27 @@
+"""Learning rate by step: linear warm-up, then cosine to zero or division by ten at milestones."""
+
+from __future__ import annotations
+
+import math
+
+from ldmlr.encoders.config import BaselineConfig
+
+
+def learning_rate(config: BaselineConfig, epoch: float) -> float:
+    """Return the learning rate at a point of the training.
+
+    Parameters
+    ----------
+    config
+        Rate, schedule, milestones, warm-up and epochs.
+    epoch
+        Progress in epochs: the number of epochs done plus the done fraction of the current one.
+    """
+    warmup = min(config.warmup_epochs, config.epochs / 4)
+    if epoch < warmup:
+        return config.lr * epoch / warmup
+    if config.schedule == "step":
+        passed = sum(epoch >= milestone for milestone in config.milestones)
+        return float(config.lr * 0.1**passed)
+    done = (epoch - warmup) / (config.epochs - warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -1,0 +1,73 @@
+"""What a training would do, and whether it has been done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmlr.data.images import ImageSet
+from ldmlr.encoders.baseline import training_split
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.model import FILENAME
+from ldmlr.encoders.networks import build_network, parameter_count
+from ldmlr.encoders.pixels import even_batches, image_shape
+from ldmlr.encoders.precision import resolve_precision
+from ldmlr.errors import InputError, UsageError
+from ldmlr.heads.modules import make_head
+
+
+def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> dict[str, Any]:
+    """Return the network, the sizes and the amount of work of a training, as plain data."""
+    train, held_out = training_split(images, config.val_fraction, 0)
+    shape = image_shape(train)
+    with torch.random.fork_rng(devices=[]):
+        network, dim = build_network(config.network, shape)
+        head = make_head(config.head, dim, images.num_classes)
+    steps = len(even_batches(train.labels, config.batch_size))
+    return {
+        "network": config.network,
+        "head": config.head,
+        "parameters": parameter_count(network) + parameter_count(head),
+        "feature_dim": dim,
+        "image_shape": list(shape),
+        "classes": images.num_classes,
+        "train_images": len(train),
+        "val_images": sum(len(part) for part in (images.val, held_out) if part is not None),
+        "test_images": 0 if images.test is None else len(images.test),
+        "largest_class": int(train.counts.max()),
+        "smallest_class": int(train.counts.min()),
+        "epochs": config.epochs,
+        "steps": config.epochs * steps,
+        "precision": resolve_precision(config.precision, device),
+        "device": str(device),
+    }
+
+
+def finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result document of a finished training with these settings, or None.
+
+    Raises
+    ------
+    UsageError
+        The folder holds a finished training with other settings.
+    InputError
+        Its result document is damaged.
+    """
+    path = out / "result.json"
+    if not (out / FILENAME).exists() or not path.exists():
+        return None
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = dict(document["config"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: damaged; train again with --overwrite") from None
+    for key, value in settings.items():
+        if config.get(key) != value:
+            raise UsageError(
+                f"{out}: holds a finished baseline with {key} {config.get(key)!r}, not {value!r}; "
+                "name another folder or pass --overwrite"
+            )
+    return document
