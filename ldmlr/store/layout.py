@@ -1,0 +1,168 @@
+"""The format of a feature store: names, element types and checksums.
+
+A store is one HDF5 file (the README's format table is the specification). What is fixed here:
+
+- ``/train``, ``/test``, ``/val`` hold ``features [N, D]``, ``labels [N]`` and optionally
+  ``source [N]``, ``ids [N]`` and ``views [K, N, D]``; ``/head`` and ``/class_names`` are optional.
+- Features are float32, float16, or bfloat16 kept as uint16 with the attribute ``dtype="bfloat16"``.
+- Every dataset has the attribute ``sha256``: of its elements in C order, little endian. Text is
+  hashed as UTF-8, each entry after its length in bytes (8 bytes, little endian), so that the
+  checksum does not depend on how HDF5 stores the text.
+- The root attribute ``sha256`` covers the other root attributes and the checksums of the datasets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.errors import UsageError, nearest
+
+FORMAT = "ldmlr-features"
+SCHEMA_VERSION = 1
+SPLITS = ("train", "test", "val")
+DTYPES = ("float32", "float16", "bfloat16")
+
+# Reading and writing go through blocks of this size, so memory does not grow with the rows.
+BLOCK_BYTES = 4 << 20
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+UInt8 = npt.NDArray[np.uint8]
+
+
+class ArrayLike2D(Protocol):
+    """Rows of features: an array, a memory map or a view of rows on disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape ``[N, D]``."""
+        ...
+
+    def __getitem__(self, key: slice, /) -> Any:
+        """Return some rows."""
+        ...
+
+
+@dataclasses.dataclass
+class StoredHead:
+    """A classifier as it is stored.
+
+    Parameters
+    ----------
+    kind
+        ``linear``, ``cosine`` or ``wcdas``.
+    weight
+        ``[C, D]`` float32.
+    bias
+        ``[C]`` float32, or None for a head without one.
+    extra
+        Further parameters of other kinds by name, such as a scale.
+    """
+
+    kind: str
+    weight: Float32
+    bias: Float32 | None = None
+    extra: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class SplitData:
+    """The rows of one split, to be written.
+
+    Parameters
+    ----------
+    features
+        ``[N, D]``: an array, a memory map or another store's ``features``; read block by block.
+    labels
+        ``[N]`` integers in ``0 .. C-1``.
+    source
+        ``[N]``: 0 encoded, 1 generated.
+    ids
+        ``[N]`` whole numbers or texts, one per row.
+    views
+        ``[K, N, D]``: the same rows under K augmentations.
+    view_kinds
+        K words saying which augmentation made each view.
+    """
+
+    features: Any
+    labels: Any
+    source: Any = None
+    ids: Any = None
+    views: Any = None
+    view_kinds: Sequence[str] = ()
+
+
+def check_dtype(name: str) -> str:
+    """Return the element type, or raise an error that names the nearest one."""
+    if name not in DTYPES:
+        raise UsageError(f"--dtype: unknown value {name!r}; {nearest(str(name), DTYPES)}")
+    return name
+
+
+def storage_type(name: str) -> np.dtype[Any]:
+    """Return the NumPy type in which elements of a type are kept in the file."""
+    return np.dtype({"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}[name])
+
+
+def encode(values: Array, name: str) -> Array:
+    """Return float values as they are kept in the file, rounded to nearest even.
+
+    Values too large for the type become infinite; the caller checks.
+    """
+    if name == "bfloat16":
+        bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+        rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+        words: Array = (rounded >> np.uint32(16)).astype("<u2")
+        return words
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=storage_type(name))
+
+
+def decode_bfloat16(words: Array) -> Float32:
+    """Return the float32 values of bfloat16 elements kept as uint16."""
+    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def block_rows(row_bytes: int) -> int:
+    """Return how many rows make a block."""
+    return max(1, BLOCK_BYTES // max(1, row_bytes))
+
+
+def text_bytes(entries: Iterable[Any]) -> bytes:
+    """Return texts in the form that is hashed: length, then UTF-8."""
+    parts = []
+    for entry in entries:
+        data = entry if isinstance(entry, bytes) else str(entry).encode()
+        parts.append(len(data).to_bytes(8, "little") + data)
+    return b"".join(parts)
+
+
+def array_sha256(values: Array) -> str:
+    """Return the checksum of an array as it is written: C order, little endian."""
+    if values.dtype.kind in "OSU":
+        return hashlib.sha256(text_bytes(values.ravel())).hexdigest()
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def contents_sha256(checksums: Mapping[str, str], **facts: Any) -> str:
+    """Return one checksum of datasets (by name) and plain facts about them."""
+    text = json.dumps({"datasets": dict(checksums), **facts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def gigabytes(count: float) -> str:
+    """Return a number of bytes in words."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"

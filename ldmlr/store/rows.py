@@ -1,0 +1,332 @@
+"""Rows on disk: arrays that are read only where they are asked for.
+
+Three kinds share one interface: rows at a known offset of a file (read with plain file reads,
+or memory-mapped), rows of a chunked or compressed dataset (read through h5py), and several of
+them joined end to end. No handle and no HDF5 lock stays open between reads: every read opens
+the file, so that objects may cross a fork, a thread or a pickle, and no file is ever read after
+it was replaced.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+from ldmlr.errors import InputError
+from ldmlr.files import os_error
+from ldmlr.store.layout import Array, Float32, block_rows, decode_bfloat16
+
+Key = Any  # int, slice, index array, boolean mask, or a tuple that selects columns too
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFile:
+    """A file as it was when the store was opened.
+
+    Size and time of change are compared at every read: a file that was replaced in the
+    meantime is an error, not a mixture of two contents.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> DataFile:
+        """Note the state of a file."""
+        state = os.stat(path)
+        return cls(Path(path), state.st_size, state.st_mtime_ns)
+
+    def check(self, state: os.stat_result) -> None:
+        """Raise if the file is not the one that was opened."""
+        if (state.st_size, state.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise InputError(f"{self.path}: changed after it was opened; open the store again")
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """Open the file for reading, unbuffered."""
+        try:
+            with open(self.path, "rb", buffering=0) as handle:
+                self.check(os.fstat(handle.fileno()))
+                yield handle
+        except OSError as error:
+            raise InputError(str(os_error(error, self.path))) from error
+
+    def read(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Read an array at an offset into fresh memory."""
+        values = np.empty(shape, dtype)
+        with self.opened() as handle:
+            _fill(handle, offset, values)
+        return values
+
+    def map(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory-map an array at an offset, read-only."""
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        with self.opened() as handle:
+            return np.memmap(handle, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+
+def _fill(handle: BinaryIO, offset: int, values: Array) -> None:
+    view = values.reshape(-1).view(np.uint8).data
+    handle.seek(offset)
+    while len(view):
+        count = handle.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise InputError(f"{handle.name}: ends too early; copy the file again")
+        view = view[count:]
+
+
+class Rows(abc.ABC):
+    """An ``[N, D]`` array on disk. Indexing reads the rows asked for.
+
+    Attributes
+    ----------
+    shape
+        ``(N, D)``.
+    storage
+        Name of the element type in the file: ``float32``, ``bfloat16`` and so on.
+    """
+
+    shape: tuple[int, int]
+    storage: str
+    ndim = 2
+
+    @abc.abstractmethod
+    def stored(self, start: int, stop: int) -> Array:
+        """Return rows ``start .. stop`` as they are kept in the file, in fresh memory."""
+
+    def gather(self, index: Array) -> Array:
+        """Return rows by number (not negative), as they are kept in the file."""
+        order = np.argsort(index, kind="stable")
+        ordered = index[order]
+        result: Array | None = None
+        # Neighbours in the file are read together: one read per run of consecutive rows.
+        breaks = np.flatnonzero(np.diff(ordered) > 1) + 1
+        for part in np.split(np.arange(len(ordered)), breaks):
+            numbers = ordered[part]
+            low, high = int(numbers[0]), int(numbers[-1]) + 1
+            block = self.stored(low, high)
+            if result is None:
+                result = np.empty((len(index), self.shape[1]), block.dtype)
+            result[order[part]] = block[numbers - low]
+        return self.stored(0, 0) if result is None else result
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements that reading returns: float16 where stored so, else float32."""
+        return np.dtype(np.float16 if self.storage == "float16" else np.float32)
+
+    def decode(self, stored: Array) -> Array:
+        """Return stored elements as float16 or float32."""
+        if self.storage == "bfloat16":
+            return decode_bfloat16(stored)
+        return stored.astype(self.dtype, copy=False)
+
+    def float32(self, key: Key = None) -> Float32:
+        """Return rows as float32 in fresh memory.
+
+        Parameters
+        ----------
+        key
+            A slice, an index array, a boolean mask, or None for all rows.
+        """
+        values = self.take(slice(None) if key is None else key)
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+    def take(self, key: Key) -> Array:
+        """Return rows by slice, index array or boolean mask."""
+        count = self.shape[0]
+        if isinstance(key, slice):
+            start, stop, step = key.indices(count)
+            if step == 1:
+                return self.decode(self.stored(start, max(start, stop)))
+            key = np.arange(start, stop, step)
+        index = np.asarray(key)
+        if index.dtype == bool:
+            if index.shape != (count,):
+                raise IndexError(f"boolean index of shape {index.shape} for {count} rows")
+            index = np.flatnonzero(index)
+        if index.size == 0:
+            index = index.astype(np.int64)
+        if index.dtype.kind not in "iu" or index.ndim != 1:
+            raise IndexError("rows are selected by a slice, whole numbers or a boolean mask")
+        index = index.astype(np.int64)
+        if index.size and (index.min() < -count or index.max() >= count):
+            raise IndexError(f"row {index.max()} is out of range for {count} rows")
+        return self.decode(self.gather(np.where(index < 0, index + count, index)))
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.shape[0]
+
+    def __getitem__(self, key: Key) -> Any:
+        """Return rows (and columns) as NumPy would."""
+        columns: tuple[Any, ...] = ()
+        if isinstance(key, tuple):
+            key, columns = key[0], key[1:]
+        if key is Ellipsis:
+            key = slice(None)
+        if isinstance(key, int | np.integer):
+            values = self.take(np.array([key]))[0]
+            return values[columns] if columns else values
+        values = self.take(key)
+        return values[(slice(None), *columns)] if columns else values
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return all rows in memory."""
+        values = self.take(slice(None))
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def blocks(self) -> Iterator[tuple[int, Float32]]:
+        """Yield ``(first row, float32 block)`` over all rows, a few megabytes at a time."""
+        step = block_rows(4 * self.shape[1])
+        for start in range(0, self.shape[0], step):
+            yield start, self.float32(slice(start, start + step))
+
+
+class MappedRows(Rows):
+    """Rows at an offset of a file."""
+
+    def __init__(
+        self, file: DataFile, offset: int, shape: tuple[int, int], dtype: np.dtype[Any], storage: str
+    ):
+        self.file, self.offset, self.shape, self.storage = file, offset, shape, storage
+        self.element = dtype
+        self._map: Array | None = None
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return rows by plain file reads: no pages stay mapped, whatever the size."""
+        width = self.shape[1]
+        begin = self.offset + start * width * self.element.itemsize
+        return self.file.read(begin, (stop - start, width), self.element)
+
+    def memmap(self) -> Array:
+        """Return the rows as they are stored, memory-mapped."""
+        if self._map is None:
+            self._map = self.file.map(self.offset, self.shape, self.element)
+        return self._map
+
+    def gather(self, index: Array) -> Array:
+        """Return rows through the memory map, or by reads where the map does not fit."""
+        try:
+            mapped = self.memmap()
+        except InputError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == 12:  # ENOMEM
+                return super().gather(index)
+            raise
+        return np.asarray(mapped[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memory map behind: the other process makes its own."""
+        return {**self.__dict__, "_map": None}
+
+
+class ArrayRows(Rows):
+    """Rows that were read into memory."""
+
+    def __init__(self, values: Array, storage: str):
+        self.values, self.storage = values, storage
+        self.shape = (int(values.shape[0]), int(values.shape[1]))
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return a copy of rows."""
+        return self.values[start:stop].copy()
+
+    def gather(self, index: Array) -> Array:
+        """Return rows by number."""
+        return np.asarray(self.values[index])
+
+
+class ChunkedRows(Rows):
+    """Rows of a dataset that can be read only through h5py, too large to load."""
+
+    def __init__(self, file: DataFile, dataset: str, view: int | None, shape: tuple[int, int], storage: str):
+        self.file, self.dataset, self.view, self.shape, self.storage = file, dataset, view, shape, storage
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return rows through a handle of this call's own."""
+        self.file.check(os.stat(self.file.path))
+        with h5py.File(self.file.path, "r", locking="best-effort") as handle:
+            dataset = handle[self.dataset]
+            values = dataset[start:stop] if self.view is None else dataset[self.view, start:stop]
+        return np.asarray(values)
+
+
+class JoinedRows(Rows):
+    """Several row arrays end to end, such as those of shards."""
+
+    def __init__(self, parts: Sequence[Rows]):
+        self.parts = tuple(parts)
+        self.starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+        self.shape = (int(self.starts[-1]), parts[0].shape[1])
+        storages = {part.storage for part in parts}
+        self.storage = storages.pop() if len(storages) == 1 else "float32"
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return rows across the parts (float32 where their types differ)."""
+        pieces = []
+        for part, first in zip(self.parts, self.starts[:-1].tolist(), strict=True):
+            low, high = max(start - first, 0), min(stop - first, len(part))
+            if low < high:
+                pieces.append(self._same(part, part.stored(low, high)))
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else self._same(self.parts[0], self.parts[0].stored(0, 0))
+
+    def gather(self, index: Array) -> Array:
+        """Return rows by number, part by part."""
+        empty = self.stored(0, 0)
+        result = np.empty((len(index), self.shape[1]), empty.dtype)
+        owner = np.searchsorted(self.starts, index, side="right") - 1
+        for number in np.unique(owner).tolist():
+            places = np.flatnonzero(owner == number)
+            part = self.parts[number]
+            result[places] = self._same(part, part.gather(index[places] - self.starts[number]))
+        return result
+
+    def _same(self, part: Rows, stored: Array) -> Array:
+        if part.storage == self.storage:
+            return stored
+        return part.decode(stored).astype(np.float32)
+
+
+class Views:
+    """The rows of a split under K augmentations, ``[K, N, D]``, read where asked for."""
+
+    ndim = 3
+
+    def __init__(self, parts: Sequence[Rows], array: Array | None = None):
+        self.parts = tuple(parts)
+        self.array = array
+        self.shape = (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements that reading returns."""
+        return self.parts[0].dtype
+
+    def __len__(self) -> int:
+        """Return the number of views."""
+        return len(self.parts)
+
+    def __getitem__(self, key: Key) -> Any:
+        """Return one view (its rows, still on disk), or ``views[k, rows]`` in memory."""
+        if isinstance(key, int | np.integer):
+            return self.parts[key]
+        if isinstance(key, tuple) and isinstance(key[0], int | np.integer):
+            return self.parts[key[0]][key[1:] if len(key) > 2 else key[1]]
+        return np.asarray(self)[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return all views in memory."""
+        values = np.stack([np.asarray(part) for part in self.parts])
+        return values if dtype is None else values.astype(dtype, copy=False)

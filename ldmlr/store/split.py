@@ -1,0 +1,139 @@
+"""One split of an open store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ldmlr.store.layout import Array, Float32, Int64, UInt8
+from ldmlr.store.rows import ArrayRows, MappedRows, Rows, Views
+
+
+class Split:
+    """Rows with labels, on disk until they are asked for.
+
+    Obtained from `FeatureStore.open`; safe to use after a fork and to pickle (the file is
+    opened again by its path), so it may serve as the data set of loader workers.
+
+    Attributes
+    ----------
+    name
+        ``train``, ``test`` or ``val``.
+    rows
+        The features ``[N, D]`` as rows on disk.
+    labels
+        ``[N]`` int64, in memory.
+    source
+        ``[N]`` uint8 (0 encoded, 1 generated), or None.
+    views_on_disk
+        `Views` ``[K, N, D]``, or None.
+    view_kinds
+        K words saying which augmentation made each view.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rows: Rows,
+        labels: Int64,
+        num_classes: int,
+        *,
+        source: UInt8 | None = None,
+        ids: Callable[[], Array] | None = None,
+        views: Views | None = None,
+        view_kinds: tuple[str, ...] = (),
+        reopen: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ):
+        self.name = name
+        self.rows = rows
+        self.labels = labels
+        self.source = source
+        self.views_on_disk = views
+        self.view_kinds = view_kinds
+        self.num_classes = num_classes
+        self.counts: Int64 = np.bincount(labels, minlength=num_classes).astype(np.int64)
+        self._load_ids = ids
+        self._ids: Array | None = None
+        self._reopen = reopen
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.rows.shape[0]
+
+    def __repr__(self) -> str:
+        """Show name, shape and type."""
+        count, dim = self.rows.shape
+        return f"Split({self.name!r}, {count} x {dim} {self.rows.storage})"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(N, D)``."""
+        return self.rows.shape
+
+    @property
+    def features(self) -> Any:
+        """The features ``[N, D]``.
+
+        A read-only memory map for a contiguous float file; an array where a compressed file was
+        read into memory; otherwise (bfloat16, shards, very large compressed files) a view
+        that reads, decodes and returns the rows it is indexed with.
+        """
+        return _whole(self.rows)
+
+    @property
+    def views(self) -> Any:
+        """The views ``[K, N, D]`` in the same forms as `features`, or None."""
+        views = self.views_on_disk
+        if views is None:
+            return None
+        parts = views.parts
+        first = parts[0]
+        if isinstance(first, MappedRows) and first.storage in ("float32", "float16"):
+            return first.file.map(first.offset, views.shape, first.element)
+        return views if views.array is None else views.array
+
+    @property
+    def ids(self) -> Array | None:
+        """One id per row, ``[N]``: int64, or text as an object array; None where there are none."""
+        if self._ids is None and self._load_ids is not None:
+            self._ids = self._load_ids()
+        return self._ids
+
+    def float32(self, rows: Any = None, *, view: int | None = None) -> Float32:
+        """Return features as float32 in fresh memory.
+
+        Parameters
+        ----------
+        rows
+            A slice, an index array or a boolean mask; None for all rows.
+        view
+            Take the rows of this view instead of the features.
+
+        Returns
+        -------
+        ndarray
+            ``[n, D]`` float32, C order, writable.
+        """
+        if view is None:
+            return self.rows.float32(rows)
+        if self.views_on_disk is None:
+            raise IndexError(f"split {self.name!r} has no views")
+        return self.views_on_disk.parts[view].float32(rows)
+
+    def batches(self, size: int) -> Iterator[tuple[Float32, Int64]]:
+        """Yield ``(features [n, D] float32, labels [n] int64)`` in order, `size` rows at a time."""
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            yield self.rows.float32(slice(start, stop)), self.labels[start:stop]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle by path; a split that has no file is pickled by value."""
+        return super().__reduce_ex__(protocol) if self._reopen is None else self._reopen
+
+
+def _whole(rows: Rows) -> Any:
+    if isinstance(rows, MappedRows) and rows.storage in ("float32", "float16"):
+        return rows.memmap()
+    return rows.values if isinstance(rows, ArrayRows) else rows

@@ -1,0 +1,297 @@
+"""The feature store: open one, or write whole arrays as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.files import check_input
+from ldmlr.store.layout import (
+    SPLITS,
+    Int64,
+    SplitData,
+    StoredHead,
+    block_rows,
+    contents_sha256,
+)
+from ldmlr.store.reading import FileParts, Report, read_config, read_file
+from ldmlr.store.rows import DataFile
+from ldmlr.store.split import Split
+from ldmlr.store.writer import SplitWriter, StoreWriter
+
+
+class FeatureStore:
+    """An open feature store. The features stay on disk until they are asked for.
+
+    Use `FeatureStore.open`. No handle stays open; a store may be used after a fork and pickled.
+
+    Attributes
+    ----------
+    path
+        The file (or the manifest of a store in shards).
+    train, test, val
+        `Split` or None.
+    head
+        `StoredHead` or None.
+    class_names
+        One name per class, or None.
+    num_classes, dim
+        C and D.
+    encoder
+        What made the features, in words.
+    attributes, config
+        The root attributes of the file, and the configuration among them.
+    checksums
+        The stored sha256 of each dataset, None where the file has none.
+    """
+
+    def __init__(self, path: Path, splits: Mapping[str, Split], parts: FileParts):
+        self.path = Path(path)
+        self.splits = dict(splits)
+        self.train, self.test, self.val = (self.splits.get(name) for name in SPLITS)
+        self.head = parts.head
+        self.class_names = parts.class_names
+        self.num_classes = parts.num_classes
+        self.dim = parts.dim
+        self.attributes = parts.attributes
+        self.encoder = str(parts.attributes.get("encoder", ""))
+        self.config = read_config(parts.attributes)
+        self.checksums = parts.checksums
+        self.parts = parts
+        self._keys: tuple[str | None, str | None] = (None, None)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        features_key: str | None = None,
+        labels_key: str | None = None,
+    ) -> Self:
+        """Open a store, a plain HDF5 file with the same datasets, or the manifest of a store in shards.
+
+        Layout, labels, shapes and the head are checked. Features are looked through for NaN and
+        infinity up to 64 MiB; `ldmlr store verify` reads all of them, whatever the size.
+
+        Parameters
+        ----------
+        path
+            The file.
+        features_key, labels_key
+            Datasets of an HDF5 file in another layout; ``{split}`` in a key stands for train,
+            test and val, a key without it names the training rows.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged or holds something else; the message says which.
+        """
+        return cls._open(path, features_key, labels_key, check_values=True)
+
+    @classmethod
+    def _open(
+        cls, path: str | Path, features_key: str | None, labels_key: str | None, check_values: bool
+    ) -> Self:
+        path = check_input(Path(path), "feature store")
+        parts = read_file(
+            path, Report(), features_key=features_key, labels_key=labels_key, check_values=check_values
+        )
+        keys = (features_key, labels_key)
+        splits = {
+            name: Split(
+                name, part.rows, part.labels, parts.num_classes, source=part.source, ids=part.ids,
+                views=part.views, view_kinds=part.view_kinds,
+                reopen=(_reopen, (parts.file, keys, name)),
+            )
+            for name, part in parts.splits.items()
+        }  # fmt: skip
+        store = cls(path, splits, parts)
+        store._keys = keys
+        return store
+
+    def split(self, name: str) -> Split:
+        """Return a split by name; an absent one is an error that names the file."""
+        if name not in SPLITS:
+            raise UsageError(f"unknown split {name!r}; {nearest(name, SPLITS)}")
+        if name not in self.splits:
+            raise InputError(
+                f"{self.path}: has no split {name!r}, only {', '.join(self.splits)}; "
+                f"add /{name}/features and /{name}/labels"
+            )
+        return self.splits[name]
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of the contents, whatever the layout of the file.
+
+        Made of the stored checksums; where the file has none, its datasets are read.
+        """
+        from ldmlr.store.verify import dataset_sha256
+
+        for name, checksum in self.checksums.items():
+            if checksum is None:
+                self.checksums[name] = dataset_sha256(self.parts.file, self.parts.names[name])
+        checksums = {name: str(checksum) for name, checksum in self.checksums.items()}
+        return contents_sha256(checksums, num_classes=self.num_classes, dim=self.dim)
+
+    def close(self) -> None:
+        """Do nothing: no handle is open between reads. For the ``with`` statement."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show path, splits and classes."""
+        splits = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
+        return f"FeatureStore({str(self.path)!r}: {splits} rows, dim {self.dim}, {self.num_classes} classes)"
+
+    def __reduce__(self) -> Any:
+        """Pickle by path."""
+        return _reopen, (self.parts.file, self._keys, None)
+
+    @classmethod
+    def write(
+        cls,
+        path: str | Path,
+        *,
+        train: SplitData | Split | None = None,
+        test: SplitData | Split | None = None,
+        val: SplitData | Split | None = None,
+        head: StoredHead | None = None,
+        class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        encoder: str = "",
+        config: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+        overwrite: bool = False,
+    ) -> Self:
+        """Write whole arrays (or the splits of another store) as a store, and open it.
+
+        Parameters
+        ----------
+        path
+            The file to write.
+        train, test, val
+            Their rows; arrays on disk are read block by block.
+        num_classes
+            C; by default that of the head, the class names or the labels.
+        head, class_names, encoder, config, dtype, overwrite
+            As for `StoreWriter`.
+        """
+        given = {"train": train, "test": test, "val": val}
+        splits = {name: split for name, split in given.items() if split is not None}
+        if not splits:
+            raise UsageError(f"{path}: no split to write; pass train, test or val")
+        classes = num_classes or _classes(splits, head, class_names)
+        shape = np.shape(next(iter(splits.values())).features)
+        if len(shape) != 2:
+            raise InputError(f"{path}: features have shape {shape}, expected [N, D]; flatten them")
+        with StoreWriter(
+            path, dim=shape[1], num_classes=classes, dtype=dtype, encoder=encoder, config=config,
+            class_names=class_names, head=head, overwrite=overwrite,
+        ) as writer:  # fmt: skip
+            for name, data in splits.items():
+                write_split(writer, name, data)
+        return cls.open(path)
+
+
+def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None:
+    """Lay out and write one split, block by block."""
+    labels, ids = np.asarray(data.labels), data.ids
+    count = len(labels)
+    where = f"{writer.path}: /{name}"
+    if len(data.features) != count:
+        raise InputError(
+            f"{where}: {len(data.features)} rows of features but {count} labels; give one per row"
+        )
+    for key, values in (("source", data.source), ("ids", ids)):
+        if values is not None and len(values) != count:
+            raise InputError(f"{where}: {len(values)} entries in {key} for {count} rows; give one per row")
+    views = 0 if data.views is None else len(data.views)
+    if ids is not None and isinstance(data, SplitData):
+        ids = np.asarray(ids)
+    text = ids is not None and ids.dtype.kind not in "iu"
+    split = writer.split(
+        name, count, source=data.source is not None, ids=False if ids is None else "text" if text else "int",
+        views=views, view_kinds=data.view_kinds,
+    )  # fmt: skip
+    step = block_rows(4 * writer.dim)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        split.write(
+            start,
+            _rows(data, start, stop),
+            labels[start:stop],
+            None if data.source is None else data.source[start:stop],
+            None if ids is None else ids[start:stop],
+        )
+    for view in range(views):
+        _write_view(split, view, data, count, step)
+
+
+def _write_view(split: SplitWriter, view: int, data: SplitData | Split, count: int, step: int) -> None:
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        if isinstance(data, Split):
+            block = data.float32(slice(start, stop), view=view)
+        else:
+            block = np.asarray(data.views[view][start:stop])
+        split.write_view(view, start, block)
+
+
+def _rows(data: SplitData | Split, start: int, stop: int) -> Any:
+    if isinstance(data, Split):
+        return data.float32(slice(start, stop))
+    return np.asarray(data.features[start:stop])
+
+
+def _classes(
+    splits: Mapping[str, SplitData | Split], head: StoredHead | None, names: Sequence[str] | None
+) -> int:
+    if head is not None:
+        return int(head.weight.shape[0])
+    if names is not None:
+        return len(names)
+    return 1 + max((int(np.max(data.labels)) for data in splits.values() if len(data.labels)), default=0)
+
+
+def _reopen(file: DataFile, keys: tuple[str | None, str | None], name: str | None) -> FeatureStore | Split:
+    """Open a store again in another process; a file that has changed is an error."""
+    check_input(file.path, "feature store")
+    file.check(file.path.stat())
+    store = FeatureStore._open(file.path, *keys, check_values=False)
+    return store if name is None else store.split(name)
+
+
+def check_trainable(store: FeatureStore, min_rows: int = 1) -> Int64:
+    """Return the training rows per class ``[C]``, if every class has at least `min_rows`.
+
+    Raises
+    ------
+    InputError
+        The store has no training rows, or the classes named have too few.
+    """
+    counts = store.split("train").counts
+    short = np.flatnonzero(counts < min_rows)
+    if len(short):
+        names = [_class_label(store, int(label)) for label in short[:5]]
+        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
+        rows = "row" if min_rows == 1 else "rows"
+        raise InputError(
+            f"{store.path}: /train/labels: fewer than {min_rows} training {rows} in class "
+            f"{', '.join(names)}{more}; add rows, or leave the class out of the store"
+        )
+    return counts
+
+
+def _class_label(store: FeatureStore, label: int) -> str:
+    return f"{label} ({store.class_names[label]})" if store.class_names else str(label)
