@@ -7,13 +7,23 @@ Long-Tailed Recognition in an Open World", CVPR 2019). Thresholds can be set.
 from __future__ import annotations
 
 import dataclasses
+import re
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError
+from ldmlr.errors import InputError, UsageError
 
 GROUPS = ("many", "medium", "few")
+Masks = dict[str, npt.NDArray[np.bool_]]
+
+
+class ClassGroups(Protocol):
+    """Anything that sorts classes into many, medium and few by their training rows."""
+
+    def masks(self, counts: npt.ArrayLike) -> Masks:
+        """Return one boolean mask over classes ``[C]`` per group."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +48,7 @@ class ShotGroups:
                 f"({self.many_above}) + 1"
             )
 
-    def masks(self, counts: npt.ArrayLike) -> dict[str, npt.NDArray[np.bool_]]:
+    def masks(self, counts: npt.ArrayLike) -> Masks:
         """Return one boolean mask over classes ``[C]`` per group.
 
         Parameters
@@ -49,3 +59,42 @@ class ShotGroups:
         count = np.asarray(counts)
         many, few = count > self.many_above, count < self.few_below
         return {"many": many, "medium": ~many & ~few, "few": few}
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperRanges:
+    """Groups by fixed class index ranges, as published code does for CIFAR-LT.
+
+    Many, medium and few are classes 0-2, 3-6 and 7-9 of CIFAR-10-LT and 0-35, 36-70 and 71-99 of
+    CIFAR-100-LT, whatever the imbalance factor (``head_class_idx``, ``med_class_idx`` and
+    ``tail_class_idx`` of MiSLAS, Zhong et al., CVPR 2021, and of the code built on it). They suppose classes
+    in the order of falling counts.
+    """
+
+    def masks(self, counts: npt.ArrayLike) -> Masks:
+        """Return one boolean mask over classes ``[C]`` per group, for 10 or 100 classes."""
+        count = np.asarray(counts)
+        starts = {10: (3, 7), 100: (36, 71)}
+        if len(count) not in starts:
+            raise UsageError(
+                f"--groups paper: is defined for 10 and 100 classes, not {len(count)}; give thresholds "
+                "such as --groups 100,20"
+            )
+        if np.any(np.diff(count) > 0):
+            raise InputError(
+                "--groups paper: needs classes in the order of falling counts; give thresholds such as "
+                "--groups 100,20"
+            )
+        index = np.arange(len(count))
+        medium, few = starts[len(count)]
+        return {"many": index < medium, "medium": (index >= medium) & (index < few), "few": index >= few}
+
+
+def parse_groups(text: str) -> ClassGroups:
+    """Return the groups that ``MANY,FEW`` (such as ``100,20``) or ``paper`` stands for."""
+    if text == "paper":
+        return PaperRanges()
+    thresholds = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
+    if thresholds is None:
+        raise UsageError(f"--groups: expected two thresholds such as 100,20, or paper, not {text!r}")
+    return ShotGroups(many_above=int(thresholds[1]), few_below=int(thresholds[2]))

@@ -2,5 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+from ldmlr.config import Config, option
+from ldmlr.errors import UsageError
+
 HEADS = ("linear", "cosine", "wcdas")
+INITS = ("stored", "fresh")
 LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig(Config):
+    """How the head is fine-tuned on encoded and generated rows."""
+
+    head: str = option("linear", "Kind of head.", choices=HEADS)
+    init: str = option("stored", "Start from the baseline's head, or from random weights.", choices=INITS)
+    loss: str = option("cross-entropy", "Training loss; its prior is that of all rows.", choices=LOSSES)
+    tau: float = option(1.0, "Strength of --loss logit-adjustment.", minimum=0)
+    epochs: int = option(12, "Passes over encoded and generated rows.", minimum=1)
+    batch: int = option(1024, "Rows per step, at most; a small set gets smaller batches.", minimum=1)
+    lr: float = option(1e-3, "Learning rate of Adam, falling to zero along a cosine.", above=0)
+    weight_decay: float = option(0.0, "Decoupled weight decay.", minimum=0)
+    mix: float = option(
+        0.5,
+        "Head-mix: a generated row keeps at least this share, the rest is a random encoded row; 1: no mix.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    average: float = option(
+        0.5, "Share of the baseline's head in the label-shift row; the rest is the new head.",
+        minimum=0, maximum=1,
+    )  # fmt: skip
+    tau_shift: float = option(0.75, "Label shift of the new head: logits - tau * log prior.", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tau != 1.0 and self.loss != "logit-adjustment":
+            raise UsageError(f"--tau: only --loss logit-adjustment uses it, not {self.loss}; leave it out")

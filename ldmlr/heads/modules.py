@@ -68,7 +68,7 @@ class LinearHead(Head):
         return F.linear(features, self.weight, self.bias)
 
 
-class _CosineBase(Head):
+class AngularHead(Head):
     """A head that sees only the cosine between a feature and its class weights."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
@@ -80,8 +80,12 @@ class _CosineBase(Head):
         """Return cosines ``[n, C]``; a feature of zeros has cosine 0 to every class."""
         return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
 
+    def rescale(self, factor: float) -> None:
+        """Multiply the scale of the logits by `factor`, as far as the head allows."""
+        raise TypeError(f"{type(self).__name__} defines no scale")
 
-class CosineHead(_CosineBase):
+
+class CosineHead(AngularHead):
     """``logit_c = scale * cos(x, w_c)``.
 
     Parameters
@@ -106,12 +110,17 @@ class CosineHead(_CosineBase):
             self.register_buffer("scale", value)
         self.learn_scale = learn_scale
 
+    def rescale(self, factor: float) -> None:
+        """Multiply the scale by `factor`."""
+        with torch.no_grad():
+            self.scale.mul_(factor)
+
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return ``scale * cosine``."""
         return self.scale * self.cosine(features)
 
 
-class WCDASHead(_CosineBase):
+class WCDASHead(AngularHead):
     """Wrapped Cauchy distributed angular softmax (Han, ICML 2023).
 
     ``logit_c = s / (2 pi) * (1 - g_c^2) / (1 + g_c^2 - 2 g_c cos_c)`` with one trained concentration per
@@ -133,8 +142,13 @@ class WCDASHead(_CosineBase):
         if scale <= 1:
             raise UsageError(f"WCDAS scale: must be above 1, not {scale!r}")
         self.concentration = nn.Parameter(torch.zeros(num_classes))
-        raw = scale - 1 + math.log(-math.expm1(1 - scale))
-        self.scale = nn.Parameter(torch.tensor([raw]))
+        self.scale = nn.Parameter(torch.tensor([_inverse_softplus(scale - 1)]))
+
+    def rescale(self, factor: float) -> None:
+        """Multiply s by `factor`; it stays above 1."""
+        with torch.no_grad():
+            s = factor * (float(F.softplus(self.scale)) + 1)
+            self.scale.fill_(_inverse_softplus(max(s - 1, 1e-3)))
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Return the density of the wrapped Cauchy distribution at each angle, times s."""
@@ -145,6 +159,10 @@ class WCDASHead(_CosineBase):
         opposite = torch.sigmoid(-self.concentration)
         distance = (1 - self.cosine(features)).clamp_min(0)
         return s / (2 * math.pi) * opposite * (1 + g) / (opposite.square() + 2 * g * distance)
+
+
+def _inverse_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
 
 
 _KINDS: dict[str, type[Head]] = {"linear": LinearHead, "cosine": CosineHead, "wcdas": WCDASHead}
