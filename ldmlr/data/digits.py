@@ -13,8 +13,8 @@ from ldmlr.data.images import ArraySplit
 
 TEST_PER_CLASS = 54
 TRAIN_PER_CLASS = 120
-# 120 images of the digit 0 down to 6 of the digit 9.
-IMBALANCE_FACTOR = 20.0
+# 120 images of the digit 0 down to 4 of the digit 9.
+IMBALANCE_FACTOR = 30.0
 _SPLIT_SEED = 0
 
 

@@ -97,7 +97,9 @@ def _class_names(path: Path, file: Any) -> tuple[str, ...] | None:
     if "class_names" not in file:
         return None
     try:
-        names = tuple(str(name) for name in file["class_names"].asstr()[()])
+        names = file["class_names"].asstr()[()]
+        if np.ndim(names) != 1:
+            raise ValueError
     except (TypeError, AttributeError, ValueError):
         raise InputError(f"{path}: class_names are not a list of texts; write one text per class") from None
-    return names
+    return tuple(str(name) for name in names)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ldmlr.data.images import ImageSplit
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import check_input, write_text
+from ldmlr.files import check_input, os_error, write_text
 
 Split = TypeVar("Split", bound=ImageSplit)
 Integers = npt.NDArray[np.int64]
@@ -194,7 +194,7 @@ class LongTailedDraw:
         InputError
             The split is not the one the rows were drawn from.
         """
-        if split.fingerprint() != self.source_sha256:
+        if split.fingerprint() != self.source_sha256 or np.any(self.indices >= len(split)):
             raise InputError(
                 f"{where}: not the training images of the saved draw, which was made from {self.source}; "
                 "name that source, or draw again with --imbalance-factor"
@@ -226,6 +226,8 @@ class LongTailedDraw:
             document: Any = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT or document["schema_version"] != SCHEMA_VERSION:
                 raise ValueError
+            if any(type(row) is not int or row < 0 for row in document["indices"]):
+                raise ValueError
             draw = cls(
                 np.array(document["indices"], dtype=np.int64),
                 float(document["imbalance_factor"]),
@@ -236,6 +238,8 @@ class LongTailedDraw:
                 str(document["source_sha256"]),
             )
             expected = document["indices_sha256"]
+        except OSError as error:
+            raise os_error(error, path) from error
         except (ValueError, KeyError, TypeError, OverflowError):
             raise InputError(
                 f"{path}: not a saved draw ({FORMAT}, version {SCHEMA_VERSION}); "

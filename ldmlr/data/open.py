@@ -48,7 +48,7 @@ def open_image_set(
         folder of that name.
     imbalance_factor
         Keep ``n_max * factor^(-c / (C-1))`` training images of class c, drawn without
-        replacement. None: all images (``digits-lt``: factor 20).
+        replacement. None: all images (``digits-lt``: factor 30).
     seed
         Chooses the images of the draw.
     shuffle_classes
@@ -76,7 +76,7 @@ def open_image_set(
     --------
     >>> image_set = open_image_set("digits-lt", seed=0)
     >>> image_set.train.counts.tolist()
-    [120, 86, 61, 44, 31, 22, 16, 11, 8, 6]
+    [120, 82, 56, 38, 26, 18, 12, 8, 5, 4]
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"--image-size: must be at least 1, not {image_size}")
@@ -124,12 +124,10 @@ def _kind(source: str | Path) -> str:
     if path.is_dir():
         return "cifar" if is_cifar_folder(path) else "folder"
     if not path.exists():
-        hint = (
-            f" or built-in set; {nearest(str(source), BUILTIN)}"
-            if path.name == str(source)
-            else "; check the path"
-        )
-        raise InputError(f"{source}: no such file, folder{hint}")
+        if path.name != str(source):
+            raise InputError(f"{source}: no such file or folder; check the path")
+        hint = nearest(str(source), BUILTIN)
+        raise InputError(f"{source}: no such file, folder or built-in set; {hint}")
     for kind, endings in _KINDS.items():
         if path.name.lower().endswith(endings):
             return kind
