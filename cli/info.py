@@ -12,7 +12,7 @@ from .options import emit, json_option
 @click.command(name="info")
 @json_option
 def command(as_json: bool) -> None:
-    """Versions, CPU instruction sets, CUDA devices and the kernels that will run.
+    r"""Versions, CPU instruction sets, CUDA devices and the kernels that will run.
 
     \b
     Example:
@@ -22,20 +22,26 @@ def command(as_json: bool) -> None:
 
     from ldmlr import native, results, sampling
 
-    build = native.build_info()
     document: dict[str, Any] = {
         "versions": results.versions(),
         "hardware": results.hardware(),
-        "extension": build,
+        "extension": native.build_info(),
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "backends": sampling.available_backends(),
-        "default_backend": sampling.resolve_backend("auto"),
+        "backends": list(sampling.BACKENDS),
     }
-    lines = [
-        "versions      " + ", ".join(f"{k} {v}" for k, v in document["versions"].items()),
-        f"processor     {document['hardware']['processor']}, {document['hardware']['cores']} usable cores",
-        "extension     " + ", ".join(f"{k} {v}" for k, v in build.items()),
-        "CUDA devices  " + (", ".join(document["cuda_devices"]) or "none"),
-        f"sampling      {document['default_backend']} (available: {', '.join(document['backends'])})",
-    ]
-    emit(document, as_json, "\n".join(lines))
+    hardware = document["hardware"]
+    lines = {
+        "versions": _pairs(document["versions"]),
+        "processor": f"{hardware['processor']}, {hardware['cores']} usable cores",
+        "extension": _pairs(document["extension"]),
+        "CUDA devices": ", ".join(document["cuda_devices"]) or "none",
+        "sampling": f"backends {', '.join(document['backends'])}; auto takes the first that can run the model",
+    }
+    emit(document, as_json, "\n".join(f"{name:<12}  {text}" for name, text in lines.items()))
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    return ", ".join(f"{name} {text(value)}" for name, value in values.items())
