@@ -1,0 +1,106 @@
+"""Training rows as the model takes them: checked once, at the boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.diffusion.transform import CHUNK, Block, Labels
+from ldmlr.errors import InputError
+
+if TYPE_CHECKING:
+    from ldmlr.store import FeatureStore
+
+ArrayOrTensor = "npt.ArrayLike | torch.Tensor"
+
+
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Return a NumPy array of an array, a tensor on any device or a nested list."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().float() if values.is_floating_point() else values.detach().cpu()
+        return np.asarray(values.numpy())
+    return np.asarray(values)
+
+
+def check_features(values: Any, what: str = "features") -> npt.NDArray[Any]:
+    """Return finite features ``[N, D]``; float16 and float64 stay as they are until a batch needs them.
+
+    Raises
+    ------
+    InputError
+        Another number of dimensions, no rows, no numbers, NaN or infinity.
+    """
+    array = as_array(values)
+    if array.ndim != 2 or 0 in array.shape:
+        raise InputError(f"{what}: expected rows and columns [N, D], not shape {list(array.shape)}")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise InputError(f"{what}: expected numbers, not {array.dtype}")
+    for start in range(0, len(array), CHUNK):
+        wrong = np.argwhere(~np.isfinite(array[start : start + CHUNK]))
+        if len(wrong):
+            row, column = wrong[0]
+            raise InputError(
+                f"{what}: row {start + row}, column {column} is not finite; remove or repair such rows"
+            )
+    return array
+
+
+def check_labels(values: Any, rows: int, num_classes: int | None = None, what: str = "labels") -> Labels:
+    """Return labels ``[N]`` int64 in 0 .. C - 1.
+
+    Raises
+    ------
+    InputError
+        Wrong shape, wrong number, not whole numbers, or out of range.
+    """
+    array = as_array(values)
+    if array.ndim != 1 or len(array) != rows:
+        raise InputError(f"{what}: expected {rows}, one per row, not shape {list(array.shape)}")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{what}: expected whole numbers 0 .. C - 1, not {array.dtype}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        limit = f"0 .. {num_classes - 1}" if num_classes is not None else "0 and up"
+        raise InputError(f"{what}: found {low if low < 0 else high}, expected {limit}; renumber the classes")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def blocks(features: npt.NDArray[Any], labels: Labels, views: Any) -> list[Block]:
+    """Return the clean rows and each view of them as (features, labels) pairs."""
+    found: list[Block] = [(features, labels)]
+    for number, view in enumerate(() if views is None else views):
+        rows = check_features(view, f"views[{number}]")
+        if rows.shape != features.shape:
+            raise InputError(
+                f"views[{number}]: expected shape {list(features.shape)} like the features, "
+                f"not {list(rows.shape)}"
+            )
+        found.append((rows, labels))
+    return found
+
+
+def choose_views(kinds: Sequence[str], weak: int, strong: int) -> list[int]:
+    """Return the numbers of the views to train on: the first `weak` and the first `strong` ones.
+
+    A view whose kind is neither (or not named) counts as weak.
+    """
+    limits = {"weak": weak, "strong": strong}
+    chosen = []
+    for number, kind in enumerate(kinds):
+        group = "strong" if "strong" in kind else "weak"
+        if limits[group] > 0:
+            limits[group] -= 1
+            chosen.append(number)
+    return chosen
+
+
+def store_views(store: FeatureStore, weak: int, strong: int) -> list[npt.NDArray[np.float32]]:
+    """Return the views of a store's training split to train on, each ``[N, D]``."""
+    split = store.split("train")
+    if split.views is None:
+        return []
+    kinds = split.view_kinds or ("weak",) * len(split.views)
+    return [np.asarray(split.views[i]) for i in choose_views(kinds, weak, strong)]

@@ -1,0 +1,169 @@
+"""Training of a denoiser: deterministic for a seed, with checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from ldmlr import progress
+from ldmlr.diffusion.checkpoint import load_checkpoint, save_checkpoint
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
+from ldmlr.diffusion.schedule import make_schedule
+from ldmlr.errors import LdmlrError
+
+# The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
+RESOLUTION = 16384
+# Iterations between two checkpoints, and between two looks at the loss.
+CHECKPOINT_EVERY, REPORT_EVERY = 500, 50
+
+
+class Batches:
+    """Training rows drawn class by class: class in proportion to ``counts^power``, then any row of it.
+
+    Parameters
+    ----------
+    z, labels
+        Rows in the space of the diffusion ``[N, D]`` and their classes ``[N]``.
+    counts
+        Clean rows per class ``[C]``.
+    power
+        1 draws classes as they come, 0 all classes alike.
+    """
+
+    def __init__(self, z: Tensor, labels: Tensor, counts: npt.NDArray[np.int64], power: float) -> None:
+        self.z, self.order = z, torch.argsort(labels, stable=True)
+        self.rows = torch.bincount(labels, minlength=len(counts))
+        self.first = torch.cumsum(self.rows, 0) - self.rows
+        self.weights = torch.from_numpy(counts.astype(np.float64) ** power)
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (rows ``[size, D]``, labels ``[size]``)."""
+        labels = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        place = torch.rand(size, generator=generator, dtype=torch.float64)
+        rows = self.order[self.first[labels] + (place * self.rows[labels]).long()]
+        return self.z[rows], labels
+
+
+def train(
+    config: DiffusionConfig,
+    z: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    key: str = "",
+) -> tuple[Denoiser, list[float]]:
+    """Train a denoiser and return it with its averaged weights, and the course of the loss.
+
+    Parameters
+    ----------
+    config
+        Network and training.
+    z, labels
+        Rows in the space of the diffusion ``[N, D]`` and their classes ``[N]``.
+    counts
+        Clean rows per class ``[C]``.
+    seed
+        Determines initial weights and all draws.
+    device
+        Where to train. Draws are made on the CPU, so they are the same everywhere.
+    checkpoint
+        File to save the state to every few hundred iterations; removed by the caller.
+    resume
+        Continue from `checkpoint` if it is there.
+    key
+        Identifies configuration and data; a checkpoint with another key is refused.
+
+    Raises
+    ------
+    LdmlrError
+        The loss is no longer finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = NETWORKS[config.network](z.shape[1], len(counts), config.hidden, config.layers)
+    network.to(device).train()
+    parameters = list(network.parameters())
+    averaged = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+    generator = torch.Generator().manual_seed(seed)
+    losses: list[float] = []
+    start = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        start, losses = load_checkpoint(checkpoint, key, network, averaged, optimiser, generator)
+    batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
+    objective = _Objective(config, len(counts), device)
+    total = torch.zeros((), device=device)
+
+    with progress.bar(config.iterations, "diffuse", "step", initial=start) as bar:
+        for step in range(start, config.iterations):
+            for group in optimiser.param_groups:
+                group["lr"] = config.lr * _rate(step, config)
+            rows, classes = batches.draw(config.batch_size, generator)
+            loss = objective(network, rows, classes, generator)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            decay = min(config.ema, (1 + step) / (10 + step)) if config.ema else 0.0
+            torch._foreach_lerp_(averaged, [parameter.detach() for parameter in parameters], 1 - decay)
+            total += loss.detach()
+            bar.update(1)
+            done = step + 1
+            if done % REPORT_EVERY == 0 or done == config.iterations:
+                mean = float(total) / (done - (done - 1) // REPORT_EVERY * REPORT_EVERY)
+                if not math.isfinite(mean):
+                    raise LdmlrError(
+                        f"the loss is not finite at step {done}; "
+                        f"check the features, or lower --lr ({config.lr:g})"
+                    )
+                losses.append(mean)
+                total.zero_()
+                bar.set_postfix(loss=f"{mean:.4f}")
+            if checkpoint is not None and done % CHECKPOINT_EVERY == 0 and done < config.iterations:
+                save_checkpoint(checkpoint, key, done, losses, network, averaged, optimiser, generator)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, averaged, strict=True):
+            parameter.copy_(value)
+    return network.cpu().eval(), losses
+
+
+class _Objective:
+    """Mean squared error of the prediction at random times, on random noise, with label dropout."""
+
+    def __init__(self, config: DiffusionConfig, num_classes: int, device: torch.device) -> None:
+        schedule = make_schedule(config.noise_schedule)
+        self.config, self.null, self.device = config, num_classes, device
+        t = np.arange(RESOLUTION + 1) / RESOLUTION
+        self.alpha = torch.from_numpy(schedule.alpha(t).astype(np.float32))
+        self.sigma = torch.from_numpy(schedule.sigma(t).astype(np.float32))
+
+    def __call__(self, network: Denoiser, x0: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss of one batch; every draw comes from the CPU generator."""
+        index = torch.randint(RESOLUTION + 1, (len(x0),), generator=generator)
+        dropped = torch.rand(len(x0), generator=generator) < self.config.label_dropout
+        eps = torch.randn(x0.shape, generator=generator)
+        labels = torch.where(dropped, self.null, labels)
+        alpha, sigma = self.alpha[index, None], self.sigma[index, None]
+        x = alpha * x0 + sigma * eps
+        target = {"v": alpha * eps - sigma * x0, "eps": eps, "x0": x0}[self.config.prediction]
+        t = index / RESOLUTION
+        x, t, labels, target = (part.to(self.device) for part in (x, t, labels, target))
+        return mse_loss(network(x, t, labels), target)
+
+
+def _rate(step: int, config: DiffusionConfig) -> float:
+    """Return the learning rate relative to its maximum: linear warm-up, then a cosine to zero."""
+    warmup = min(config.warmup_iterations, config.iterations - 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(config.iterations - warmup, 1)))
