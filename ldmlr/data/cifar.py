@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, one_line
 from ldmlr.data.unpickle import load_pickle
 from ldmlr.errors import InputError
 from ldmlr.files import os_error
@@ -127,9 +127,12 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                     )
                 content = archive.extractfile(member)
                 files[name] = content.read() if content else b""
+            # The checksum of a compressed archive stands at its end.
+            while archive.fileobj is not None and archive.fileobj.read(2**20):
+                pass
     except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
         raise InputError(
-            f"{path}: not a tar archive, or damaged ({error}); download the archive again"
+            f"{path}: not a tar archive, or damaged ({one_line(error)}); download the archive again"
         ) from None
     return files
 

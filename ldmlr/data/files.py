@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ldmlr.data.images import Images, ImageSplit, Labels, Rows, resize_and_crop
+from ldmlr.data.images import Images, ImageSplit, Labels, Rows, one_line, resize_and_crop
 from ldmlr.errors import InputError
 
 # Images whose headers are read to tell whether all have the same size.
@@ -143,9 +143,9 @@ class FileSplit(ImageSplit):
         except UnidentifiedImageError:
             reason = "not an image that Pillow can read"
         except OSError as error:
-            reason = error.strerror or str(error)
+            reason = error.strerror or one_line(error)
         except Exception as error:  # decoders of damaged files raise errors of many kinds
-            reason = str(error) or type(error).__name__
+            reason = one_line(error)
         remedy = "replace it or take it out of the list" if self._listing else "replace or remove it"
         raise InputError(f"{self._where(row)}: cannot be decoded ({reason}); {remedy}")
 

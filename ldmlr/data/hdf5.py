@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
 from ldmlr.errors import InputError
 
 SPLITS = ("train", "test", "val")
@@ -79,7 +79,9 @@ def _read_split(path: Path, file: Any, name: str) -> tuple[Images, Labels]:
     try:
         pixels, classes = images[()], labels[()]
     except OSError as error:
-        raise InputError(f"{path}: {name} cannot be read ({error}); copy or download it again") from None
+        raise InputError(
+            f"{path}: {name} cannot be read ({one_line(error)}); copy or download it again"
+        ) from None
     return pixels, check_labels(classes, None, f"{path}: {name}/labels", rows=shape[0])
 
 
