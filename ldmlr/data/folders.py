@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ldmlr.data.files import FileSplit, ImageFile
+from ldmlr.data.images import check_classes
 from ldmlr.errors import InputError, nearest
 from ldmlr.files import os_error
 from ldmlr.progress import track
@@ -39,7 +40,9 @@ def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, Fi
     """
     if not _folders(root / "train"):
         names = _class_folders(root)
-        return {"train": _read_split(root, names, names, image_size)}, names
+        splits = {"train": _read_split(root, names, names, image_size)}
+        check_classes(splits["train"], names, str(root))
+        return splits, names
     names = _class_folders(root / "train")
     splits = {}
     for split in ("train", "test", "val"):
@@ -54,6 +57,7 @@ def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, Fi
                     "rename or remove the folder"
                 )
         splits[split] = _read_split(folder, present, names, image_size)
+    check_classes(splits["train"], names, str(root / "train"))
     return splits, names
 
 

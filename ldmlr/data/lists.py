@@ -10,6 +10,7 @@ used if that file exists (``ImageNet_LT_train.txt``: ``ImageNet_LT_test.txt`` an
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +104,12 @@ def _check_range(listing: Path, entries: dict[int, tuple[str, int]], num_classes
 
 def _length(listing: Path, line: int, root: Path, name: str, default_root: bool) -> int:
     try:
-        return os.stat(root / name).st_size
+        status = os.stat(root / name)
     except (OSError, ValueError):
         remedy = (
             "pass --image-root, the folder the paths start from" if default_root else "check --image-root"
         )
         raise InputError(f"{listing}: line {line}: no image {root / name}; {remedy}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{listing}: line {line}: {root / name} is no image file; correct the line")
+    return status.st_size
