@@ -140,6 +140,10 @@ device_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), default=None, help="CPU threads.  [default: all usable cores]"
 )
+groups_option = click.option(
+    "--groups", default="100,20", show_default=True, metavar="MANY,FEW|paper",
+    help="Shot groups: many above, few below so many training rows; paper: fixed class ranges (CIFAR-LT).",
+)  # fmt: skip
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 resume_option = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")

@@ -72,6 +72,8 @@ class FinetunedHead:
         The resolved configuration and the seed.
     history
         One record per epoch: ``epoch``, ``loss``, ``lr``.
+    generated
+        Generated rows it was trained on, beside the encoded ones.
     selection
         Which epoch this is: the last one, unless it was chosen on the test set.
     """
@@ -83,6 +85,7 @@ class FinetunedHead:
     config: FinetuneConfig
     seed: int
     history: list[dict[str, Any]]
+    generated: int = 0
     selection: str = LAST_EPOCH
 
     @property
@@ -94,6 +97,11 @@ class FinetunedHead:
     def num_classes(self) -> int:
         """Classes C."""
         return self.head.num_classes
+
+    @property
+    def method(self) -> str:
+        """Its name in tables: ``ldmlr``, or ``finetuned`` where no row was generated."""
+        return "ldmlr" if self.generated else "finetuned"
 
     def logits(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Return the new head's logits ``[N, C]`` of features ``[N, D]``."""
@@ -210,7 +218,7 @@ def finetune(
     baseline, origin = baseline_head(rows, stored, seed, place)
     head = start_head(config, baseline, rows, seed)
     history = train_head(head, rows, config, seed=seed, device=place, on_epoch=on_epoch)
-    return FinetunedHead(head, baseline, origin, rows.counts, config, seed, history)
+    return FinetunedHead(head, baseline, origin, rows.counts, config, seed, history, rows.generated)
 
 
 def baseline_head(

@@ -46,6 +46,7 @@ def save_head(tuned: FinetunedHead, path: Path, overwrite: bool = False) -> None
         "config": tuned.config.to_dict(),
         "seed": tuned.seed,
         "history": tuned.history,
+        "generated": tuned.generated,
         "selection": tuned.selection,
     }
     # One metadata entry: safetensors orders several at random, and equal heads should be equal files.
@@ -76,6 +77,7 @@ def load_head(path: Path) -> dict[str, Any]:
             "config": FinetuneConfig.from_mapping(about["config"], str(path)),
             "seed": int(about["seed"]),
             "history": list(about["history"]),
+            "generated": int(about["generated"]),
             "selection": str(about["selection"]),
         }
     except (KeyError, ValueError, TypeError) as error:

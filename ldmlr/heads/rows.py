@@ -136,6 +136,7 @@ class _Part:
 
     def __init__(self, rows: Rows, what: str) -> None:
         self.num_classes: int | None = None
+        self.declared = False
         self._split: Split | None = None
         if isinstance(rows, tuple):
             self.name = what
@@ -144,6 +145,8 @@ class _Part:
             self.dim = int(self._features.shape[1])
         else:
             self.name, self.num_classes, self.dim = str(rows.path), rows.num_classes, rows.dim
+            # A plain file says nothing of classes it has no row of.
+            self.declared = "num_classes" in rows.attributes
             self._split = rows.split("train")
             self.labels, source = np.asarray(self._split.labels), self._split.source
         self.without_source = source is None
@@ -158,7 +161,7 @@ class _Part:
                 "give pseudo-features of the same encoder"
             )
         found = self.num_classes if self.num_classes is not None else self.highest + 1
-        if found > classes or (self.num_classes is not None and found != classes):
+        if found > classes or (self.declared and found != classes):
             raise InputError(
                 f"{self.name}: has {found} classes, but {first.name} has {classes}; "
                 "give pseudo-features of the same classes"

@@ -1,0 +1,112 @@
+"""``ldmlr finetune``: fine-tune the classification head on encoded and generated rows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.heads.config import FinetuneConfig
+
+from .options import (
+    config_option,
+    config_options,
+    device_option,
+    emit,
+    groups_option,
+    json_option,
+    out_option,
+    overwrite_option,
+    pick,
+    say,
+    seeds_option,
+    threads_option,
+)
+
+
+@click.command(name="finetune")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--pseudo", type=click.Path(path_type=Path), multiple=True, metavar="FILE.h5",
+    help="Generated rows, if STORE has none; give it once, or once per seed.",
+)  # fmt: skip
+@out_option("Folder for head-seed0.safetensors, ... and result.json.")
+@config_options(FinetuneConfig)
+@seeds_option
+@groups_option
+@click.option(
+    "--select-on-test", is_flag=True,
+    help="Report the best epoch on the test set; only to compare with published code that does so.",
+)  # fmt: skip
+@device_option
+@threads_option
+@overwrite_option
+@json_option
+@config_option
+def command(
+    store: Path,
+    pseudo: tuple[Path, ...],
+    out: Path,
+    seeds: int,
+    groups: str,
+    select_on_test: bool,
+    device: str,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    r"""Stage 3: fine-tune the head on encoded and pseudo-features.
+
+    STORE holds the encoded rows, a test split and the baseline's head (one is fitted where it has none).
+    Generated rows come from --pseudo, or from STORE itself after ldmlr augment. The test split is used
+    once, after the last epoch.
+
+    \b
+    Examples:
+      ldmlr finetune balanced.h5 --out runs/heads
+      ldmlr finetune features.h5 --pseudo pseudo.h5 --seeds 5 --out runs/heads
+      ldmlr finetune features.h5 --loss balanced-softmax --out runs/no-generation
+    """
+    from ldmlr import results, tables
+    from ldmlr.device import resolve_device, set_threads
+    from ldmlr.files import check_output
+    from ldmlr.groups import parse_groups
+    from ldmlr.heads.finetune import BEST_ON_TEST
+    from ldmlr.heads.protocol import finetune_seeds
+    from ldmlr.store import FeatureStore
+
+    config = pick(FinetuneConfig, values)
+    shot_groups = parse_groups(groups)
+    targets = [check_output(out / f"head-seed{seed}.safetensors", overwrite) for seed in range(seeds)]
+    place = resolve_device(device)
+    used = set_threads(threads)
+    encoded = FeatureStore.open(store)
+    generated = [FeatureStore.open(path) for path in pseudo]
+    start = time.perf_counter()
+    outcome = finetune_seeds(
+        encoded, generated, config, seeds=seeds, groups=shot_groups, device=str(place),
+        select_on_test=select_on_test,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    for target, head in zip(targets, outcome.heads, strict=True):
+        head.save(target, overwrite)
+    if not outcome.heads[0].generated:
+        say(f"{store}: no generated rows; the head is fine-tuned on encoded rows alone")
+    if outcome.figures["baseline_head"] == "fitted":
+        say(f"{store}: has no head; the baseline is a linear head fitted to the encoded rows")
+    resolved = {
+        "store": store, "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds, "groups": groups,
+        "select_on_test": select_on_test, "device": str(place), "threads": used,
+    }  # fmt: skip
+    result = results.document(
+        "finetune", resolved, rows=outcome.rows, **outcome.figures,
+        outputs=targets, seconds=round(seconds, 3),
+    )  # fmt: skip
+    results.write_result(out, result)
+    text = tables.accuracy_table(outcome.rows)
+    if select_on_test:
+        text = f"Selection: {BEST_ON_TEST}\n{text}"
+    emit(result, as_json, text)

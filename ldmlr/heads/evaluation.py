@@ -1,0 +1,233 @@
+"""Measure heads on a split: one pass over the rows for all heads, with and without label shift."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ldmlr.device import resolve_device
+from ldmlr.errors import InputError
+from ldmlr.groups import GROUPS, ClassGroups
+from ldmlr.heads.finetune import FinetunedHead, check_head, head_logits
+from ldmlr.heads.losses import log_prior
+from ldmlr.heads.modules import from_stored
+from ldmlr.heads.rows import check_counts, encoded_counts
+from ldmlr.metrics.accuracy import AccuracyCounter
+from ldmlr.metrics.calibration import CalibrationCounter
+from ldmlr.metrics.shift import label_shift
+
+if TYPE_CHECKING:
+    from ldmlr.store import FeatureStore, Split
+
+BATCH = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of an accuracy table before it is measured.
+
+    Parameters
+    ----------
+    method, adjustment
+        As in result documents.
+    head
+        Module from features to logits.
+    tau
+        Strength of the label shift the row stands for; 0 without one.
+    offset
+        Subtracted from the logits, ``[C]``; None where the head contains its shift.
+    """
+
+    method: str
+    adjustment: str
+    head: nn.Module
+    tau: float = 0.0
+    offset: npt.NDArray[np.float64] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What was measured for a variant on a split.
+
+    Parameters
+    ----------
+    figures
+        ``all``, ``many``, ``medium``, ``few``, ``balanced`` (per cent, None for an empty group), ``ece``,
+        ``nll``, ``brier``.
+    per_class
+        Per cent, ``[C]``; NaN for a class without rows.
+    """
+
+    variant: Variant
+    figures: dict[str, float | None]
+    per_class: npt.NDArray[np.float64]
+
+
+def plain_variants(
+    method: str, head: nn.Module, counts: npt.NDArray[np.int64], tau: float = 1.0
+) -> list[Variant]:
+    """Return a head as it is, and with its logits minus ``tau * log prior``."""
+    return [
+        Variant(method, "none", head),
+        Variant(method, "label-shift", head, tau, tau * log_prior(counts)),
+    ]
+
+
+def tuned_variants(tuned: FinetunedHead) -> list[Variant]:
+    """Return a fine-tuned head as it is, and its label-shift head."""
+    return [
+        Variant(tuned.method, "none", tuned.head),
+        Variant(tuned.method, "label-shift", tuned.label_shifted(), tuned.config.tau_shift),
+    ]
+
+
+def measure(
+    variants: Sequence[Variant],
+    split: Split,
+    counts: npt.NDArray[np.int64],
+    groups: ClassGroups | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Measured]:
+    """Measure every variant on the encoded rows of a split, in one pass and batch by batch.
+
+    Parameters
+    ----------
+    variants
+        What to measure; variants with the same module share its logits.
+    split
+        Rows with ``source`` 1 (generated) are left out.
+    counts
+        Encoded training rows per class, ``[C]``: they decide the shot groups.
+    groups
+        Thresholds or ranges; many > 100, few < 20 by default.
+
+    Raises
+    ------
+    InputError
+        The split has no encoded row, or a head gives values that are not finite.
+    """
+    accuracy = [AccuracyCounter(len(counts)) for _ in variants]
+    calibration = [CalibrationCounter(len(counts)) for _ in variants]
+    for variant in variants:
+        variant.head.to(device).eval()
+    at = 0
+    for features, labels in split.batches(BATCH):
+        stop = at + len(labels)
+        if split.source is not None:
+            encoded = np.asarray(split.source[at:stop]) == 0
+            features, labels = features[encoded], labels[encoded]
+        at = stop
+        if not len(labels):
+            continue
+        known: dict[int, npt.NDArray[np.float32]] = {}
+        for variant, counter, sums in zip(variants, accuracy, calibration, strict=True):
+            if id(variant.head) not in known:
+                known[id(variant.head)] = head_logits(variant.head, features)
+            logits: npt.NDArray[Any] = known[id(variant.head)]
+            if variant.offset is not None:
+                logits = label_shift(logits, variant.offset)
+            counter.update(logits, labels)
+            sums.update(logits, labels)
+    if not at or not accuracy[0].total.any():
+        raise InputError(f"split {split.name!r}: has no encoded row to measure heads on")
+    return [
+        Measured(variant, {**counter.summary(counts, groups), **sums.summary()}, counter.per_class())
+        for variant, counter, sums in zip(variants, accuracy, calibration, strict=True)
+    ]
+
+
+def result_rows(runs: Sequence[Sequence[Measured]], **more: Any) -> list[dict[str, Any]]:
+    """Return the ``rows`` of a result document from one list of measurements per seed.
+
+    Each row has ``method``, ``adjustment``, ``tau`` and, per figure, ``mean``, ``std`` and ``values`` over
+    the seeds (None for a group without classes).
+    """
+    from ldmlr.results import accuracy_row
+
+    rows = []
+    for entries in zip(*runs, strict=True):
+        variant = entries[0].variant
+        figures = [entry.figures for entry in entries]
+        row = accuracy_row(variant.method, variant.adjustment, figures, tau=variant.tau, **more)
+        for name in figures[0]:
+            row.setdefault(name, _spread([figure[name] for figure in figures]))
+        rows.append(row)
+    return rows
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values) or not numbers:
+        return None
+    spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+    return {"mean": float(np.mean(numbers)), "std": spread, "values": numbers}
+
+
+def group_sizes(counts: npt.NDArray[np.int64], groups: ClassGroups) -> Mapping[str, int]:
+    """Return the number of classes in each shot group."""
+    masks = groups.masks(counts)
+    return {name: int(masks[name].sum()) for name in GROUPS}
+
+
+def evaluate_store(
+    store: FeatureStore,
+    heads: Sequence[tuple[str, FinetunedHead]] = (),
+    *,
+    split: str = "test",
+    groups: ClassGroups | None = None,
+    tau: float = 1.0,
+    device: str = "cpu",
+) -> tuple[list[tuple[str, Measured]], npt.NDArray[np.int64]]:
+    """Measure the store's own head and fine-tuned heads, each without and with label shift.
+
+    Parameters
+    ----------
+    store
+        Where the rows are. Without a training split, the class counts come from the first head file.
+    heads
+        Name and head, as `FinetunedHead.load` reads it.
+    split
+        ``train``, ``test`` or ``val``.
+    groups
+        Shot groups.
+    tau
+        Label shift of the store's own head; a fine-tuned head brings its own.
+
+    Returns
+    -------
+    list of tuple
+        A name (``stored``, or that of the head) and what was measured.
+    ndarray
+        Encoded training rows per class, ``[C]``.
+
+    Raises
+    ------
+    InputError
+        There is no head to measure, no such split, or a head that does not fit the store.
+    """
+    rows = store.split(split)
+    for name, tuned in heads:
+        check_head(tuned.head, store.dim, store.num_classes, name, str(store.path))
+    if store.head is None and not heads:
+        raise InputError(f"{store.path}: has no head, and none is given; pass --head, or run ldmlr finetune")
+    if store.train is not None:
+        counts = encoded_counts(store.train, store.num_classes)
+        check_counts(counts, str(store.path))
+    elif heads:
+        counts = heads[0][1].counts
+    else:
+        raise InputError(f"{store.path}: has no training split, so no class counts; pass --head of finetune")
+    named: list[tuple[str, Variant]] = []
+    if store.head is not None:
+        own = from_stored(store.head)
+        named += [("stored", variant) for variant in plain_variants("baseline", own, counts, tau)]
+    for name, tuned in heads:
+        named += [(name, variant) for variant in tuned_variants(tuned)]
+    measured = measure([variant for _, variant in named], rows, counts, groups, resolve_device(device))
+    return [(name, entry) for (name, _), entry in zip(named, measured, strict=True)], counts
