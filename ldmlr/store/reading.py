@@ -1,16 +1,13 @@
 """Reading the description of a store file: everything but the features themselves.
 
-Every check of a file's layout and small datasets is here, once. A problem is given to a
+Every check of a file's layout and of its small datasets is here, once. A problem is given to a
 `Report`: opening a store raises the first one, `verify` collects them all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +15,17 @@ import h5py
 import numpy as np
 
 from ldmlr.errors import InputError
+from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
+from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import FORMAT, SCHEMA_VERSION, SPLITS, Array, Int64, StoredHead, UInt8
-from ldmlr.store.rows import ArrayRows, ChunkedRows, DataFile, MappedRows, Rows, Views
+from ldmlr.store.opening import Report, damaged, open_hdf5
+from ldmlr.store.rows import DataFile, Rows, Views
 
-# A chunked or compressed dataset up to this size is read into memory; a larger one is streamed.
-IN_MEMORY_BYTES = 1 << 30
 # Features up to this size are looked through for NaN and infinity when a store is opened; larger
 # ones by `verify` and by the importers only, since opening must not read terabytes.
 CHECK_BYTES = 64 << 20
 
-
-class Report:
-    """Receives problems: raises the first one."""
-
-    def problem(self, message: str) -> None:
-        """Take note of a problem."""
-        raise InputError(message)
-
-
-class Collector(Report):
-    """Receives problems: keeps them all."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-
-    def problem(self, message: str) -> None:
-        """Take note of a problem."""
-        self.problems.append(message)
+REQUIRED = ("schema_version", "complete", "num_classes", "dim", "encoder", "created_with", "config")
 
 
 @dataclasses.dataclass
@@ -54,14 +35,15 @@ class SplitParts:
     rows: Rows
     labels: Int64
     source: UInt8 | None = None
-    ids: functools.partial[Array] | None = None
+    ids: Ids | None = None
     views: Views | None = None
     view_kinds: tuple[str, ...] = ()
+    raw_labels: Array | None = None  # as they are in the file, for importers that map them
 
 
 @dataclasses.dataclass
 class FileParts:
-    """What a file holds."""
+    """What a file (or several of them, as shards) holds."""
 
     file: DataFile
     splits: dict[str, SplitParts]
@@ -70,48 +52,8 @@ class FileParts:
     num_classes: int
     dim: int
     attributes: dict[str, Any]
-    checksums: dict[str, str | None]
-    names: dict[str, str]  # dataset of the format ("/train/labels") -> its path in this file
-
-
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; errors say what the file is instead."""
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(8)
-        return h5py.File(path, "r", locking="best-effort")
-    except IsADirectoryError:
-        raise InputError(
-            f"{path}: is a folder, not a feature store; name the file (a folder of images goes to "
-            "`ldmlr baseline` or `ldmlr encode`)"
-        ) from None
-    except PermissionError:
-        raise InputError(f"{path}: permission denied; make the file readable") from None
-    except OSError as error:
-        raise InputError(f"{path}: {_not_hdf5(start, Path(path).stat().st_size, error)}") from None
-
-
-def _not_hdf5(start: bytes, size: int, error: OSError) -> str:
-    imported = "`ldmlr store import` turns it into a store"
-    if not size:
-        return "is empty; write or copy it again"
-    if start == b"\x89HDF\r\n\x1a\n":
-        if "lock" in str(error):
-            return "is being written by another process; wait until it is done"
-        if "truncated" in str(error):
-            return f"is truncated: the HDF5 file goes on after its {size} bytes; copy it again"
-        return f"is a damaged HDF5 file ({_short(error)}); copy it again"
-    if start.startswith(b"PK"):
-        return f"is a zip or .npz file, not HDF5; {imported}"
-    if start.startswith(b"\x93NUMPY"):
-        return f"is a .npy file, not HDF5; {imported}"
-    if start.startswith(b"PAR1"):
-        return f"is a Parquet file, not HDF5; {imported}"
-    return "is not an HDF5 file; expected a feature store, see `ldmlr store import`"
-
-
-def _short(error: BaseException) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    checksums: dict[str, str | None]  # by the dataset's name in the format, such as /train/labels
+    names: dict[str, str]  # from that name to the one in this file
 
 
 def read_file(
@@ -121,6 +63,7 @@ def read_file(
     features_key: str | None = None,
     labels_key: str | None = None,
     check_values: bool = True,
+    any_labels: bool = False,
 ) -> FileParts:
     """Read the description of a store file, its labels and its head.
 
@@ -135,65 +78,83 @@ def read_file(
         without it names the training rows.
     check_values
         Look through small features for NaN and infinity.
+    any_labels
+        Accept labels of any kind: the caller maps ``raw_labels``.
     """
     path = Path(path)
     with open_hdf5(path) as handle:
         try:
-            return _Reader(path, handle, report, features_key, labels_key, check_values).read()
-        except InputError:
-            raise
+            reader = _Reader(path, handle, report, check_values, any_labels)
+            return reader.read(reader.find(features_key, labels_key))
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            # h5py's own words for a damaged object: which exception it raises depends on the damage.
-            raise InputError(f"{path}: is a damaged HDF5 file ({_short(error)}); copy it again") from error
+            # Which exception h5py raises for a damaged object depends on the damage.
+            raise damaged(path, error) from error
+
+
+def read_config(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration kept in the attributes, or an empty one."""
+    try:
+        config = json.loads(attributes.get("config", "{}"))
+    except (TypeError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 class _Reader:
     """Reads one file; keeps what its checks have in common."""
 
-    def __init__(
-        self,
-        path: Path,
-        handle: h5py.File,
-        report: Report,
-        features_key: str | None,
-        labels_key: str | None,
-        check_values: bool,
-    ):
+    def __init__(self, path: Path, handle: h5py.File, report: Report, check_values: bool, any_labels: bool):
         self.path, self.handle, self.report = path, handle, report
         self.file = DataFile.of(path)
-        self.features_key, self.labels_key = features_key, labels_key
-        self.check_values = check_values
+        self.check_values, self.any_labels = check_values, any_labels
         self.names: dict[str, str] = {}
 
     def problem(self, dataset: str, what: str, remedy: str) -> None:
         where = f"{self.path}: {dataset}" if dataset else str(self.path)
         self.report.problem(f"{where}: {what}; {remedy}")
 
-    def read(self) -> FileParts:
+    def find(self, features: str | None, labels: str | None) -> dict[str, tuple[str, str]]:
+        """Return the datasets of features and labels of each split."""
+        features, labels = features or "{split}/features", labels or "{split}/labels"
+        names = SPLITS if "{split}" in features else ("train",)
+        pairs = {n: (_absolute(features, n), _absolute(labels, n)) for n in names}
+        found = {n: keys for n, keys in pairs.items() if keys[0] in self.handle}
+        if found:
+            return found
+        there: list[str] = []
+        self.handle.visititems(lambda n, o: there.append(n) if isinstance(o, h5py.Dataset) else None)
+        if any(name.endswith("/images") for name in there):
+            raise InputError(
+                f"{self.path}: holds images, not features; `ldmlr baseline` and `ldmlr encode` make a "
+                "feature store of them"
+            )
+        listed = ", ".join(there[:8]) + (" ..." if len(there) > 8 else "")
+        raise InputError(
+            f"{self.path}: has no dataset {' or '.join(keys[0] for keys in pairs.values())}; it holds "
+            f"{listed or 'no dataset'}: name them with --features-key and --labels-key"
+        )
+
+    def read(self, found: dict[str, tuple[str, str]]) -> FileParts:
         attributes = {key: _plain(value) for key, value in self.handle.attrs.items()}
         self._check_attributes(attributes)
-        found = self._find()
         splits = {name: self._split(name, *keys) for name, keys in found.items()}
-        dims = {name: parts.rows.shape[1] for name, parts in splits.items()}
-        dim = next(iter(dims.values()))
-        for name, other in dims.items():
-            if other != dim:
-                first = next(iter(dims))
+        dim = next(iter(splits.values())).rows.shape[1]
+        for name, parts in splits.items():
+            if parts.rows.shape[1] != dim:
+                first = next(iter(splits))
                 self.problem(
-                    f"/{name}/features", f"has dim {other}, but /{first}/features has dim {dim}",
+                    f"/{name}/features",
+                    f"has dim {parts.rows.shape[1]}, but /{first}/features has dim {dim}",
                     "encode both with the same network",
-                )  # fmt: skip
+                )
         if attributes.get("dim", dim) != dim:
-            self.problem("", f"the attribute dim is {attributes['dim']}, but the features have dim {dim}",
-                         "write the store again")  # fmt: skip
-        head = self._head()
-        names = self._class_names()
-        classes = self._num_classes(attributes, splits, head, names)
+            self.problem(
+                "", f"the attribute dim is {attributes['dim']}, but dim is {dim}", "write the store again"
+            )
+        head, names = self._head(), self._class_names()
+        classes = _num_classes(attributes, splits, head, names)
         self._check_classes(splits, head, names, classes, dim)
-        checksums = {
-            name: _text(self.handle[key].attrs["sha256"]) if "sha256" in self.handle[key].attrs else None
-            for name, key in self.names.items()
-        }
+        checksums = {name: self._checksum(key) for name, key in self.names.items()}
         return FileParts(
             self.file, splits, head, names, classes, dim, attributes, checksums, dict(self.names)
         )
@@ -204,198 +165,128 @@ class _Reader:
             return  # a plain file: what is missing is derived
         if kind != FORMAT:
             self.problem("", f"its format is {kind!r}, expected {FORMAT!r}", "name a feature store")
-        version = attributes.get("schema_version")
-        if version != SCHEMA_VERSION:
-            self.problem("", f"has schema_version {version!r}, this version reads {SCHEMA_VERSION}",
-                         "upgrade ldmlr, or write the store again")  # fmt: skip
-        if not attributes.get("complete"):
-            self.problem("", "is not complete: its writing was interrupted", "write it again")
-
-    def _find(self) -> dict[str, tuple[str, str]]:
-        """Return the datasets of features and labels of each split."""
-        features, labels = self.features_key, self.labels_key
-        if features is None and labels is None:
-            pairs = {name: (f"{name}/features", f"{name}/labels") for name in SPLITS}
-        else:
-            features, labels = features or "{split}/features", labels or "{split}/labels"
-            names = SPLITS if "{split}" in features else ("train",)
-            pairs = {n: (features.replace("{split}", n), labels.replace("{split}", n)) for n in names}
-        found = {n: keys for n, keys in pairs.items() if keys[0] in self.handle}
-        if not found:
-            raise InputError(f"{self.path}: {self._nothing_found(pairs)}")
-        return found
-
-    def _nothing_found(self, pairs: dict[str, tuple[str, str]]) -> str:
-        there: list[str] = []
-        self.handle.visititems(lambda n, o: there.append(n) if isinstance(o, h5py.Dataset) else None)
-        if any(name.endswith("/images") for name in there):
-            return (
-                "holds images, not features; `ldmlr baseline` and `ldmlr encode` make a feature store of them"
+        missing = [key for key in REQUIRED if key not in attributes]
+        if missing:
+            self.problem("", f"has no attribute {', '.join(missing)}", "write the store again")
+        if attributes.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+            self.problem(
+                "",
+                f"has schema_version {attributes['schema_version']!r}, this version reads {SCHEMA_VERSION}",
+                "upgrade ldmlr, or write the store again",
             )
-        listed = ", ".join(there[:8]) + (" ..." if len(there) > 8 else "")
-        wanted = " or ".join(f"/{keys[0]}" for keys in pairs.values())
-        return (
-            f"has no dataset {wanted}; it holds {listed or 'no dataset'}: "
-            "name them with --features-key and --labels-key"
-        )
+        if not attributes.get("complete", True):
+            self.problem("", "is not complete: its writing was interrupted", "write it again")
+        if not _is_count(attributes.get("num_classes", 1)):
+            self.problem("", "the attribute num_classes is not a positive number", "write the store again")
+            attributes.pop("num_classes")
+
+    def _checksum(self, key: str) -> str | None:
+        attributes = self.handle[key].attrs
+        return text(attributes["sha256"]) if "sha256" in attributes else None
 
     def _dataset(self, key: str, name: str) -> h5py.Dataset:
-        """Return a dataset that is wholly there, noting under which name of the format it goes."""
+        """Return a dataset that is wholly there; `name` is what the format calls it."""
         item = self.handle[key]
-        where = f"/{key.lstrip('/')}"
         if not isinstance(item, h5py.Dataset):
-            raise InputError(f"{self.path}: {where}: is a group, expected a dataset; correct the layout")
-        layout = item.id.get_create_plist().get_layout()
-        if layout == h5py.h5d.VIRTUAL or item.external:
-            raise InputError(
-                f"{self.path}: {where}: keeps its rows in other files, which HDF5 fills in silently "
-                "when they are missing; copy it into one file, or write a manifest of shards"
-            )
-        if item.size:
-            self._check_storage(item, layout, where)
+            raise InputError(f"{self.path}: {key}: is a group, expected a dataset; correct the layout")
+        check_present(self.path, item)
         self.names[name] = key
         return item
 
-    def _check_storage(self, item: h5py.Dataset, layout: int, where: str) -> None:
-        if layout == h5py.h5d.CHUNKED:
-            expected = math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
-            present = item.id.get_num_chunks()
-            if present < expected:
-                raise InputError(
-                    f"{self.path}: {where}: {expected - present} of {expected} chunks were never "
-                    "written; write the file again"
-                )
-        elif layout == h5py.h5d.CONTIGUOUS:
-            offset = item.id.get_offset()
-            if offset is None:
-                raise InputError(f"{self.path}: {where}: was never written; write the file again")
-            if offset + item.id.get_storage_size() > self.file.size:
-                raise InputError(f"{self.path}: {where}: the file is truncated; copy it again")
-
     def _split(self, name: str, features_key: str, labels_key: str) -> SplitParts:
         dataset = self._dataset(features_key, f"/{name}/features")
-        where = f"/{features_key.lstrip('/')}"
         if dataset.ndim != 2 or dataset.shape[1] == 0:
             raise InputError(
-                f"{self.path}: {where}: has shape {dataset.shape}, expected [N, D]; "
-                "flatten the features to one row per sample"
+                f"{self.path}: {features_key}: has shape {dataset.shape}, expected [N, D]; flatten the "
+                "features to one row per sample"
             )
-        rows = self._rows(dataset, where)[0][0]
-        labels = self._labels(labels_key, f"/{name}/labels", where, len(rows))
-        parts = SplitParts(rows, labels)
-        group = self.handle.get(name) if self.features_key is None else None
-        if isinstance(group, h5py.Group):
-            self._extras(name, group, parts, dataset.shape)
+        rows = rows_of(self.file, dataset)
+        self._check_finite([rows], features_key)
+        parts = SplitParts(rows, np.zeros(len(rows), np.int64))
+        self._labels(labels_key, f"/{name}/labels", features_key, parts)
+        group = self.handle.get(name)
+        if isinstance(group, h5py.Group) and features_key == f"/{name}/features":
+            self._extras(f"/{name}", group, parts)
         return parts
 
-    def _rows(self, dataset: h5py.Dataset, where: str) -> tuple[list[Rows], Array | None]:
-        """Return the rows of a dataset ``[N, D]``, or one per view of ``[K, N, D]``."""
-        storage = self._storage(dataset, where)
-        shape = (int(dataset.shape[-2]), int(dataset.shape[-1]))
-        views = [None] if dataset.ndim == 2 else list(range(dataset.shape[0]))
-        layout = dataset.id.get_create_plist().get_layout()
-        if layout == h5py.h5d.CONTIGUOUS and not dataset.external:
-            start = dataset.id.get_offset() or 0
-            step = shape[0] * shape[1] * dataset.dtype.itemsize
-            mapped: list[Rows] = [
-                MappedRows(self.file, start + (view or 0) * step, shape, dataset.dtype, storage)
-                for view in views
-            ]
-            self._check_finite(mapped, where)
-            return mapped, None
-        if dataset.size * dataset.dtype.itemsize > IN_MEMORY_BYTES:
-            return [ChunkedRows(self.file, dataset.name, view, shape, storage) for view in views], None
-        values = dataset[...]
-        if storage not in ("float16", "bfloat16"):
-            with np.errstate(over="ignore"):
-                values, storage = values.astype(np.float32, copy=False), "float32"
-        loaded: list[Rows] = [ArrayRows(values if view is None else values[view], storage) for view in views]
-        self._check_finite(loaded, where)
-        return loaded, values
+    def _check_finite(self, parts: list[Rows], where: str) -> None:
+        for rows in parts if self.check_values else []:
+            message = not_finite(rows) if rows.shape[0] * rows.shape[1] * 4 <= CHECK_BYTES else None
+            if message:
+                self.problem(where, message, "remove these rows, or encode them again")
 
-    def _storage(self, dataset: h5py.Dataset, where: str) -> str:
-        kind = dataset.dtype
-        if kind == np.uint16:
-            if _text(dataset.attrs.get("dtype", "")) != "bfloat16":
-                raise InputError(
-                    f"{self.path}: {where}: is uint16 without the attribute dtype='bfloat16'; "
-                    "set it, or store float32"
-                )
-            return "bfloat16"
-        if kind.kind not in "fiu":
-            raise InputError(f"{self.path}: {where}: is {kind}, expected float32, float16 or bfloat16; "
-                             "convert the features")  # fmt: skip
-        return str(kind.name)
-
-    def _check_finite(self, parts: Iterable[Rows], where: str) -> None:
-        if not self.check_values:
-            return
-        for rows in parts:
-            if rows.shape[0] * rows.shape[1] * 4 <= CHECK_BYTES:
-                message = not_finite(rows)
-                if message:
-                    self.problem(where, message, "remove these rows, or encode them again")
-
-    def _labels(self, key: str, name: str, features: str, rows: int) -> Int64:
-        where = f"/{key.lstrip('/')}"
+    def _labels(self, key: str, name: str, features: str, parts: SplitParts) -> None:
+        count = len(parts.rows)
         if key not in self.handle:
-            self.problem(where, "is missing", f"add one label per row of {features}, or name the dataset "
-                         "with --labels-key")  # fmt: skip
-            return np.zeros(rows, np.int64)
+            self.problem(
+                key, "is missing", f"add one label per row of {features}, or name them with --labels-key"
+            )
+            return
         dataset = self._dataset(key, name)
+        if dataset.shape != (count,):
+            self.problem(
+                key, f"has shape {dataset.shape}, but {features} has {count} rows", "give one label per row"
+            )
+            return
+        values = dataset[...]
+        if self.any_labels:
+            parts.raw_labels = values
+            return
         if dataset.dtype.kind not in "iu":
-            self.problem(where, f"is {dataset.dtype}, expected whole numbers 0 .. C-1",
-                         "convert it, or use `ldmlr store import`, which maps other labels")  # fmt: skip
-            return np.zeros(rows, np.int64)
-        if dataset.shape != (rows,):
-            self.problem(where, f"has shape {dataset.shape}, but {features} has {rows} rows",
-                         "give one label per row")  # fmt: skip
-            return np.zeros(rows, np.int64)
-        labels = np.ascontiguousarray(dataset[...]).astype(np.int64)
-        if rows and labels.min() < 0:
-            bad = labels < 0
-            self.problem(where, f"{int(bad.sum())} labels are negative, the first in row {int(bad.argmax())}",
-                         "expected 0 .. C-1; `ldmlr store import` maps other labels")  # fmt: skip
-            labels = np.maximum(labels, 0)
-        return labels
+            self.problem(
+                key,
+                f"is {dataset.dtype}, expected whole numbers 0 .. C-1",
+                "convert it, or let `ldmlr store import` map it",
+            )
+            return
+        parts.labels = np.ascontiguousarray(values, dtype=np.int64)
 
-    def _extras(self, name: str, group: h5py.Group, parts: SplitParts, shape: tuple[int, ...]) -> None:
-        count = shape[0]
-        for extra, expected in (("source", (count,)), ("ids", (count,)), ("views", None)):
-            if extra not in group:
-                continue
-            where = f"/{name}/{extra}"
-            dataset = self._dataset(f"{name}/{extra}", where)
-            if extra == "views":
-                self._views(dataset, where, parts, shape)
-            elif dataset.shape != expected:
-                self.problem(where, f"has shape {dataset.shape}, but there are {count} rows",
-                             "give one entry per row")  # fmt: skip
-            elif extra == "ids":
-                parts.ids = functools.partial(read_ids, self.file, f"{name}/ids")
-            elif dataset.dtype.kind not in "iu":
+    def _extras(self, where: str, group: h5py.Group, parts: SplitParts) -> None:
+        count = len(parts.rows)
+        if "source" in group:
+            dataset = self._dataset(f"{where}/source", f"{where}/source")
+            values = dataset[...] if dataset.shape == (count,) and dataset.dtype.kind in "iu" else None
+            if values is None or not np.isin(values, (0, 1)).all():
                 self.problem(
-                    where, f"is {dataset.dtype}, expected 0 (encoded) or 1 (generated)", "convert it"
+                    f"{where}/source",
+                    f"is {dataset.dtype} of shape {dataset.shape}, expected {count} times 0 (encoded) or "
+                    "1 (generated)",
+                    "correct it",
                 )
             else:
-                source = dataset[...]
-                if count and not np.isin(source, (0, 1)).all():
-                    self.problem(where, "holds other values than 0 (encoded) and 1 (generated)", "correct it")
-                parts.source = source.astype(np.uint8)
+                parts.source = values.astype(np.uint8)
+        if "ids" in group:
+            dataset = self._dataset(f"{where}/ids", f"{where}/ids")
+            if dataset.shape != (count,) or dataset.dtype.kind not in "iuSO":
+                self.problem(
+                    f"{where}/ids",
+                    f"is {dataset.dtype} of shape {dataset.shape}, expected {count} numbers or texts",
+                    "give one id per row",
+                )
+            else:
+                is_text = dataset.dtype.kind not in "iu"
+                parts.ids = StoredIds(self.file, f"{where}/ids", count, is_text)
+        if "views" in group:
+            self._views(self._dataset(f"{where}/views", f"{where}/views"), f"{where}/views", parts)
 
-    def _views(self, dataset: h5py.Dataset, where: str, parts: SplitParts, shape: tuple[int, ...]) -> None:
-        if dataset.ndim != 3 or dataset.shape[1:] != shape:
-            self.problem(where, f"has shape {dataset.shape}, expected [K, {shape[0]}, {shape[1]}]",
-                         "give every view one row per sample")  # fmt: skip
+    def _views(self, dataset: h5py.Dataset, where: str, parts: SplitParts) -> None:
+        count, dim = parts.rows.shape
+        if dataset.ndim != 3 or dataset.shape[1:] != (count, dim):
+            self.problem(
+                where,
+                f"has shape {dataset.shape}, expected [K, {count}, {dim}]",
+                "give every view one row per sample",
+            )
             return
-        kinds = tuple(_text(kind) for kind in np.atleast_1d(dataset.attrs.get("kinds", [])))
+        kinds = tuple(text(kind) for kind in np.atleast_1d(dataset.attrs.get("kinds", [])))
         if kinds and len(kinds) != dataset.shape[0]:
             self.problem(
                 where, f"has {len(kinds)} kinds for {dataset.shape[0]} views", "name one kind per view"
             )
         if dataset.shape[0]:
-            parts.views = Views(*self._rows(dataset, where))
-        parts.view_kinds = kinds
+            parts.views = views_of(self.file, dataset)
+            parts.view_kinds = kinds
+            self._check_finite(list(parts.views.parts), where)
 
     def _head(self) -> StoredHead | None:
         group = self.handle.get("head")
@@ -403,7 +294,7 @@ class _Reader:
             return None
         arrays = {}
         for key in group:
-            dataset = self._dataset(f"head/{key}", f"/head/{key}")
+            dataset = self._dataset(f"/head/{key}", f"/head/{key}")
             if dataset.dtype.kind not in "fiu":
                 raise InputError(
                     f"{self.path}: /head/{key}: is {dataset.dtype}, expected numbers; convert it"
@@ -414,31 +305,23 @@ class _Reader:
         weight = arrays.pop("weight").astype(np.float32)
         bias = arrays.pop("bias", None)
         if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
-            shapes = weight.shape if bias is None else (weight.shape, bias.shape)
-            raise InputError(f"{self.path}: /head: has shape {shapes}, expected weight [C, D] and bias [C]; "
-                             "store the head again")  # fmt: skip
-        kind = _text(group.attrs.get("kind", "linear"))
+            shapes = f"{weight.shape}" + ("" if bias is None else f" and {bias.shape}")
+            raise InputError(
+                f"{self.path}: /head: has shape {shapes}, expected weight [C, D] and bias [C]; "
+                "store the head again"
+            )
+        kind = text(group.attrs.get("kind", "linear"))
         return StoredHead(kind, weight, None if bias is None else bias.astype(np.float32), arrays)
 
     def _class_names(self) -> tuple[str, ...] | None:
         if "class_names" not in self.handle:
             return None
-        return tuple(_text(name) for name in self._dataset("class_names", "/class_names")[...])
-
-    def _num_classes(
-        self,
-        attributes: dict[str, Any],
-        splits: dict[str, SplitParts],
-        head: StoredHead | None,
-        names: tuple[str, ...] | None,
-    ) -> int:
-        if isinstance(attributes.get("num_classes"), int):
-            return int(attributes["num_classes"])
-        if head is not None:
-            return int(head.weight.shape[0])
-        if names is not None:
-            return len(names)
-        return 1 + max((int(parts.labels.max()) for parts in splits.values() if parts.labels.size), default=0)
+        dataset = self._dataset("/class_names", "/class_names")
+        if dataset.ndim != 1:
+            raise InputError(
+                f"{self.path}: /class_names: has shape {dataset.shape}, expected [C]; name every class"
+            )
+        return tuple(text(name) for name in dataset[...])
 
     def _check_classes(
         self,
@@ -451,62 +334,50 @@ class _Reader:
         if head is not None and head.weight.shape != (classes, dim):
             self.problem(
                 "/head/weight",
-                f"has shape {list(head.weight.shape)}, expected [{classes}, {dim}]: classes x dim of the features",
+                f"has shape {list(head.weight.shape)}, expected [{classes}, {dim}] (classes, dim)",
                 "store the head that belongs to the features",
             )
         if names is not None and len(names) != classes:
             self.problem("/class_names", f"has {len(names)} names for {classes} classes", "name every class")
         for name, parts in splits.items():
-            bad = parts.labels >= classes
+            bad = (parts.labels < 0) | (parts.labels >= classes)
             if bad.any():
                 row = int(bad.argmax())
                 self.problem(
-                    f"/{self.names[f'/{name}/labels'].lstrip('/')}",
+                    self.names[f"/{name}/labels"],
                     f"{int(bad.sum())} labels are not in 0 .. {classes - 1}, the first is "
-                    f"{int(parts.labels[row])} in row {row}", "correct the labels or num_classes",
-                )  # fmt: skip
-                parts.labels = np.minimum(parts.labels, classes - 1)
+                    f"{int(parts.labels[row])} in row {row}",
+                    "correct them or num_classes, or let `ldmlr store import` map them",
+                )
+                parts.labels = np.clip(parts.labels, 0, classes - 1)
 
 
-def not_finite(rows: Rows) -> str | None:
-    """Return a message about rows with NaN or infinity, or None if all values are finite."""
-    first, count = -1, 0
-    for start, block in rows.blocks():
-        if not np.isfinite(block).all():
-            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-            first = start + int(bad[0]) if first < 0 else first
-            count += len(bad)
-    return None if first < 0 else f"{count} rows hold NaN or infinity, the first is row {first}"
+def _absolute(key: str, split: str) -> str:
+    return "/" + key.replace("{split}", split).lstrip("/")
 
 
-def read_ids(file: DataFile, dataset: str) -> Array:
-    """Read the ids of a split: int64, or texts."""
-    with open_hdf5(file.path) as handle:
-        file.check(file.path.stat())
-        values = handle[dataset][...]
-    if values.dtype.kind in "iu":
-        return np.asarray(values, dtype=np.int64)
-    result = np.empty(len(values), dtype=object)
-    result[:] = [_text(value) for value in values]
-    return result
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
-def read_config(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration kept in the attributes, or an empty one."""
-    try:
-        config = json.loads(attributes.get("config", "{}"))
-    except (TypeError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _num_classes(
+    attributes: dict[str, Any],
+    splits: dict[str, SplitParts],
+    head: StoredHead | None,
+    names: tuple[str, ...] | None,
+) -> int:
+    if _is_count(attributes.get("num_classes")):
+        return int(attributes["num_classes"])
+    if head is not None:
+        return int(head.weight.shape[0])
+    if names is not None:
+        return len(names)
+    return 1 + max((int(parts.labels.max()) for parts in splits.values() if parts.labels.size), default=0)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        return _text(value)
+        return text(value)
     if isinstance(value, np.ndarray):
         return [_plain(entry) for entry in value.tolist()]
     return value.item() if hasattr(value, "item") else value

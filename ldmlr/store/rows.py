@@ -1,7 +1,7 @@
 """Rows on disk: arrays that are read only where they are asked for.
 
-Three kinds share one interface: rows at a known offset of a file (read with plain file reads,
-or memory-mapped), rows of a chunked or compressed dataset (read through h5py), and several of
+Kinds of rows share one interface: rows at a known offset of a file (read with plain file reads,
+or memory-mapped), rows of a chunked or compressed dataset (`ldmlr.store.chunked`), and several of
 them joined end to end. No handle and no HDF5 lock stays open between reads: every read opens
 the file, so that objects may cross a fork, a thread or a pickle, and no file is ever read after
 it was replaced.
@@ -13,11 +13,10 @@ import abc
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 
 from ldmlr.errors import InputError
@@ -129,7 +128,8 @@ class Rows(abc.ABC):
         """Return stored elements as float16 or float32."""
         if self.storage == "bfloat16":
             return decode_bfloat16(stored)
-        return stored.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):
+            return stored.astype(self.dtype, copy=False)
 
     def float32(self, key: Key = None) -> Float32:
         """Return rows as float32 in fresh memory.
@@ -186,9 +186,13 @@ class Rows(abc.ABC):
         values = self.take(slice(None))
         return values if dtype is None else values.astype(dtype, copy=False)
 
+    def block_step(self) -> int:
+        """Return how many rows are read at a time."""
+        return block_rows(4 * self.shape[1])
+
     def blocks(self) -> Iterator[tuple[int, Float32]]:
         """Yield ``(first row, float32 block)`` over all rows, a few megabytes at a time."""
-        step = block_rows(4 * self.shape[1])
+        step = self.block_step()
         for start in range(0, self.shape[0], step):
             yield start, self.float32(slice(start, start + step))
 
@@ -230,37 +234,6 @@ class MappedRows(Rows):
         return {**self.__dict__, "_map": None}
 
 
-class ArrayRows(Rows):
-    """Rows that were read into memory."""
-
-    def __init__(self, values: Array, storage: str):
-        self.values, self.storage = values, storage
-        self.shape = (int(values.shape[0]), int(values.shape[1]))
-
-    def stored(self, start: int, stop: int) -> Array:
-        """Return a copy of rows."""
-        return self.values[start:stop].copy()
-
-    def gather(self, index: Array) -> Array:
-        """Return rows by number."""
-        return np.asarray(self.values[index])
-
-
-class ChunkedRows(Rows):
-    """Rows of a dataset that can be read only through h5py, too large to load."""
-
-    def __init__(self, file: DataFile, dataset: str, view: int | None, shape: tuple[int, int], storage: str):
-        self.file, self.dataset, self.view, self.shape, self.storage = file, dataset, view, shape, storage
-
-    def stored(self, start: int, stop: int) -> Array:
-        """Return rows through a handle of this call's own."""
-        self.file.check(os.stat(self.file.path))
-        with h5py.File(self.file.path, "r", locking="best-effort") as handle:
-            dataset = handle[self.dataset]
-            values = dataset[start:stop] if self.view is None else dataset[self.view, start:stop]
-        return np.asarray(values)
-
-
 class JoinedRows(Rows):
     """Several row arrays end to end, such as those of shards."""
 
@@ -300,11 +273,19 @@ class JoinedRows(Rows):
 
 
 class Views:
-    """The rows of a split under K augmentations, ``[K, N, D]``, read where asked for."""
+    """The rows of a split under K augmentations, ``[K, N, D]``, read where asked for.
+
+    Parameters
+    ----------
+    parts
+        The rows of each view.
+    array
+        Returns all of them, where they are in memory anyway.
+    """
 
     ndim = 3
 
-    def __init__(self, parts: Sequence[Rows], array: Array | None = None):
+    def __init__(self, parts: Sequence[Rows], array: Callable[[], Array] | None = None):
         self.parts = tuple(parts)
         self.array = array
         self.shape = (len(self.parts), *self.parts[0].shape)

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ldmlr.store.chunked import LoadedRows
+from ldmlr.store.ids import Ids
 from ldmlr.store.layout import Array, Float32, Int64, UInt8
-from ldmlr.store.rows import ArrayRows, MappedRows, Rows, Views
+from ldmlr.store.reading import SplitParts
+from ldmlr.store.rows import MappedRows, Rows, Views
 
 
 class Split:
@@ -31,6 +34,8 @@ class Split:
         `Views` ``[K, N, D]``, or None.
     view_kinds
         K words saying which augmentation made each view.
+    ids_on_disk
+        `Ids`, or None.
     """
 
     def __init__(
@@ -41,7 +46,7 @@ class Split:
         num_classes: int,
         *,
         source: UInt8 | None = None,
-        ids: Callable[[], Array] | None = None,
+        ids: Ids | None = None,
         views: Views | None = None,
         view_kinds: tuple[str, ...] = (),
         reopen: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
@@ -54,9 +59,23 @@ class Split:
         self.view_kinds = view_kinds
         self.num_classes = num_classes
         self.counts: Int64 = np.bincount(labels, minlength=num_classes).astype(np.int64)
-        self._load_ids = ids
+        self.ids_on_disk = ids
         self._ids: Array | None = None
         self._reopen = reopen
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        parts: SplitParts,
+        num_classes: int,
+        reopen: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ) -> Split:
+        """Return the split that a file (or several joined) holds."""
+        return cls(
+            name, parts.rows, parts.labels, num_classes, source=parts.source, ids=parts.ids,
+            views=parts.views, view_kinds=parts.view_kinds, reopen=reopen,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -92,13 +111,13 @@ class Split:
         first = parts[0]
         if isinstance(first, MappedRows) and first.storage in ("float32", "float16"):
             return first.file.map(first.offset, views.shape, first.element)
-        return views if views.array is None else views.array
+        return views if views.array is None else views.array()
 
     @property
     def ids(self) -> Array | None:
         """One id per row, ``[N]``: int64, or text as an object array; None where there are none."""
-        if self._ids is None and self._load_ids is not None:
-            self._ids = self._load_ids()
+        if self._ids is None and self.ids_on_disk is not None:
+            self._ids = self.ids_on_disk.read(0, len(self))
         return self._ids
 
     def float32(self, rows: Any = None, *, view: int | None = None) -> Float32:
@@ -136,4 +155,6 @@ class Split:
 def _whole(rows: Rows) -> Any:
     if isinstance(rows, MappedRows) and rows.storage in ("float32", "float16"):
         return rows.memmap()
-    return rows.values if isinstance(rows, ArrayRows) else rows
+    if isinstance(rows, LoadedRows) and rows.storage != "bfloat16":
+        return rows.values()
+    return rows

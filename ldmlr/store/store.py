@@ -11,18 +11,15 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import check_input
-from ldmlr.store.layout import (
-    SPLITS,
-    Int64,
-    SplitData,
-    StoredHead,
-    block_rows,
-    contents_sha256,
-)
-from ldmlr.store.reading import FileParts, Report, read_config, read_file
+from ldmlr.store.copying import write_split
+from ldmlr.store.datasets import dataset_sha256
+from ldmlr.store.layout import SPLITS, Int64, SplitData, StoredHead, contents_sha256
+from ldmlr.store.opening import Report
+from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
+from ldmlr.store.shards import is_manifest, read_manifest
 from ldmlr.store.split import Split
-from ldmlr.store.writer import SplitWriter, StoreWriter
+from ldmlr.store.writer import StoreWriter
 
 
 class FeatureStore:
@@ -98,18 +95,21 @@ class FeatureStore:
         cls, path: str | Path, features_key: str | None, labels_key: str | None, check_values: bool
     ) -> Self:
         path = check_input(Path(path), "feature store")
-        parts = read_file(
-            path, Report(), features_key=features_key, labels_key=labels_key, check_values=check_values
-        )
         keys = (features_key, labels_key)
-        splits = {
-            name: Split(
-                name, part.rows, part.labels, parts.num_classes, source=part.source, ids=part.ids,
-                views=part.views, view_kinds=part.view_kinds,
-                reopen=(_reopen, (parts.file, keys, name)),
+        if path.is_file() and is_manifest(path):
+            if keys != (None, None):
+                raise UsageError(
+                    f"{path}: is a manifest of shards; leave out --features-key and --labels-key"
+                )
+            parts = read_manifest(path, Report(), check_values=check_values)
+        else:
+            parts = read_file(
+                path, Report(), features_key=features_key, labels_key=labels_key, check_values=check_values
             )
+        splits = {
+            name: Split.of(name, part, parts.num_classes, reopen=(_reopen, (parts.file, keys, name)))
             for name, part in parts.splits.items()
-        }  # fmt: skip
+        }
         store = cls(path, splits, parts)
         store._keys = keys
         return store
@@ -130,8 +130,6 @@ class FeatureStore:
 
         Made of the stored checksums; where the file has none, its datasets are read.
         """
-        from ldmlr.store.verify import dataset_sha256
-
         for name, checksum in self.checksums.items():
             if checksum is None:
                 self.checksums[name] = dataset_sha256(self.parts.file, self.parts.names[name])
@@ -202,56 +200,6 @@ class FeatureStore:
             for name, data in splits.items():
                 write_split(writer, name, data)
         return cls.open(path)
-
-
-def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None:
-    """Lay out and write one split, block by block."""
-    labels, ids = np.asarray(data.labels), data.ids
-    count = len(labels)
-    where = f"{writer.path}: /{name}"
-    if len(data.features) != count:
-        raise InputError(
-            f"{where}: {len(data.features)} rows of features but {count} labels; give one per row"
-        )
-    for key, values in (("source", data.source), ("ids", ids)):
-        if values is not None and len(values) != count:
-            raise InputError(f"{where}: {len(values)} entries in {key} for {count} rows; give one per row")
-    views = 0 if data.views is None else len(data.views)
-    if ids is not None and isinstance(data, SplitData):
-        ids = np.asarray(ids)
-    text = ids is not None and ids.dtype.kind not in "iu"
-    split = writer.split(
-        name, count, source=data.source is not None, ids=False if ids is None else "text" if text else "int",
-        views=views, view_kinds=data.view_kinds,
-    )  # fmt: skip
-    step = block_rows(4 * writer.dim)
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        split.write(
-            start,
-            _rows(data, start, stop),
-            labels[start:stop],
-            None if data.source is None else data.source[start:stop],
-            None if ids is None else ids[start:stop],
-        )
-    for view in range(views):
-        _write_view(split, view, data, count, step)
-
-
-def _write_view(split: SplitWriter, view: int, data: SplitData | Split, count: int, step: int) -> None:
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        if isinstance(data, Split):
-            block = data.float32(slice(start, stop), view=view)
-        else:
-            block = np.asarray(data.views[view][start:stop])
-        split.write_view(view, start, block)
-
-
-def _rows(data: SplitData | Split, start: int, stop: int) -> Any:
-    if isinstance(data, Split):
-        return data.float32(slice(start, stop))
-    return np.asarray(data.features[start:stop])
 
 
 def _classes(

@@ -2,47 +2,179 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ldmlr.store.layout import Array, block_rows, text_bytes
-from ldmlr.store.reading import open_hdf5
-from ldmlr.store.rows import DataFile
+from ldmlr import progress
+from ldmlr.errors import LdmlrError
+from ldmlr.files import os_error
+from ldmlr.store.datasets import dataset_blocks, stored_bytes, storage_name
+from ldmlr.store.layout import Array, contents_sha256
+from ldmlr.store.opening import Collector, damaged, open_hdf5
+from ldmlr.store.reading import FileParts, read_file
+from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
+
+_ATTRIBUTES = ("format", "schema_version", "num_classes", "dim", "encoder", "created_with", "config")
 
 
-def dataset_sha256(file: DataFile, name: str) -> str:
-    """Return the checksum of a dataset, read through HDF5 block by block."""
+@dataclasses.dataclass
+class Verification:
+    """What was found.
+
+    Attributes
+    ----------
+    path
+        The file.
+    problems
+        One line each; a store without any is sound.
+    warnings
+        What is allowed but may surprise, such as a class without training rows.
+    datasets
+        What was read: name, shape, type, and whether its checksum is right (None: it has none).
+    """
+
+    path: Path
+    problems: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    datasets: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+def verify(path: str | Path) -> Verification:
+    """Read a store (or all shards of one) completely and return everything that is wrong with it.
+
+    Layout, attributes, labels, head, checksums, and NaN or infinity in any row.
+    """
+    found = Verification(Path(path))
+    report = Collector()
+    try:
+        if is_manifest(found.path):
+            for shard in manifest_shards(found.path):
+                if shard.exists():
+                    _verify_file(shard, found, report)
+            parts = read_manifest(found.path, _Deduplicated(report), check_values=False)
+        else:
+            parts = _verify_file(found.path, found, report)
+        found.warnings += _class_warnings(parts)
+    except OSError as error:
+        report.problem(str(os_error(error, found.path)))
+    except LdmlrError as error:
+        if str(error) not in report.problems:
+            report.problem(str(error))
+    found.problems = report.problems
+    return found
+
+
+class _Deduplicated(Collector):
+    """Passes on problems that were not reported before."""
+
+    def __init__(self, report: Collector):
+        super().__init__()
+        self.report = report
+
+    def problem(self, message: str) -> None:
+        if message not in self.report.problems:
+            self.report.problem(message)
+
+
+def _verify_file(path: Path, found: Verification, report: Collector) -> FileParts:
+    parts = read_file(path, report, check_values=False)
+    plain = "format" not in parts.attributes
+    if plain:
+        found.warnings.append(
+            f"{path}: a plain file without checksums; `ldmlr store import` makes a complete store of it"
+        )
+    with open_hdf5(path) as handle:
+        _check_root(path, parts, report)
+        sizes = {name: handle[key].nbytes for name, key in parts.names.items()}
+        with progress.bar(sum(sizes.values()), f"verify {path.name}", unit="B") as bar:
+            for name, key in parts.names.items():
+                expected = parts.checksums[name]
+                if expected is None and not plain:
+                    report.problem(f"{path}: {key}: has no sha256; write the store again")
+                entry = {"name": name, "shape": list(handle[key].shape), "dtype": str(handle[key].dtype)}
+                right = _verify_dataset(path, handle[key], name, expected, report)
+                found.datasets.append({**entry, "sha256": right})
+                bar.update(sizes[name])
+    return parts
+
+
+def _check_root(path: Path, parts: FileParts, report: Collector) -> None:
+    expected = parts.attributes.get("sha256")
+    if expected is None:
+        if "format" in parts.attributes:
+            report.problem(f"{path}: has no attribute sha256; write the store again")
+        return
+    checksums = {name: str(checksum) for name, checksum in parts.checksums.items()}
+    facts = {key: parts.attributes.get(key) for key in _ATTRIBUTES}
+    if contents_sha256(checksums, **facts) != expected:
+        report.problem(
+            f"{path}: the attributes or the list of datasets differ from the file's sha256; "
+            "copy the file again, or write it again"
+        )
+
+
+def _verify_dataset(
+    path: Path, dataset: h5py.Dataset, name: str, expected: str | None, report: Collector
+) -> bool | None:
+    """Read a dataset once: checksum and finite values."""
     digest = hashlib.sha256()
-    with open_hdf5(file.path) as handle:
-        file.check(file.path.stat())
-        for block in dataset_blocks(handle[name]):
+    leaf = name.rsplit("/", 1)[-1]
+    finite = _Finite(storage_name(f"{path}: {name}", dataset)) if leaf in ("features", "views") else None
+    try:
+        for block in dataset_blocks(dataset):
             digest.update(stored_bytes(block))
-    return digest.hexdigest()
+            if finite:
+                finite.look_at(block)
+    except (OSError, RuntimeError, ValueError) as error:
+        report.problem(str(damaged(path, error)).replace(f"{path}:", f"{path}: {dataset.name}:", 1))
+        return False
+    if finite and finite.count:
+        rows = f"{finite.count} rows hold NaN or infinity, the first is row {finite.first}"
+        report.problem(f"{path}: {dataset.name}: {rows}; remove these rows, or encode them again")
+    if expected is None:
+        return None
+    if digest.hexdigest() != expected:
+        report.problem(
+            f"{path}: {dataset.name}: its contents differ from its sha256; "
+            "copy the file again, or write it again"
+        )
+    return digest.hexdigest() == expected
 
 
-def stored_bytes(block: Array) -> bytes | memoryview:
-    """Return the bytes of a block that go into the checksum."""
-    if block.dtype.kind in "OSU":
-        return text_bytes(block.ravel())
-    little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
-    return little.reshape(-1).view(np.uint8).data
+class _Finite:
+    """Counts rows with NaN or infinity in blocks that come in order."""
+
+    def __init__(self, storage: str):
+        self.storage, self.rows, self.count, self.first = storage, 0, 0, -1
+
+    def look_at(self, block: Array) -> None:
+        if self.storage == "bfloat16":
+            fine = (block & 0x7F80) != 0x7F80
+        else:
+            fine = np.isfinite(block)
+        if not fine.all():
+            bad = np.flatnonzero(~fine.all(axis=-1))
+            self.first = self.rows + int(bad[0]) if self.first < 0 else self.first
+            self.count += len(bad)
+        self.rows += len(block)
 
 
-def dataset_blocks(dataset: h5py.Dataset) -> Iterator[Array]:
-    """Yield a dataset in C order, a few megabytes at a time."""
-    if dataset.ndim == 0:
-        yield np.asarray(dataset[()])
-        return
-    if dataset.ndim == 3:
-        for view in range(dataset.shape[0]):
-            step = block_rows(dataset.shape[2] * dataset.dtype.itemsize)
-            for start in range(0, dataset.shape[1], step):
-                yield dataset[view, start : start + step]
-        return
-    width = int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize
-    step = min(block_rows(width), 1 << 16)
-    for start in range(0, dataset.shape[0], step):
-        yield dataset[start : start + step]
+def _class_warnings(parts: FileParts) -> list[str]:
+    """Name classes without training rows, or with only one."""
+    train = parts.splits.get("train")
+    if train is None:
+        return [f"{parts.file.path}: has no training rows"]
+    counts = np.bincount(train.labels, minlength=parts.num_classes)
+    warnings = []
+    for rows, words in ((0, "no training row"), (1, "a single training row")):
+        classes = np.flatnonzero(counts == rows)
+        if len(classes):
+            listed = ", ".join(map(str, classes[:10])) + (" ..." if len(classes) > 10 else "")
+            plural = "class has" if len(classes) == 1 else "classes have"
+            warnings.append(f"{parts.file.path}: /train/labels: {len(classes)} {plural} {words}: {listed}")
+    return warnings

@@ -1,0 +1,153 @@
+"""One HDF5 dataset: is it wholly there, how is it read, what is its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ldmlr.errors import InputError
+from ldmlr.store.chunked import ChunkedRows, LoadedRows, Loader
+from ldmlr.store.layout import Array, block_rows, text_bytes
+from ldmlr.store.opening import damaged, open_hdf5
+from ldmlr.store.rows import DataFile, MappedRows, Rows, Views
+
+# A chunked or compressed dataset up to this size is read into memory when its rows are first
+# asked for; a larger one is streamed.
+IN_MEMORY_BYTES = 1 << 30
+
+
+def text(value: Any) -> str:
+    """Return a text of an attribute or a dataset."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def check_present(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise if rows of a dataset are not in the file: HDF5 would read fill values instead."""
+    where = f"{path}: {dataset.name}"
+    layout = dataset.id.get_create_plist().get_layout()
+    if layout == h5py.h5d.VIRTUAL or dataset.external:
+        raise InputError(
+            f"{where}: keeps its rows in other files, which HDF5 fills in silently when they are "
+            "missing; copy it into one file, or write a manifest of shards"
+        )
+    if not dataset.size:
+        return
+    if layout == h5py.h5d.CHUNKED:
+        expected = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        missing = expected - dataset.id.get_num_chunks()
+        if missing > 0:
+            raise InputError(
+                f"{where}: {missing} of {expected} chunks were never written; write the file again"
+            )
+    elif layout == h5py.h5d.CONTIGUOUS:
+        offset = dataset.id.get_offset()
+        if offset is None:
+            raise InputError(f"{where}: was never written; write the file again")
+        if offset + dataset.id.get_storage_size() > path.stat().st_size:
+            raise InputError(f"{where}: the file is truncated; copy it again")
+
+
+def storage_name(where: str, dataset: h5py.Dataset) -> str:
+    """Return the name of the type of features, or raise if they are not numbers."""
+    kind = dataset.dtype
+    if kind == np.uint16 and text(dataset.attrs.get("dtype", "")) == "bfloat16":
+        return "bfloat16"
+    return number_type(where, kind)
+
+
+def number_type(where: str, kind: np.dtype[Any]) -> str:
+    """Return the name of a type of numbers that features may have."""
+    if kind == np.uint16:
+        raise InputError(
+            f"{where}: is uint16; bfloat16 needs the attribute dtype='bfloat16', and whole numbers "
+            "another type: store float32"
+        )
+    if kind.kind not in "fiu":
+        raise InputError(f"{where}: is {kind}, expected float32, float16 or bfloat16; convert the features")
+    return str(kind.name)
+
+
+def rows_of(file: DataFile, dataset: h5py.Dataset) -> Rows:
+    """Return a dataset ``[N, D]`` as rows on disk."""
+    return _rows(file, dataset, [None])[0][0]
+
+
+def views_of(file: DataFile, dataset: h5py.Dataset) -> Views:
+    """Return a dataset ``[K, N, D]`` as views on disk."""
+    rows, loader = _rows(file, dataset, list(range(dataset.shape[0])))
+    return Views(rows, loader.values if loader and loader.in_final_form else None)
+
+
+def _rows(file: DataFile, dataset: h5py.Dataset, views: list[Any]) -> tuple[list[Rows], Loader | None]:
+    storage = storage_name(f"{file.path}: {dataset.name}", dataset)
+    shape = (int(dataset.shape[-2]), int(dataset.shape[-1]))
+    layout = dataset.id.get_create_plist().get_layout()
+    if layout == h5py.h5d.CONTIGUOUS:
+        start = dataset.id.get_offset() or 0
+        size = shape[0] * shape[1] * dataset.dtype.itemsize
+        return [
+            MappedRows(file, start + (view or 0) * size, shape, dataset.dtype, storage) for view in views
+        ], None
+    chunk = dataset.chunks[-2] if dataset.chunks else 1
+    streamed = [ChunkedRows(file, dataset.name, view, shape, storage, chunk) for view in views]
+    if dataset.size * dataset.dtype.itemsize > IN_MEMORY_BYTES:
+        return list(streamed), None
+    loader = Loader(file, dataset.name, storage)
+    return [LoadedRows(loader, rows) for rows in streamed], loader
+
+
+def not_finite(rows: Rows) -> str | None:
+    """Return a message about rows with NaN or infinity, or None if all values are finite."""
+    first, count = -1, 0
+    for start, block in rows.blocks():
+        if not np.isfinite(block).all():
+            bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            first = start + int(bad[0]) if first < 0 else first
+            count += len(bad)
+    return None if first < 0 else f"{count} rows hold NaN or infinity, the first is row {first}"
+
+
+def dataset_blocks(dataset: h5py.Dataset) -> Iterator[Array]:
+    """Yield a dataset in C order, a few megabytes at a time."""
+    if dataset.ndim == 0:
+        yield np.asarray(dataset[()])
+        return
+    if dataset.ndim == 3:
+        prefixes: list[tuple[int, ...]] = [(view,) for view in range(dataset.shape[0])]
+    else:
+        prefixes = [()]
+    axis = len(prefixes[0]) if prefixes else 0
+    width = math.prod(dataset.shape[axis + 1 :]) * dataset.dtype.itemsize
+    step = min(block_rows(width), 1 << 16)
+    if dataset.chunks:
+        step = -(-step // dataset.chunks[axis]) * dataset.chunks[axis]
+    for prefix in prefixes:
+        for start in range(0, dataset.shape[axis], step):
+            yield dataset[(*prefix, slice(start, start + step))]
+
+
+def stored_bytes(block: Array) -> bytes | memoryview:
+    """Return the bytes of a block that go into the checksum."""
+    if block.dtype.kind in "OSU":
+        return text_bytes(block.ravel())
+    little = np.ascontiguousarray(block, dtype=block.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def dataset_sha256(file: DataFile, name: str) -> str:
+    """Return the checksum of a dataset, read through HDF5 block by block."""
+    digest = hashlib.sha256()
+    with open_hdf5(file.path) as handle:
+        file.check(file.path.stat())
+        try:
+            for block in dataset_blocks(handle[name]):
+                digest.update(stored_bytes(block))
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise damaged(file.path, error) from error
+    return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Opening an HDF5 file, and what becomes of problems found in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from ldmlr.errors import InputError
+
+
+class Report:
+    """Receives problems: raises the first one."""
+
+    def problem(self, message: str) -> None:
+        """Take note of a problem."""
+        raise InputError(message)
+
+
+class Collector(Report):
+    """Receives problems: keeps them all."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def problem(self, message: str) -> None:
+        """Take note of a problem."""
+        self.problems.append(message)
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; errors say what the file is instead."""
+    start = b""
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(8)
+        return h5py.File(path, "r", locking="best-effort")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{path}: is a folder, not a feature store; name the file (`ldmlr baseline` and "
+            "`ldmlr encode` take folders of images)"
+        ) from None
+    except PermissionError:
+        raise InputError(f"{path}: permission denied; make the file readable") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        size = Path(path).stat().st_size
+        raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
+
+
+def damaged(path: Path, error: BaseException) -> InputError:
+    """Return an error for a file whose structure HDF5 cannot follow."""
+    text = str(error).strip("'\"").splitlines()
+    detail = text[0][:160] if text else type(error).__name__
+    return InputError(f"{path}: is a damaged HDF5 file ({detail}); copy it again")
+
+
+def _what_instead(start: bytes, size: int, error: BaseException) -> str:
+    imported = "`ldmlr store import` turns it into a store"
+    if not size:
+        return "is empty; write or copy it again"
+    if start == b"\x89HDF\r\n\x1a\n":
+        if "lock" in str(error):
+            return "is being written by another process; wait until it is done"
+        if "truncated" in str(error):
+            return f"is truncated: the HDF5 file goes on after its {size} bytes; copy it again"
+        return f"is a damaged HDF5 file ({str(error).splitlines()[0][:160]}); copy it again"
+    if start.startswith(b"PK"):
+        return f"is a zip or .npz file, not HDF5; {imported}"
+    if start.startswith(b"\x93NUMPY"):
+        return f"is a .npy file, not HDF5; {imported}"
+    if start.startswith(b"PAR1"):
+        return f"is a Parquet file, not HDF5; {imported}"
+    return "is not an HDF5 file; expected a feature store, see `ldmlr store import --help`"

@@ -1,0 +1,242 @@
+"""Stores in shards: ``NAME-00000-of-00008.h5`` and so on, and a manifest ``NAME.json``.
+
+Every shard is a complete store of its own, so that shards are written by separate processes,
+resumed and checked one by one. The manifest lists them with their rows, size and fingerprint;
+opening it opens all of them as one store whose rows stream over the shards.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import check_output, write_text
+from ldmlr.store.joining import join_splits
+from ldmlr.store.layout import SPLITS, contents_sha256
+from ldmlr.store.opening import Report
+from ldmlr.store.reading import FileParts, SplitParts, read_file
+from ldmlr.store.rows import DataFile
+
+MANIFEST_FORMAT = "ldmlr-features-shards"
+MANIFEST_VERSION = 1
+
+
+def shard_base(path: str | Path) -> Path:
+    """Return the path of a sharded store without ``.h5`` or ``.json``."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".h5", ".hdf5", ".json") else path
+
+
+def shard_name(base: str | Path, index: int, count: int) -> Path:
+    """Return the path of shard `index` of `count`.
+
+    Parameters
+    ----------
+    base
+        ``folder/NAME``, with or without ``.h5`` or ``.json``.
+
+    Examples
+    --------
+    >>> shard_name("out/pseudo.h5", 3, 8).name
+    'pseudo-00003-of-00008.h5'
+    """
+    if not 0 <= index < count:
+        raise UsageError(f"--shard: shard {index} of {count} does not exist; number them 0 .. {count - 1}")
+    base = shard_base(base)
+    return base.with_name(f"{base.name}-{index:05d}-of-{count:05d}.h5")
+
+
+def manifest_name(base: str | Path) -> Path:
+    """Return the path of the manifest of a sharded store."""
+    base = shard_base(base)
+    return base.with_name(f"{base.name}.json")
+
+
+def find_shards(base: str | Path, count: int | None = None) -> list[Path]:
+    """Return the paths of all shards, in order; a missing one is an error that names it.
+
+    Parameters
+    ----------
+    base
+        As for `shard_name`.
+    count
+        How many there are; by default as the names of those present say.
+    """
+    base = shard_base(base)
+    pattern = re.compile(re.escape(base.name) + r"-(\d{5})-of-(\d{5})\.h5")
+    present = [found for path in base.parent.glob("*.h5") if (found := pattern.fullmatch(path.name))]
+    counts = sorted({int(found[2]) for found in present})
+    if count is None:
+        if not counts:
+            raise InputError(f"{base}: no shards such as {shard_name(base, 0, 1).name}; check the path")
+        if len(counts) > 1:
+            raise InputError(
+                f"{base}: shards of {' and of '.join(map(str, counts))} lie side by side; remove the old ones"
+            )
+        count = counts[0]
+    paths = [shard_name(base, index, count) for index in range(count)]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{base.parent / missing[0]}: this shard{more} of {count} is missing; write it first"
+        )
+    return paths
+
+
+def write_manifest(
+    base: str | Path,
+    shards: Sequence[str | Path] | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the manifest of complete shards and return its path.
+
+    Parameters
+    ----------
+    base
+        As for `shard_name`.
+    shards
+        The files in order, all in the folder of the manifest; by default those with names as
+        `shard_name` gives them.
+    overwrite
+        Replace a manifest that exists.
+    """
+    target = check_output(manifest_name(base), overwrite)
+    paths = [Path(path) for path in shards] if shards is not None else find_shards(base)
+    if not paths:
+        raise UsageError(f"{target}: no shards to list; name at least one")
+    entries = []
+    opened: list[FileParts] = []
+    for path in paths:
+        if path.resolve().parent != target.resolve().parent:
+            raise UsageError(f"{path}: must lie in the folder of its manifest {target}; move it there")
+        parts = read_file(path, Report(), check_values=False)
+        if "format" not in parts.attributes:
+            raise InputError(f"{path}: is a plain file; `ldmlr store import` makes a complete store of it")
+        opened.append(parts)
+        entries.append(
+            {
+                "file": path.name,
+                "bytes": parts.file.size,
+                "rows": {name: len(split.rows) for name, split in parts.splits.items()},
+                "fingerprint": fingerprint(parts),
+            }
+        )
+    _check_same(target, opened, Report())
+    rows = {
+        name: sum(entry["rows"].get(name, 0) for entry in entries)  # type: ignore[attr-defined]
+        for name in SPLITS
+        if any(name in parts.splits for parts in opened)
+    }
+    document = {
+        "format": MANIFEST_FORMAT, "schema_version": MANIFEST_VERSION, "dim": opened[0].dim,
+        "num_classes": opened[0].num_classes, "rows": rows, "shards": entries,
+    }  # fmt: skip
+    write_text(target, json.dumps(document, indent=2) + "\n")
+    return target
+
+
+def fingerprint(parts: FileParts) -> str:
+    """Return the hash of a file's contents, from the checksums stored in it."""
+    missing = [name for name, checksum in parts.checksums.items() if checksum is None]
+    if missing:
+        raise InputError(
+            f"{parts.file.path}: {missing[0]}: has no sha256; `ldmlr store import` makes a complete store"
+        )
+    checksums = {name: str(checksum) for name, checksum in parts.checksums.items()}
+    return contents_sha256(checksums, num_classes=parts.num_classes, dim=parts.dim)
+
+
+def is_manifest(path: Path) -> bool:
+    """Tell whether a file is JSON rather than HDF5."""
+    with open(path, "rb") as handle:
+        return handle.read(16).lstrip()[:1] == b"{"
+
+
+def read_manifest(path: Path, report: Report, *, check_values: bool = True) -> FileParts:
+    """Read the description of a store in shards; every shard is opened and compared with its entry."""
+    path = Path(path)
+    file = DataFile.of(path)
+    entries = _entries(path)
+    opened = []
+    for entry in entries:
+        shard = path.parent / entry["file"]
+        if not shard.exists():
+            report.problem(f"{shard}: this shard of {path.name} is missing; copy or write it again")
+            continue
+        parts = read_file(shard, report, check_values=check_values)
+        if parts.file.size != entry["bytes"] or fingerprint(parts) != entry["fingerprint"]:
+            report.problem(
+                f"{shard}: is not the shard that {path.name} lists; write it again, or write the manifest again"
+            )
+        opened.append(parts)
+    if not opened:
+        raise InputError(f"{path}: none of its shards is there; copy or write them again")
+    _check_same(path, opened, report)
+    splits: dict[str, SplitParts] = {}
+    for name in SPLITS:
+        there = [parts.splits[name] for parts in opened if name in parts.splits]
+        if there:
+            splits[name] = join_splits(name, there)[0]
+    first = opened[0]
+    heads = [parts.head for parts in opened if parts.head is not None]
+    checksums: dict[str, str | None] = {f"shard {i}": entry["fingerprint"] for i, entry in enumerate(entries)}
+    return FileParts(
+        file, splits, heads[0] if heads else None, first.class_names, first.num_classes, first.dim,
+        first.attributes, checksums, {},
+    )  # fmt: skip
+
+
+def manifest_shards(path: Path) -> list[Path]:
+    """Return the files a manifest lists."""
+    return [Path(path).parent / entry["file"] for entry in _entries(Path(path))]
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: is not JSON ({error}); write the manifest again") from None
+    if not isinstance(document, dict) or document.get("format") != MANIFEST_FORMAT:
+        raise InputError(
+            f"{path}: is not a manifest of shards (format {MANIFEST_FORMAT!r}); name a feature store"
+        )
+    if document.get("schema_version") != MANIFEST_VERSION:
+        raise InputError(
+            f"{path}: has schema_version {document.get('schema_version')!r}, this version reads "
+            f"{MANIFEST_VERSION}; upgrade ldmlr, or write the manifest again"
+        )
+    entries = document.get("shards")
+    if not isinstance(entries, list) or not entries or not all(_is_entry(entry) for entry in entries):
+        raise InputError(
+            f"{path}: shards: expected a list of file, bytes, rows and fingerprint; write the manifest again"
+        )
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    """Tell whether an entry is whole and names a file beside the manifest, not somewhere else."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and Path(entry["file"]).name == entry["file"]
+        and isinstance(entry.get("bytes"), int)
+        and isinstance(entry.get("fingerprint"), str)
+    )
+
+
+def _check_same(path: Path, opened: Sequence[FileParts], report: Report) -> None:
+    first = opened[0]
+    for parts in opened[1:]:
+        for what in ("dim", "num_classes", "class_names"):
+            here, there = getattr(parts, what), getattr(first, what)
+            if here != there:
+                report.problem(
+                    f"{parts.file.path}: {what} is {here}, but {there} in {first.file.path.name}; "
+                    f"shards of {path.name} must agree"
+                )
