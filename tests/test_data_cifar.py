@@ -17,7 +17,7 @@ import pytest
 
 from ldmlr.data import open_image_set
 from ldmlr.data.unpickle import load_pickle
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, LdmlrError
 
 TRAIN10 = [f"data_batch_{i}" for i in range(1, 6)]
 
@@ -380,3 +380,14 @@ def test_long_tailed_draw_from_an_archive(tmp_path):
     image_set = open_image_set(archive(tmp_path / "c.tar.gz", cifar10(python2_pickle)), imbalance_factor=2)
     assert image_set.train.counts.tolist() == [2] + [1] * 9
     assert image_set.provenance["kind"] == "cifar"
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(name, *_):
+        raise PermissionError(13, "Permission denied", str(name))
+
+    path = archive(tmp_path / "cifar.tar.gz", cifar10())
+    # Not by the file's mode: for root there is nothing that may not be read.
+    monkeypatch.setattr("ldmlr.data.cifar.tarfile.open", refuse)
+    with pytest.raises(LdmlrError, match=r"cifar.tar.gz: permission denied"):
+        open_image_set(path)

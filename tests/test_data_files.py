@@ -215,7 +215,7 @@ def test_a_huge_image_is_named(root, monkeypatch):
 def test_folder_mistakes_are_named(root, tmp_path):
     (root / "eel").mkdir()
     with pytest.raises(
-        InputError, match=r"pets/eel: no image in this class folder; add some \(\.bmp, .*or remove"
+        InputError, match=r"pets/eel: no image in this class folder; expected pets/CLASS/\*\.jpg"
     ):
         open_image_set(root)
     (tmp_path / "flat").mkdir()

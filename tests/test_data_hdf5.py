@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ldmlr.data import BUILTIN, open_image_set
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError
 
 
 def write(path: Path, *, names: list[str] | None = None, **datasets: np.ndarray) -> Path:
@@ -304,3 +304,13 @@ def test_cifar10_lt_images(data_dir):
     assert image_set.class_names[0] == "airplane"
     # The mean of the public test set, all channels together.
     assert abs(image_set.split("test").load(slice(None)).mean() / 255 - 0.4766) < 0.001
+
+
+def test_a_file_that_may_not_be_read_is_named(path, monkeypatch):
+    def refuse(name, *_):
+        raise PermissionError(13, "Permission denied", str(name))
+
+    # Not by the file's mode: for root there is nothing that may not be read.
+    monkeypatch.setattr("ldmlr.data.hdf5.h5py.File", refuse)
+    with pytest.raises(LdmlrError, match=r"set.h5: permission denied"):
+        open_image_set(path)

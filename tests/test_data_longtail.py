@@ -103,10 +103,24 @@ def test_a_factor_that_empties_a_class_names_the_largest_one():
     assert np.bincount(balanced(3, 5)[long_tailed_indices(balanced(3, 5), 5)]).min() == 1
 
 
-@pytest.mark.parametrize("labels", [np.zeros(4, int), np.zeros(0, int), np.array([1, 1])])
-def test_a_draw_needs_two_classes_with_rows(labels):
-    with pytest.raises(UsageError, match="two classes"):
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 0], "only 1 class"), ([1, 1], "only 1 class"), ([0, 2], "no training image has label 1"),
+     ([0, -1], "label -1 in row 1"), ([0.0, 1.0], "float64"), ([0, 2**31], "out of range")],
+)  # fmt: skip
+def test_a_draw_needs_labels_without_gaps(labels, message):
+    with pytest.raises(InputError, match=message):
         long_tailed_indices(labels, 2)
+
+
+def test_a_class_without_a_row_cannot_be_drawn():
+    with pytest.raises(UsageError, match="at least two classes with rows"):
+        long_tailed_indices([0, 0, 2, 2], 1, num_classes=3)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(UsageError, match="--seed: must be 0 or more"):
+        long_tailed_indices(balanced(2, 5), 2, -1)
 
 
 @pytest.fixture

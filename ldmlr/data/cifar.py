@@ -130,6 +130,8 @@ def _read_archive(path: Path) -> dict[str, bytes]:
             # The checksum of a compressed archive stands at its end.
             while archive.fileobj is not None and archive.fileobj.read(2**20):
                 pass
+    except PermissionError as error:
+        raise os_error(error, path) from None
     except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
         raise InputError(
             f"{path}: not a tar archive, or damaged ({one_line(error)}); download the archive again"

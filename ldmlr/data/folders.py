@@ -44,6 +44,7 @@ def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, Fi
         check_classes(splits["train"], names, str(root))
         return splits, names
     names = _class_folders(root / "train")
+    known = frozenset(names)
     splits = {}
     for split in ("train", "test", "val"):
         folder = root / split
@@ -51,7 +52,7 @@ def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, Fi
             continue
         present = _class_folders(folder)
         for name in present:
-            if name not in names:
+            if name not in known:
                 raise InputError(
                     f"{folder / name}: no such class under {root / 'train'} ({nearest(name, names)}); "
                     "rename or remove the folder"
@@ -84,17 +85,18 @@ def _class_folders(root: Path) -> tuple[str, ...]:
 def _read_split(
     root: Path, folders: tuple[str, ...], class_names: tuple[str, ...], image_size: int | None
 ) -> FileSplit:
+    number = {name: label for label, name in enumerate(class_names)}
     files: list[ImageFile] = []
     labels: list[int] = []
     for name in track(folders, f"listing {root.name}", unit="folders"):
         images = _images(root, name)
         if not images:
             raise InputError(
-                f"{root / name}: no image in this class folder; add some ({', '.join(sorted(ENDINGS))}) "
-                "or remove the folder"
+                f"{root / name}: no image in this class folder; expected {root.name}/CLASS/*.jpg (or .png, "
+                ".webp, ...), so add images or remove the folder"
             )
         files += images
-        labels += [class_names.index(name)] * len(images)
+        labels += [number[name]] * len(images)
     return FileSplit(root, files, np.array(labels, np.int64), len(class_names), image_size=image_size)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
 from ldmlr.errors import InputError
+from ldmlr.files import os_error
 
 SPLITS = ("train", "test", "val")
 
@@ -35,6 +36,8 @@ def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, Arra
     """
     try:
         file = h5py.File(path, "r")
+    except PermissionError as error:
+        raise os_error(error, path) from None
     except OSError as error:
         reason = "the file is truncated" if "truncated" in str(error) else "not an HDF5 file, or damaged"
         raise InputError(f"{path}: {reason}; copy or download it again") from None

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.data.images import ImageSplit
+from ldmlr.data.images import ImageSplit, check_labels, infer_classes
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_input, os_error, write_text
 
@@ -105,11 +105,13 @@ def long_tailed_indices(
 
     Raises
     ------
+    InputError
+        The labels are not whole numbers from 0 without gaps.
     UsageError
         The factor is below 1, or leaves a class without a row.
     """
-    label = np.asarray(labels)
-    classes = num_classes or (int(label.max()) + 1 if label.size else 0)
+    label = check_labels(labels, num_classes, "labels")
+    classes = num_classes or infer_classes(label, "labels")
     available = np.bincount(label, minlength=classes)
     order = np.arange(classes)
     if shuffle_classes:
@@ -130,6 +132,8 @@ def _keys(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
 
     Raw words of the bit generator are the same in every NumPy release; shuffles are not.
     """
+    if seed < 0:
+        raise UsageError(f"--seed: must be 0 or more, not {seed}")
     return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(n)
 
 
@@ -272,7 +276,7 @@ def hold_out(labels: npt.ArrayLike, fraction: float, seed: int = 0) -> tuple[Int
     """
     if not 0 < fraction < 1:
         raise UsageError(f"the held-out fraction must be above 0 and below 1, not {fraction:g}")
-    label = np.asarray(labels)
+    label = check_labels(labels, None, "labels")
     held = np.zeros(len(label), bool)
     for c in np.unique(label):
         rows = np.flatnonzero(label == c)

@@ -63,7 +63,8 @@ def open_image_set(
     Returns
     -------
     image_set
-        Checked: every class has training images, labels are in range, every file is there.
+        Checked: every class has training images, labels are in range, every file is there. Where
+        the source has a val split and no test split, val is the test set.
 
     Raises
     ------
