@@ -215,12 +215,12 @@ def test_a_huge_image_is_named(root, monkeypatch):
 def test_folder_mistakes_are_named(root, tmp_path):
     (root / "eel").mkdir()
     with pytest.raises(
-        InputError, match=r"pets/eel: no image in this class folder; expected pets/CLASS/\*\.jpg"
+        InputError, match=r"pets/eel: no image in this class folder; expected .*pets/CLASS/\*\.jpg"
     ):
         open_image_set(root)
     (tmp_path / "flat").mkdir()
     save(tmp_path / "flat" / "a.png")
-    with pytest.raises(InputError, match=r"flat: no class folders in it; expected flat/CLASS/\*\.jpg"):
+    with pytest.raises(InputError, match=r"flat: no class folders in it; expected .*flat/CLASS/\*\.jpg"):
         open_image_set(tmp_path / "flat")
     save(tmp_path / "one" / "cat" / "a.png")
     with pytest.raises(InputError, match="one: only 1 class; a classifier needs at least two"):
@@ -323,10 +323,10 @@ def test_a_path_may_hold_spaces(root):
         ("\n \n", "the list is empty"),
         ("cat/a.png 0\ncat/b.png\n", r"line 2: 'cat/b\.png' is not `path label`"),
         ("cat/a.png,0\n", r"line 1: 'cat/a\.png,0' is not `path label`"),
-        ("cat/a.png 0.0\n", "line 1: .* is not `path label` with a whole number"),
-        ("cat/a.png -1\n", "line 1: .* is not `path label` with a whole number"),
-        ("cat/a.png cat\n", "line 1: .* is not `path label` with a whole number"),
-        ("cat/a.png ²\n", "line 1: .* is not `path label` with a whole number"),
+        ("cat/a.png 0.0\n", "line 1: .* is not `path label`: path, space, whole"),
+        ("cat/a.png -1\n", "line 1: .* is not `path label`: path, space, whole"),
+        ("cat/a.png cat\n", "line 1: .* is not `path label`: path, space, whole"),
+        ("cat/a.png ²\n", "line 1: .* is not `path label`: path, space, whole"),
         ("x" * 100, r"line 1: 'x{57}\.\.\.' is not"),
         ("cat/a.png 0\ndog/a.png 2\n", "no training image has label 1, but one has 2"),
         ("cat/a.png 1\ndog/a.png 2\n", "no training image has label 0"),

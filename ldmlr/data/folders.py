@@ -77,7 +77,7 @@ def _class_folders(root: Path) -> tuple[str, ...]:
     names = _folders(root)
     if not names:
         raise InputError(
-            f"{root}: no class folders in it; expected {root.name}/CLASS/*.jpg, a folder per class"
+            f"{root}: no class folders in it; expected {root / 'CLASS'}/*.jpg, a folder per class"
         )
     return tuple(names)
 
@@ -92,7 +92,7 @@ def _read_split(
         images = _images(root, name)
         if not images:
             raise InputError(
-                f"{root / name}: no image in this class folder; expected {root.name}/CLASS/*.jpg (or .png, "
+                f"{root / name}: no image in this class folder; expected {root / 'CLASS'}/*.jpg (or .png, "
                 ".webp, ...), so add images or remove the folder"
             )
         files += images

@@ -85,7 +85,7 @@ def _parse(listing: Path) -> dict[int, tuple[str, int]]:
         if len(parts) != 2 or not (parts[1].isascii() and parts[1].isdigit()):
             shown = line.strip() if len(line) <= 60 else f"{line.strip()[:57]}..."
             raise InputError(
-                f"{listing}: line {number}: {shown!r} is not `path label` with a whole number from 0 as label"
+                f"{listing}: line {number}: {shown!r} is not `path label`: path, space, whole number from 0"
             )
         entries[number] = (parts[0], int(parts[1]))
     if not entries:

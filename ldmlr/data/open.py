@@ -125,7 +125,7 @@ def _kind(source: str | Path) -> str:
     if path.is_dir():
         return "cifar" if is_cifar_folder(path) else "folder"
     if not path.exists():
-        if path.name != str(source):
+        if path.suffix or path.name != str(source):
             raise InputError(f"{source}: no such file or folder; check the path")
         hint = nearest(str(source), BUILTIN)
         raise InputError(f"{source}: no such file, folder or built-in set; {hint}")
