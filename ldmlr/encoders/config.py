@@ -83,6 +83,47 @@ def sort_augmentations(names: list[str]) -> list[str]:
     return [name for name in AUGMENTATIONS if name in names]
 
 
+@dataclasses.dataclass(frozen=True)
+class EncodeConfig(Config):
+    """How images are encoded."""
+
+    views: int = option(0, "Also keep K augmented views of the training rows.", minimum=0, metavar="K")
+    view_kinds: tuple[str, ...] = option(
+        (), "Kind of each view, once per view: weak or strong.  [default: half weak, half strong]",
+        metavar="KIND",
+    )  # fmt: skip
+    view_flip: str = option(
+        "auto", "Mirror views; auto: if the encoder was trained so.", choices=("auto", "yes", "no")
+    )
+    batch_size: int = option(256, "Images in a batch.", minimum=1)
+    dtype: str = option("float32", "How features are kept.", choices=("float32", "float16", "bfloat16"))
+    mean: tuple[float, ...] = option(
+        (), "Pixel mean per channel, 0 .. 255, of an encoder that is no baseline.", metavar="X"
+    )
+    std: tuple[float, ...] = option((), "Pixel deviation per channel, 0 .. 255, likewise.", metavar="X")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for kind in self.view_kinds:
+            if kind not in VIEWS:
+                raise UsageError(f"--view-kinds: unknown value {kind!r}; {nearest(kind, VIEWS)}")
+        if self.view_kinds and len(self.view_kinds) != self.views:
+            raise UsageError(
+                f"--view-kinds: {len(self.view_kinds)} kinds for --views {self.views}; give one per view"
+            )
+        if (len(self.mean) or len(self.std)) and len(self.mean) != len(self.std):
+            raise UsageError("--mean and --std: give both, one value per channel each")
+        if any(value <= 0 for value in self.std):
+            raise UsageError("--std: every value must be above 0")
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kind of each view: by default the first half weak (one more of an odd K)."""
+        if self.view_kinds:
+            return self.view_kinds
+        weak = (self.views + 1) // 2
+        return ("weak",) * weak + ("strong",) * (self.views - weak)
+
+
 # Recipes by name: the differences from the defaults above.
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar-ce-mixup": {},

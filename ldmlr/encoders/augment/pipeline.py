@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from ldmlr.encoders.augment.crop import crop_flip, cutout
+from ldmlr.encoders.augment.geometry import resized_crop
+from ldmlr.encoders.augment.policies import autoaugment, randaugment
 from ldmlr.encoders.config import BaselineConfig
 
 
@@ -23,14 +25,23 @@ class Augmentation:
 
     def __init__(self, config: BaselineConfig, mean: list[float], std: list[float]) -> None:
         self.config, self.names = config, config.augment
+        self.mean = torch.tensor(mean)
         self.normalise = Normalise(mean, std)
 
     def __call__(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return float32 images ``[n, C, H, W]`` of uint8 pixels ``[n, C, H, W]``."""
         config, names = self.config, self.names
+        if "resized-crop" in names:
+            pixels = resized_crop(pixels.float(), generator)
         padding = config.crop_padding if "crop" in names else 0
         if padding or "flip" in names:
             pixels = crop_flip(pixels, generator, padding, flip="flip" in names)
+        if "autoaugment" in names:
+            pixels = autoaugment(pixels.float(), generator, self.mean)
+        if "randaugment" in names:
+            pixels = randaugment(
+                pixels.float(), generator, self.mean, config.randaugment_ops, config.randaugment_magnitude
+            )
         images = self.normalise(pixels)
         if "cutout" in names:
             images = cutout(images, generator, config.cutout_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import warnings
@@ -85,10 +86,8 @@ def check_encoder(network: nn.Module, shape: tuple[int, int, int], name: str) ->
 
 def _set_training(network: nn.Module, training: bool) -> None:
     # The module of an exported program refuses train() and eval(): it is what it was exported as.
-    try:
+    with contextlib.suppress(RuntimeError, NotImplementedError):
         network.train(training)
-    except (RuntimeError, NotImplementedError):
-        return
 
 
 def _import(path: str, module_name: str, factory_name: str) -> Callable[[], Any]:

@@ -1,0 +1,182 @@
+"""Images to a feature store: evaluation mode, float32, batch by batch into the file.
+
+A row depends on its own image alone. Convolutions of other batch sizes may sum in another
+order: features agree within 1e-4 of their largest value, whatever the batch size.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.encoders.augment.views import View
+from ldmlr.encoders.baseline import training_split
+from ldmlr.encoders.config import EncodeConfig
+from ldmlr.encoders.encoder import Encoder
+from ldmlr.encoders.pixels import Pixels, image_shape
+from ldmlr.errors import InputError
+from ldmlr.heads.losses import log_prior
+from ldmlr.heads.modules import to_stored
+from ldmlr.metrics.accuracy import AccuracyCounter
+from ldmlr.progress import bar
+from ldmlr.results import accuracy_row
+from ldmlr.store import StoreWriter
+
+
+def encode_images(
+    encoder: Encoder,
+    images: ImageSet,
+    out: Path,
+    config: EncodeConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Encode every split of an image set into a feature store.
+
+    The rows keep the order and the ids of the images. With the baseline's head the store is
+    complete for stages 2 and 3. Images that the baseline held out become ``val``.
+
+    Parameters
+    ----------
+    encoder
+        From `open_encoder`.
+    images
+        The image set.
+    out
+        The file to write, whole or not at all.
+    config
+        Views, batch size and element type.
+    seed
+        Seeds the views.
+    device
+        Where to compute.
+    overwrite
+        Replace a file that exists.
+
+    Returns
+    -------
+    dict
+        Figures of the result: rows per split, accuracy ``rows`` of the head on the test images
+        (empty without head or test images), seconds.
+
+    Raises
+    ------
+    InputError
+        The encoder returns NaN or infinity.
+    """
+    device = torch.device(device)
+    start = time.perf_counter()
+    encoder.to(device)
+    splits = splits_to_encode(encoder, images)
+    kinds = config.kinds()
+    shape = image_shape(images.train)
+    total = sum(len(split) for split in splits.values()) + len(kinds) * len(splits["train"])
+    settings = {
+        "stage": "encode", **config.to_dict(), "view_kinds": list(kinds), "seed": seed,
+        "encoder": encoder.provenance, "images": dict(images.provenance),
+        "images_fingerprint": images.fingerprint(),
+    }  # fmt: skip
+    flip = encoder.flip if config.view_flip == "auto" else config.view_flip == "yes"
+    scores = _Scores(encoder, splits["train"].counts)
+    with (
+        StoreWriter(
+            out, dim=encoder.dim, num_classes=images.num_classes, dtype=config.dtype, encoder=encoder.name,
+            config=settings, class_names=images.class_names,
+            head=None if encoder.head is None else to_stored(encoder.head), overwrite=overwrite,
+        ) as writer,
+        bar(total, "encode", unit="rows") as progress,
+    ):  # fmt: skip
+        for name, split in splits.items():
+            wanted = kinds if name == "train" else ()
+            ids = np.asarray(split.ids) if not isinstance(split.ids, list) else split.ids
+            target = writer.split(
+                name, len(split), ids="text" if isinstance(split.ids, list) else "int",
+                views=len(wanted), view_kinds=wanted,
+            )  # fmt: skip
+            views = [
+                View(kind, len(split), shape, flip=flip, seed=seed, index=index)
+                for index, kind in enumerate(wanted)
+            ]
+            for first, last, features, pixels in _batches(encoder, split, config.batch_size, device):
+                labels = split.labels[first:last]
+                target.write(first, _checked(features, name, first), labels, ids=ids[first:last])
+                progress.update(last - first)
+                if name == "test":
+                    scores.update(features, labels)
+                for index, view in enumerate(views):
+                    seen = encoder.features(view(pixels, first, encoder.normalise)).cpu().numpy()
+                    target.write_view(index, first, _checked(seen, f"view {index}", first))
+                    progress.update(last - first)
+    return {
+        "rows": scores.rows(),
+        "store": str(out),
+        "splits": {name: len(split) for name, split in splits.items()},
+        "dim": encoder.dim,
+        "views": list(kinds),
+        "encoder": encoder.provenance,
+        "images": dict(images.provenance),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+class _Scores:
+    """Accuracy of the stored head on the test rows, counted while they pass."""
+
+    def __init__(self, encoder: Encoder, counts: Any) -> None:
+        self.head, self.counts = encoder.head, counts
+        self.plain, self.shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
+
+    @torch.no_grad()
+    def update(self, features: Any, labels: Any) -> None:
+        if self.head is None:
+            return
+        device = next(self.head.parameters()).device
+        logits = self.head(torch.from_numpy(features).to(device)).cpu().numpy()
+        self.plain.update(logits, labels)
+        self.shifted.update(logits - log_prior(self.counts), labels)
+
+    def rows(self) -> list[dict[str, Any]]:
+        if not self.plain.total.any():
+            return []
+        return [
+            accuracy_row("baseline", "none", [self.plain.summary(self.counts)]),
+            accuracy_row("baseline", "label-shift", [self.shifted.summary(self.counts)]),
+        ]
+
+
+def splits_to_encode(encoder: Encoder, images: ImageSet) -> dict[str, ImageSplit]:
+    """Return the splits to encode; those that the baseline held out are validation images."""
+    train, held_out = images.train, images.val
+    if encoder.baseline is not None and encoder.baseline.config.get("val_fraction"):
+        fraction = encoder.baseline.config["val_fraction"]
+        train, held_out = training_split(images, fraction, encoder.baseline.provenance["seed"])
+    named = {"train": train, "test": images.test, "val": held_out}
+    return {name: split for name, split in named.items() if split is not None and len(split)}
+
+
+def _batches(encoder: Encoder, split: ImageSplit, size: int, device: torch.device) -> Any:
+    """Yield first row, end, features (numpy) and pixels of each batch."""
+    rows = np.arange(len(split))
+    plan = [rows[first : first + size] for first in range(0, len(rows), size)]
+    for chosen, pixels in Pixels(split, memory_limit=0).batches(plan):
+        pixels = pixels.to(device)
+        features = encoder.features(encoder.normalise(pixels)).cpu().numpy()
+        yield int(chosen[0]), int(chosen[-1]) + 1, features, pixels
+
+
+def _checked(features: Any, what: str, first: int) -> Any:
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = first + int(np.flatnonzero(~finite)[0])
+        raise InputError(
+            f"encode: the encoder returned NaN or infinity for row {row} of {what}; "
+            "check the model and its normalisation"
+        )
+    return features

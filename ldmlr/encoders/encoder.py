@@ -1,0 +1,168 @@
+"""What encodes images: a baseline, a module by import path, or an exported program."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldmlr.data.images import ImageSet
+from ldmlr.encoders.augment.pipeline import Normalise
+from ldmlr.encoders.config import EncodeConfig
+from ldmlr.encoders.model import Baseline, file_hash, model_path
+from ldmlr.encoders.networks import build_network
+from ldmlr.encoders.networks.custom import load_exported
+from ldmlr.encoders.pixels import image_shape
+from ldmlr.errors import InputError, UsageError
+from ldmlr.heads.modules import Head
+
+# Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
+IMAGENET_MEAN = [123.675, 116.28, 103.53]
+IMAGENET_STD = [58.395, 57.12, 57.375]
+
+
+@dataclasses.dataclass
+class Encoder:
+    """A network in evaluation mode with its normalisation, and its head if it has one.
+
+    Parameters
+    ----------
+    network
+        Maps normalised images to features ``[n, dim]``.
+    dim
+        Feature dimensions D.
+    mean, std
+        Per channel, of pixels 0 .. 255.
+    name
+        In words, for the store.
+    head
+        The baseline's head; None for an encoder from elsewhere.
+    flip
+        Whether mirrored images are natural to it.
+    provenance
+        Plain data for the store: model, its hash, configuration, normalisation.
+    baseline
+        The baseline it came from, or None.
+    """
+
+    network: nn.Module
+    dim: int
+    mean: list[float]
+    std: list[float]
+    name: str
+    head: Head | None
+    flip: bool
+    provenance: dict[str, Any]
+    baseline: Baseline | None = None
+
+    def __post_init__(self) -> None:
+        self.normalise = Normalise(self.mean, self.std)
+
+    def to(self, device: torch.device) -> Encoder:
+        """Move to a device, with the channels last in memory."""
+        self.network.to(device)
+        if self.head is not None:
+            self.head.to(device)
+        return self
+
+    @torch.no_grad()
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 features ``[n, dim]`` of normalised images ``[n, C, H, W]``."""
+        features: torch.Tensor = self.network(images)
+        return features.float()
+
+
+def open_encoder(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
+    """Return the encoder that `model` names, checked against an image set.
+
+    Parameters
+    ----------
+    model
+        A baseline's file or folder, a program of `torch.export` (``.pt2``), or
+        ``package.module:factory`` for a pretrained network.
+    images
+        The images to be encoded.
+    config
+        The normalisation for encoders that are no baseline (by default the module's attributes
+        ``mean`` and ``std``, else ImageNet's for colour images, else 127.5 and 127.5).
+
+    Raises
+    ------
+    UsageError, InputError
+        It is not there or damaged, or does not fit the images.
+    """
+    shape = image_shape(images.train)
+    if ":" in model and not Path(model).exists():
+        network, dim = build_network(model, shape)
+        return _foreign(network, dim, model, {"network": model}, shape, config)
+    if Path(model).suffix == ".pt2":
+        path = model_path(Path(model))
+        network, dim = load_exported(path, shape)
+        provenance = {"model": str(path), "model_sha256": file_hash(path)}
+        return _foreign(network, dim, f"exported program {path.name}", provenance, shape, config)
+    path = model_path(Path(model))
+    if config.mean:
+        raise UsageError(f"--mean, --std: {path} brings its own normalisation; leave them out")
+    return _of_baseline(Baseline.load(path), path, images, shape)
+
+
+def _of_baseline(baseline: Baseline, path: Path, images: ImageSet, shape: tuple[int, int, int]) -> Encoder:
+    if shape != baseline.shape:
+        raise InputError(
+            f"{path}: was trained on images {list(baseline.shape)}, but {images.name} has {list(shape)} "
+            "(height, width, channels); use --image-size or another model"
+        )
+    if len(baseline.class_names) != images.num_classes:
+        raise InputError(
+            f"{path}: was trained on {len(baseline.class_names)} classes, but {images.name} has "
+            f"{images.num_classes}; use the image set it was trained on"
+        )
+    if baseline.class_names != images.class_names:
+        raise InputError(
+            f"{path}: was trained on classes {_names(baseline.class_names)}, but {images.name} has "
+            f"{_names(images.class_names)}; use the image set it was trained on"
+        )
+    provenance = {
+        "model": str(path), "model_sha256": file_hash(path), "network": baseline.name,
+        "mean": baseline.mean, "std": baseline.std, "baseline": baseline.config,
+        "trained_on": baseline.provenance,
+    }  # fmt: skip
+    return Encoder(
+        baseline.network, baseline.dim, baseline.mean, baseline.std, baseline.name, baseline.head,
+        "flip" in baseline.config.get("augment", ()), provenance, baseline,
+    )  # fmt: skip
+
+
+def _foreign(
+    network: nn.Module,
+    dim: int,
+    name: str,
+    provenance: dict[str, Any],
+    shape: tuple[int, int, int],
+    config: EncodeConfig,
+) -> Encoder:
+    channels = shape[2]
+    if config.mean:
+        mean, std, origin = list(config.mean), list(config.std), "given"
+    elif hasattr(network, "mean") and hasattr(network, "std"):
+        values = [torch.as_tensor(value).flatten().tolist() for value in (network.mean, network.std)]
+        mean, std, origin = values[0], values[1], "module"
+    elif channels == 3:
+        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "imagenet"
+    else:
+        mean, std, origin = [127.5] * channels, [127.5] * channels, "centred"
+    if len(mean) != channels or len(std) != channels:
+        raise UsageError(f"--mean, --std: {len(mean)} values for images with {channels} channels")
+    # The module of an exported program refuses: it is what it was exported as.
+    with contextlib.suppress(RuntimeError, NotImplementedError):
+        network.eval()
+    provenance = {**provenance, "mean": mean, "std": std, "normalisation": origin}
+    return Encoder(network, dim, mean, std, name, None, True, provenance)
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
