@@ -23,14 +23,15 @@ def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None
     for key, values in (("features", features), ("source", data.source), ("ids", ids)):
         if values is not None and len(values) != count:
             raise InputError(f"{where}: {len(values)} rows of {key} but {count} labels; give one per row")
-    views = 0 if data.views is None else len(data.views)
+    views: Any = data.views_on_disk if isinstance(data, Split) else data.views
+    view_count = 0 if views is None else len(views)
     split = writer.split(
-        name, count, source=data.source is not None, ids=_id_kind(ids), views=views,
+        name, count, source=data.source is not None, ids=_id_kind(ids), views=view_count,
         view_kinds=data.view_kinds,
     )  # fmt: skip
     labels = np.asarray(data.labels)
     step = block_rows(4 * writer.dim)
-    with progress.bar(count * (1 + views), f"write {name}", unit="rows") as bar:
+    with progress.bar(count * (1 + view_count), f"write {name}", unit="rows") as bar:
         for start in range(0, count, step):
             stop = min(start + step, count)
             split.write(
@@ -41,18 +42,15 @@ def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None
                 _some_ids(ids, start, stop),
             )
             bar.update(stop - start)
-        for view in range(views):
-            _write_view(split, view, data, step, bar)
+        for view in range(view_count):
+            _write_view(split, view, views[view], step, bar)
 
 
-def _write_view(split: SplitWriter, view: int, data: SplitData | Split, step: int, bar: Any) -> None:
-    rows = (
-        data.views_on_disk.parts[view] if isinstance(data, Split) and data.views_on_disk else data.views[view]
-    )
+def _write_view(split: SplitWriter, view: int, rows: Any, step: int, bar: Any) -> None:
     if len(rows) != split.rows:
         raise InputError(
-            f"{split.writer.path}: /{split.name}/views: view {view} has {len(rows)} rows, expected {split.rows}; "
-            "give every view one row per sample"
+            f"{split.writer.path}: /{split.name}/views: view {view} has {len(rows)} rows, "
+            f"expected {split.rows}; give every view one row per sample"
         )
     for start in range(0, split.rows, step):
         stop = min(start + step, split.rows)

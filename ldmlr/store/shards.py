@@ -172,7 +172,7 @@ def read_manifest(path: Path, report: Report, *, check_values: bool = True) -> F
         parts = read_file(shard, report, check_values=check_values)
         if parts.file.size != entry["bytes"] or fingerprint(parts) != entry["fingerprint"]:
             report.problem(
-                f"{shard}: is not the shard that {path.name} lists; write it again, or write the manifest again"
+                f"{shard}: is not the shard that {path.name} lists; write it or the manifest again"
             )
         opened.append(parts)
     if not opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import check_input
 from ldmlr.store.copying import write_split
 from ldmlr.store.datasets import dataset_sha256
-from ldmlr.store.layout import SPLITS, Int64, SplitData, StoredHead, contents_sha256
+from ldmlr.store.layout import SPLITS, Int64, SplitData, StoredHead, array_sha256, contents_sha256
 from ldmlr.store.opening import Report
 from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
@@ -60,6 +61,7 @@ class FeatureStore:
         self.config = read_config(parts.attributes)
         self.checksums = parts.checksums
         self.parts = parts
+        self._computed: dict[str, str] = {}
         self._keys: tuple[str | None, str | None] = (None, None)
 
     @classmethod
@@ -130,11 +132,26 @@ class FeatureStore:
 
         Made of the stored checksums; where the file has none, its datasets are read.
         """
-        for name, checksum in self.checksums.items():
-            if checksum is None:
-                self.checksums[name] = dataset_sha256(self.parts.file, self.parts.names[name])
-        checksums = {name: str(checksum) for name, checksum in self.checksums.items()}
+        checksums = {name: self.dataset_sha256(name) for name in self.checksums}
         return contents_sha256(checksums, num_classes=self.num_classes, dim=self.dim)
+
+    def dataset_sha256(self, name: str) -> str:
+        """Return the checksum of a dataset such as ``/train/features``; computed if the file has none."""
+        checksum = self.checksums.get(name) or self._computed.get(name)
+        if checksum is None:
+            checksum = self._computed[name] = self._computed_sha256(name)
+        return checksum
+
+    def _computed_sha256(self, name: str) -> str:
+        if name in self.parts.names:
+            return dataset_sha256(self.parts.file, self.parts.names[name])
+        digest = hashlib.sha256()  # several shards: of their rows end to end
+        split, what = name.strip("/").split("/")
+        if what == "labels":
+            return array_sha256(self.splits[split].labels)
+        for _, block in self.splits[split].rows.blocks():
+            digest.update(block.data)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Do nothing: no handle is open between reads. For the ``with`` statement."""

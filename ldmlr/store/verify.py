@@ -13,7 +13,7 @@ import numpy as np
 from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
-from ldmlr.store.datasets import dataset_blocks, stored_bytes, storage_name
+from ldmlr.store.datasets import dataset_blocks, storage_name, stored_bytes
 from ldmlr.store.layout import Array, contents_sha256
 from ldmlr.store.opening import Collector, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
@@ -96,9 +96,14 @@ def _verify_file(path: Path, found: Verification, report: Collector) -> FilePart
                 expected = parts.checksums[name]
                 if expected is None and not plain:
                     report.problem(f"{path}: {key}: has no sha256; write the store again")
-                entry = {"name": name, "shape": list(handle[key].shape), "dtype": str(handle[key].dtype)}
+                entry = {
+                    "file": path.name,
+                    "name": name,
+                    "shape": list(handle[key].shape),
+                    "dtype": str(handle[key].dtype),
+                }
                 right = _verify_dataset(path, handle[key], name, expected, report)
-                found.datasets.append({**entry, "sha256": right})
+                found.datasets.append({**entry, "dtype": str(handle[key].dtype), "sha256": right})
                 bar.update(sizes[name])
     return parts
 

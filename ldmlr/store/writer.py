@@ -106,7 +106,7 @@ class StoreWriter:
         }  # fmt: skip
         self.class_names, self.head, self.overwrite = class_names, head, overwrite
         self.splits: dict[str, SplitWriter] = {}
-        self._checksums: dict[str, str] = {}
+        self.checksums: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._descriptor = -1
 
@@ -123,7 +123,7 @@ class StoreWriter:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is None:
             try:
-                self._finish()
+                self.finish()
             except BaseException:
                 self._stack.__exit__(*sys.exc_info())  # removes the temporary file
                 raise
@@ -219,7 +219,7 @@ class StoreWriter:
             longest = max(1, *map(len, names)) if names else 1
             text = h5py.string_dtype("utf-8", longest)
             dataset = handle.create_dataset("class_names", data=np.array(names, dtype=text))
-            self._checksums["/class_names"] = array_sha256(dataset[...])
+            self.checksums["/class_names"] = array_sha256(dataset[...])
         if self.head is not None:
             arrays = {"weight": np.asarray(self.head.weight, "<f4"), **self.head.extra}
             if self.head.bias is not None:
@@ -230,17 +230,18 @@ class StoreWriter:
             if not np.isfinite(values).all():
                 raise InputError(f"{self.path}: /head/{key}: holds NaN or infinity; train the head again")
             handle[f"head/{key}"] = values
-            self._checksums[f"/head/{key}"] = array_sha256(values)
+            self.checksums[f"/head/{key}"] = array_sha256(values)
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Complete the file: checksums, then `complete`. Called at the end of the ``with`` block."""
         if not self.splits:
             raise UsageError(f"{self.path}: no split was written; a store holds at least one")
         for split in self.splits.values():
-            self._checksums.update(split.checksums())
+            self.checksums.update(split.checksums())
         with self.session() as handle:
-            for name, checksum in self._checksums.items():
+            for name, checksum in self.checksums.items():
                 handle[name].attrs["sha256"] = checksum
-            handle.attrs["sha256"] = contents_sha256(self._checksums, **self.attributes)
+            handle.attrs["sha256"] = contents_sha256(self.checksums, **self.attributes)
             handle.attrs["complete"] = True
 
 

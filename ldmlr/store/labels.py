@@ -1,0 +1,119 @@
+"""Turning labels of any kind into 0 .. C-1.
+
+- Texts become classes in alphabetical order (or in the order of given class names).
+- Whole numbers that are 0 .. C-1 stay as they are; also where the number of classes is known and
+  they lie in its range.
+- Other whole numbers (starting at 1, with gaps, negative) become 0 .. C-1 in ascending order, and
+  the class names hold the original numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from ldmlr.errors import InputError
+from ldmlr.store.layout import Array, Int64
+
+
+@dataclasses.dataclass
+class MappedLabels:
+    """Labels in ``0 .. C-1`` per split, the names of the classes, and what was done, in words."""
+
+    labels: dict[str, Int64]
+    class_names: tuple[str, ...] | None
+    num_classes: int
+    note: str = ""
+
+
+def map_labels(
+    where: str,
+    found: Mapping[str, Array],
+    class_names: tuple[str, ...] | None = None,
+    num_classes: int | None = None,
+) -> MappedLabels:
+    """Map the labels of all splits together, so that a class has the same number in each.
+
+    Parameters
+    ----------
+    where
+        The file, for messages.
+    found
+        Labels ``[N]`` per split: whole numbers (also as floats without fractions), or texts.
+    class_names, num_classes
+        Where they are known.
+    """
+    clean = {name: _clean(f"{where}: {name} labels", values) for name, values in found.items()}
+    filled = [values for values in clean.values() if len(values)]
+    if not filled:
+        raise InputError(f"{where}: has no rows; expected at least one")
+    kinds = {values.dtype.kind == "i" for values in filled}
+    if len(kinds) > 1:
+        raise InputError(f"{where}: labels are numbers in one split and texts in another; convert one")
+    values = np.unique(np.concatenate([np.unique(part) for part in filled]))
+    if not kinds.pop():
+        return _texts(where, clean, values, class_names)
+    if class_names is not None:
+        num_classes = num_classes or len(class_names)
+    if num_classes is not None:
+        outside = values[(values < 0) | (values >= num_classes)]
+        if len(outside):
+            raise InputError(
+                f"{where}: label {outside[0]} is not in 0 .. {num_classes - 1}; correct the labels or "
+                "the number of classes"
+            )
+        return MappedLabels(clean, class_names, num_classes)
+    if values[0] == 0 and values[-1] == len(values) - 1:
+        return MappedLabels(clean, None, len(values))
+    names = tuple(str(value) for value in values.tolist())
+    note = (
+        f"labels {_few(names)} became classes 0 .. {len(values) - 1}; the class names hold the original "
+        "numbers (--num-classes keeps labels as they are)"
+    )
+    mapped = {name: np.searchsorted(values, part).astype(np.int64) for name, part in clean.items()}
+    return MappedLabels(mapped, names, len(values), note)
+
+
+def _texts(
+    where: str, clean: Mapping[str, Array], values: Array, class_names: tuple[str, ...] | None
+) -> MappedLabels:
+    names = class_names or tuple(values.tolist())
+    number = {name: place for place, name in enumerate(names)}
+    unknown = [value for value in values.tolist() if value not in number]
+    if unknown:
+        raise InputError(f"{where}: label {unknown[0]!r} is not among the {len(names)} class names; add it")
+    table = np.array([number[value] for value in values.tolist()], dtype=np.int64)
+    mapped = {name: table[np.searchsorted(values, part)] for name, part in clean.items() if len(part)}
+    mapped |= {name: np.empty(0, np.int64) for name, part in clean.items() if not len(part)}
+    note = "" if class_names else f"labels {_few(names)} became classes 0 .. {len(names) - 1}, in this order"
+    return MappedLabels(mapped, names, len(names), note)
+
+
+def _clean(where: str, values: Array) -> Array:
+    """Return labels as int64 or as an array of texts."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise InputError(f"{where}: have shape {values.shape}, expected one label per row")
+    kind = values.dtype.kind
+    if kind in "iub":
+        return values.astype(np.int64)
+    if kind == "f":
+        whole = np.isfinite(values) & (values == np.floor(values))
+        if not whole.all():
+            row = int((~whole).argmax())
+            raise InputError(f"{where}: row {row} holds {values[row]}, expected whole numbers or texts")
+        return values.astype(np.int64)
+    if kind in "OSU":
+        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]
+        strange = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+        if strange is not None:
+            raise InputError(f"{where}: row {strange} holds {texts[strange]!r}, expected a number or a text")
+        return np.array(texts, dtype=str)
+    raise InputError(f"{where}: are {values.dtype}, expected whole numbers or texts; convert them")
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} ... {names[-1]}"

@@ -1,0 +1,183 @@
+"""Features and labels in files of other kinds, for import: which array is what.
+
+HDF5 in any layout, ``.npz``, a pair of ``.npy`` files, Parquet. Labels are returned as they are in
+the file; `ldmlr.store.labels` maps them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import check_input
+from ldmlr.store.layout import SPLITS, Array, StoredHead
+from ldmlr.store.opening import Report, open_hdf5
+from ldmlr.store.parquet import read_parquet
+from ldmlr.store.reading import read_config, read_file
+from ldmlr.store.rows import Rows
+from ldmlr.store.shards import is_manifest, read_manifest
+from ldmlr.store.streams import NpzRows, load_array, load_member, npy_rows, npz_members
+
+# Names that are tried in turn where none is given; {split} stands for train, test and val.
+FEATURE_KEYS = (
+    "{split}/features", "{split}_features", "features_{split}", "X_{split}", "x_{split}", "{split}_X",
+    "{split}_x", "features", "embeddings", "X", "x",
+)  # fmt: skip
+LABEL_KEYS = (
+    "{split}/labels", "{split}_labels", "labels_{split}", "y_{split}", "{split}_y", "labels", "label",
+    "targets", "target", "y",
+)  # fmt: skip
+_COLUMN_KEYS = ("label", "labels", "target", "targets", "y", "class")
+
+
+@dataclasses.dataclass
+class RawSplit:
+    """Features on disk, labels as they were found, and what else there was per row."""
+
+    rows: Rows
+    labels: Array
+    source: Any = None
+    ids: Any = None
+    views: Any = None
+    view_kinds: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Source:
+    """What a file holds."""
+
+    splits: dict[str, RawSplit]
+    head: StoredHead | None = None
+    class_names: tuple[str, ...] | None = None
+    num_classes: int | None = None
+    encoder: str = ""
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def open_source(
+    path: str | Path,
+    labels: str | Path | None = None,
+    *,
+    features_key: str | None = None,
+    labels_key: str | None = None,
+) -> Source:
+    """Open a file of any kind; which kind is told by its first bytes, not by its name.
+
+    Parameters
+    ----------
+    path
+        HDF5, a manifest of shards, ``.npz``, ``.npy`` or Parquet.
+    labels
+        The labels of an ``.npy`` file: another ``.npy`` file.
+    features_key, labels_key
+        Names of arrays or columns; ``{split}`` stands for train, test and val.
+    """
+    path = check_input(Path(path))
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file of features; name the file")
+    with open(path, "rb") as handle:
+        start = handle.read(8)
+    if start.startswith(b"\x93NUMPY"):
+        return _npy(path, labels)
+    if labels is not None:
+        raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
+    if start.startswith(b"PK"):
+        return _npz(path, features_key, labels_key)
+    if start.startswith(b"PAR1"):
+        names = (labels_key,) if labels_key else _COLUMN_KEYS
+        rows, values, classes = read_parquet(path, features_key, names)
+        return Source({"train": RawSplit(rows, values)}, class_names=classes)
+    return _hdf5(path, features_key, labels_key)
+
+
+def _npy(path: Path, labels: str | Path | None) -> Source:
+    if labels is None:
+        raise UsageError(f"{path}: holds features only; name the .npy file of labels after it")
+    return Source({"train": RawSplit(npy_rows(path), load_array(check_input(Path(labels))))})
+
+
+def _npz(path: Path, features_key: str | None, labels_key: str | None) -> Source:
+    members = npz_members(path)
+    splits = {}
+    for name, (features, labels) in _choose(path, members, features_key, labels_key).items():
+        split = RawSplit(NpzRows(path, features), load_member(path, labels))
+        if features == f"{name}_features":
+            for extra in ("source", "ids", "views", "view_kinds"):
+                if f"{name}_{extra}" in members:
+                    setattr(split, extra, load_member(path, f"{name}_{extra}"))
+            split.view_kinds = tuple(map(str, split.view_kinds))
+        splits[name] = split
+    source = Source(splits)
+    if "head_weight" in members:
+        bias = load_member(path, "head_bias").astype(np.float32) if "head_bias" in members else None
+        source.head = StoredHead("linear", load_member(path, "head_weight").astype(np.float32), bias)
+    if "class_names" in members:
+        source.class_names = tuple(map(str, load_member(path, "class_names")))
+    return source
+
+
+def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Source:
+    if is_manifest(path):
+        parts = read_manifest(path, Report(), check_values=False)
+    else:
+        with open_hdf5(path) as handle:
+            there: list[str] = []
+            handle.visititems(lambda n, o: there.append(n) if isinstance(o, h5py.Dataset) else None)
+        if features_key is None and not any(f"{name}/features" in there for name in SPLITS):
+            # An unusual layout; where none fits either, reading names what the file holds.
+            features_key = _first(there, FEATURE_KEYS)
+        if labels_key is None and not any(f"{name}/labels" in there for name in SPLITS):
+            labels_key = _first(there, LABEL_KEYS)
+        parts = read_file(
+            path, Report(), features_key=features_key, labels_key=labels_key, check_values=False,
+            any_labels=True,
+        )  # fmt: skip
+    splits = {
+        name: RawSplit(
+            split.rows, split.labels if split.raw_labels is None else split.raw_labels, split.source,
+            split.ids, split.views, split.view_kinds,
+        )
+        for name, split in parts.splits.items()
+    }  # fmt: skip
+    fixed = parts.head is not None or "num_classes" in parts.attributes
+    return Source(
+        splits, parts.head, parts.class_names, parts.num_classes if fixed else None,
+        str(parts.attributes.get("encoder", "")), read_config(parts.attributes),
+    )  # fmt: skip
+
+
+def _first(there: Collection[str], templates: Collection[str]) -> str | None:
+    """Return the first template that fits a name."""
+    for template in templates:
+        if any(template.replace("{split}", name) in there for name in SPLITS):
+            return template
+    return None
+
+
+def _choose(
+    path: Path, there: Collection[str], features_key: str | None, labels_key: str | None
+) -> dict[str, tuple[str, str]]:
+    """Return the names of features and labels per split."""
+    listed = ", ".join(sorted(there)[:8])
+    features = features_key or _first(there, FEATURE_KEYS)
+    labels = labels_key or _first(there, LABEL_KEYS)
+    for what, key, option in (("features", features, "--features-key"), ("labels", labels, "--labels-key")):
+        if key is None:
+            raise InputError(f"{path}: no array looks like {what}; it holds {listed}: name it with {option}")
+    assert features is not None
+    assert labels is not None
+    names = SPLITS if "{split}" in features else ("train",)
+    pairs = {n: (features.replace("{split}", n), labels.replace("{split}", n)) for n in names}
+    found = {n: pair for n, pair in pairs.items() if pair[0] in there}
+    if not found:
+        raise InputError(f"{path}: has no array {features!r}; it holds {listed}: correct --features-key")
+    for _, label in found.values():
+        if label not in there:
+            raise InputError(f"{path}: has no array {label!r}; it holds {listed}: name it with --labels-key")
+    return found

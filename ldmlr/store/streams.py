@@ -1,0 +1,157 @@
+"""Rows in NumPy files: ``.npy`` and members of ``.npz``. Pickled objects are never loaded."""
+
+from __future__ import annotations
+
+import abc
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ldmlr.errors import InputError
+from ldmlr.store.datasets import number_type
+from ldmlr.store.layout import Array, block_rows
+from ldmlr.store.rows import DataFile, MappedRows, Rows
+
+_DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError)
+
+
+class MemoryRows(Rows):
+    """Rows of an array in memory."""
+
+    def __init__(self, values: Array, where: str):
+        self.values, self.shape = values, two_dimensions(values.shape, where)
+        self.storage = number_type(where, values.dtype)
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return a copy of rows."""
+        return self.values[start:stop].copy()
+
+
+class StreamRows(Rows):
+    """Rows that can only be read from the first on, such as those of a zip member.
+
+    Reading on is cheap; going back starts again from the first row.
+    """
+
+    def __init__(self, shape: tuple[int, int], storage: str):
+        self.shape, self.storage = shape, storage
+        self._blocks: Iterator[Array] = iter(())
+        self._first = 0
+        self._held: Array | None = None
+
+    @abc.abstractmethod
+    def all_blocks(self) -> Iterator[Array]:
+        """Yield an empty block of the right type, then all rows from the first."""
+
+    def stored(self, start: int, stop: int) -> Array:
+        """Return rows, reading on to them."""
+        if self._held is None or start < self._first:
+            self._blocks, self._first = self.all_blocks(), 0
+            self._held = next(self._blocks)
+        while self._first + len(self._held) < stop:
+            done = min(max(0, start - self._first), len(self._held))
+            self._held = np.concatenate([self._held[done:], next(self._blocks)])
+            self._first += done
+        return self._held[start - self._first : stop - self._first].copy()
+
+
+class NpzRows(StreamRows):
+    """Rows of an array in an ``.npz`` file, decompressed on the way."""
+
+    def __init__(self, path: Path, member: str):
+        self.path, self.member = path, member
+        self.where = f"{path}: {member}"
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
+            shape, fortran, dtype = array_header(handle, self.where)
+        if fortran and len(shape) > 1:
+            raise InputError(f"{self.where}: is in Fortran order; save np.ascontiguousarray(features)")
+        super().__init__(two_dimensions(shape, self.where), number_type(self.where, dtype))
+        self.element = dtype
+
+    def all_blocks(self) -> Iterator[Array]:
+        """Yield all rows from the first."""
+        count, dim = self.shape
+        step = block_rows(dim * self.element.itemsize)
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.member}.npy") as handle:
+                array_header(handle, self.where)
+                yield np.empty((0, dim), self.element)
+                for start in range(0, count, step):
+                    rows = min(step, count - start)
+                    data = handle.read(rows * dim * self.element.itemsize)
+                    yield np.frombuffer(data, self.element).reshape(rows, dim)
+        except _DAMAGE as error:
+            raise InputError(f"{self.where}: cannot be read ({error}); write the file again") from error
+
+
+def npy_rows(path: Path) -> Rows:
+    """Return the array of an ``.npy`` file as rows on disk."""
+    where = str(path)
+    file = DataFile.of(path)
+    with open(path, "rb") as handle:
+        shape, fortran, dtype = array_header(handle, where)
+        offset = handle.tell()
+    rows = two_dimensions(shape, where)
+    if offset + rows[0] * rows[1] * dtype.itemsize > file.size:
+        raise InputError(f"{path}: is truncated: {rows[0]} rows do not fit its size; copy it again")
+    if fortran:
+        return MemoryRows(load_array(path), where)
+    return MappedRows(file, offset, rows, dtype, number_type(where, dtype))
+
+
+def load_array(path: Path) -> Array:
+    """Load a whole ``.npy`` file."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except _DAMAGE as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def load_member(path: Path, member: str) -> Array:
+    """Load a whole array of an ``.npz`` file."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive[member])
+    except _DAMAGE as error:
+        raise InputError(f"{path}: {member}: {_reason(error)}") from error
+
+
+def npz_members(path: Path) -> list[str]:
+    """Return the names of the arrays in an ``.npz`` file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+    except _DAMAGE as error:
+        raise InputError(f"{path}: is not an .npz file ({error}); write it again") from error
+    return [name.removesuffix(".npy") for name in names]
+
+
+def array_header(handle: BinaryIO | Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: shape, whether in Fortran order, type."""
+    try:
+        version = np.lib.format.read_magic(handle)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(handle)
+    except _DAMAGE as error:
+        raise InputError(f"{where}: is not a NumPy array file ({error}); write it again") from error
+    if dtype.hasobject:
+        raise InputError(f"{where}: holds pickled objects, which are never loaded; save plain numbers")
+    return shape, fortran, dtype
+
+
+def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:
+    """Return a shape ``(N, D)``, or raise."""
+    if len(shape) != 2 or shape[1] == 0:
+        raise InputError(f"{where}: has shape {shape}, expected [N, D]; flatten to one row per sample")
+    return int(shape[0]), int(shape[1])
+
+
+def _reason(error: BaseException) -> str:
+    if "allow_pickle" in str(error):
+        return "holds pickled objects, which are never loaded; save plain numbers or fixed-length text"
+    return f"cannot be read ({str(error).splitlines()[0] if str(error) else error!r}); write it again"
