@@ -12,6 +12,7 @@ from ldmlr.errors import LdmlrError, nearest
 # Command, module and help line. The line stands here so that ``ldmlr --help`` imports no
 # command; a test compares it with the command's own help.
 COMMANDS = {
+    "run": "All three stages: what is missing is run, what is there is reused.",
     "baseline": "Stage 1: train a baseline network on a long-tailed image set.",
     "encode": "Stage 1: encode images into a feature store, with the baseline's head.",
     "diffuse": "Stage 2: train the class-conditional latent diffusion model on a store.",

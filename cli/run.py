@@ -1,0 +1,104 @@
+"""``ldmlr run``: the three stages in a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.run.config import STAGES, RunConfig, stage_tables
+
+from .options import (
+    config_options,
+    device_option,
+    dry_run_option,
+    emit,
+    json_option,
+    out_option,
+    pick,
+    say,
+    threads_option,
+)
+from .run_file import parse_set, read_run_file
+
+
+@click.command(name="run")
+@click.argument("source", required=False)
+@out_option("Folder of the run.  [default: runs/NAME of the source]", required=False)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
+    help=f"Set an option of a stage ({', '.join(STAGES)}); may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), metavar="FILE.toml",
+    help="Read options from a TOML file, a table per stage; the command line wins.",
+)  # fmt: skip
+@config_options(RunConfig)
+@click.option("--backend", default="auto", show_default=True, metavar="auto|reference|native|cuda",
+              help="What draws the rows.")  # fmt: skip
+@device_option
+@threads_option
+@dry_run_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    source: str | None,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    file: Path | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    r"""All three stages: what is missing is run, what is there is reused.
+
+    SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
+    After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
+    them again, in folders of their own.
+
+    \b
+    Examples:
+      ldmlr run digits-lt
+      ldmlr run features.h5 --seeds 5 --out runs/c10
+      ldmlr run features.h5 --set diffuse.hidden=64 --set generate.guidance=2
+      ldmlr run experiment.toml
+    """
+    given = {
+        name for name in RunConfig.names()
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }  # fmt: skip
+    document = read_run_file(file, source)
+    source = document.source
+    if source is None:
+        raise click.UsageError("Missing argument 'SOURCE'.")
+    config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
+    tables = stage_tables(document.merged(parse_set(assignments)), config, document.name)
+    machine = document.machine(ctx, backend=backend, device=device, threads=threads)
+    from ldmlr import results
+    from ldmlr.run.pipeline import Run
+    from ldmlr.run.source import default_name
+    from ldmlr.run.stages import Machine
+    from ldmlr.tables import accuracy_table, table
+
+    root = out or document.out or Path("runs") / default_name(document.name or source)
+    run = Run(source, config, tables, root, Machine(**machine))
+    if dry_run:
+        steps = run.plan()
+        text = table(
+            ["stage", "seed", "status", "output"],
+            [[step["stage"], str(step["seed"]), step["status"], step["output"]] for step in steps],
+        )
+        emit({"command": "run", "dry_run": True, "steps": steps, "config": run.settings()}, as_json, text)
+        return
+    figures = run.execute(say)
+    result = results.document("run", {**run.settings(), **machine}, **figures)
+    results.write_result(root, result)
+    seeds = ", ".join(map(str, figures["seeds"]))
+    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    emit(result, as_json, accuracy_table(figures["rows"]))

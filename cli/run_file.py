@@ -1,0 +1,107 @@
+"""The TOML file of a run, and ``--set`` of its command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.config import read_toml
+from ldmlr.errors import UsageError, nearest
+from ldmlr.run.config import STAGES, RunConfig
+
+MACHINE = ("backend", "device", "threads")
+# Keys at the top of the file besides those of `RunConfig`.
+OTHER = ("source", "out", *MACHINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFile:
+    """What a TOML file says (nothing, without a file)."""
+
+    name: str
+    source: str | None
+    out: Path | None
+    values: dict[str, Any]
+    computing: dict[str, Any]
+    tables: dict[str, dict[str, Any]]
+
+    def drop(self, given: set[str]) -> dict[str, Any]:
+        """Return the values of the run that the command line does not give."""
+        return {name: value for name, value in self.values.items() if name not in given}
+
+    def merged(self, assigned: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the tables of the stages with the assignments of the command line put over them."""
+        stages = {*self.tables, *assigned}
+        return {stage: {**self.tables.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
+
+    def machine(self, ctx: click.Context, **options: Any) -> dict[str, Any]:
+        """Return backend, device and threads: the command line's, else the file's."""
+        chosen = dict(options)
+        for name, value in self.computing.items():
+            if ctx.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+                chosen[name] = value
+        return chosen
+
+
+def read_run_file(file: Path | None, source: str | None) -> RunFile:
+    """Read the file that ``--config`` or a SOURCE ending in .toml names.
+
+    Relative paths in the file start from the file's folder.
+
+    Raises
+    ------
+    UsageError
+        A key or table is unknown (the nearest is named), or two files are given.
+    """
+    if source is not None and source.endswith(".toml"):
+        if file is not None:
+            raise UsageError(f"--config: {source} is a TOML file already; give one of the two")
+        file, source = Path(source), None
+    if file is None:
+        return RunFile("", source, None, {}, {}, {})
+    document = {key.replace("-", "_"): value for key, value in read_toml(file).items()}
+    tables = {name: value for name, value in document.items() if isinstance(value, dict)}
+    for name in document:
+        if name in tables and name not in STAGES:
+            raise UsageError(f"{file}: unknown table [{name}]; {nearest(name, STAGES)}")
+        if name not in tables and name not in (*RunConfig.names(), *OTHER):
+            raise UsageError(f"{file}: unknown key {name!r}; {nearest(name, (*RunConfig.names(), *OTHER))}")
+    for name in ("source", "out", "backend", "device"):
+        if not isinstance(document.get(name, ""), str):
+            raise UsageError(f"{file}: {name}: expected a text, not {document[name]!r}")
+    threads = document.get("threads", 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"{file}: threads: expected a whole number of at least 1, not {threads!r}")
+    values = {name: document[name] for name in RunConfig.names() if name in document}
+    RunConfig.from_mapping(values, str(file))
+    if source is None and "source" in document:
+        beside = file.parent / document["source"]
+        source = str(beside) if beside.exists() else document["source"]
+    out = file.parent / document["out"] if "out" in document else None
+    computing = {name: document[name] for name in MACHINE if name in document}
+    return RunFile(str(file), source, out, values, computing, tables)
+
+
+def parse_set(assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return the tables of ``STAGE.KEY=VALUE`` assignments; values are TOML, or plain words."""
+    tables: dict[str, dict[str, Any]] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        stage, dot, key = name.strip().partition(".")
+        if not (equals and dot and key):
+            raise UsageError(f"--set: expected STAGE.KEY=VALUE such as diffuse.hidden=64, not {text!r}")
+        if stage not in STAGES:
+            raise UsageError(f"--set: unknown stage {stage!r} in {text!r}; {nearest(stage, STAGES)}")
+        tables.setdefault(stage, {})[key.replace("-", "_")] = _value(value.strip())
+    return tables
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,1 @@
+"""The three stages in a row, reusing what is there."""

@@ -1,0 +1,120 @@
+"""Configuration of a whole run: options of its own and one configuration per stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmlr.config import Config, option
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
+from ldmlr.errors import UsageError, nearest
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.heads.config import FinetuneConfig
+
+# Tables of the TOML file and the configuration behind each.
+STAGES: dict[str, type[Config]] = {
+    "baseline": BaselineConfig,
+    "encode": EncodeConfig,
+    "diffuse": DiffusionConfig,
+    "generate": GenerateConfig,
+    "finetune": FinetuneConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig(Config):
+    """What a run does beyond its stages."""
+
+    seeds: int = option(
+        5, "Run seeds 0 .. K-1 and report mean and standard deviation.", minimum=1, metavar="K"
+    )
+    seed: int | None = option(None, "Run this one seed instead.", minimum=0, metavar="N")
+    baselines: str = option(
+        "auto",
+        "Baseline networks: one for all seeds (shared), one per seed, or auto: per seed for built-in sets, "
+        "shared for others.",
+        choices=("auto", "shared", "per-seed"),
+    )
+    preset: str | None = option(
+        None, "Recipe of stage 1; see ldmlr baseline --help.  [default: by image size]", metavar="NAME"
+    )
+    imbalance_factor: float | None = option(
+        None, "Draw a long-tailed training set: largest over smallest class.", minimum=1, metavar="F"
+    )
+    image_root: Path | None = option(
+        None, "Folder that the paths of an image list start from.", metavar="DIR"
+    )
+    image_size: int | None = option(
+        None, "Resize the shorter side to this and crop the centre square.", minimum=1, metavar="PIXELS"
+    )
+    groups: str = option(
+        "100,20", "Shot groups: many above, few below so many training rows; paper: fixed class ranges.",
+        metavar="MANY,FEW|paper",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset is not None and self.preset not in PRESETS:
+            raise UsageError(f"--preset: unknown value {self.preset!r}; {nearest(self.preset, PRESETS)}")
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds of the run."""
+        return tuple(range(self.seeds)) if self.seed is None else (self.seed,)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTables:
+    """The values given for each stage: what is not given has the stage's default.
+
+    The baseline's defaults depend on a preset, which depends on the images, so its values stay
+    as they were given until the images are open.
+    """
+
+    baseline: Mapping[str, Any]
+    encode: EncodeConfig
+    diffuse: DiffusionConfig
+    generate: GenerateConfig
+    finetune: FinetuneConfig
+
+
+def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where: str = "") -> StageTables:
+    """Return the checked stage configurations of a run.
+
+    Parameters
+    ----------
+    tables
+        Stage name -> keys and values.
+    run
+        The run; its shot groups hold in every stage that does not say otherwise.
+    where
+        Prefix of error messages, such as the file's name.
+
+    Raises
+    ------
+    UsageError
+        A table, key or value is unknown; the nearest one is named.
+    """
+    prefix = f"{where}: " if where else ""
+    for name in tables:
+        if name not in STAGES:
+            raise UsageError(f"{prefix}unknown table [{name}]; {nearest(name, STAGES)}")
+
+    def build(stage: str, **defaults: Any) -> Any:
+        return STAGES[stage].from_mapping({**defaults, **tables.get(stage, {})}, f"{prefix}[{stage}]")
+
+    diffuse: DiffusionConfig = build("diffuse")
+    kinds = ("weak",) * diffuse.weak_views + ("strong",) * diffuse.strong_views
+    given = tables.get("encode", {})
+    views = {} if "views" in given else {"views": len(kinds), "view_kinds": kinds}
+    build("baseline")  # checks keys and values; the preset is applied later
+    return StageTables(
+        baseline=dict(tables.get("baseline", {})),
+        encode=build("encode", **views),
+        diffuse=diffuse,
+        generate=build("generate", groups=run.groups),
+        finetune=build("finetune"),
+    )

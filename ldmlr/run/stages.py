@@ -1,0 +1,108 @@
+"""The work of each stage of a run: from the outputs of the steps before it to its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ldmlr.data.images import ImageSet
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.job import diffuse
+from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.encoders.baseline import train_baseline
+from ldmlr.encoders.config import BaselineConfig, EncodeConfig
+from ldmlr.encoders.encode import encode_images
+from ldmlr.encoders.encoder import open_encoder
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generate import generate, prepare
+from ldmlr.groups import parse_groups
+from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
+from ldmlr.heads.finetune import finetune
+from ldmlr.store import FeatureStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where the stages compute."""
+
+    device: str = "auto"
+    threads: int | None = None
+    backend: str = "auto"
+
+
+def run_baseline(
+    images: ImageSet, config: BaselineConfig, out: Path, *, seed: int, machine: Machine
+) -> dict[str, Any]:
+    """Train a baseline, going on from the checkpoint of an interrupted run."""
+    figures = train_baseline(
+        images, config, out.parent, seed=seed, device=machine.device, resume=True, overwrite=True
+    )
+    return {"rows": figures["rows"], "epochs": figures["epochs"], "last_epoch": figures["last_epoch"]}
+
+
+def run_encode(
+    images: ImageSet, model: Path, config: EncodeConfig, out: Path, *, seed: int, machine: Machine
+) -> dict[str, Any]:
+    """Encode an image set with a baseline."""
+    encoder = open_encoder(str(model), images, config)
+    figures = encode_images(encoder, images, out, config, seed=seed, device=machine.device, overwrite=True)
+    return {"splits": figures["splits"], "views": figures["views"], "dim": figures["dim"]}
+
+
+def run_diffuse(
+    store: Path, config: DiffusionConfig, out: Path, *, seed: int, machine: Machine
+) -> dict[str, Any]:
+    """Train the diffusion model, going on from the checkpoint of an interrupted run."""
+    with FeatureStore.open(store) as opened:
+        _, figures = diffuse(
+            opened, out, config,
+            seed=seed, device=machine.device, threads=machine.threads, resume=True, overwrite=True,
+        )  # fmt: skip
+    return {"loss": figures["loss"]}
+
+
+def run_generate(
+    model: Path, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
+) -> dict[str, Any]:
+    """Draw pseudo-features, keeping what an interrupted run has drawn."""
+    generation = prepare(LatentDiffusion.load(model), config, seed=seed)
+    figures = generate(
+        generation, out, backend=machine.backend, device=machine.device, threads=machine.threads,
+        resume=True, overwrite=True,
+    )  # fmt: skip
+    return {name: figures[name] for name in ("rows", "per_class", "backend", "rows_per_s")}
+
+
+def run_finetune(
+    store: Path,
+    pseudo: Path,
+    config: FinetuneConfig,
+    groups: str,
+    out: Path,
+    *,
+    seed: int,
+    machine: Machine,
+) -> dict[str, Any]:
+    """Fine-tune the head and measure it and the baseline on the test split, once, at the end."""
+    with FeatureStore.open(store) as encoded, FeatureStore.open(pseudo) as generated:
+        tuned = finetune(encoded, generated, config=config, seed=seed, device=machine.device)
+        variants = [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned)]
+        measured = measure(
+            variants, encoded.split("test"), tuned.counts, parse_groups(groups), machine.device
+        )
+    tuned.save(out, overwrite=True)
+    return {
+        "baseline_head": tuned.origin,
+        "measured": [
+            {
+                "method": entry.variant.method,
+                "adjustment": entry.variant.adjustment,
+                "tau": entry.variant.tau,
+                "figures": entry.figures,
+                "per_class": [float(value) for value in entry.per_class],
+            }
+            for entry in measured
+        ],
+    }
