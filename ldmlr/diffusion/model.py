@@ -21,7 +21,7 @@ from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.train import train
-from ldmlr.diffusion.transform import Block, Transform, fit_transform
+from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import SampleConfig
 
@@ -157,8 +157,10 @@ class LatentDiffusion:
         self.counts = np.where(present > 0, given, 0)
         self.class_names = tuple(class_names) if class_names is not None else None
         self._transform = fit_transform(self.config.transform, blocks, self.counts, self.class_names)
-        z = np.concatenate([self._transform.forward(part, y) for part, y in blocks])
-        z_labels = np.concatenate([y for _, y in blocks])
+        z = np.empty((sum(len(part) for part, _ in blocks), self.dim), np.float32)
+        z_labels = np.concatenate([labels for _, labels in blocks])
+        for number, (part, _) in enumerate(blocks):
+            self._transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
         key = config_hash(self.config, self.seed, _digest(blocks))
         self._network, self.losses = train(
             self.config, z, z_labels, self.counts,
@@ -178,13 +180,18 @@ class LatentDiffusion:
         **options
             ``device``, ``threads``, ``checkpoint`` and ``resume`` of `fit`.
         """
-        split = store.split("train")
-        views = rows.store_views(store, self.config.weak_views, self.config.strong_views)
-        self.provenance = {"store": str(store.path), "fingerprint": store.fingerprint(), "views": len(views)}
-        return self.fit(
-            split.features, split.labels, views=views,
-            num_classes=store.num_classes, class_names=store.class_names, **options,
-        )  # fmt: skip
+        features, labels, views = rows.store_rows(store, self.config.weak_views, self.config.strong_views)
+        self.provenance = {
+            "store": str(store.path), "fingerprint": store.fingerprint(),
+            "rows": len(labels), "views": len(views), "encoder": store.encoder,
+        }  # fmt: skip
+        try:
+            return self.fit(
+                features, labels, views=views,
+                num_classes=store.num_classes, class_names=store.class_names, **options,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{store.path}: /train: {error}") from None
 
     def spec(self, config: SampleConfig | None = None, seed: int = 0) -> SamplerSpec:
         """Return everything a sampler needs as plain arrays.
@@ -270,8 +277,18 @@ class LatentDiffusion:
         )  # fmt: skip
         return drawn.rows if isinstance(labels, torch.Tensor) else drawn.numpy()
 
+    def fingerprint(self) -> str:
+        """Return a hash of everything the generated rows depend on."""
+        header, tensors = self._contents()
+        facts = {key: header[key] for key in ("config", "floor", "bound")}
+        return config_hash(facts, modelfile.checksum(tensors))
+
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
+        header, tensors = self._contents()
+        modelfile.write(Path(path), header, tensors, overwrite)
+
+    def _contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         transform = self.transform
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors["transform.mean"] = torch.from_numpy(transform.mean)
@@ -289,7 +306,7 @@ class LatentDiffusion:
             "losses": self.losses,
             "provenance": self.provenance,
         }
-        modelfile.write(Path(path), header, tensors, overwrite)
+        return header, tensors
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -329,6 +346,7 @@ def _digest(blocks: list[Block]) -> str:
     """Return a hash of the training rows, so that a checkpoint is not continued on other data."""
     digest = hashlib.sha256()
     for features, labels in blocks:
-        digest.update(np.ascontiguousarray(features).tobytes())
+        for start in range(0, len(features), CHUNK):
+            digest.update(np.ascontiguousarray(features[start : start + CHUNK]).tobytes())
         digest.update(labels.tobytes())
     return digest.hexdigest()

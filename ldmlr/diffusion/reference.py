@@ -22,7 +22,7 @@ from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.noise import standard_normal
 
 # Rows of a tile, per device type. Smaller wastes less on short calls, larger runs faster.
-TILE = {"cpu": 512, "cuda": 16384}
+TILE = {"cpu": 512, "cuda": 4096}
 
 # first layer's output [N, H], step, labels [N] -> prediction [N, D]
 Network = Callable[[Tensor, int, Tensor], Tensor]

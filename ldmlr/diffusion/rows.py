@@ -14,8 +14,6 @@ from ldmlr.errors import InputError
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
 
-ArrayOrTensor = "npt.ArrayLike | torch.Tensor"
-
 
 def as_array(values: Any) -> npt.NDArray[Any]:
     """Return a NumPy array of an array, a tensor on any device or a nested list."""
@@ -97,10 +95,22 @@ def choose_views(kinds: Sequence[str], weak: int, strong: int) -> list[int]:
     return chosen
 
 
-def store_views(store: FeatureStore, weak: int, strong: int) -> list[npt.NDArray[np.float32]]:
-    """Return the views of a store's training split to train on, each ``[N, D]``."""
+def store_rows(store: FeatureStore, weak: int, strong: int) -> tuple[Any, Labels, list[Any]]:
+    """Return a store's encoded training rows: features, labels and the views to train on.
+
+    Rows stay memory-mapped where the file allows it. Generated rows are left out.
+    """
     split = store.split("train")
+    encoded = None if split.source is None or not split.source.any() else np.flatnonzero(split.source == 0)
+
+    def rows(whole: Any, view: int | None = None) -> Any:
+        if encoded is None and isinstance(whole, np.ndarray):
+            return whole
+        return split.float32(encoded, view=view)
+
+    labels = split.labels if encoded is None else split.labels[encoded]
     if split.views is None:
-        return []
+        return rows(split.features), labels, []
     kinds = split.view_kinds or ("weak",) * len(split.views)
-    return [np.asarray(split.views[i]) for i in choose_views(kinds, weak, strong)]
+    views = [rows(split.views[i], i) for i in choose_views(kinds, weak, strong)]
+    return rows(split.features), labels, views

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from ldmlr.errors import InputError, UsageError, nearest
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
-Block = tuple[npt.NDArray[np.float32], Labels]
+Block = tuple[npt.NDArray[Any], Labels]
 
 # Rows beyond this many standard deviations are pulled in: they are errors of the encoder.
 CLAMP = 8.0
@@ -65,10 +66,12 @@ class Transform:
         """Return the mean of every class ``[C, D]``."""
         return np.array(np.broadcast_to(self.mean, (num_classes, self.dim)))
 
-    def forward(self, features: npt.NDArray[np.float32], labels: Labels) -> npt.NDArray[np.float32]:
-        """Return z ``[N, D]`` float32 of features ``[N, D]`` with labels ``[N]``."""
+    def forward(
+        self, features: npt.NDArray[Any], labels: Labels, out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return z ``[N, D]`` float32 of features ``[N, D]`` with labels ``[N]``, in `out` if it is given."""
         inverse = np.linalg.inv(self.scale) if self.scale.ndim == 2 else 1 / self.scale
-        z = np.empty(features.shape, np.float32)
+        z = np.empty(features.shape, np.float32) if out is None else out
         for start in range(0, len(features), CHUNK):
             part = slice(start, start + CHUNK)
             residual = features[part].astype(np.float64) - self._mean_of(labels[part])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Self
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError
@@ -12,6 +13,33 @@ DTYPES = ("float32", "float16", "bfloat16")
 # Scale and guidance by the model's transform: the recipe, and the paper's plain conditional model.
 DEFAULT_SCALE = {"whitened": 1.41, "standardised": 1.0}
 DEFAULT_GUIDANCE = {"whitened": 1.5, "standardised": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig(Config):
+    """How many rows of which class are generated."""
+
+    strategy: str | float = option(
+        "balance",
+        "Which classes get how many rows: balance, ratio, many, medium, few, minority, not minority, "
+        "or a number (two classes).",
+        metavar="WORD",
+    )
+    target: int | None = option(
+        None, "Fill up to this many rows.  [default: the largest class]", minimum=1, metavar="ROWS"
+    )
+    ratio: float = option(0.2, "Fraction of a class's own rows that strategy ratio adds.", minimum=0)
+    minimum: int = option(1, "Fewest rows that strategy ratio adds to a class.", minimum=0)
+    only: tuple[str, ...] = option(
+        (), "Fill only classes of this shot group; may be repeated.", metavar="GROUP"
+    )
+    groups: str = option(
+        "100,20", "Shot groups: many above, few below so many training rows; paper: fixed class ranges.",
+        metavar="MANY,FEW|paper",
+    )  # fmt: skip
+    count: tuple[str, ...] = option(
+        (), "Rows to generate of one class, instead of a strategy; may be repeated.", metavar="CLASS=ROWS"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +65,15 @@ class SampleConfig(Config):
                 f"--eta: only ddim has it; drop it or use --solver ddim instead of {self.solver}"
             )
 
-    def resolved(self, transform: str) -> SampleConfig:
+    def resolved(self, transform: str) -> Self:
         """Return the configuration with the values left open set for a model's transform."""
         scale = DEFAULT_SCALE[transform] if self.scale is None else self.scale
         guidance = DEFAULT_GUIDANCE[transform] if self.guidance is None else self.guidance
         return self.replace(scale=scale, guidance=guidance)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig(SampleConfig, PlanConfig):
+    """A whole generation: which rows, how they are drawn and how they are kept."""
+
+    dtype: str = option("float32", "How the rows are kept.", choices=DTYPES)

@@ -1,0 +1,90 @@
+"""``ldmlr diffuse``: train the latent diffusion model on a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.diffusion.config import DiffusionConfig
+
+from .options import (
+    config_option,
+    config_options,
+    device_option,
+    dry_run_option,
+    emit,
+    json_option,
+    out_option,
+    overwrite_option,
+    pick,
+    resume_option,
+    say,
+    seed_option,
+    threads_option,
+)
+
+
+@click.command(name="diffuse")
+@click.argument("store", type=click.Path(path_type=Path))
+@out_option("Model file to write, such as model.safetensors.")
+@config_options(DiffusionConfig)
+@seed_option
+@device_option
+@threads_option
+@resume_option
+@overwrite_option
+@dry_run_option
+@json_option
+@config_option
+def command(
+    store: Path,
+    out: Path,
+    seed: int,
+    device: str,
+    threads: int | None,
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Stage 2: train the class-conditional latent diffusion model on a store.
+
+    Trains on the encoded training rows of STORE and on its augmented views. A checkpoint is kept
+    while it runs: after an interrupt, run the same command with --resume.
+
+    \b
+    Examples:
+      ldmlr diffuse features.h5 --out model.safetensors
+      ldmlr diffuse features.h5 --hidden 256 --iterations 5000 --out wide.safetensors
+      ldmlr diffuse features.h5 --transform standardised --out paper.safetensors
+    """
+    from ldmlr import results, tables
+    from ldmlr.device import resolve_device
+    from ldmlr.diffusion.job import diffuse, preview
+    from ldmlr.store import FeatureStore
+
+    config = pick(DiffusionConfig, values)
+    place = str(resolve_device(device))
+    rows_of = FeatureStore.open(store)
+    settings = {"store": store, **config.to_dict(), "seed": seed, "device": place}
+    if dry_run:
+        summary = preview(rows_of, config)
+        text = tables.table(["diffuse", ""], [[name, str(value)] for name, value in summary.items()])
+        emit({"command": "diffuse", "dry_run": True, **summary, "config": settings}, as_json, text)
+        return
+    _, figures = diffuse(
+        rows_of, out, config, seed=seed, device=place, threads=threads, resume=resume, overwrite=overwrite
+    )
+    result = results.document("diffuse", settings, **figures)
+    if figures["finished_before"]:
+        say(f"{out}: this model is finished; nothing to do")
+    else:
+        results.write_result(out, result)
+    emit(
+        result, as_json,
+        f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
+        f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}",
+    )  # fmt: skip

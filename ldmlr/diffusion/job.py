@@ -1,0 +1,106 @@
+"""Training a model from a store into a file, resumable: what ``ldmlr diffuse`` and ``augment`` do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS
+from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.diffusion.rows import store_rows
+from ldmlr.errors import UsageError
+from ldmlr.files import check_output
+from ldmlr.store import FeatureStore, check_trainable
+
+
+def diffuse(
+    store: FeatureStore,
+    out: Path,
+    config: DiffusionConfig,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> tuple[LatentDiffusion, dict[str, Any]]:
+    """Train a model on a store and save it.
+
+    Parameters
+    ----------
+    store
+        An open feature store; its encoded training rows and views are trained on.
+    out
+        The model file. While training, ``.NAME.checkpoint`` lies beside it.
+    config, seed
+        The configuration and the seed of the training.
+    device, threads
+        Where to train.
+    resume
+        Continue an interrupted run of the same settings; do nothing if it is finished.
+    overwrite
+        Replace an output that exists.
+
+    Returns
+    -------
+    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``seconds``,
+    ``finished_before``.
+    """
+    check_trainable(store)
+    if resume and out.exists():
+        model = LatentDiffusion.load(out)
+        same = (model.config, model.seed) == (config, seed)
+        if not same or model.provenance.get("fingerprint") != store.fingerprint():
+            raise UsageError(
+                f"{out}: is a model of other settings or data; pass --overwrite or another --out"
+            )
+        return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
+    check_output(out, overwrite)
+    checkpoint = out.with_name(f".{out.name}.checkpoint")
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    began = time.perf_counter()
+    try:
+        model = LatentDiffusion(config, seed=seed).fit_store(
+            store, device=device, threads=threads, checkpoint=checkpoint, resume=resume
+        )
+        model.save(out, overwrite)
+    except Exception:
+        # An interrupt is no Exception: it leaves the checkpoint for --resume.
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        raise
+    seconds = time.perf_counter() - began
+    return model, {**_figures(out, model), "seconds": seconds, "finished_before": False}
+
+
+def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
+    """Return what would be trained on and how large the model would be."""
+    counts = check_trainable(store)
+    features, _, views = store_rows(store, config.weak_views, config.strong_views)
+    drawn, rows = config.iterations * config.batch_size, len(features) * (1 + len(views))
+    network = NETWORKS[config.network](store.dim, store.num_classes, config.hidden, config.layers)
+    return {
+        "rows": len(features),
+        "views": len(views),
+        "classes": store.num_classes,
+        "fewest rows of a class": int(counts.min()),
+        "dim": store.dim,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "steps": config.iterations,
+        "passes over the rows": round(
+            config.iterations * config.batch_size / (len(features) * (1 + len(views))), 1
+        ),
+    }
+
+
+def _figures(out: Path, model: LatentDiffusion) -> dict[str, Any]:
+    return {
+        "output": out,
+        "rows": model.provenance["rows"],
+        "views": model.provenance["views"],
+        "loss": model.losses[-1],
+        "losses": model.losses,
+    }

@@ -1,0 +1,181 @@
+"""Store in, balanced store out: train, generate and write encoded and generated rows together."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.config import config_hash
+from ldmlr.device import resolve_device
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.job import diffuse
+from ldmlr.errors import UsageError
+from ldmlr.files import check_output
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generate import Generation, check_space, finished, prepare
+from ldmlr.generation.parts import Parts, parts_folder
+from ldmlr.sampling import choose_backend
+from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
+from ldmlr.store.copying import write_split
+from ldmlr.store.layout import block_rows
+from ldmlr.store.split_writer import IdKind
+
+MODEL_SUFFIX = ".model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One store to augment.
+
+    Attributes
+    ----------
+    store
+        The store to read.
+    out
+        The balanced store to write; its model lies beside it.
+    """
+
+    store: Path
+    out: Path
+
+    @property
+    def model(self) -> Path:
+        """Where the model goes."""
+        return self.out.with_name(self.out.stem + MODEL_SUFFIX)
+
+
+def jobs(stores: list[Path], out_dir: Path) -> list[Job]:
+    """Return one job per store, named after it; names must differ, and no output may be an input."""
+    found: dict[str, Job] = {}
+    for store in stores:
+        job = Job(store, out_dir / f"{store.stem}.h5")
+        if job.out.name in found:
+            raise UsageError(
+                f"{store}: has the same name as {found[job.out.name].store}, and so the same output "
+                f"{job.out}; rename one, or use two folders"
+            )
+        if job.out.resolve() == store.resolve():
+            raise UsageError(f"{store}: would be its own output; give another --out-dir")
+        found[job.out.name] = job
+    return list(found.values())
+
+
+def augment(
+    job: Job,
+    diffusion: DiffusionConfig,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train a model on a store and write the store with generated rows added.
+
+    Encoded rows come first (source 0), then the generated ones (source 1). Other splits, head,
+    class names and provenance are carried over; augmented views are not, since generated rows have none.
+
+    Parameters
+    ----------
+    job
+        Input and output.
+    diffusion, config
+        How the model is trained, and which rows are drawn how.
+    seed
+        Seed of training and noise.
+    backend, device, threads
+        How and where to compute.
+    resume
+        Continue an interrupted run of the same settings; do nothing if it is finished.
+    overwrite
+        Replace outputs that exist.
+
+    Returns
+    -------
+    Figures: ``store``, ``output``, ``model``, ``rows``, ``generated``, ``per_class``, ``backend``, ``loss``,
+    ``train_seconds``, ``generate_seconds``, ``finished_before``.
+    """
+    store = FeatureStore.open(job.store)
+    if not resume:
+        check_output(job.model, overwrite)
+        check_output(job.out, overwrite)
+    model, trained = diffuse(
+        store, job.model, diffusion,
+        seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    generation = prepare(model, config, seed=seed)
+    key = config_hash(generation.key, store.fingerprint())
+    figures: dict[str, Any] = {
+        "store": job.store, "output": job.out, "model": job.model, "rows": int(generation.counts.sum()),
+        "generated": generation.rows, "per_class": generation.plan, "loss": trained["loss"],
+        "train_seconds": trained["seconds"],
+    }  # fmt: skip
+    if resume and finished(job.out, key):
+        backend = FeatureStore.open(job.out).config["backend"]
+        return {**figures, "backend": backend, "generate_seconds": 0.0, "finished_before": True}
+    check_output(job.out, overwrite)
+    check_space(job.out, generation.rows + len(store.split("train")), generation)
+    began = time.perf_counter()
+    spec = model.spec(generation.config, seed)
+    ran = choose_backend(backend, spec, resolve_device(device))
+    with parts_folder(job.out, f"{key} {ran}", resume) as folder:
+        parts = Parts(folder, spec, generation.plan, 0, generation.rows)
+        parts.draw(backend=ran, device=device, threads=threads)
+        _write(store, job.out, generation, parts, key, ran, overwrite)
+    seconds = time.perf_counter() - began
+    return {**figures, "backend": ran, "generate_seconds": seconds, "finished_before": False}
+
+
+def _write(
+    store: FeatureStore,
+    out: Path,
+    generation: Generation,
+    parts: Parts,
+    key: str,
+    backend: str,
+    overwrite: bool,
+) -> None:
+    split = store.split("train")
+    encoded = np.arange(len(split)) if split.source is None else np.flatnonzero(split.source == 0)
+    ids = split.ids
+    kind: IdKind = False if ids is None else "text" if ids.dtype.kind not in "iu" else "int"
+    with StoreWriter(
+        out, dim=store.dim, num_classes=store.num_classes, dtype=generation.config.dtype,
+        encoder=store.encoder, class_names=store.class_names, head=store.head, overwrite=overwrite,
+        config={
+            "command": "augment", "key": key, "backend": backend,
+            "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
+            "source": {"store": str(store.path), "fingerprint": store.fingerprint(), "config": store.config},
+        },
+    ) as writer:  # fmt: skip
+        rows = len(encoded) + generation.rows
+        train = writer.split("train", rows, source=True, ids=kind)
+        step = block_rows(4 * store.dim)
+        for start in range(0, len(encoded), step):
+            some = encoded[start : start + step]
+            names = None if ids is None else ids[some]
+            train.write(start, split.float32(some), split.labels[some], source=0, ids=names)
+        _write_generated(train, parts, len(encoded), ids)
+        for name in ("test", "val"):
+            other = store.splits.get(name)
+            if other is not None:
+                write_split(writer, name, other)
+
+
+def _write_generated(train: SplitWriter, parts: Parts, after: int, ids: npt.NDArray[Any] | None) -> None:
+    """Write the generated rows; where encoded rows have ids, theirs go on counting, or say what they are."""
+    for first, features, labels in parts:
+        numbers = np.arange(first, first + len(labels))
+        names: Any = None
+        if ids is not None and ids.dtype.kind in "iu":
+            names = numbers + (int(ids.max(initial=-1)) + 1)
+        elif ids is not None:
+            names = [f"generated/{number}" for number in numbers]
+        train.write(after + first, features, labels, source=1, ids=names)

@@ -1,0 +1,243 @@
+"""Generation: a model and a plan in, a feature store of generated rows out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.config import config_hash
+from ldmlr.device import resolve_device
+from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.files import check_output
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.parts import Parts, parts_folder
+from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.sampling import choose_backend
+from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
+from ldmlr.store.layout import gigabytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What is to be generated: everything the rows of the output depend on.
+
+    Attributes
+    ----------
+    model
+        The trained model.
+    config
+        Plan, solver and type, with no value left open.
+    seed
+        Seed of the noise.
+    counts, plan
+        Training rows and rows to generate per class ``[C]``.
+    """
+
+    model: LatentDiffusion
+    config: GenerateConfig
+    seed: int
+    counts: Counts
+    plan: Counts
+
+    @property
+    def rows(self) -> int:
+        """Rows to generate."""
+        return int(self.plan.sum())
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the output."""
+        return config_hash(self.model.fingerprint(), self.config, self.seed, self.plan)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is saved with the rows."""
+        return {**self.config.to_dict(), "seed": self.seed}
+
+
+def prepare(
+    model: LatentDiffusion,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    store: FeatureStore | None = None,
+) -> Generation:
+    """Return the generation of a model: its plan made, its configuration resolved.
+
+    Parameters
+    ----------
+    model
+        The trained model; it knows the training rows per class and the class names.
+    config
+        Plan, solver and type.
+    seed
+        Seed of the noise.
+    store
+        Take the training rows per class from this store instead.
+
+    Raises
+    ------
+    InputError
+        The store does not fit the model.
+    UsageError
+        The plan asks for something impossible.
+    """
+    counts = model.counts if store is None else encoded_counts(store)
+    if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
+        raise InputError(
+            f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
+            f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
+        )
+    chosen = config.resolved(model.config.transform)
+    plan = plan_from_config(counts, chosen, model.class_names)
+    return Generation(model, chosen, seed, counts, plan)
+
+
+def encoded_counts(store: FeatureStore) -> Counts:
+    """Return the encoded (not generated) training rows per class ``[C]``."""
+    split = store.split("train")
+    if split.source is None:
+        return split.counts
+    encoded: npt.NDArray[np.int64] = split.labels[split.source == 0]
+    return np.bincount(encoded, minlength=store.num_classes).astype(np.int64)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return (I, N) of ``I/N``, 0 <= I < N."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise UsageError(f"--shard: expected I/N with I from 0 to N - 1, such as 0/8, not {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def output_path(out: Path, shard: tuple[int, int] | None) -> Path:
+    """Return the file that a command writes: `out`, or the shard of it."""
+    return out if shard is None else shard_name(out, *shard)
+
+
+def shard_range(rows: int, shard: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the global row numbers (start, stop) of a shard; without one, all rows."""
+    if shard is None:
+        return 0, rows
+    index, count = shard
+    return rows * index // count, rows * (index + 1) // count
+
+
+def finished(path: Path, key: str) -> bool:
+    """Tell whether `path` is the complete output of the settings behind `key`."""
+    if not path.exists():
+        return False
+    config = FeatureStore.open(path).config
+    if config.get("key") != key:
+        raise UsageError(f"{path}: holds the rows of other settings; pass --overwrite or another --out")
+    return True
+
+
+def generate(
+    generation: Generation,
+    out: Path,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    shard: tuple[int, int] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Draw the rows of a generation into a store.
+
+    Parameters
+    ----------
+    generation
+        From `prepare`.
+    out
+        The store; with `shard`, the name the shards and their manifest share.
+    backend, device, threads
+        How and where to draw.
+    shard
+        (I, N): draw only the I-th of N equal ranges of rows. Whatever N is, the rows are the same.
+        The process that writes the last missing shard also writes the manifest.
+    resume
+        Keep what an interrupted run of the same settings has drawn; do nothing if it is finished.
+    overwrite
+        Replace an output that exists.
+
+    Returns
+    -------
+    Figures: ``output``, ``rows``, ``per_class``, ``backend``, ``seconds``, ``rows_per_s``,
+    ``finished_before``, ``manifest`` (None until all shards are there).
+    """
+    path = output_path(out, shard)
+    start, stop = shard_range(generation.rows, shard)
+    figures: dict[str, Any] = {"output": path, "rows": stop - start, "per_class": generation.plan}
+    if resume and finished(path, generation.key):
+        ran = FeatureStore.open(path).config["backend"]
+        figures |= {"backend": ran, "seconds": 0.0, "rows_per_s": None, "finished_before": True}
+        return {**figures, "manifest": _manifest(out, shard)}
+    check_output(path, overwrite)
+    check_space(path, stop - start, generation)
+    began = time.perf_counter()
+    spec = generation.model.spec(generation.config, generation.seed)
+    ran = choose_backend(backend, spec, resolve_device(device))
+    with parts_folder(path, f"{generation.key} {ran}", resume) as folder:
+        parts = Parts(folder, spec, generation.plan, start, stop)
+        drawn = parts.draw(backend=ran, device=device, threads=threads)
+        seconds = time.perf_counter() - began
+        with StoreWriter(
+            path, dim=spec.dim, num_classes=spec.num_classes, dtype=generation.config.dtype,
+            encoder=str(generation.model.provenance.get("encoder", "")),
+            class_names=generation.model.class_names, overwrite=overwrite,
+            config={
+                "command": "generate", "key": generation.key, "backend": ran,
+                "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
+                "source": generation.model.provenance,
+            },
+        ) as writer:  # fmt: skip
+            train = writer.split("train", stop - start, source=True, ids="int")
+            for first, features, labels in parts:
+                numbers = np.arange(first, first + len(labels))
+                train.write(first - start, features, labels, source=1, ids=numbers)
+    figures |= {"backend": ran, "seconds": seconds, "rows_per_s": drawn / seconds, "finished_before": False}
+    return {**figures, "manifest": _manifest(out, shard)}
+
+
+def check_not_empty(generation: Generation) -> None:
+    """Refuse a plan without rows: an empty store would only surprise later."""
+    if not generation.rows:
+        raise UsageError(
+            "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"
+        )
+
+
+def check_space(path: Path, rows: int, generation: Generation) -> None:
+    """Refuse a generation whose parts and store do not both fit on the disk."""
+    width = 4 if generation.config.dtype == "float32" else 2
+    needed = rows * (generation.model.dim * (4 + width) + 17)
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise LdmlrError(
+            f"{path}: needs {gigabytes(needed)} while it is made, but {gigabytes(free)} are free; "
+            "free some space or choose another folder"
+        )
+
+
+def _manifest(out: Path, shard: tuple[int, int] | None) -> Path | None:
+    """Write the manifest if all shards are there; return its path."""
+    if shard is None:
+        return None
+    shards = [shard_name(out, index, shard[1]) for index in range(shard[1])]
+    if not all(path.exists() for path in shards):
+        return None
+    keys = {FeatureStore.open(path).config.get("key") for path in shards}
+    if len(keys) > 1:
+        # Some are left from other settings and will be replaced; what a manifest said is no longer true.
+        manifest_name(out).unlink(missing_ok=True)
+        return None
+    return write_manifest(out, shards, overwrite=True)

@@ -1,0 +1,113 @@
+"""Rows drawn part by part into files, so that a killed generation goes on where it stopped.
+
+A part is a range of global row numbers, written whole or not at all. Its bounds depend on the
+dimension alone and its rows on their numbers alone, so the parts of an interrupted and
+of an uninterrupted run are the same files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr import progress, sampling
+from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.errors import LdmlrError
+from ldmlr.files import atomic_path, os_error, write_text
+from ldmlr.generation.plan import Counts, labels_of
+
+# A part is about this large; its rows are a multiple of the sampler's tiles.
+PART_BYTES = 16 << 20
+ROW_MULTIPLE = 4096
+KEY_FILE = "key.txt"
+
+Part = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
+
+class Parts:
+    """The parts of the rows ``start .. stop - 1`` of a plan, in a folder of their own.
+
+    Parameters
+    ----------
+    folder
+        Where the parts lie until the store is written.
+    spec
+        Model, solver and seed.
+    plan
+        Rows to generate per class ``[C]``.
+    start, stop
+        Range of global row numbers.
+    """
+
+    def __init__(self, folder: Path, spec: SamplerSpec, plan: Counts, start: int, stop: int) -> None:
+        self.folder, self.spec, self.plan = folder, spec, plan
+        rows = max(1, PART_BYTES // (4 * spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
+        edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
+        self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
+
+    def draw(self, *, backend: str, device: str, threads: int | None) -> int:
+        """Draw the parts that are missing; return the number of rows drawn now."""
+        drawn = 0
+        total = sum(high - low for low, high in self.ranges)
+        with progress.bar(total, "generate", "rows") as bar:
+            for low, high in self.ranges:
+                if not self._path(low).exists():
+                    labels = labels_of(self.plan, low, high)
+                    done = sampling.sample(
+                        self.spec, labels, first_row=low, backend=backend, device=device, threads=threads
+                    )
+                    with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
+                        np.save(file, done.numpy(), allow_pickle=False)
+                    drawn += high - low
+                bar.update(high - low)
+        return drawn
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield (global number of the first row, features, labels) of each part."""
+        for low, high in self.ranges:
+            try:
+                rows = np.load(self._path(low), allow_pickle=False)
+                if rows.shape != (high - low, self.spec.dim) or rows.dtype != np.float32:
+                    raise ValueError(f"has shape {list(rows.shape)}")
+            except (OSError, ValueError) as error:
+                raise LdmlrError(
+                    f"{self._path(low)}: this part is damaged ({error}); run again without --resume"
+                ) from None
+            yield low, rows, labels_of(self.plan, low, high)
+
+    def _path(self, low: int) -> Path:
+        return self.folder / f"rows-{low:015d}.npy"
+
+
+@contextmanager
+def parts_folder(output: Path, key: str, resume: bool) -> Iterator[Path]:
+    """Yield the folder for the parts of `output`; it is kept only if the work is interrupted.
+
+    Parts are reused with `resume` if they were drawn for the same key (settings and model).
+    """
+    folder = output.with_name(f".{output.name}.parts")
+    mark = folder / KEY_FILE
+    if not (resume and mark.exists() and mark.read_text() == key):
+        _remove(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, folder) from error
+    write_text(mark, key)
+    try:
+        yield folder
+    except Exception:
+        _remove(folder)
+        raise
+    # An interrupt is no Exception: it leaves the parts for --resume.
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,216 @@
+"""The generation plan: how many rows of which class, as data.
+
+A plan is one number per class. It is made from the training rows per class by a strategy:
+imbalanced-learn's words, a dictionary, or the paper's ratio. All rows of a class follow
+each other in the order of classes, so the label of every row is a function of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.errors import UsageError, nearest
+from ldmlr.generation.config import PlanConfig
+from ldmlr.groups import GROUPS, parse_groups
+from ldmlr.tables import table
+
+Counts = npt.NDArray[np.int64]
+Strategy = str | float | Mapping[Any, int] | Callable[[Counts], Mapping[Any, int]]
+
+BALANCING = ("balance", "auto", "not majority", "not minority", "minority", "all", *GROUPS)
+STRATEGIES = (*BALANCING, "ratio")
+
+
+def plan(
+    counts: npt.ArrayLike,
+    strategy: Strategy = "balance",
+    *,
+    target: int | None = None,
+    ratio: float = 0.2,
+    minimum: int = 1,
+    only: Sequence[str] = (),
+    groups: str = "100,20",
+    class_names: Sequence[str] | None = None,
+) -> Counts:
+    """Return the rows to generate per class ``[C]``.
+
+    Parameters
+    ----------
+    counts
+        Training rows per class ``[C]``.
+    strategy
+        ``balance`` (the same as imbalanced-learn's ``auto``, ``not majority`` and ``all``) fills
+        every class up to the largest; ``minority`` and ``not minority`` fill the smallest class, or
+        all but it; ``many``, ``medium`` and ``few`` fill the classes of that group. ``ratio``
+        adds a fraction of each class's own rows (the paper's). A number, for two classes: rows of the
+        smaller class over rows of the larger one. A dictionary from class (number or name) to
+        rows to generate, or a function from counts to such a dictionary.
+    target
+        Fill up to this many rows instead of the largest class.
+    ratio, minimum
+        Of the strategy ``ratio``: the fraction, and the fewest rows of a class that is filled.
+    only
+        Fill only the classes of these shot groups.
+    groups
+        Shot groups: thresholds ``MANY,FEW``, or ``paper``.
+    class_names
+        Names that a dictionary may use.
+
+    Raises
+    ------
+    UsageError
+        An unknown strategy, class or group, a target without a use, or a negative number.
+    """
+    rows = np.asarray(counts, np.int64)
+    if callable(strategy):
+        strategy = strategy(rows)
+    if isinstance(strategy, str):
+        strategy = _number(strategy)
+    if target is not None and not (isinstance(strategy, str) and strategy in BALANCING):
+        raise UsageError("--target: only strategies that fill up to a number of rows use it; leave it out")
+    if isinstance(strategy, Mapping):
+        wanted = by_class(strategy, len(rows), class_names)
+    elif isinstance(strategy, str):
+        wanted = _by_word(rows, strategy, target, ratio, minimum, groups)
+    else:
+        wanted = _binary(rows, float(strategy))
+    if only:
+        masks = parse_groups(groups).masks(rows)
+        for name in only:
+            if name not in GROUPS:
+                raise UsageError(f"--only: unknown value {name!r}; {nearest(name, GROUPS)}")
+        kept = np.any([masks[name] for name in only], axis=0)
+        wanted = np.where(kept, wanted, 0)
+    return wanted
+
+
+def plan_from_config(
+    counts: npt.ArrayLike, config: PlanConfig, class_names: Sequence[str] | None = None
+) -> Counts:
+    """Return the plan of a configuration; `PlanConfig.count` takes the place of the strategy."""
+    strategy: Strategy = parse_count(config.count) if config.count else config.strategy
+    return plan(
+        counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,
+        only=config.only, groups=config.groups, class_names=class_names,
+    )  # fmt: skip
+
+
+def parse_count(entries: Sequence[str]) -> dict[str, int]:
+    """Return the dictionary of ``CLASS=ROWS`` entries."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        name, equals, number = entry.rpartition("=")
+        if not equals or not name or not number.strip().isdigit():
+            raise UsageError(f"--count: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}")
+        found[name.strip()] = int(number)
+    return found
+
+
+def by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[str] | None = None) -> Counts:
+    """Return ``[C]`` numbers of a dictionary from class (number or name) to number."""
+    names = {name: number for number, name in enumerate(class_names or ())}
+    numbers = np.zeros(num_classes, np.int64)
+    for key, value in wanted.items():
+        number = names.get(key, key)
+        if isinstance(number, str) and number.isdigit():
+            number = int(number)
+        if isinstance(number, str) or not 0 <= int(number) < num_classes:
+            known = nearest(str(key), names) if names else f"classes are 0 .. {num_classes - 1}"
+            raise UsageError(f"the plan names the class {key!r}, which is not there; {known}")
+        if int(value) != value or value < 0:
+            raise UsageError(f"the plan asks for {value!r} rows of class {key!r}; give a whole number from 0")
+        numbers[int(number)] = int(value)
+    return numbers
+
+
+def labels_of(plan: Counts, start: int, stop: int) -> npt.NDArray[np.int64]:
+    """Return the classes of the generated rows ``start .. stop - 1``: all of class 0 first.
+
+    Takes memory for these rows only.
+    """
+    ends = np.cumsum(plan)
+    return np.searchsorted(ends, np.arange(start, stop), side="right").astype(np.int64)
+
+
+def describe(
+    plan: Counts, counts: npt.ArrayLike, groups: str, class_names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per class: class, name, group, rows, generated, total."""
+    rows = np.asarray(counts, np.int64)
+    masks = parse_groups(groups).masks(rows)
+    return [
+        {
+            "class": number,
+            "name": class_names[number] if class_names else str(number),
+            "group": next(name for name in GROUPS if masks[name][number]),
+            "rows": int(rows[number]),
+            "generated": int(plan[number]),
+            "total": int(rows[number] + plan[number]),
+        }
+        for number in range(len(rows))
+    ]
+
+
+def plan_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Return the plan as a text table, with the sums below."""
+    columns = ("rows", "generated", "total")
+    body = [
+        [str(entry["name"]), str(entry["class"]), entry["group"], *(f"{entry[c]:,}" for c in columns)]
+        for entry in entries
+    ]
+    sums = [f"{sum(entry[column] for entry in entries):,}" for column in columns]
+    return table(["name", "class", "group", *columns], [*body, ["all", "", "", *sums]])
+
+
+def _number(word: str) -> str | float:
+    if word in STRATEGIES:
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        hint = nearest(word, STRATEGIES)
+        raise UsageError(
+            f"--strategy: unknown value {word!r}; {hint} (or a number, for two classes)"
+        ) from None
+
+
+def _by_word(
+    rows: Counts, strategy: str, target: int | None, ratio: float, minimum: int, groups: str
+) -> Counts:
+    if strategy == "ratio":
+        # Half a row is rounded up: 20 % of 3 rows is one row.
+        added: Counts = np.floor(ratio * rows + 0.5).astype(np.int64)
+        return np.maximum(added, minimum)
+    goal = int(rows.max()) if target is None else target
+    wanted = np.maximum(goal - rows, 0)
+    smallest = np.arange(len(rows)) == int(rows.argmin())
+    if strategy == "minority":
+        return np.where(smallest, wanted, 0)
+    if strategy == "not minority":
+        return np.where(smallest, 0, wanted)
+    if strategy in GROUPS:
+        return np.where(parse_groups(groups).masks(rows)[strategy], wanted, 0)
+    return wanted
+
+
+def _binary(rows: Counts, share: float) -> Counts:
+    if len(rows) != 2:
+        raise UsageError(
+            f"--strategy: a number ({share:g}) is for two classes, and these are {len(rows)}; "
+            "use balance, ratio or a dictionary"
+        )
+    if not 0 < share <= 1:
+        raise UsageError(f"--strategy: a number must be above 0 and at most 1, not {share:g}")
+    small, large = int(rows.argmin()), 1 - int(rows.argmin())
+    wanted = np.zeros(2, np.int64)
+    wanted[small] = int(rows[large] * share) - rows[small]
+    if wanted[small] < 0:
+        raise UsageError(
+            f"--strategy: class {small} already has {rows[small]} of the {rows[large] * share:g} rows that "
+            f"{share:g} asks for; give a larger number"
+        )
+    return wanted
