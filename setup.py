@@ -1,7 +1,8 @@
 """Build of the package and its extension `ldmlr._native`; metadata is in pyproject.toml.
 
 The extension needs a C++17 compiler (gcc or clang) and pybind11, nothing else: torch is neither
-imported nor linked, so one build serves every version of torch.
+imported nor linked, so one build serves every version of torch. All instruction sets are built,
+whatever the machine that builds; the one that runs is chosen at run time.
 
 Environment
 -----------
@@ -12,6 +13,7 @@ LDMLR_SANITIZE
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -21,16 +23,14 @@ from setuptools.command.build_ext import build_ext
 
 # Every floating-point operation is written out where its rounding matters: the compiler must
 # neither fuse nor reorder them. (-ffast-math would also switch denormals off for the process.)
-FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "-ffp-contract=off",
-    "-fvisibility=hidden",
-    "-pthread",
-    "-Wall",
-    "-Wextra",
-    "-g0",
-]
+# gcc 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised values.
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
+FLAGS += ["-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+
+# One file per instruction set, each with its own flags; csrc/cpu/dispatch.cpp chooses among them.
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
 
 
 def sanitizer() -> list[str]:
@@ -47,17 +47,29 @@ class BuildExt(build_ext):
     """Build with our flags after those of the Python installation, so that ours win."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile and link the extension."""
-        ext.extra_compile_args = [*FLAGS, *sanitizer()]
+        """Compile the instruction-set files with their flags, then everything else, and link."""
+        flags = [*FLAGS, *sanitizer()]
+        if platform.machine() in ("x86_64", "AMD64"):
+            for name, more in INSTRUCTION_SETS.items():
+                ext.extra_objects += self.compiler.compile(
+                    [f"csrc/cpu/denoise_{name}.cpp"],
+                    output_dir=self.build_temp,
+                    extra_postargs=[*flags, *more],
+                )
+        ext.extra_compile_args = flags
         ext.extra_link_args = ["-pthread", *sanitizer()]
         super().build_extension(ext)
 
 
+special = {Path(f"csrc/cpu/denoise_{name}.cpp") for name in INSTRUCTION_SETS}
+sources = {path for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
+headers = {path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")}
+
 native = Extension(
     "ldmlr._native",
-    sources=sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")),
-    depends=sorted(str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")),
-    include_dirs=["csrc", pybind11.get_include()],
+    sources=sorted(str(path) for path in sources - special),
+    depends=sorted(str(path) for path in headers | special),
+    include_dirs=[pybind11.get_include()],
     language="c++",
 )
 

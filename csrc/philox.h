@@ -22,15 +22,19 @@
 // uniform (tests/test_noise.py).
 #pragma once
 
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #ifdef __CUDACC__
 #define LDMLR_HOST_DEVICE __host__ __device__ __forceinline__
+#define LDMLR_FMA fmaf
+#define LDMLR_SQRT sqrtf
+#define LDMLR_COPY memcpy
 #else
 // Internal linkage: each file keeps the copy that its own instruction set was compiled for.
 #define LDMLR_HOST_DEVICE static inline
+#define LDMLR_FMA __builtin_fmaf
+#define LDMLR_SQRT __builtin_sqrtf
+#define LDMLR_COPY __builtin_memcpy
 #endif
 
 namespace ldmlr {
@@ -90,17 +94,17 @@ LDMLR_HOST_DEVICE Words row_words(uint64_t seed, uint64_t row, uint32_t block, u
 // Two independent standard normals from two words.
 LDMLR_HOST_DEVICE void box_muller(uint32_t radius_word, uint32_t angle_word, float &n0, float &n1) {
     // Uniform in (0, 1]: never 0, so the logarithm is finite.
-    const float u = fmaf(static_cast<float>(radius_word), 0x1p-32f, 0x1p-32f);
+    const float u = LDMLR_FMA(static_cast<float>(radius_word), 0x1p-32f, 0x1p-32f);
     uint32_t bits;
-    memcpy(&bits, &u, 4);
+    LDMLR_COPY(&bits, &u, 4);
     const int32_t e = static_cast<int32_t>(bits - sqrt_half_bits) >> 23;
     bits -= static_cast<uint32_t>(e) << 23;
     float mantissa;
-    memcpy(&mantissa, &bits, 4);
+    LDMLR_COPY(&mantissa, &bits, 4);
     const float f = mantissa - 1.0f;
     float t = log_c(9);
-    for (int i = 8; i >= 0; --i) t = fmaf(t, f, log_c(i));
-    const float radius = sqrtf(fmaf(static_cast<float>(e), minus_two_ln2, f * t));
+    for (int i = 8; i >= 0; --i) t = LDMLR_FMA(t, f, log_c(i));
+    const float radius = LDMLR_SQRT(LDMLR_FMA(static_cast<float>(e), minus_two_ln2, f * t));
 
     // The word is the angle in turns times 2^32. Its quadrant and the distance to the middle of
     // the quadrant are exact integers; only the conversion of the distance rounds.
@@ -108,8 +112,8 @@ LDMLR_HOST_DEVICE void box_muller(uint32_t radius_word, uint32_t angle_word, flo
     const float x = static_cast<float>(static_cast<int32_t>(angle_word - (quadrant << 30))) * 0x1p-30f;
     const float x2 = x * x;
     float s = sin_c(3), c = cos_c(4);
-    for (int i = 2; i >= 0; --i) s = fmaf(s, x2, sin_c(i));
-    for (int i = 3; i >= 0; --i) c = fmaf(c, x2, cos_c(i));
+    for (int i = 2; i >= 0; --i) s = LDMLR_FMA(s, x2, sin_c(i));
+    for (int i = 3; i >= 0; --i) c = LDMLR_FMA(c, x2, cos_c(i));
     s = x * s;
     const bool odd = quadrant & 1u;
     const float cosine = odd ? s : c, sine = odd ? c : s;

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr import _native
+from ldmlr import _native, cpu
 from ldmlr.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -45,6 +45,7 @@ def standard_normal(
     stream: int = 0,
     step: int = 0,
     out: Floats | None = None,
+    isa: str | None = None,
 ) -> Floats:
     """Return standard normals for global rows ``first_row .. first_row + rows - 1``.
 
@@ -63,6 +64,8 @@ def standard_normal(
         0 .. 2^24 - 1; the solver step.
     out
         Array to fill, float32, C order, shape [rows, dim].
+    isa
+        Instruction set; None: the fastest, or that of ``LDMLR_ISA``. All give the same bits.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def standard_normal(
         raise UsageError(f"out: expected a float32 array of shape [{rows}, {dim}]")
     elif not out.flags.c_contiguous or not out.flags.writeable:
         raise UsageError("out: expected a writable array in C order; pass np.ascontiguousarray(out)")
-    _native.standard_normal(seed, first_row, rows, dim, stream, step, out.ctypes.data)
+    _native.standard_normal(cpu.choose(isa).name, seed, first_row, rows, dim, stream, step, out.ctypes.data)
     return out
 
 

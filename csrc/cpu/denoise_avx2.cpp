@@ -1,0 +1,11 @@
+// Kernels for AVX2, FMA and F16C.
+#include "isa.h"
+namespace ldmlr {
+#include "simd_avx2.inc"
+#include "noise_vector.inc"
+#include "noise.inc"
+#include "product.inc"
+#include "denoise.inc"
+extern const Kernels avx2;
+const Kernels avx2 = {"avx2", panel, normals, sample_tile<float>, tile_scratch<float>, nullptr, nullptr};
+}  // namespace ldmlr

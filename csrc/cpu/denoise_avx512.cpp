@@ -1,0 +1,11 @@
+// Kernels for AVX-512 F, BW, DQ and VL.
+#include "isa.h"
+namespace ldmlr {
+#include "simd_avx512.inc"
+#include "noise_vector.inc"
+#include "noise.inc"
+#include "product.inc"
+#include "denoise.inc"
+extern const Kernels avx512;
+const Kernels avx512 = {"avx512", panel, normals, sample_tile<float>, tile_scratch<float>, nullptr, nullptr};
+}  // namespace ldmlr

@@ -1,0 +1,12 @@
+// Kernels for any processor.
+#include "isa.h"
+namespace ldmlr {
+#include "simd_baseline.inc"
+#include "noise_scalar.inc"
+#include "noise.inc"
+#include "product.inc"
+#include "denoise.inc"
+extern const Kernels baseline;
+const Kernels baseline = {"baseline",          panel,   normals, sample_tile<float>,
+                          tile_scratch<float>, nullptr, nullptr};
+}  // namespace ldmlr

@@ -1,0 +1,88 @@
+// The plain data that kernels see: no Python, no torch, no ownership. Shapes in comments.
+//
+// Letters: N rows, D feature dim, H hidden width, L residual layers, S solver steps, C classes.
+// D' and H' are D and H rounded up to `padding`. Padded entries of weights and biases are zero,
+// so that padded columns stay zero all the way and never reach the output.
+//
+// The network is stored in the units of its activation: with kappa = -log2(e), the kernel keeps
+// h' = kappa h, and silu(x) becomes t / (1 + 2^t) with t = kappa x. W_in, the biases and W_out
+// carry the factor; W1 and W2 do not change (ldmlr/native.py prepares them in float64).
+#pragma once
+
+#include <cstdint>
+
+namespace ldmlr {
+
+constexpr int padding = 16;
+
+// Internal linkage, like everything that instruction-set files use: see cpu/denoise_avx512.cpp.
+static constexpr int padded(int size) {
+    return (size + padding - 1) / padding * padding;
+}
+
+enum class Dtype : int32_t { float32 = 0, float16 = 1, bfloat16 = 2 };
+
+// x0 = clamp(p x + q f, lo, hi);  x_next = a x + b x0 + c x0_prev + s z
+struct StepRow {
+    float p, q, lo, hi, a, b, c, s;
+};
+
+// h = W_in x + b_in;  h += W2_l silu(W1_l h + bias_step[s, l] + bias_class[y, l]) + b2_l, l < L;
+// f = W_out silu(h) + b_out.  Matrices are packed for one instruction set and type (cpu/pack.h).
+struct Denoiser {
+    int32_t dim, hidden, layers, classes;
+    // 1: `first` is W1_0 W_in and reads x (D' inputs), cheaper where D < H; W1_0 b_in is in bias_step.
+    // 0: `first` is W1_0 and reads h (H' inputs).
+    int32_t folded;
+    const void *input;        // D' -> H'
+    const void *first;        // D' or H' -> H'
+    const void *w1;           // L - 1 matrices H' -> H', layers 1 and up
+    const void *w2;           // L matrices H' -> H'
+    const void *output;       // H' -> D'
+    const float *b_in;        // [H']
+    const float *b2;          // [L, H']
+    const float *b_out;       // [D']
+    const float *bias_step;   // [S, L, H']
+    const float *bias_class;  // [C + 1, L, H'], row C is the null class of guidance
+};
+
+// row = max(floor, mean[y] + scale z); the widening k is a factor of scale.
+struct Transform {
+    const float *mean;      // [C, D']
+    const float *diagonal;  // [D'], or null
+    const void *triangle;   // packed float32 lower triangle D' -> D', or null
+    float floor;            // -inf: none
+};
+
+struct SampleParams {
+    Denoiser net;
+    Transform transform;
+    const StepRow *steps;  // [S]
+    int32_t num_steps;
+    float guidance;  // f = f_null + guidance (f_class - f_null); 1: the class alone
+    uint64_t seed;
+    uint64_t first_row;     // global number of row 0
+    int64_t rows;           // N
+    const int64_t *labels;  // [N]
+    void *out;              // [N, D] of out_dtype
+    Dtype out_dtype;
+};
+
+// Standard normals for rows first_row .. first_row + rows - 1, [rows, dim] (philox.h).
+struct NoiseParams {
+    uint64_t seed;
+    uint64_t first_row;
+    int64_t rows;
+    int64_t dim;
+    int64_t stride;  // floats from one row of the output to the next
+    uint32_t stream;
+    uint32_t step;
+};
+
+// Asked between solver steps; true ends the tile early.
+struct Stop {
+    bool (*asked)(void *context);
+    void *context;
+};
+
+}  // namespace ldmlr
