@@ -16,6 +16,7 @@ from .options import (
     device_option,
     dry_run_option,
     emit,
+    groups_option,
     json_option,
     out_option,
     overwrite_option,
@@ -36,6 +37,7 @@ from .options import (
 )  # fmt: skip
 @image_options
 @config_options(BaselineConfig)
+@groups_option
 @seed_option
 @device_option
 @threads_option
@@ -51,6 +53,7 @@ def command(
     imbalance_factor: float | None,
     image_root: Path | None,
     image_size: int | None,
+    groups: str,
     seed: int,
     device: str,
     threads: int | None,
@@ -60,7 +63,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    r"""Stage 1: train a baseline network on a long-tailed image set.
+    """Stage 1: train a baseline network on a long-tailed image set.
 
     SOURCE is a built-in set (digits-lt), an HDF5 file, a folder per class, an image list or a CIFAR
     archive. A checkpoint is written after every epoch: after an interrupt, run the same command with
@@ -80,7 +83,9 @@ def command(
     from ldmlr.encoders.baseline import train_baseline
     from ldmlr.encoders.pixels import image_shape
     from ldmlr.encoders.summary import describe, finished
+    from ldmlr.groups import parse_groups
 
+    shot_groups = parse_groups(groups)
     devices.set_threads(threads)
     target = devices.resolve_device(device)
     images = open_image_set(
@@ -88,7 +93,7 @@ def command(
     )
     preset = preset or default_preset(max(image_shape(images.train)[:2]))
     config = baseline_config(preset, values)
-    settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed}
+    settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         summary = describe(images, config, target)
         emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
@@ -100,7 +105,14 @@ def command(
         emit(done, as_json, tables.accuracy_table(done["rows"]))
         return
     figures = train_baseline(
-        images, config, out, seed=seed, device=target, resume=resume, overwrite=overwrite
+        images,
+        config,
+        out,
+        seed=seed,
+        device=target,
+        resume=resume,
+        overwrite=overwrite,
+        groups=shot_groups,
     )
     result = results.document("baseline", settings, **figures)
     results.write_result(out, result)

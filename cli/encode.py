@@ -16,6 +16,7 @@ from .options import (
     device_option,
     dry_run_option,
     emit,
+    groups_option,
     json_option,
     out_option,
     overwrite_option,
@@ -32,6 +33,7 @@ from .options import (
 @out_option("The feature store to write (.h5).", required=False)
 @image_options
 @config_options(EncodeConfig)
+@groups_option
 @seed_option
 @device_option
 @threads_option
@@ -46,6 +48,7 @@ def command(
     imbalance_factor: float | None,
     image_root: Path | None,
     image_size: int | None,
+    groups: str,
     seed: int,
     device: str,
     threads: int | None,
@@ -54,7 +57,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    r"""Stage 1: encode images into a feature store, with the baseline's head.
+    """Stage 1: encode images into a feature store, with the baseline's head.
 
     MODEL is the folder or file that ldmlr baseline wrote, a pretrained network as
     package.module:factory, or a program of torch.export (.pt2). SOURCE is the image set; with
@@ -75,9 +78,11 @@ def command(
     from ldmlr.encoders.encode import encode_images, splits_to_encode
     from ldmlr.encoders.encoder import open_encoder
     from ldmlr.files import check_output
+    from ldmlr.groups import parse_groups
 
     if out is not None and not dry_run:
         check_output(out, overwrite)
+    shot_groups = parse_groups(groups)
     devices.set_threads(threads)
     target = devices.resolve_device(device)
     images = open_image_set(
@@ -89,7 +94,7 @@ def command(
         and encoder.baseline.provenance.get("fingerprint") != images.fingerprint()
     ):
         say(f"note: {source} is not the image set, or not the draw (--seed), that {model} was trained on")
-    settings = {"model": model, "source": source, **config.to_dict(), "seed": seed}
+    settings = {"model": model, "source": source, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         rows = {name: len(split) for name, split in splits_to_encode(encoder, images).items()}
         plan = {"encoder": encoder.name, "dim": encoder.dim, "rows": rows, "views": list(config.kinds())}
@@ -97,7 +102,9 @@ def command(
         emit({"command": "encode", "dry_run": True, **plan, "config": settings}, as_json, text)
         return
     assert out is not None
-    figures = encode_images(encoder, images, out, config, seed=seed, device=target, overwrite=overwrite)
+    figures = encode_images(
+        encoder, images, out, config, seed=seed, device=target, overwrite=overwrite, groups=shot_groups
+    )
     result = results.document("encode", settings, **figures)
     results.write_result(out, result)
     sizes = ", ".join(f"{count:,} {name}" for name, count in figures["splits"].items())

@@ -23,6 +23,7 @@ from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, write_text
+from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
 from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.results import accuracy_row
@@ -41,6 +42,7 @@ def train_baseline(
     device: torch.device | str = "cpu",
     resume: bool = False,
     overwrite: bool = False,
+    groups: ClassGroups | None = None,
 ) -> dict[str, Any]:
     """Train a baseline and write ``model.safetensors`` and ``train.jsonl`` into a folder.
 
@@ -64,6 +66,8 @@ def train_baseline(
         Go on from the checkpoint in the folder, if there is one.
     overwrite
         Replace what an earlier run left in the folder.
+    groups
+        Shot groups of the accuracy rows; many > 100, few < 20 by default.
 
     Returns
     -------
@@ -117,7 +121,7 @@ def train_baseline(
     )  # fmt: skip
     rows = []
     if images.test is not None:
-        rows = accuracy_rows(baseline, images.test, train.counts, device)
+        rows = accuracy_rows(baseline, images.test, train.counts, device, groups)
     baseline.save(out / MODEL, overwrite=True)
     checkpoint.unlink(missing_ok=True)
     return {
@@ -153,7 +157,11 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
 
 
 def accuracy_rows(
-    baseline: Baseline, split: ImageSplit, counts: npt.NDArray[np.int64], device: torch.device
+    baseline: Baseline,
+    split: ImageSplit,
+    counts: npt.NDArray[np.int64],
+    device: torch.device,
+    groups: ClassGroups | None = None,
 ) -> list[dict[str, Any]]:
     """Return the accuracy rows ``baseline`` without adjustment and with label shift."""
     plain, shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
@@ -167,8 +175,8 @@ def accuracy_rows(
             plain.update(logits, split.labels[chosen])
             shifted.update(logits - prior, split.labels[chosen])
     return [
-        accuracy_row("baseline", "none", [plain.summary(counts)]),
-        accuracy_row("baseline", "label-shift", [shifted.summary(counts)]),
+        accuracy_row("baseline", "none", [plain.summary(counts, groups)]),
+        accuracy_row("baseline", "label-shift", [shifted.summary(counts, groups)]),
     ]
 
 

@@ -7,6 +7,7 @@ out bit for bit, on the same machine with the same number of threads.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import atomic_path
+from ldmlr.files import write_bytes
 
 FILENAME = "checkpoint.pt"
 
@@ -31,8 +32,10 @@ def save_checkpoint(path: Path, run: dict[str, Any], state: dict[str, Any]) -> N
     state
         Tensors and nested dicts of them, and plain data.
     """
-    with atomic_path(path, overwrite=True) as temporary:
-        torch.save({"run": json.dumps(run, sort_keys=True), "state": state}, temporary)
+    # Through memory, as torch hides the reason (such as a full disk) when it cannot write a file.
+    buffer = io.BytesIO()
+    torch.save({"run": json.dumps(run, sort_keys=True), "state": state}, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:

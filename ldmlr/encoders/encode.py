@@ -20,6 +20,7 @@ from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.encoder import Encoder
 from ldmlr.encoders.pixels import Pixels, image_shape
 from ldmlr.errors import InputError
+from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import to_stored
 from ldmlr.metrics.accuracy import AccuracyCounter
@@ -37,6 +38,7 @@ def encode_images(
     seed: int = 0,
     device: torch.device | str = "cpu",
     overwrite: bool = False,
+    groups: ClassGroups | None = None,
 ) -> dict[str, Any]:
     """Encode every split of an image set into a feature store.
 
@@ -59,6 +61,8 @@ def encode_images(
         Where to compute.
     overwrite
         Replace a file that exists.
+    groups
+        Shot groups of the accuracy rows; many > 100, few < 20 by default.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def encode_images(
         "images_fingerprint": images.fingerprint(),
     }  # fmt: skip
     flip = encoder.flip if config.view_flip == "auto" else config.view_flip == "yes"
-    scores = _Scores(encoder, splits["train"].counts)
+    scores = _Scores(encoder, splits["train"].counts, groups)
     with (
         StoreWriter(
             out, dim=encoder.dim, num_classes=images.num_classes, dtype=config.dtype, encoder=encoder.name,
@@ -129,8 +133,8 @@ def encode_images(
 class _Scores:
     """Accuracy of the stored head on the test rows, counted while they pass."""
 
-    def __init__(self, encoder: Encoder, counts: Any) -> None:
-        self.head, self.counts = encoder.head, counts
+    def __init__(self, encoder: Encoder, counts: Any, groups: ClassGroups | None) -> None:
+        self.head, self.counts, self.groups = encoder.head, counts, groups
         self.plain, self.shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
 
     @torch.no_grad()
@@ -146,8 +150,8 @@ class _Scores:
         if not self.plain.total.any():
             return []
         return [
-            accuracy_row("baseline", "none", [self.plain.summary(self.counts)]),
-            accuracy_row("baseline", "label-shift", [self.shifted.summary(self.counts)]),
+            accuracy_row("baseline", "none", [self.plain.summary(self.counts, self.groups)]),
+            accuracy_row("baseline", "label-shift", [self.shifted.summary(self.counts, self.groups)]),
         ]
 
 

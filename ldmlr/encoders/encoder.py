@@ -63,7 +63,7 @@ class Encoder:
         self.normalise = Normalise(self.mean, self.std)
 
     def to(self, device: torch.device) -> Encoder:
-        """Move to a device, with the channels last in memory."""
+        """Move to a device."""
         self.network.to(device)
         if self.head is not None:
             self.head.to(device)

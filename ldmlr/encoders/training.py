@@ -112,8 +112,22 @@ class Trainer:
         total, steps = self.config.epochs, self.steps_per_epoch
         with bar(total * steps, "baseline", unit="step", initial=done * steps) as progress:
             for epoch in range(done, total):
-                self.history.append(self._epoch(epoch, progress))
+                self.history.append(self._guarded_epoch(epoch, progress))
                 after_epoch()
+
+    def _guarded_epoch(self, epoch: int, progress: tqdm[Any]) -> dict[str, float]:
+        """Train an epoch; turn failures that the user can mend into one line."""
+        try:
+            return self._epoch(epoch, progress)
+        except torch.OutOfMemoryError:
+            raise LdmlrError(
+                f"baseline: the GPU's memory is too small for --batch-size {self.config.batch_size}; lower it"
+            ) from None
+        except RuntimeError as error:
+            if ":" not in self.config.network:
+                raise
+            detail = " ".join(str(error).split())[:200]
+            raise LdmlrError(f"--network {self.config.network}: failed in training ({detail})") from error
 
     def _epoch(self, epoch: int, progress: tqdm[Any]) -> dict[str, float]:
         start = time.perf_counter()

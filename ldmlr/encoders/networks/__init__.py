@@ -30,6 +30,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, in
     UsageError
         The name is unknown, or what it names is no encoder for such images.
     """
+    if name.endswith(".pt2"):
+        raise UsageError(f"--network: {name} is an exported program and cannot be trained; encode with it")
     if ":" in name:
         return custom_network(name, shape)
     if name not in NETWORKS:
