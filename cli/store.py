@@ -30,7 +30,7 @@ def dtype_option(choices: tuple[str, ...], default: str) -> Callable[[F], F]:
 
 @click.group("store")
 def command() -> None:
-    r"""Inspect, verify, import, export and merge feature stores.
+    """Inspect, verify, import, export and merge feature stores.
 
     \b
     Example:
@@ -45,7 +45,7 @@ def command() -> None:
 @config_option
 @json_option
 def inspect_command(file: Path, features_key: str | None, labels_key: str | None, as_json: bool) -> None:
-    r"""Show splits, classes, shot groups, head and provenance of a store.
+    """Show splits, classes, shot groups, head and provenance of a store.
 
     \b
     Example:
@@ -67,7 +67,7 @@ def inspect_command(file: Path, features_key: str | None, labels_key: str | None
 @config_option
 @json_option
 def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
-    r"""Read stores completely and name every problem: layout, checksums, NaN, labels, head.
+    """Read stores completely and name every problem: layout, checksums, NaN, labels, head.
 
     \b
     Example:
@@ -116,7 +116,7 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
 @config_option
 @json_option
 def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> None:
-    r"""Make a complete store of HDF5 of any layout, .npz, a pair of .npy files, or Parquet.
+    """Make a complete store of HDF5 of any layout, .npz, a pair of .npy files, or Parquet.
 
     In keys, {split} stands for train, test and val; for Parquet a pattern such as "f*" takes many
     columns. Labels may be texts; whole numbers that are not 0 .. C-1 are mapped in ascending
@@ -149,7 +149,7 @@ def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> No
 def export_command(
     file: Path, out: Path, split: str | None, dtype: str | None, overwrite: bool, as_json: bool
 ) -> None:
-    r"""Write a store as .npz, .npy files, Parquet or plain HDF5.
+    """Write a store as .npz, .npy files, Parquet or plain HDF5.
 
     NAME.npy becomes NAME-features.npy and NAME-labels.npy.
 
@@ -180,7 +180,7 @@ def export_command(
 def merge_command(
     sources: tuple[Path, ...], out: Path, dtype: str | None, keep_head: bool, overwrite: bool, as_json: bool
 ) -> None:
-    r"""Join the rows of stores (or of shards) with the same features and classes.
+    """Join the rows of stores (or of shards) with the same features and classes.
 
     \b
     Example:

@@ -64,7 +64,7 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
             temporary.unlink()
 
 
-def write_bytes(path: Path, data: bytes, overwrite: bool = True) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, overwrite: bool = True) -> None:
     """Write `data` to `path`, whole or not at all."""
     with atomic_path(path, overwrite) as temporary:
         temporary.write_bytes(data)

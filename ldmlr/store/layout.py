@@ -30,7 +30,7 @@ SPLITS = ("train", "test", "val")
 DTYPES = ("float32", "float16", "bfloat16")
 
 # Reading and writing go through blocks of this size, so memory does not grow with the rows.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]

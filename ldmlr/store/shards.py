@@ -153,9 +153,12 @@ def fingerprint(parts: FileParts) -> str:
 
 
 def is_manifest(path: Path) -> bool:
-    """Tell whether a file is JSON rather than HDF5."""
-    with open(path, "rb") as handle:
-        return handle.read(16).lstrip()[:1] == b"{"
+    """Tell whether a file is JSON rather than HDF5; a file that cannot be read is neither."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(16).lstrip()[:1] == b"{"
+    except OSError:
+        return False
 
 
 def read_manifest(path: Path, report: Report, *, check_values: bool = True) -> FileParts:

@@ -207,7 +207,8 @@ class FeatureStore:
         if not splits:
             raise UsageError(f"{path}: no split to write; pass train, test or val")
         classes = num_classes or _classes(splits, head, class_names)
-        shape = np.shape(next(iter(splits.values())).features)
+        first = next(iter(splits.values()))
+        shape = first.shape if isinstance(first, Split) else np.shape(first.features)
         if len(shape) != 2:
             raise InputError(f"{path}: features have shape {shape}, expected [N, D]; flatten them")
         with StoreWriter(

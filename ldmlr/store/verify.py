@@ -103,7 +103,7 @@ def _verify_file(path: Path, found: Verification, report: Collector) -> FilePart
                     "dtype": str(handle[key].dtype),
                 }
                 right = _verify_dataset(path, handle[key], name, expected, report)
-                found.datasets.append({**entry, "dtype": str(handle[key].dtype), "sha256": right})
+                found.datasets.append({**entry, "sha256": right})
                 bar.update(sizes[name])
     return parts
 
