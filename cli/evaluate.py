@@ -14,7 +14,6 @@ from .options import (
     emit,
     groups_option,
     json_option,
-    say,
     threads_option,
 )
 
@@ -54,7 +53,7 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    r"""Accuracy of heads: all, many, medium, few and per class, and calibration.
+    """Accuracy of heads: all, many, medium, few and per class, and calibration.
 
     Measures the head stored in STORE and those given with --head, each as it is and with label shift.
     Accuracies are per cent, a group's is the mean over its classes. ECE has 15 bins; NLL is in nats.
@@ -88,9 +87,6 @@ def command(
         if per_class:
             row["per_class"] = [None if share != share else float(share) for share in entry.per_class]
         rows.append(row)
-    for name, tuned in loaded:
-        if tuned.selection != LAST_EPOCH:
-            say(f"{name}: {tuned.selection}")
     resolved = {
         "store": store, "heads": list(heads), "split": split, "tau": tau, "groups": groups,
         "device": str(place), "threads": used,
@@ -102,7 +98,8 @@ def command(
     )  # fmt: skip
     if out is not None:
         results.write_result(out, result)
-    text = _table(rows)
+    warnings = [f"{name}: {tuned.selection}\n" for name, tuned in loaded if tuned.selection != LAST_EPOCH]
+    text = "".join(warnings) + _table(rows)
     if per_class:
         names = rows_of.class_names or tuple(str(index) for index in range(len(counts)))
         text += "\n\n" + _class_table(rows, names, counts.tolist())

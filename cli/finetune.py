@@ -58,7 +58,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    r"""Stage 3: fine-tune the head on encoded and pseudo-features.
+    """Stage 3: fine-tune the head on encoded and pseudo-features.
 
     STORE holds the encoded rows, a test split and the baseline's head (one is fitted where it has none).
     Generated rows come from --pseudo, or from STORE itself after ldmlr augment. The test split is used

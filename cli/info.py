@@ -12,7 +12,7 @@ from .options import emit, json_option
 @click.command(name="info")
 @json_option
 def command(as_json: bool) -> None:
-    r"""Versions, CPU instruction sets, CUDA devices and the kernels that will run.
+    """Versions, CPU instruction sets, CUDA devices and the kernels that will run.
 
     \b
     Example:
@@ -35,7 +35,7 @@ def command(as_json: bool) -> None:
         "processor": f"{hardware['processor']}, {hardware['cores']} usable cores",
         "extension": _pairs(document["extension"]),
         "CUDA devices": ", ".join(document["cuda_devices"]) or "none",
-        "sampling": f"backends {', '.join(document['backends'])}; auto takes the first that can run the model",
+        "sampling": f"{', '.join(document['backends'])}; auto takes the first that can run the model",
     }
     emit(document, as_json, "\n".join(f"{name:<12}  {text}" for name, text in lines.items()))
 

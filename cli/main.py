@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="ldmlr")
 def cli() -> None:
-    r"""Latent diffusion feature augmentation for long-tailed recognition (LDMLR).
+    """Latent diffusion feature augmentation for long-tailed recognition (LDMLR).
 
     \b
     Example:

@@ -16,8 +16,12 @@ import click
 from ldmlr import progress
 from ldmlr.config import Config, plain, read_toml
 from ldmlr.errors import UsageError, nearest
+from ldmlr.run.config import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
+RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend")
 
 # Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
 STAGES = (
@@ -87,23 +91,14 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
             raise UsageError(f"{value}: unknown table [{name}]; {nearest(name, STAGES)}")
     shared = {key: entry for key, entry in document.items() if key not in STAGES}
     # A file that describes a whole run has keys for other commands at its top level.
-    lenient = {
-        "source",
-        "seeds",
-        "out",
-        "seed",
-        "device",
-        "threads",
-        "backend",
-        "overwrite",
-        "resume",
-        "baselines",
-    }
+    lenient = {*RunConfig.names(), *RUN_FILE_KEYS}
     for where, entries in (("", shared), (f" [{ctx.command.name}]", section)):
         for key, entry in entries.items():
             name = key.replace("-", "_")
             if name in known:
-                defaults[name] = entry
+                # A list of one may be written without brackets.
+                single = known[name].multiple and not isinstance(entry, list)
+                defaults[name] = [entry] if single else entry
             elif where or name not in lenient:
                 raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, known)}")
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
@@ -144,6 +139,13 @@ groups_option = click.option(
     "--groups", default="100,20", show_default=True, metavar="MANY,FEW|paper",
     help="Shot groups: many above, few below so many training rows; paper: fixed class ranges (CIFAR-LT).",
 )  # fmt: skip
+backend_option = click.option(
+    "--backend", type=click.Choice(["auto", "reference", "native", "cuda"]), default="auto",
+    show_default=True, help="What draws the rows.",
+)  # fmt: skip
+shard_option = click.option(
+    "--shard", default=None, metavar="I/N", help="Do only part I (from 0) of N equal parts."
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 resume_option = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")

@@ -56,7 +56,7 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    r"""All three stages: what is missing is run, what is there is reused.
+    """All three stages: what is missing is run, what is there is reused.
 
     SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on

@@ -13,9 +13,9 @@ from ldmlr.config import read_toml
 from ldmlr.errors import UsageError, nearest
 from ldmlr.run.config import STAGES, RunConfig
 
+from .options import RUN_FILE_KEYS
+
 MACHINE = ("backend", "device", "threads")
-# Keys at the top of the file besides those of `RunConfig`.
-OTHER = ("source", "out", *MACHINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,12 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         return RunFile("", source, None, {}, {}, {})
     document = {key.replace("-", "_"): value for key, value in read_toml(file).items()}
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
+    keys = (*RunConfig.names(), *RUN_FILE_KEYS)
     for name in document:
         if name in tables and name not in STAGES:
             raise UsageError(f"{file}: unknown table [{name}]; {nearest(name, STAGES)}")
-        if name not in tables and name not in (*RunConfig.names(), *OTHER):
-            raise UsageError(f"{file}: unknown key {name!r}; {nearest(name, (*RunConfig.names(), *OTHER))}")
+        if name not in tables and name not in keys:
+            raise UsageError(f"{file}: unknown key {name!r}; {nearest(name, keys)}")
     for name in ("source", "out", "backend", "device"):
         if not isinstance(document.get(name, ""), str):
             raise UsageError(f"{file}: {name}: expected a text, not {document[name]!r}")

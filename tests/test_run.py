@@ -1,0 +1,220 @@
+"""``ldmlr run``: all stages, reuse, interruption, configuration files and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldmlr.errors import InputError, UsageError
+from ldmlr.run import stages
+from ldmlr.run.source import kind_of
+from ldmlr.store import FeatureStore, SplitData
+
+QUICK = (
+    "--set", "baseline.epochs=2", "--set", "diffuse.iterations=20", "--set", "diffuse.hidden=16",
+    "--set", "finetune.epochs=2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def quick_run(run_cli, tmp_path):
+    def run(*args, source="digits-lt", seeds=1):
+        return run_cli("run", source, "--seeds", seeds, "--out", tmp_path / "run", *QUICK, *args)
+
+    return run
+
+
+def write_store(path: Path, test: bool = True) -> Path:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 12, 4])
+    train = SplitData(rng.normal(size=(56, 6)).astype(np.float32) + labels[:, None], labels)
+    held = np.repeat([0, 1, 2], 10)
+    rows = SplitData(rng.normal(size=(30, 6)).astype(np.float32) + held[:, None], held)
+    FeatureStore.write(path, train=train, test=rows if test else None)
+    return path
+
+
+def test_a_run_on_the_built_in_set_gives_the_table_and_is_reused(quick_run, tmp_path):
+    first = quick_run("--json", seeds=2)
+    assert first.returncode == 0, first.stderr
+    result = json.loads(first.stdout)
+    assert [(row["method"], row["adjustment"]) for row in result["rows"]] == [
+        ("baseline", "none"), ("baseline", "label-shift"), ("ldmlr", "none"), ("ldmlr", "label-shift"),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        for column in ("all", "many", "medium", "few"):
+            assert len(row[column]["values"]) == 2
+            assert row[column]["mean"] == pytest.approx(np.mean(row[column]["values"]))
+    assert result["seeds"] == [0, 1]
+    assert result["config"]["baselines"] == "per-seed"
+    assert result["config"]["diffuse"]["iterations"] == 20
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert {step["stage"] for step in result["steps"]} == {
+        "baseline", "encode", "diffuse", "generate", "finetune",
+    }  # fmt: skip
+
+    again = quick_run("--json", seeds=2)
+    assert json.loads(again.stdout)["rows"] == result["rows"]
+    assert again.stderr.count("reused") == 10
+
+    table = quick_run(seeds=2)
+    assert [line.split("  ")[0] for line in table.stdout.splitlines()[2:]] == [
+        "baseline", "baseline + label-shift", "ldmlr", "ldmlr + label-shift",
+    ]  # fmt: skip
+
+
+def test_changed_settings_run_only_what_depends_on_them(quick_run):
+    assert quick_run().returncode == 0
+    changed = quick_run("--set", "generate.guidance=2")
+    status = {line.split()[2]: "reused" in line for line in changed.stderr.splitlines() if "seed 0" in line}
+    assert status == {
+        "baseline": True, "encode": True, "diffuse": True, "generate": False, "finetune": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["encode", "diffuse", "generate", "finetune"])
+def test_an_interrupted_run_goes_on_and_ends_the_same(quick_run, monkeypatch, stage, tmp_path, run_cli):
+    whole = run_cli("run", "digits-lt", "--seeds", 1, "--out", tmp_path / "whole", *QUICK, "--json")
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, f"run_{stage}", interrupted)
+        stopped = quick_run()
+    assert stopped.returncode == 130
+    assert "Interrupted" in stopped.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+    done = quick_run("--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == json.loads(whole.stdout)["rows"]
+
+
+def test_a_store_needs_no_stage_one(run_cli, tmp_path):
+    store = write_store(tmp_path / "features.h5")
+    done = run_cli("run", store, "--seed", 3, "--out", tmp_path / "run", *QUICK[2:], "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["seeds"] == [3]
+    assert {step["stage"] for step in result["steps"]} == {"diffuse", "generate", "finetune"}
+    assert result["rows"][0]["many"] is None
+    assert "encode" not in result["config"]
+
+
+def test_baselines_shared_by_all_seeds(quick_run):
+    planned = quick_run("--baselines", "shared", "--dry-run", "--json", seeds=2)
+    steps = [step["stage"] for step in json.loads(planned.stdout)["steps"]]
+    assert steps.count("baseline") == 1
+    assert steps.count("finetune") == 2
+
+
+def test_a_dry_run_writes_nothing(quick_run, tmp_path):
+    planned = quick_run("--dry-run")
+    assert planned.returncode == 0
+    assert [line.split()[0] for line in planned.stdout.splitlines()[2:]] == [
+        "baseline", "encode", "diffuse", "generate", "finetune",
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_toml_file_says_it_all(run_cli, tmp_path):
+    write_store(tmp_path / "features.h5")
+    path = tmp_path / "experiment.toml"
+    path.write_text(
+        'source = "features.h5"\nout = "here"\nseeds = 2\n'
+        "[diffuse]\nhidden = 16\niterations = 20\n[finetune]\nepochs = 2\n"
+    )
+    done = run_cli("run", path, "--seeds", 1, "--set", "finetune.epochs=3", "--json")
+    assert done.returncode == 0, done.stderr
+    config = json.loads(done.stdout)["config"]
+    assert config["seeds"] == 1
+    assert config["diffuse"]["hidden"] == 16
+    assert config["finetune"]["epochs"] == 3
+    assert (tmp_path / "here" / "result.json").is_file()
+    model = tmp_path / "model.safetensors"
+    one = run_cli("diffuse", tmp_path / "features.h5", "--config", path, "--out", model, "--json")
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout)["config"]["hidden"] == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes = 3\n", "unknown key 'sedes'; did you mean 'seeds'?"),
+        ("seeds = 0\n", "--seeds: must be at least 1, not 0"),
+        ("source = 3\n", "source: expected a text, not 3"),
+        ('threads = "two"\n', "threads: expected a whole number of at least 1, not 'two'"),
+        ("[difuse]\nhidden = 8\n", "unknown table [difuse]; did you mean 'diffuse'?"),
+        ("[diffuse]\nhiden = 8\n", "[diffuse]: unknown key 'hiden'; did you mean 'hidden'?"),
+        ('[generate]\nsolver = "dimm"\n', "[generate]: --solver: unknown value 'dimm'; did you mean 'ddim'?"),
+        ("seeds = = 3\n", "not a TOML file"),
+    ],
+)
+def test_a_wrong_key_of_a_toml_file_is_one_clear_line(run_cli, tmp_path, text, message):
+    path = tmp_path / "experiment.toml"
+    path.write_text(text if text.startswith("source") else 'source = "digits-lt"\n' + text)
+    done = run_cli("run", path, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {path}")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("digit-lt",), "did you mean 'digits-lt'?"),
+        (("absent.h5",), "absent.h5: no such file or folder"),
+        (("digits-lt", "--set", "diffuse.hiden=3"), "did you mean 'hidden'?"),
+        (("digits-lt", "--set", "hidden=3"), "expected STAGE.KEY=VALUE"),
+        (("digits-lt", "--set", "difuse.hidden=3"), "did you mean 'diffuse'?"),
+        (("digits-lt", "--groups", "many"), "--groups: expected two thresholds"),
+        (("digits-lt", "--preset", "cifar"), "--preset: unknown value 'cifar'"),
+        (("digits-lt", "--device", "gpu"), "--device: unknown value 'gpu'"),
+        ((), "Missing argument 'SOURCE'"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    done = run_cli("run", *args)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_without_test_rows_is_refused_before_any_work(run_cli, tmp_path):
+    store = write_store(tmp_path / "features.h5", test=False)
+    done = run_cli("run", store, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "features.h5" in done.stderr
+    assert "test" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_record_is_named(quick_run, tmp_path):
+    assert quick_run().returncode == 0
+    record = next((tmp_path / "run").glob("seed-0/diffuse-*/step.json"))
+    record.write_text("{")
+    done = quick_run()
+    assert done.returncode == 1
+    assert f"{record}: damaged; delete this folder and run again" in done.stderr
+
+
+def test_sources_are_told_apart(tmp_path):
+    store = write_store(tmp_path / "features.h5")
+    assert kind_of("digits-lt") == "builtin"
+    assert kind_of(str(store)) == "store"
+    assert kind_of(str(tmp_path)) == "images"
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(store.read_bytes()[:100])
+    assert kind_of(str(store)) == "store"
+    broken.write_text("text")
+    with pytest.raises(InputError, match="not an HDF5 file"):
+        kind_of(str(broken))
+    with pytest.raises(UsageError, match="nor a built-in set"):
+        kind_of("digits")
