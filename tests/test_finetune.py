@@ -1,0 +1,446 @@
+"""Stage 3: fine-tuned heads, their label-shift row, head files, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import ldmlr
+from ldmlr.errors import InputError, UsageError
+from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.finetune import FinetunedHead, ShiftedHead, head_logits
+from ldmlr.heads.modules import LinearHead, make_head, to_stored
+from ldmlr.heads.rows import TrainingRows, gather_rows
+from ldmlr.heads.training import batch_size, fit_baseline, fresh_head, train_head
+from ldmlr.store import FeatureStore, SplitData
+
+COUNTS = (240, 60, 12)
+DIM = 6
+
+
+def draw(counts, seed=0, offset=0.0):
+    """Rows of overlapping Gaussian classes, one per axis."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = generator.normal(size=(len(labels), DIM)) + 2.2 * np.eye(len(counts), DIM)[labels] + offset
+    return features.astype(np.float32), labels
+
+
+def biased_head(rows=None):
+    return to_stored(fit_baseline(gather_rows(rows or draw(COUNTS)), seed=0))
+
+
+def accuracy_of(logits, labels):
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+@pytest.fixture(scope="module")
+def natural():
+    return draw(COUNTS)
+
+
+@pytest.fixture(scope="module")
+def generated():
+    return draw((0, 180, 228), seed=7)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, natural, generated):
+    """A store with a head, pseudo-features, and both in one balanced store."""
+    path = tmp_path_factory.mktemp("stores")
+    test, head = SplitData(*draw((100, 100, 100), seed=3)), biased_head(natural)
+    names = ["dog", "cat", "emu"]
+    FeatureStore.write(
+        path / "features.h5", train=SplitData(*natural), test=test, head=head, class_names=names
+    )
+    marked = SplitData(*generated, source=np.ones(len(generated[1]), np.uint8))
+    FeatureStore.write(path / "pseudo.h5", train=marked, num_classes=3)
+    merged = SplitData(
+        np.concatenate([natural[0], generated[0]]),
+        np.concatenate([natural[1], generated[1]]),
+        source=np.repeat(np.uint8([0, 1]), [len(natural[1]), len(generated[1])]),
+    )
+    FeatureStore.write(path / "balanced.h5", train=merged, test=test, head=head)
+    FeatureStore.write(path / "headless.h5", train=SplitData(*natural), test=test)
+    FeatureStore.write(path / "no-test.h5", train=SplitData(*natural), head=head)
+    return path
+
+
+def test_generated_rows_help_the_rare_classes(natural, generated):
+    features, labels = draw((300, 300, 300), seed=3)
+    tuned = ldmlr.finetune(natural, generated, epochs=12, seed=0)
+    assert tuned.method == "ldmlr"
+    assert tuned.generated == 408
+    assert tuned.counts.tolist() == list(COUNTS)
+    before = head_logits(tuned.baseline, features)
+    assert accuracy_of(tuned.logits(features), labels) > accuracy_of(before, labels) + 0.02
+    assert [record["epoch"] for record in tuned.history] == list(range(1, 13))
+    assert tuned.history[-1]["loss"] < tuned.history[0]["loss"]
+    assert tuned.history[-1]["lr"] < 0.01 * tuned.config.lr
+
+
+def test_a_seed_decides_everything_and_nothing_else_is_touched(natural, generated):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    runs = [ldmlr.finetune(natural, generated, epochs=2, init="fresh", seed=seed) for seed in (1, 1, 2)]
+    assert torch.equal(torch.rand(3), expected)
+    weights = [run.head.weight.detach() for run in runs]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_tensors_and_arrays_give_the_same(natural, generated):
+    arrays = ldmlr.finetune(natural, generated, epochs=1)
+    tensors = ldmlr.finetune(*(tuple(map(torch.from_numpy, pair)) for pair in (natural, generated)), epochs=1)
+    assert torch.equal(arrays.head.weight, tensors.head.weight)
+
+
+def test_stores_arrays_and_one_balanced_store_agree(folder, natural, generated):
+    stores = [FeatureStore.open(folder / name) for name in ("features.h5", "pseudo.h5", "balanced.h5")]
+    two = ldmlr.finetune(stores[0], stores[1], epochs=2)
+    one = ldmlr.finetune(stores[2], epochs=2)
+    mixed = ldmlr.finetune(stores[0], generated, epochs=2)
+    only_generated_rows_count = ldmlr.finetune(stores[0], stores[2], epochs=2)
+    assert two.origin == "stored"
+    assert two.counts.tolist() == one.counts.tolist() == list(COUNTS)
+    for other in (one, mixed, only_generated_rows_count):
+        assert torch.equal(two.head.weight, other.head.weight)
+
+
+def test_generated_rows_without_source_are_all_taken(natural, generated):
+    rows = gather_rows(natural, generated)
+    assert (rows.encoded, rows.generated) == (312, 408)
+    np.testing.assert_array_equal(rows.features[312:], generated[0])
+
+
+def test_one_step_is_adam_on_the_mean_cross_entropy(natural):
+    """A single full batch: every entry of the gradient moves its weight by the learning rate."""
+    rows = gather_rows(natural)
+    head = LinearHead(DIM, 3)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+    small = TrainingRows(rows.features[:20], rows.labels[:20], 20, 3, "rows")
+    train_head(head, small, FinetuneConfig(epochs=1, lr=0.01))
+    x, onehot = small.features.astype(np.float64), np.eye(3)[small.labels]
+    gradient = (np.full((20, 3), 1 / 3) - onehot).T @ x / 20
+    np.testing.assert_allclose(head.weight.detach().numpy(), -0.01 * np.sign(gradient), rtol=1e-3)
+
+
+def test_head_mix_moves_generated_rows_and_keeps_encoded_rows(monkeypatch, natural, generated):
+    rows, seen = gather_rows(natural, generated), []
+    head = make_head("linear", DIM, 3)
+    forward = head.logits
+    monkeypatch.setattr(head, "logits", lambda x: seen.append(x.detach().clone()) or forward(x))
+    train_head(head, rows, FinetuneConfig(epochs=2, mix=0.5))
+    epochs = torch.cat(seen).reshape(2, -1, DIM)
+    originals = {row.tobytes() for row in rows.features[:312]}
+    for epoch in epochs:
+        kept = sum(row.numpy().tobytes() in originals for row in epoch)
+        assert kept == 312
+    assert not torch.equal(epochs[0].sort(dim=0)[0], epochs[1].sort(dim=0)[0])
+    # Each mixed row lies on the segment between a generated row and an encoded one, in its nearer half.
+    mixed = [row.numpy() for row in epochs[0] if row.numpy().tobytes() not in originals][:5]
+    for row in mixed:
+        gap = rows.features[:312][None] - rows.features[312:][:, None]
+        away = row - rows.features[312:][:, None]
+        share = (away * gap).sum(-1) / np.square(gap).sum(-1)
+        error = np.square(away - share[..., None] * gap).sum(-1)
+        best = np.unravel_index(error.argmin(), error.shape)
+        assert error[best] < 1e-8
+        assert -1e-4 <= share[best] <= 0.5 + 1e-4
+
+
+def test_mix_one_switches_it_off(monkeypatch, natural, generated):
+    rows, seen = gather_rows(natural, generated), []
+    head = make_head("linear", DIM, 3)
+    forward = head.logits
+    monkeypatch.setattr(head, "logits", lambda x: seen.append(x.detach().clone()) or forward(x))
+    train_head(head, rows, FinetuneConfig(epochs=1, mix=1.0))
+    np.testing.assert_array_equal(np.sort(torch.cat(seen).numpy(), 0), np.sort(rows.features, 0))
+
+
+def test_label_shift_row_is_one_linear_head(natural, generated):
+    tuned = ldmlr.finetune(natural, generated, epochs=2, average=0.25, tau_shift=0.6)
+    features, _ = draw((20, 20, 20), seed=9)
+    shifted = tuned.label_shifted()
+    assert isinstance(shifted, LinearHead)
+    prior = np.log(np.array(COUNTS) / sum(COUNTS))
+    expected = 0.25 * head_logits(tuned.baseline, features) + 0.75 * tuned.logits(features) - 0.6 * prior
+    np.testing.assert_allclose(head_logits(shifted, features), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "wcdas"])
+@pytest.mark.parametrize("init", ["stored", "fresh"])
+def test_other_heads_train_shift_and_come_back(tmp_path, folder, kind, init):
+    store, pseudo = FeatureStore.open(folder / "features.h5"), FeatureStore.open(folder / "pseudo.h5")
+    tuned = ldmlr.finetune(store, pseudo, head=kind, init=init, lr=0.01, epochs=8)
+    features, labels = draw((100, 100, 100), seed=3)
+    assert accuracy_of(tuned.logits(features), labels) > 0.7
+    shifted = tuned.label_shifted()
+    assert isinstance(shifted, ShiftedHead)
+    prior = np.log(np.array(COUNTS) / sum(COUNTS))
+    expected = 0.5 * head_logits(tuned.baseline, features) + 0.5 * tuned.logits(features) - 0.75 * prior
+    np.testing.assert_allclose(head_logits(shifted, features), expected, rtol=1e-4, atol=1e-5)
+    tuned.save(tmp_path / "head.safetensors")
+    back = FinetunedHead.load(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(head_logits(back.label_shifted(), features), head_logits(shifted, features))
+
+
+def test_another_kind_starts_from_the_stored_weights_and_their_spread(folder):
+    store = FeatureStore.open(folder / "features.h5")
+    tuned = ldmlr.finetune(store, head="wcdas", epochs=1, lr=1e-9)
+    np.testing.assert_allclose(tuned.head.weight.detach().numpy(), store.head.weight, atol=1e-6)
+    features = store.train.float32()
+    spreads = [
+        (logits - logits.mean(axis=1, keepdims=True)).std()
+        for logits in (tuned.logits(features), head_logits(tuned.baseline, features))
+    ]
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-3)
+
+
+def test_balanced_losses_correct_the_prior_without_generated_rows(folder):
+    store = FeatureStore.open(folder / "features.h5")
+    features, labels = draw((300, 300, 300), seed=4)
+    scores = {}
+    for loss, tau in (("cross-entropy", 1.0), ("balanced-softmax", 1.0), ("logit-adjustment", 1.0)):
+        tuned = ldmlr.finetune(store, loss=loss, tau=tau, lr=0.02)
+        assert tuned.method == "finetuned"
+        scores[loss] = accuracy_of(tuned.logits(features), labels)
+    assert scores["balanced-softmax"] > scores["cross-entropy"] + 0.02
+    assert scores["logit-adjustment"] == scores["balanced-softmax"]
+
+
+def test_fitted_baseline_does_not_mind_scale_and_offset():
+    features, labels = draw(COUNTS)
+    plain = fit_baseline(gather_rows((features, labels)))
+    moved = fit_baseline(gather_rows((1000 * features + 50, labels)))
+    constant = fit_baseline(gather_rows((np.c_[features, np.full(len(labels), 3.0)], labels)))
+    expected = head_logits(plain, features)
+    assert accuracy_of(expected, labels) > 0.85
+    np.testing.assert_allclose(head_logits(moved, 1000 * features + 50), expected, atol=0.02)
+    assert np.isfinite(head_logits(constant, np.c_[features, np.full(len(labels), 3.0)])).all()
+
+
+def test_small_sets_get_smaller_batches():
+    assert batch_size(50_000, 1024) == 1024
+    assert batch_size(960, 1024) == 32
+    assert batch_size(10, 1024) == 32
+    assert batch_size(9600, 64) == 64
+
+
+def test_head_files_are_whole_and_reproducible(tmp_path, natural, generated):
+    tuned = ldmlr.finetune(natural, generated, epochs=2, average=0.3, seed=4)
+    for name in ("a", "b"):
+        tuned.save(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    back = FinetunedHead.load(tmp_path / "a.safetensors")
+    assert back.config == tuned.config
+    assert (back.seed, back.origin, back.generated) == (4, "fitted", 408)
+    assert back.history == tuned.history
+    np.testing.assert_array_equal(back.logits(natural[0]), tuned.logits(natural[0]))
+    with pytest.raises(UsageError, match="already exists"):
+        tuned.save(tmp_path / "a.safetensors")
+    tuned.save(tmp_path / "a.safetensors", overwrite=True)
+
+
+def test_files_that_are_no_heads(tmp_path, natural):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "head.safetensors"
+    with pytest.raises(InputError, match="no such head file"):
+        FinetunedHead.load(path)
+    path.write_bytes(b"not a head")
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        FinetunedHead.load(path)
+    save_file({"weight": np.zeros((3, 4))}, path)
+    with pytest.raises(InputError, match="is not a head file"):
+        FinetunedHead.load(path)
+    about = {"format": "ldmlr-head", "version": 1, "kinds": {"head": "linear", "baseline": "linear"}}
+    save_file({"counts": np.ones(3)}, path, metadata={"ldmlr": json.dumps(about)})
+    with pytest.raises(InputError, match="damaged head file"):
+        FinetunedHead.load(path)
+    save_file({"counts": np.ones(3)}, path, metadata={"ldmlr": json.dumps(about | {"version": 9})})
+    with pytest.raises(InputError, match="version 9"):
+        FinetunedHead.load(path)
+    ldmlr.finetune(natural, epochs=1).save(path, overwrite=True)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        FinetunedHead.load(path)
+
+
+def test_rows_that_do_not_belong_together(natural, generated):
+    with pytest.raises(InputError, match="pseudo-features: features have 4 dimensions, but store has 6"):
+        ldmlr.finetune(natural, (generated[0][:, :4], generated[1]))
+    with pytest.raises(InputError, match=r"store: 1 of 4 classes have no encoded row \(class 3 first\)"):
+        ldmlr.finetune(natural, (generated[0], np.full(len(generated[1]), 3)))
+    bad = natural[0].copy()
+    bad[17, 2] = np.nan
+    with pytest.raises(InputError, match="training row 17 holds NaN"):
+        ldmlr.finetune((bad, natural[1]))
+    with pytest.raises(InputError, match="labels are float64"):
+        ldmlr.finetune((natural[0], natural[1].astype(float)))
+    with pytest.raises(InputError, match="must not be negative"):
+        ldmlr.finetune((natural[0], natural[1] - 1))
+    with pytest.raises(InputError, match="labels"):
+        ldmlr.finetune((natural[0], natural[1][:5]))
+    with pytest.raises(InputError, match="no rows"):
+        ldmlr.finetune((natural[0][:0], natural[1][:0]))
+    with pytest.raises(InputError, match=r"expects features \[N, 6\], not \[2, 5\]"):
+        ldmlr.finetune(natural, epochs=1).logits(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "liner"}, "did you mean 'linear'"),
+        ({"epochs": 0}, "--epochs: must be at least 1"),
+        ({"mix": 1.5}, "--mix: must be at most 1"),
+        ({"tau": 0.5}, "--tau: only --loss logit-adjustment"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"device": "gpu"}, "--device"),
+    ],
+)
+def test_wrong_options_are_named(natural, options, message):
+    with pytest.raises(UsageError, match=message):
+        ldmlr.finetune(natural, **options)
+
+
+def test_config_or_options_but_not_both(natural):
+    with pytest.raises(UsageError, match="not both"):
+        ldmlr.finetune(natural, config=FinetuneConfig(), epochs=3)
+
+
+def test_command_writes_heads_table_and_result(run_cli, folder, tmp_path):
+    out = tmp_path / "run"
+    args = [
+        "finetune", folder / "features.h5", "--pseudo", folder / "pseudo.h5",
+        "--seeds", 2, "--epochs", 3, "--out", out,
+    ]  # fmt: skip
+    outcome = run_cli(*args)
+    assert outcome.returncode == 0, outcome.stderr
+    titles = [line.split("  ")[0] for line in outcome.stdout.splitlines()[2:]]
+    assert titles == ["baseline", "baseline + label-shift", "ldmlr", "ldmlr + label-shift"]
+    result = json.loads((out / "result.json").read_text())
+    assert [(row["method"], row["adjustment"]) for row in result["rows"]] == [
+        ("baseline", "none"), ("baseline", "label-shift"), ("ldmlr", "none"), ("ldmlr", "label-shift")
+    ]  # fmt: skip
+    ldmlr_row = result["rows"][2]
+    assert len(ldmlr_row["all"]["values"]) == 2
+    assert ldmlr_row["all"]["mean"] == pytest.approx(np.mean(ldmlr_row["all"]["values"]))
+    assert ldmlr_row["all"]["std"] == pytest.approx(np.std(ldmlr_row["all"]["values"], ddof=1))
+    assert result["selection"] == "last epoch"
+    assert result["seeds"] == [0, 1]
+    assert result["config"]["epochs"] == 3
+    assert result["groups"] == {"many": 1, "medium": 1, "few": 1}
+    features, labels = draw((100, 100, 100), seed=3)
+    tuned = FinetunedHead.load(out / "head-seed1.safetensors")
+    assert 100 * accuracy_of(tuned.logits(features), labels) == pytest.approx(ldmlr_row["all"]["values"][1])
+    refused = run_cli(*args)
+    assert refused.returncode == 2
+    assert "already exists" in refused.stderr
+    assert run_cli(*args, "--overwrite").returncode == 0
+
+
+def test_command_prints_the_document_and_takes_groups(run_cli, folder, tmp_path):
+    outcome = run_cli(
+        "finetune", folder / "balanced.h5", "--seeds", 1, "--epochs", 1, "--groups", "300,100",
+        "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert document["rows"][0]["many"] is None
+    assert document["rows"][0]["few"]["mean"] >= 0
+    assert document["generated_rows"] == [408]
+    assert document == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_command_without_head_and_without_generated_rows_says_so(run_cli, folder, tmp_path):
+    outcome = run_cli(
+        "finetune", folder / "headless.h5", "--seeds", 2, "--epochs", 1, "--out", tmp_path / "run", "--json"
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert "no generated rows" in outcome.stderr
+    assert "has no head" in outcome.stderr
+    document = json.loads(outcome.stdout)
+    assert [row["method"] for row in document["rows"]] == ["baseline"] * 2 + ["finetuned"] * 2
+    assert document["baseline_head"] == "fitted"
+    assert len(document["rows"][0]["all"]["values"]) == 2
+
+
+def test_select_on_test_says_so_everywhere(run_cli, folder, tmp_path):
+    base = ["finetune", folder / "balanced.h5", "--seeds", 1, "--epochs", 6, "--out"]
+    last = json.loads(run_cli(*base, tmp_path / "last", "--json").stdout)
+    best = run_cli(*base, tmp_path / "best", "--select-on-test")
+    assert best.stdout.startswith("Selection: best epoch on the test set")
+    document = json.loads((tmp_path / "best" / "result.json").read_text())
+    assert "only to compare" in document["selection"]
+    for at in (2, 3):
+        assert document["rows"][at]["all"]["mean"] >= last["rows"][at]["all"]["mean"]
+        assert 1 <= document["rows"][at]["epochs"][0] <= 6
+    tuned = FinetunedHead.load(tmp_path / "best" / "head-seed0.safetensors")
+    assert "test set" in tuned.selection
+    features, labels = draw((100, 100, 100), seed=3)
+    mean = document["rows"][2]["all"]["mean"]
+    assert 100 * accuracy_of(tuned.logits(features), labels) == pytest.approx(mean)
+    shown = run_cli(
+        "evaluate", folder / "balanced.h5", "--head", tmp_path / "best" / "head-seed0.safetensors"
+    )
+    assert "best epoch on the test set" in shown.stdout
+
+
+def test_command_names_what_is_wrong(run_cli, folder, tmp_path):
+    def failure(*args):
+        outcome = run_cli("finetune", *args, "--out", tmp_path / "run")
+        assert not list(tmp_path.glob("run/*")), "something was left behind"
+        assert outcome.stdout == ""
+        assert len(outcome.stderr.strip().splitlines()) == 1
+        return outcome.returncode, outcome.stderr
+
+    status, message = failure(folder / "no-test.h5")
+    assert (status, "has no split 'test'" in message, "no-test.h5" in message) == (1, True, True)
+    FeatureStore.write(tmp_path / "wide.h5", train=SplitData(np.ones((4, 9)), np.arange(4)), num_classes=4)
+    status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "wide.h5")
+    assert status == 1
+    assert "wide.h5: features have 9 dimensions" in message
+    assert "features.h5 has 6" in message
+    FeatureStore.write(tmp_path / "four.h5", train=SplitData(np.ones((4, 6)), np.arange(4)), num_classes=4)
+    status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "four.h5")
+    assert status == 1
+    assert "four.h5: has 4 classes" in message
+    assert "features.h5 has 3" in message
+    plain = SplitData(*draw(COUNTS), source=np.zeros(312, np.uint8))
+    FeatureStore.write(tmp_path / "plain.h5", train=plain)
+    status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "plain.h5")
+    assert (status, "has no generated row" in message) == (1, True)
+    pseudo = ["--pseudo", folder / "pseudo.h5"]
+    status, message = failure(folder / "features.h5", *pseudo, *pseudo, "--seeds", 3)
+    assert (status, "one per seed (3), not 2" in message) == (2, True)
+    status, message = failure(tmp_path / "absent.h5")
+    assert (status, "absent.h5" in message) == (1, True)
+    assert failure(folder / "features.h5", "--groups", "paper")[0] == 2
+
+
+def test_options_come_from_a_file(run_cli, folder, tmp_path):
+    toml = tmp_path / "run.toml"
+    toml.write_text('[finetune]\nepochs = 2\nhead = "cosine"\nseeds = 1\n')
+    out = tmp_path / "run"
+    outcome = run_cli("finetune", folder / "balanced.h5", "--config", toml, "--out", out, "--json")
+    assert outcome.returncode == 0, outcome.stderr
+    config = json.loads(outcome.stdout)["config"]
+    assert (config["epochs"], config["head"], config["seeds"]) == (2, "cosine", 1)
+    toml.write_text("[finetune]\nepoch = 2\n")
+    outcome = run_cli("finetune", folder / "balanced.h5", "--config", toml, "--out", tmp_path / "other")
+    assert outcome.returncode == 2
+    assert "did you mean 'epochs'" in outcome.stderr
+
+
+def test_fresh_heads_depend_on_the_seed_alone():
+    first = fresh_head("wcdas", 4, 3, 0)
+    torch.rand(10)
+    assert torch.equal(first.weight, fresh_head("wcdas", 4, 3, 0).weight)
+    assert not torch.equal(first.weight, fresh_head("wcdas", 4, 3, 1).weight)
