@@ -138,7 +138,9 @@ class NativeSampler:
         if threads < 1:
             raise UsageError(f"threads: must be at least 1, not {threads}")
         if labels.dtype != np.int64 or labels.ndim != 1 or not labels.flags.c_contiguous:
-            raise UsageError("labels: expected int64 [N] in C order; pass np.ascontiguousarray(labels, np.int64)")
+            raise UsageError(
+                "labels: expected int64 [N] in C order; pass np.ascontiguousarray(labels, np.int64)"
+            )
         code, kind = OUTPUTS[dtype]
         out = np.empty((len(labels), self.dim), kind)
         if not len(labels):
