@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ldmlr import native
 from ldmlr.device import resolve_device
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
@@ -50,8 +51,26 @@ def _reference(
     return reference.sample(spec, labels, first_row, threads=threads, device=device).to(dtype)
 
 
+def _native(
+    spec: SamplerSpec,
+    labels: npt.NDArray[np.int64],
+    first_row: int,
+    threads: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    name = next(name for name, entry in DTYPES.items() if entry == dtype)
+    rows = torch.from_numpy(native.NativeSampler(spec)(labels, first_row, threads=threads, dtype=name))
+    return rows.view(dtype)
+
+
+def _native_refuses(spec: SamplerSpec, device: torch.device) -> str | None:
+    return native.refuses(spec) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
+
+
 # In the order in which ``auto`` tries them.
 BACKENDS: dict[str, Backend] = {
+    "native": Backend(_native, _native_refuses),
     "reference": Backend(_reference, lambda spec, device: None),
 }
 
