@@ -13,6 +13,7 @@ import torch
 
 from ldmlr.data.images import ImageSet, ImageSplit
 from ldmlr.data.longtail import hold_out
+from ldmlr.device import resolve_device
 from ldmlr.encoders.checkpoint import FILENAME as CHECKPOINT
 from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.encoders.config import BaselineConfig
@@ -39,7 +40,7 @@ def train_baseline(
     out: Path,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     resume: bool = False,
     overwrite: bool = False,
     groups: ClassGroups | None = None,
@@ -82,7 +83,7 @@ def train_baseline(
     LdmlrError
         The loss is no longer finite.
     """
-    device = torch.device(device)
+    device = resolve_device(device) if isinstance(device, str) else device
     out = Path(out)
     checkpoint = out / CHECKPOINT
     _check_folder(out, resume, overwrite)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.device import resolve_device
 from ldmlr.encoders.augment.views import View
 from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import EncodeConfig
@@ -36,7 +37,7 @@ def encode_images(
     config: EncodeConfig,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     overwrite: bool = False,
     groups: ClassGroups | None = None,
 ) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def encode_images(
     InputError
         The encoder returns NaN or infinity.
     """
-    device = torch.device(device)
+    device = resolve_device(device) if isinstance(device, str) else device
     start = time.perf_counter()
     encoder.to(device)
     splits = splits_to_encode(encoder, images)
