@@ -90,9 +90,7 @@ def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
         "dim": store.dim,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "steps": config.iterations,
-        "passes over the rows": round(
-            config.iterations * config.batch_size / (len(features) * (1 + len(views))), 1
-        ),
+        "passes over the rows": round(drawn / rows, 1),
     }
 
 
