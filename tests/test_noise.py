@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ldmlr import _native, noise
+from ldmlr import _native, cpu, noise
 from ldmlr.errors import UsageError
 
 ONES = 0xFFFFFFFF
+AVAILABLE = [entry.name for entry in cpu.instruction_sets() if entry.available]
 # Random123, kat_vectors: counter, key, answer.
 KNOWN = [
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -47,9 +48,11 @@ def test_known_answers(counter: tuple, key: tuple, answer: tuple) -> None:
 def test_equals_the_reference_to_the_bit(
     seed: int, first_row: int, rows: int, dim: int, stream: int, step: int
 ) -> None:
-    native = noise.standard_normal(seed, first_row, rows, dim, stream, step)
-    assert native.dtype == np.float32
-    assert same_bits(native, noise.standard_normal_reference(seed, first_row, rows, dim, stream, step))
+    reference = noise.standard_normal_reference(seed, first_row, rows, dim, stream, step)
+    for isa in AVAILABLE:
+        native = noise.standard_normal(seed, first_row, rows, dim, stream, step, isa=isa)
+        assert native.dtype == np.float32
+        assert same_bits(native, reference), isa
 
 
 @given(start=st.integers(0, 200), rows=st.integers(1, 60), dim=st.integers(1, 130))
@@ -143,6 +146,21 @@ def test_rows_steps_streams_and_seeds_are_independent() -> None:
         assert abs(squares) < 5 / np.sqrt(base.size), name
 
 
+@pytest.mark.parametrize("isa", AVAILABLE)
+def test_many_words_agree_on_all_instruction_sets(isa: str) -> None:
+    fast = noise.standard_normal(99, 2**40, 3000, 129, 255, 2**24 - 1, isa=isa)
+    assert same_bits(fast, noise.standard_normal_reference(99, 2**40, 3000, 129, 255, 2**24 - 1))
+
+
+@pytest.mark.parametrize("isa", AVAILABLE)
+def test_nothing_beyond_the_array_is_written(isa: str) -> None:
+    for dim in (1, 3, 5, 15, 17, 63, 66, 130):
+        room = np.full(3 * dim + 64, 7, np.float32)
+        noise.standard_normal(1, 2, 3, dim, out=room[: 3 * dim].reshape(3, dim), isa=isa)
+        assert (room[3 * dim :] == 7).all()
+        assert not (room[: 3 * dim] == 7).any()
+
+
 def test_out_is_filled_in_place() -> None:
     out = np.zeros((5, 7), np.float32)
     assert noise.standard_normal(1, 2, 5, 7, out=out) is out
@@ -162,6 +180,7 @@ def test_out_is_filled_in_place() -> None:
         ({"dim": 0}, "dim"),
         ({"stream": 256}, "stream"),
         ({"step": 2**24}, "step"),
+        ({"isa": "neon"}, "isa"),
         ({"out": np.zeros((2, 3))}, "float32"),
         ({"out": np.zeros((3, 2), np.float32)}, "shape"),
         ({"out": np.zeros((3, 2), np.float32).T}, "C order"),
