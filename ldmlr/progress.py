@@ -16,6 +16,12 @@ T = TypeVar("T")
 _silent = False
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar without tqdm's watching thread: a process that forks must have no other thread."""
+
+    monitor_interval = 0
+
+
 def silence(silent: bool = True) -> None:
     """Switch all progress bars off (or on again)."""
     global _silent
@@ -24,7 +30,7 @@ def silence(silent: bool = True) -> None:
 
 def bar(total: int, label: str, unit: str = "it", initial: int = 0) -> tqdm[Any]:
     """Return a progress bar: a context manager with ``update(n)`` and ``set_postfix(loss=...)``."""
-    return tqdm(
+    return _Bar(
         total=total, initial=initial, desc=label, unit=unit, delay=2, leave=False,
         disable=_silent or not sys.stderr.isatty(), dynamic_ncols=True, file=sys.stderr,
         unit_scale=unit in ("B", "rows"),
