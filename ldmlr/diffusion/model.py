@@ -13,14 +13,14 @@ import torch
 
 from ldmlr import sampling
 from ldmlr.config import config_hash
-from ldmlr.device import resolve_device, set_threads
+from ldmlr.device import resolve_device
 from ldmlr.diffusion import modelfile, rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.spec import SamplerSpec
-from ldmlr.diffusion.train import train
+from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import SampleConfig
@@ -130,8 +130,10 @@ class LatentDiffusion:
             Classes, if the last ones may have no row (which is then an error that says so).
         class_names
             Names of the classes, saved with the model.
-        device, threads
+        device
             Where to train.
+        threads
+            CPU threads; None: one for a small network, else all usable cores.
         checkpoint
             File for the state of the training, to `resume` from after a kill. Removed at the end.
         resume
@@ -153,7 +155,6 @@ class LatentDiffusion:
             raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
         blocks = rows.blocks(features, labels, views)
         device_found = resolve_device(device)
-        set_threads(threads)
         self.counts = np.where(present > 0, given, 0)
         self.class_names = tuple(class_names) if class_names is not None else None
         self._transform = fit_transform(self.config.transform, blocks, self.counts, self.class_names)
@@ -162,10 +163,11 @@ class LatentDiffusion:
         for number, (part, _) in enumerate(blocks):
             self._transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
         key = config_hash(self.config, self.seed, _digest(blocks))
-        self._network, self.losses = train(
-            self.config, z, z_labels, self.counts,
-            seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
-        )  # fmt: skip
+        with thread_count(self.config, self.dim, threads):
+            self._network, self.losses = train(
+                self.config, z, z_labels, self.counts,
+                seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
+            )  # fmt: skip
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return self

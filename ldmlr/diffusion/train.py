@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,33 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ldmlr import progress
+from ldmlr.device import set_threads
 from ldmlr.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
+from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.errors import LdmlrError
 
 # The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
 RESOLUTION = 16384
+# A training step with fewer multiply-adds than this runs on one thread: on more, waiting for each other
+# costs more than it saves, and many times more on a busy machine (15 x measured with H 128).
+SERIAL_STEP = 1e9
 # Iterations between two checkpoints, and between two looks at the loss.
 CHECKPOINT_EVERY, REPORT_EVERY = 500, 50
+
+
+@contextmanager
+def thread_count(config: DiffusionConfig, dim: int, threads: int | None) -> Iterator[None]:
+    """Set torch's threads for a training and restore them; None chooses by the size of a step."""
+    layer = TIME_FEATURES + 2 * dim + 3 * config.layers * config.hidden
+    small = 3 * config.batch_size * config.hidden * layer < SERIAL_STEP
+    before = torch.get_num_threads()
+    set_threads(1 if threads is None and small else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Batches:
@@ -95,7 +114,7 @@ def train(
     network.to(device).train()
     parameters = list(network.parameters())
     averaged = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, foreach=True)
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
     start = 0
