@@ -110,7 +110,7 @@ def not_finite(rows: Rows) -> str | None:
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             first = start + int(bad[0]) if first < 0 else first
             count += len(bad)
-    return None if first < 0 else f"{count} rows hold NaN or infinity, the first is row {first}"
+    return None if first < 0 else f"rows with NaN or infinity: {count}, the first is row {first}"
 
 
 def dataset_blocks(dataset: h5py.Dataset) -> Iterator[Array]:

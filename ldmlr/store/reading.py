@@ -16,6 +16,7 @@ import numpy as np
 
 from ldmlr.errors import InputError
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
+from ldmlr.store.heaps import check_heaps
 from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import FORMAT, SCHEMA_VERSION, SPLITS, Array, Int64, StoredHead, UInt8
 from ldmlr.store.opening import Report, damaged, open_hdf5
@@ -84,6 +85,7 @@ def read_file(
     path = Path(path)
     with open_hdf5(path) as handle:
         try:
+            check_heaps(path, handle)
             reader = _Reader(path, handle, report, check_values, any_labels)
             return reader.read(reader.find(features_key, labels_key))
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -345,7 +347,7 @@ class _Reader:
                 row = int(bad.argmax())
                 self.problem(
                     self.names[f"/{name}/labels"],
-                    f"{int(bad.sum())} labels are not in 0 .. {classes - 1}, the first is "
+                    f"labels outside 0 .. {classes - 1}: {int(bad.sum())}, the first is "
                     f"{int(parts.labels[row])} in row {row}",
                     "correct them or num_classes, or let `ldmlr store import` map them",
                 )

@@ -158,7 +158,7 @@ class SplitWriter:
                 f"{self.writer.dtype}; use --dtype bfloat16 or float32, or scale the features"
             )
         raise InputError(
-            f"{self._where(key)}: {int(bad.sum())} rows hold NaN or infinity, the first is row "
+            f"{self._where(key)}: rows with NaN or infinity: {int(bad.sum())}, the first is row "
             f"{start + row}; remove these rows, or make them again"
         )
 

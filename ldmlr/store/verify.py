@@ -139,7 +139,7 @@ def _verify_dataset(
         report.problem(str(damaged(path, error)).replace(f"{path}:", f"{path}: {dataset.name}:", 1))
         return False
     if finite and finite.count:
-        rows = f"{finite.count} rows hold NaN or infinity, the first is row {finite.first}"
+        rows = f"rows with NaN or infinity: {finite.count}, the first is row {finite.first}"
         report.problem(f"{path}: {dataset.name}: {rows}; remove these rows, or encode them again")
     if expected is None:
         return None
