@@ -1,0 +1,348 @@
+"""Importing from and exporting to other forms."""
+
+from __future__ import annotations
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.store import FeatureStore, SplitData, StoredHead, verify
+from ldmlr.store.exporting import export_store
+from ldmlr.store.importing import import_store
+from ldmlr.store.labels import map_labels
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.random((3000, 5)).astype("f4"), np.arange(3000) % 3
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.h5"
+
+
+def same(store, features=X, labels=Y, split="train"):
+    assert np.array_equal(store.split(split).float32(), features.astype("f4"))
+    assert np.array_equal(store.split(split).labels, labels)
+    assert verify(store.path).problems == []
+    return store
+
+
+def test_npy_pairs(tmp_path, out):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(X[:10].astype(np.float64)))
+    np.save(tmp_path / "t.npy", Y[:10].astype(np.uint8))
+    done = import_store(
+        tmp_path / "x.npy", out, labels=tmp_path / "y.npy", test=tmp_path / "fortran.npy",
+        test_labels=tmp_path / "t.npy", encoder="some network",
+    )  # fmt: skip
+    same(done.store)
+    same(done.store, X[:10], Y[:10], "test")
+    assert done.store.encoder == "some network"
+    assert done.store.config == {"imported_from": "x.npy"}
+    with pytest.raises(UsageError, match=r"name the .npy file of labels after it"):
+        import_store(tmp_path / "x.npy", tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("X_train", "y_train", "X_test", "y_test"),
+        ("train_features", "train_labels", "test_features", "test_labels"),
+    ],
+)
+def test_npz_with_the_usual_names(tmp_path, out, save, keys):
+    save(tmp_path / "all.npz", **dict(zip(keys, (X, Y, X[:7], Y[:7]), strict=True)))
+    store = import_store(tmp_path / "all.npz", out).store
+    same(store)
+    same(store, X[:7], Y[:7], "test")
+
+
+def test_npz_by_key_and_what_is_said_when_keys_are_missing(tmp_path, out):
+    path = tmp_path / "all.npz"
+    np.savez(path, a_train=X, b_train=Y, a_val=X[:4], b_val=Y[:4])
+    store = import_store(path, out, features_key="a_{split}", labels_key="b_{split}").store
+    same(store)
+    same(store, X[:4], Y[:4], "val")
+    with pytest.raises(InputError, match=r"no array looks like features; it holds a_train, .*--features-key"):
+        import_store(path, out, overwrite=True)
+    with pytest.raises(InputError, match=r"has no array 'c'; .*--features-key"):
+        import_store(path, out, features_key="c", labels_key="b_train", overwrite=True)
+    with pytest.raises(InputError, match=r"has no array 'c'; .*--labels-key"):
+        import_store(path, out, features_key="a_train", labels_key="c", overwrite=True)
+
+
+def test_hdf5_of_other_layouts(tmp_path, out):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.create_dataset("features", data=X.astype(np.float64), compression="gzip")
+        file["y"] = np.array([b"cat", b"ant", b"bee"])[Y]
+        file["z/x_test"], file["z/y_test"] = X[:9].astype("f2"), Y[:9]
+    store = import_store(tmp_path / "other.h5", out).store
+    assert store.class_names == ("ant", "bee", "cat")
+    assert store.train.labels[:3].tolist() == [2, 0, 1]
+    store = import_store(
+        tmp_path / "other.h5", out, features_key="z/x_{split}", labels_key="z/y_{split}", overwrite=True
+    ).store
+    assert np.array_equal(store.test.features, X[:9].astype("f2"))
+    assert store.test.rows.storage == "float16"
+    assert store.train is None
+
+
+def test_a_plain_store_keeps_everything(tmp_path, out):
+    views, weight = RNG.random((2, 6, 5)).astype("f4"), RNG.random((3, 5)).astype("f4")
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["train/features"], file["train/labels"] = X[:6], Y[:6]
+        file["train/views"] = views
+        file["train/views"].attrs["kinds"] = [b"weak", b"strong"]
+        file["train/ids"] = np.arange(6)
+        file["test/features"], file["test/labels"] = X[6:9], Y[6:9]
+        file["head/weight"], file["head/bias"] = weight, np.zeros(3)
+        file["class_names"] = [b"a", b"b", b"c"]
+        file.attrs["encoder"] = "resnet"
+    store = import_store(tmp_path / "plain.h5", out).store
+    same(store, X[:6], Y[:6])
+    assert np.array_equal(store.train.views, views)
+    assert store.train.view_kinds == ("weak", "strong")
+    assert store.train.ids.tolist() == list(range(6))
+    assert np.array_equal(store.head.weight, weight)
+    assert store.class_names == ("a", "b", "c")
+    assert store.encoder == "resnet"
+    assert "format" in store.attributes
+
+
+def test_parquet_with_a_list_column_and_with_many_columns(tmp_path, out):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = np.array(["dog", "ape", "cat"])[Y]
+    parquet.write_table(arrow.table({"embedding": list(X), "label": names}), tmp_path / "list.parquet")
+    store = import_store(tmp_path / "list.parquet", out).store
+    assert np.array_equal(store.train.features, X)
+    assert store.class_names == ("ape", "cat", "dog")
+    columns = {f"f{i}": X[:, i] for i in range(5)}
+    table = arrow.table({**columns, "age": Y, "id": Y, "target": arrow.array(Y).dictionary_encode()})
+    parquet.write_table(table, tmp_path / "wide.parquet", row_group_size=700)
+    store = import_store(tmp_path / "wide.parquet", out, features_key="f*", overwrite=True).store
+    same(store)
+    assert import_store(tmp_path / "wide.parquet", out, overwrite=True).store.dim == 6
+    with pytest.raises(InputError, match=r"no numeric columns 'g\*'; its columns are f0, f1"):
+        import_store(tmp_path / "wide.parquet", out, features_key="g*", overwrite=True)
+    with pytest.raises(InputError, match=r"has no label column genus; .*--labels-key"):
+        import_store(tmp_path / "wide.parquet", out, labels_key="genus", overwrite=True)
+
+
+def test_parquet_with_gaps_is_refused(tmp_path, out):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    empty = {"x": arrow.array([], arrow.list_(arrow.float32())), "y": arrow.array([], "int64")}
+    for name, columns, expected in [
+        ("ragged", {"x": [[1.0, 2.0], [3.0]], "y": [0, 1]}, "row 1 has 1 numbers, expected 2"),
+        ("null row", {"x": [[1.0, 2.0], None], "y": [0, 1]}, "row 1 is null"),
+        ("null value", {"x": [[1.0, None], [1.0, 2.0]], "y": [0, 1]}, "rows with NaN or infinity: 1"),
+        ("null label", {"x": [[1.0], [2.0]], "y": [0, None]}, "1 labels are null"),
+        ("null cell", {"a": [1.0, None], "b": [1.0, 2.0], "y": [0, 1]}, "a: row 1 is null"),
+        (
+            "two lists",
+            {"x": [[1.0], [2.0]], "z": [[1.0], [2.0]], "y": [0, 1]},
+            "list columns x, z; choose",
+        ),
+        ("no numbers", {"x": ["a", "b"], "y": [0, 1]}, "has no column of numbers"),
+        (
+            "no rows",
+            {"x": arrow.array([], arrow.list_(arrow.float32())), "y": arrow.array([], "int64")},
+            "no rows",
+        ),
+    ]:
+        parquet.write_table(arrow.table(columns), tmp_path / "bad.parquet")
+        with pytest.raises(InputError, match=expected):
+            import_store(tmp_path / "bad.parquet", out)
+        assert not out.exists(), name
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(InputError, match="is a damaged Parquet file"):
+        import_store(tmp_path / "bad.parquet", out)
+
+
+def test_without_pyarrow_the_remedy_is_named(tmp_path, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1....")
+    with pytest.raises(LdmlrError, match=r"pip install 'ldmlr\[parquet\]'"):
+        import_store(tmp_path / "x.parquet", out)
+    store = FeatureStore.write(out, train=SplitData(X, Y))
+    with pytest.raises(LdmlrError, match=r"pip install 'ldmlr\[parquet\]'"):
+        export_store(store, tmp_path / "y.parquet")
+    assert not (tmp_path / "y.parquet").exists()
+
+
+def test_pickled_objects_are_never_loaded(tmp_path, out):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was loaded",))
+
+    trap = np.array([Trap(), Trap()], dtype=object)
+    np.save(tmp_path / "x.npy", np.ones((2, 2)))
+    np.save(tmp_path / "trap.npy", trap)
+    np.savez(tmp_path / "trap.npz", features=np.ones((2, 2)), labels=trap)
+    np.savez(tmp_path / "rows.npz", features=trap, labels=[0, 1])
+    for source, labels in [
+        ("trap.npy", "x.npy"), ("x.npy", "trap.npy"), ("trap.npz", None), ("rows.npz", None),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match="holds pickled objects, which are never loaded"):
+            import_store(tmp_path / source, out, labels=labels and tmp_path / labels)
+    assert not out.exists()
+
+
+def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    np.save(tmp_path / "u.npy", X.astype(np.uint16))
+    np.save(tmp_path / "c.npy", X.astype(complex))
+    np.save(tmp_path / "cube.npy", X.reshape(3000, 5, 1))
+    np.save(tmp_path / "wide.npy", RNG.random((4, 6)))
+    np.savez_compressed(tmp_path / "z.npz", X=X, y=Y)
+    np.savez(tmp_path / "f.npz", X=np.asfortranarray(X), y=Y)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:1000])
+    (tmp_path / "head.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "z.npz").read_bytes()[:-100])
+    broken = bytearray((tmp_path / "z.npz").read_bytes())
+    broken[2000:2100] = bytes(100)
+    (tmp_path / "broken.npz").write_bytes(broken)
+    (tmp_path / "text.csv").write_text("1,2,3\n")
+    y = tmp_path / "y.npy"
+    for source, labels, more, expected in [
+        ("gone.npy", y, {}, r"gone\.npy: no such file"),
+        (".", None, {}, "is a folder"),
+        ("cut.npy", y, {}, "is truncated"),
+        ("head.npy", y, {}, "is not a NumPy array file"),
+        ("u.npy", y, {}, "is uint16; bfloat16 needs"),
+        ("c.npy", y, {}, "is complex64|is complex128"),
+        ("cube.npy", y, {}, r"expected \[N, D\]"),
+        ("wide.npy", y, {}, "4 rows of train features but 3000 labels"),
+        ("x.npy", tmp_path / "x.npy", {}, r"have shape \(3000, 5\), expected one label per row"),
+        ("cut.npz", None, {}, "is not an .npz file"),
+        ("broken.npz", None, {}, "cannot be read"),
+        ("f.npz", None, {}, "is in Fortran order; save np.ascontiguousarray"),
+        ("z.npz", y, {}, "goes with an .npy file"),
+        ("text.csv", None, {}, "is not an HDF5 file"),
+        ("z.npz", None, {"test_labels": y}, "--test-labels: goes with --test"),
+        ("z.npz", None, {"num_classes": 2}, r"label 2 is not in 0 \.\. 1"),
+        ("z.npz", None, {"test": tmp_path / "wide.npy", "test_labels": y}, "dim 6, but others have dim 5"),
+        ("z.npz", None, {"dtype": "float8"}, "--dtype: unknown value 'float8'"),
+    ]:
+        with pytest.raises(LdmlrError, match=expected) as caught:
+            import_store(tmp_path / source, out, labels=labels, **more)
+        assert "\n" not in str(caught.value)
+        assert not out.exists(), source
+
+
+def test_a_second_test_set_is_refused(tmp_path, out):
+    np.savez(tmp_path / "all.npz", X_train=X, y_train=Y, X_test=X, y_test=Y)
+    with pytest.raises(UsageError, match=r"--test: .* holds a test split already"):
+        import_store(tmp_path / "all.npz", out, test=tmp_path / "all.npz")
+
+
+@pytest.mark.parametrize(
+    ("found", "names", "labels"),
+    [
+        ({"train": [2, 0, 1]}, None, {"train": [2, 0, 1]}),
+        ({"train": [0, 2], "test": [1]}, None, {"train": [0, 2], "test": [1]}),
+        ({"train": [1, 2, 3]}, ("1", "2", "3"), {"train": [0, 1, 2]}),
+        ({"train": [-1, 1], "test": [7]}, ("-1", "1", "7"), {"train": [0, 1], "test": [2]}),
+        ({"train": [1.0, 0.0]}, None, {"train": [1, 0]}),
+        ({"train": [True, False]}, None, {"train": [1, 0]}),
+        ({"train": ["b", "a"], "test": ["c"]}, ("a", "b", "c"), {"train": [1, 0], "test": [2]}),
+        ({"train": np.array([b"b", b"a"])}, ("a", "b"), {"train": [1, 0]}),
+        ({"train": [[1], [0]]}, None, {"train": [1, 0]}),
+    ],
+)
+def test_labels_of_any_kind_become_classes(found, names, labels):
+    mapped = map_labels("file", {name: np.asarray(values) for name, values in found.items()})
+    assert mapped.class_names == names
+    assert {name: values.tolist() for name, values in mapped.labels.items()} == labels
+    assert bool(mapped.note) == (names is not None)
+
+
+def test_labels_that_cannot_be_classes(tmp_path):
+    for values, expected in [
+        ({"a": [0.5]}, r"row 0 holds 0\.5, expected whole numbers"),
+        ({"a": [np.nan]}, "row 0 holds nan"),
+        ({"a": []}, "has no rows"),
+        ({"a": [1], "b": ["x"]}, "numbers in one split and texts in another"),
+        ({"a": np.array([1 + 2j])}, "are complex128"),
+        ({"a": np.array(["x", 3], dtype=object)}, "row 1 holds 3"),
+    ]:
+        with pytest.raises(InputError, match=expected):
+            map_labels("file", {name: np.asarray(entry) for name, entry in values.items()})
+    with pytest.raises(InputError, match="label 'z' is not among the 2 class names"):
+        map_labels("file", {"a": np.array(["z"])}, ("x", "y"))
+    assert map_labels("file", {"a": np.array([2, 5])}, num_classes=9).labels["a"].tolist() == [2, 5]
+
+
+@given(st.lists(st.integers(-5, 50), min_size=1, max_size=30))
+def test_mapped_numbers_keep_their_order_and_names(values):
+    mapped = map_labels("file", {"train": np.array(values)})
+    names = mapped.class_names or tuple(map(str, range(mapped.num_classes)))
+    assert [int(names[label]) for label in mapped.labels["train"]] == values
+    assert [int(name) for name in names] == sorted({int(name) for name in names})
+
+
+@pytest.fixture
+def store(tmp_path):
+    head = StoredHead("linear", RNG.random((3, 5)).astype("f4"), np.ones(3, "f4"))
+    return FeatureStore.write(
+        tmp_path / "store.h5", class_names=["a", "b", "ç"],
+        train=SplitData(X, Y, source=Y % 2, ids=[f"row {i}" for i in range(len(X))],
+                        views=np.stack([X, 2 * X]), view_kinds=("weak", "strong")),
+        test=SplitData(X[:9], Y[:9]), head=head, dtype="bfloat16",
+    )  # fmt: skip
+
+
+def test_npz_and_hdf5_exports_come_back_whole(store, tmp_path, out):
+    for name in ("export.npz", "export.h5"):
+        assert export_store(store, tmp_path / name) == [tmp_path / name]
+        back = import_store(tmp_path / name, out, overwrite=True, dtype="bfloat16").store
+        assert back.fingerprint() == store.fingerprint()
+        assert np.array_equal(back.head.bias, store.head.bias)
+    with np.load(tmp_path / "export.npz") as arrays:
+        assert np.array_equal(arrays["train_features"], store.train.float32())
+        assert arrays["class_names"].tolist() == ["a", "b", "ç"]
+    with h5py.File(tmp_path / "export.h5") as file:
+        assert dict(file.attrs) == {}
+        assert file["train/features"].dtype == np.float32
+
+
+def test_npy_and_parquet_exports_hold_one_split(store, tmp_path, out):
+    pytest.importorskip("pyarrow")
+    files = export_store(store, tmp_path / "x.npy", split="test", dtype="float16")
+    assert [file.name for file in files] == ["x-features.npy", "x-labels.npy"]
+    assert np.load(files[0]).dtype == np.float16
+    assert np.array_equal(np.load(files[1]), store.test.labels)
+    export_store(store, tmp_path / "x.parquet")
+    back = import_store(tmp_path / "x.parquet", out).store
+    assert np.array_equal(back.train.float32(), store.train.float32())
+    assert back.class_names == store.class_names
+
+
+def test_wrong_exports_are_refused(store, tmp_path):
+    for name, more, expected in [
+        ("x.csv", {}, "names no form; choose from .npz, .npy"),
+        ("x.npy", {"split": "all"}, "holds one split; choose from train, test"),
+        ("x.npy", {"split": "val"}, "has no split 'val'"),
+        ("x.npz", {"split": "tets"}, "did you mean 'test'"),
+        ("x.npz", {"dtype": "float61"}, "did you mean 'float16'"),
+        ("x.h5", {"dtype": "float16"}, "files are written as float32"),
+    ]:
+        with pytest.raises(LdmlrError, match=expected):
+            export_store(store, tmp_path / name, **more)
+    big = FeatureStore.write(tmp_path / "big.h5", train=SplitData(np.full((2, 1), 1e6), [0, 1]))
+    with pytest.raises(UsageError, match=r"values up to 1e.06 do not fit float16"):
+        export_store(big, tmp_path / "x.npz", dtype="float16")
+    (tmp_path / "x.npz").write_text("precious")
+    with pytest.raises(UsageError, match="already exists"):
+        export_store(store, tmp_path / "x.npz")
+    assert (tmp_path / "x.npz").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.h5", "store.h5", "x.npz"]

@@ -1,0 +1,94 @@
+"""Reading from several processes: forks, pickles, and loader workers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from ldmlr.errors import InputError
+from ldmlr.store import FeatureStore, SplitData, shard_name, write_manifest
+
+# Newer Pythons warn of every fork beside threads; other libraries' threads are no danger to these.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "store.h5"
+    data = SplitData(RNG.random((200, 4)), np.arange(200) % 5, ids=[f"image {i}" for i in range(200)])
+    FeatureStore.write(path, train=data)
+    return path
+
+
+def total(split, part):
+    """Sum a part of the rows, read in three ways."""
+    rows = np.arange(200)[part::4]
+    read = split.float32(rows)
+    assert np.array_equal(np.asarray(split.features[rows], np.float32), read)
+    assert np.array_equal(split.rows[0:5], split.float32(slice(0, 5)))
+    assert split.ids[3] == "image 3"
+    return float(read.sum(dtype=np.float64))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_read_at_the_same_time(path, method):
+    store = FeatureStore.open(path)
+    expected = store.train.float32().sum(dtype=np.float64)
+    assert isinstance(store.train.features, np.memmap)  # mapped before the fork
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        parts = pool.starmap(total, [(store.train, part) for part in range(4)])
+    assert np.isclose(sum(parts), expected)
+
+
+def test_a_pickle_is_a_path_and_not_the_rows(path):
+    store = FeatureStore.open(path)
+    assert len(pickle.dumps(store.train)) < 1000
+    assert len(pickle.dumps(store)) < 1000
+    train = pickle.loads(pickle.dumps(store.train))
+    assert np.array_equal(train.float32(), store.train.float32())
+    assert pickle.loads(pickle.dumps(store)).fingerprint() == store.fingerprint()
+    data = pickle.dumps(store.train)
+    path.unlink()
+    with pytest.raises(InputError, match="no such feature store"):
+        pickle.loads(data)
+
+
+def test_a_pickle_of_a_replaced_file_is_refused(path):
+    data = pickle.dumps(FeatureStore.open(path).train)
+    FeatureStore.write(path, train=SplitData(np.ones((3, 4)), [0, 1, 2]), overwrite=True)
+    with pytest.raises(InputError, match="changed after it was opened"):
+        pickle.loads(data)
+
+
+def test_layout_keys_and_shards_survive_a_pickle(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.create_dataset("x", data=RNG.random((30, 4)), chunks=(7, 4), compression="gzip")
+        file["y"] = np.arange(30) % 3
+    other = FeatureStore.open(tmp_path / "other.h5", features_key="x", labels_key="y").train
+    assert np.array_equal(pickle.loads(pickle.dumps(other)).features, other.features)
+    for shard in range(3):
+        data = SplitData(RNG.random((5, 4)), np.arange(5))
+        FeatureStore.write(shard_name(tmp_path / "many", shard, 3), train=data)
+    many = FeatureStore.open(write_manifest(tmp_path / "many")).train
+    assert np.array_equal(pickle.loads(pickle.dumps(many)).float32(), many.float32())
+
+
+def test_loader_workers_of_torch(path):
+    data = pytest.importorskip("torch.utils.data")
+    split = FeatureStore.open(path).train
+
+    class Rows(data.Dataset):
+        def __len__(self):
+            return len(split)
+
+        def __getitems__(self, rows):
+            return list(zip(split.float32(rows), split.labels[rows], strict=True))
+
+    loader = data.DataLoader(Rows(), batch_size=32, num_workers=2, multiprocessing_context="fork")
+    labels = np.concatenate([batch[1].numpy() for batch in loader])
+    assert np.array_equal(labels, split.labels)
