@@ -221,7 +221,7 @@ def test_changed_contents_and_attributes_differ_from_their_checksum(path):
     assert len(problems) == 3
     assert any("/train/features: its contents differ from its sha256" in line for line in problems)
     assert any("/train/ids: its contents differ" in line for line in problems)
-    assert any("the attributes or the list of datasets differ" in line for line in problems)
+    assert any("its attributes or its list of datasets differ" in line for line in problems)
     with h5py.File(path, "r+") as file:
         del file["head/weight"].attrs["sha256"]
     assert any("/head/weight: has no sha256" in line for line in verify(path).problems)

@@ -133,7 +133,7 @@ def test_a_read_only_folder_is_refused_at_once(tmp_path, monkeypatch):
         def refuse(*_, **__):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
         expected = "the file system is read-only"
     else:
         tmp_path.chmod(0o555)

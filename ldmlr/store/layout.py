@@ -8,7 +8,8 @@ A store is one HDF5 file (the README's format table is the specification). What 
 - Every dataset has the attribute ``sha256``: of its elements in C order, little endian. Text is
   hashed as UTF-8, each entry after its length in bytes (8 bytes, little endian), so that the
   checksum does not depend on how HDF5 stores the text.
-- The root attribute ``sha256`` covers the other root attributes and the checksums of the datasets.
+- The root attribute ``sha256`` covers the checksums of the datasets, the other root attributes, the
+  kind of the head and the kinds of the views.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ FORMAT = "ldmlr-features"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "test", "val")
 DTYPES = ("float32", "float16", "bfloat16")
+
+# The root attributes that describe a store, beside `complete` and `sha256`.
+ATTRIBUTES = ("format", "schema_version", "num_classes", "dim", "encoder", "created_with", "config")
 
 # Reading and writing go through blocks of this size, so memory does not grow with the rows.
 BLOCK_BYTES = 1 << 20
@@ -158,6 +162,18 @@ def contents_sha256(checksums: Mapping[str, str], **facts: Any) -> str:
     """Return one checksum of datasets (by name) and plain facts about them."""
     text = json.dumps({"datasets": dict(checksums), **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def root_sha256(
+    checksums: Mapping[str, str],
+    attributes: Mapping[str, Any],
+    head: StoredHead | None,
+    view_kinds: Mapping[str, Sequence[str]],
+) -> str:
+    """Return the checksum of what the checksums of the datasets leave out."""
+    facts = {key: attributes.get(key) for key in ATTRIBUTES}
+    kinds = {name: list(kinds) for name, kinds in view_kinds.items() if kinds}
+    return contents_sha256(checksums, **facts, head=head.kind if head else None, views=kinds)
 
 
 def gigabytes(count: float) -> str:

@@ -61,10 +61,10 @@ def _what_instead(start: bytes, size: int, error: BaseException) -> str:
     if not size:
         return "is empty; write or copy it again"
     if start == b"\x89HDF\r\n\x1a\n":
-        if "lock" in str(error):
-            return "is being written by another process; wait until it is done"
         if "truncated" in str(error):
             return f"is truncated: the HDF5 file goes on after its {size} bytes; copy it again"
+        if "unable to lock" in str(error) or "already open" in str(error):
+            return "is being written by another process; wait until it is done"
         return f"is a damaged HDF5 file ({str(error).splitlines()[0][:160]}); copy it again"
     if start.startswith(b"PK"):
         return f"is a zip or .npz file, not HDF5; {imported}"

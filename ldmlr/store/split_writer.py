@@ -26,9 +26,16 @@ class SplitWriter:
     """
 
     def __init__(
-        self, writer: StoreWriter, name: str, rows: int, offsets: dict[str, int], views: int, ids: IdKind
+        self,
+        writer: StoreWriter,
+        name: str,
+        rows: int,
+        offsets: dict[str, int],
+        views: int,
+        ids: IdKind,
+        view_kinds: tuple[str, ...],
     ):
-        self.writer, self.name, self.rows, self.ids = writer, name, rows, ids
+        self.writer, self.name, self.rows, self.ids, self.view_kinds = writer, name, rows, ids, view_kinds
         dim = writer.dim
         width = dim * storage_type(writer.dtype).itemsize
         self._places = {"labels": _Place(offsets["labels"], 8, rows)}

@@ -14,12 +14,10 @@ from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
 from ldmlr.store.datasets import dataset_blocks, storage_name, stored_bytes
-from ldmlr.store.layout import Array, contents_sha256
+from ldmlr.store.layout import Array, root_sha256
 from ldmlr.store.opening import Collector, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
-
-_ATTRIBUTES = ("format", "schema_version", "num_classes", "dim", "encoder", "created_with", "config")
 
 
 @dataclasses.dataclass
@@ -115,10 +113,10 @@ def _check_root(path: Path, parts: FileParts, report: Collector) -> None:
             report.problem(f"{path}: has no attribute sha256; write the store again")
         return
     checksums = {name: str(checksum) for name, checksum in parts.checksums.items()}
-    facts = {key: parts.attributes.get(key) for key in _ATTRIBUTES}
-    if contents_sha256(checksums, **facts) != expected:
+    kinds = {name: split.view_kinds for name, split in parts.splits.items()}
+    if root_sha256(checksums, parts.attributes, parts.head, kinds) != expected:
         report.problem(
-            f"{path}: the attributes or the list of datasets differ from the file's sha256; "
+            f"{path}: its attributes or its list of datasets differ from its sha256; "
             "copy the file again, or write it again"
         )
 

@@ -31,8 +31,8 @@ from ldmlr.store.layout import (
     StoredHead,
     array_sha256,
     check_dtype,
-    contents_sha256,
     gigabytes,
+    root_sha256,
     storage_type,
 )
 from ldmlr.store.split_writer import IdKind, SplitWriter
@@ -206,7 +206,7 @@ class StoreWriter:
                     stacks[1].attrs["kinds"] = np.array([kind.encode() for kind in view_kinds])
             for dataset in stacks if self.dtype == "bfloat16" else []:
                 dataset.attrs["dtype"] = "bfloat16"
-        self.splits[name] = SplitWriter(self, name, rows, offsets, views, ids)
+        self.splits[name] = SplitWriter(self, name, rows, offsets, views, ids, tuple(view_kinds))
         return self.splits[name]
 
     def _begin(self, handle: h5py.File) -> None:
@@ -241,7 +241,8 @@ class StoreWriter:
         with self.session() as handle:
             for name, checksum in self.checksums.items():
                 handle[name].attrs["sha256"] = checksum
-            handle.attrs["sha256"] = contents_sha256(self.checksums, **self.attributes)
+            kinds = {name: split.view_kinds for name, split in self.splits.items()}
+            handle.attrs["sha256"] = root_sha256(self.checksums, self.attributes, self.head, kinds)
             handle.attrs["complete"] = True
 
 
