@@ -1,6 +1,6 @@
 """The format of a feature store: names, element types and checksums.
 
-A store is one HDF5 file (the README's format table is the specification). What is fixed here:
+A store is one HDF5 file; ``docs/store.md`` describes it for its readers. What is fixed here:
 
 - ``/train``, ``/test``, ``/val`` hold ``features [N, D]``, ``labels [N]`` and optionally
   ``source [N]``, ``ids [N]`` and ``views [K, N, D]``; ``/head`` and ``/class_names`` are optional.
