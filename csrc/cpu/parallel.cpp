@@ -26,6 +26,10 @@ struct Work {
     std::condition_variable ended;
     int helpers = 0;  // still running; guarded by mutex
 
+    Work(int64_t count, const std::function<void(int64_t, int, const Stop &)> &task,
+         const std::function<bool(int64_t)> &poll)
+        : count(count), task(task), poll(poll) {}
+
     void poll_now() {
         last_poll = Clock::now();
         if (!stopped && poll(finished)) stopped = true;
@@ -69,7 +73,7 @@ struct Work {
 
 bool run_parallel(int64_t count, int threads, const std::function<void(int64_t, int, const Stop &)> &task,
                   const std::function<bool(int64_t)> &poll) {
-    Work work{count, task, poll};
+    Work work(count, task, poll);
     std::vector<std::thread> helpers;
     for (int worker = 1; worker < threads && worker < count; ++worker) {
         try {

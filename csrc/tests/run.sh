@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds and runs the sampler without Python, plain or under a sanitizer:
+#
+#   csrc/tests/run.sh [address|undefined|thread]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-maybe-uninitialized)
+case "${1:-}" in
+    '') ;;
+    address | undefined | thread) flags+=("-fsanitize=$1" -fno-sanitize-recover=all -fno-omit-frame-pointer) ;;
+    *) echo "unknown sanitizer '$1'; choose address, undefined or thread" >&2; exit 2 ;;
+esac
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+compiler=${CXX:-c++}
+objects=()
+compile() { # source flags...
+    local object="$folder/$(basename "$1" .cpp).o"
+    "$compiler" "${flags[@]}" "${@:2}" -c "$1" -o "$object"
+    objects+=("$object")
+}
+for source in csrc/tests/sampler.cpp csrc/cpu/{denoise_baseline,dispatch,pack,parallel,sample}.cpp; do
+    compile "$source"
+done
+if [ "$(uname -m)" = x86_64 ]; then
+    avx2=(-mavx2 -mfma -mf16c)
+    avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
+    compile csrc/cpu/denoise_avx2.cpp "${avx2[@]}"
+    compile csrc/cpu/denoise_avx512.cpp "${avx512[@]}"
+    compile csrc/cpu/denoise_avx512bf16.cpp "${avx512[@]}" -mavx512bf16
+fi
+"$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/sampler"
+"$folder/sampler"

@@ -1,0 +1,137 @@
+// A small sampling run without Python, for the sanitizers (csrc/tests/run.sh): every instruction set
+// and type this processor has, odd sizes, one and several threads, an early stop. Rows must not
+// depend on the threads, and must be finite.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "../cpu/dispatch.h"
+#include "../cpu/pack.h"
+#include "../cpu/sample.h"
+#include "../philox.h"
+
+namespace {
+
+using namespace ldmlr;
+
+[[noreturn]] void fail(const char *what, const char *isa) {
+    std::fprintf(stderr, "FAILED: %s (%s)\n", what, isa);
+    std::exit(1);
+}
+
+// Normals of the counter generator, padded rows included.
+std::vector<float> random(int64_t rows, int columns, float scale, uint64_t seed) {
+    std::vector<float> values(static_cast<size_t>(rows * padded(columns)), 0.0f);
+    for (int64_t r = 0; r < rows; ++r)
+        for (int d = 0; d < columns; ++d) {
+            const Words words = row_words(seed, static_cast<uint64_t>(r), static_cast<uint32_t>(d), 0, 0);
+            float z[2];
+            box_muller(words.w[0], words.w[1], z[0], z[1]);
+            values[static_cast<size_t>(r * padded(columns) + d)] = scale * z[0];
+        }
+    return values;
+}
+
+std::vector<char> packed(const Kernels &kernels, Dtype dtype, int outputs, int inputs, int count,
+                         uint64_t seed) {
+    const int64_t size = packed_size(outputs, inputs, dtype);
+    std::vector<char> bytes(static_cast<size_t>(size * count));
+    for (int i = 0; i < count; ++i) {
+        std::vector<float> source = random(outputs, inputs, 0.5f / std::sqrt(static_cast<float>(inputs)),
+                                           seed + static_cast<uint64_t>(i));
+        std::vector<float> matrix;
+        for (int r = 0; r < outputs; ++r)
+            matrix.insert(matrix.end(), source.begin() + r * padded(inputs),
+                          source.begin() + r * padded(inputs) + inputs);
+        pack(matrix.data(), outputs, inputs, dtype, kernels.panel, bytes.data() + i * size);
+    }
+    return bytes;
+}
+
+struct Model {
+    std::vector<char> input, first, w1, w2, output, triangle;
+    std::vector<float> b_in, b2, b_out, bias_step, bias_class, mean;
+    std::vector<StepRow> steps;
+    SampleParams params{};
+
+    Model(const Kernels &kernels, Dtype dtype, int dim, int hidden, int layers, int classes, float guidance) {
+        const bool folded = dim < hidden;
+        steps.assign(3, {0.9f, -0.4f, -5.0f, 5.0f, 0.7f, 0.4f, 0.1f, 0.2f});
+        input = packed(kernels, dtype, hidden, dim, 1, 1);
+        first = packed(kernels, dtype, hidden, folded ? dim : hidden, 1, 2);
+        w1 = packed(kernels, dtype, hidden, hidden, layers - 1, 3);
+        w2 = packed(kernels, dtype, hidden, hidden, layers, 13);
+        output = packed(kernels, dtype, dim, hidden, 1, 23);
+        triangle = packed(kernels, Dtype::float32, dim, dim, 1, 24);
+        b_in = random(1, hidden, 0.1f, 25);
+        b2 = random(layers, hidden, 0.1f, 26);
+        b_out = random(1, dim, 0.1f, 27);
+        bias_step = random(static_cast<int64_t>(steps.size()) * layers, hidden, 0.3f, 28);
+        bias_class = random(static_cast<int64_t>(classes + 1) * layers, hidden, 0.3f, 29);
+        mean = random(classes, dim, 1.0f, 30);
+        params.net = {dim,          hidden,       layers,       classes,          folded,
+                      input.data(), first.data(), w1.data(),    w2.data(),        output.data(),
+                      b_in.data(),  b2.data(),    b_out.data(), bias_step.data(), bias_class.data()};
+        params.transform = {mean.data(), nullptr, triangle.data(), 0.0f};
+        params.steps = steps.data();
+        params.num_steps = static_cast<int32_t>(steps.size());
+        params.guidance = guidance;
+        params.seed = 5;
+    }
+};
+
+std::vector<float> draw(const Kernels &kernels, Model &model, Dtype dtype, int64_t rows, int threads,
+                        bool stop_early, bool *finished) {
+    std::vector<int64_t> labels(static_cast<size_t>(rows));
+    for (int64_t i = 0; i < rows; ++i) labels[static_cast<size_t>(i)] = i % model.params.net.classes;
+    std::vector<float> out(static_cast<size_t>(rows * model.params.net.dim), -1.0f);
+    model.params.labels = labels.data();
+    model.params.out = out.data();
+    model.params.out_dtype = Dtype::float32;
+    model.params.rows = rows;
+    std::vector<char> scratch(static_cast<size_t>(sample_scratch(kernels, model.params.net, dtype, threads)));
+    *finished =
+        sample(kernels, model.params, dtype, threads, scratch.data(), [&](int64_t) { return stop_early; });
+    return out;
+}
+
+void check(const Kernels &kernels, Dtype dtype) {
+    const int shapes[][4] = {{10, 32, 1, 3}, {64, 128, 2, 10}, {100, 80, 3, 7}, {33, 17, 2, 1}, {1, 1, 1, 1}};
+    for (const auto &shape : shapes)
+        for (const float guidance : {1.0f, 1.5f}) {
+            Model model(kernels, dtype, shape[0], shape[1], shape[2], shape[3], guidance);
+            for (const int64_t rows : {1, 7, 63, 65, 500}) {
+                bool finished = false;
+                const std::vector<float> one = draw(kernels, model, dtype, rows, 1, false, &finished);
+                if (!finished) fail("one thread did not finish", kernels.name);
+                const std::vector<float> many = draw(kernels, model, dtype, rows, 4, false, &finished);
+                if (!finished || one != many) fail("rows depend on the threads", kernels.name);
+                for (const float value : one)
+                    if (!(value >= 0.0f && value < 100.0f)) fail("a value out of range", kernels.name);
+            }
+        }
+    // The poll comes after 50 ms; so many steps take longer than that.
+    Model model(kernels, dtype, 64, 64, 1, 2, 1.5f);
+    const std::vector<float> bias = random(4000, 64, 0.1f, 31);
+    model.steps.assign(4000, model.steps[0]);
+    model.params.steps = model.steps.data();
+    model.params.num_steps = 4000;
+    model.params.net.bias_step = bias.data();
+    bool finished = true;
+    draw(kernels, model, dtype, 5000, 3, true, &finished);
+    if (finished) fail("the stop was not heard", kernels.name);
+}
+
+}  // namespace
+
+int main() {
+    for (const InstructionSet &set : instruction_sets()) {
+        if (!set.available) continue;
+        check(*set.kernels, Dtype::float32);
+        if (set.kernels->sample_bfloat16) check(*set.kernels, Dtype::bfloat16);
+        std::printf("%s ok\n", set.kernels->name);
+    }
+    return 0;
+}
