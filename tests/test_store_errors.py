@@ -263,6 +263,10 @@ def test_rows_that_are_not_in_the_file_are_never_filled_in(tmp_path):
         layout[:] = h5py.VirtualSource(tmp_path / "other.h5", "x", (6, 3))
         file.create_virtual_dataset("train/features", layout)
     one_line(path, "keeps its rows in other files")
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["train/labels"] = np.zeros(6, int)
+        file["train/features"] = h5py.ExternalLink("other.h5", "/x")
+    one_line(tmp_path / "linked.h5", "is a link into another file; copy the dataset into this one")
     with start() as file:
         file["train/features/deeper"] = 1
     one_line(path, "is a group, expected a dataset")

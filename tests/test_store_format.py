@@ -139,12 +139,16 @@ def test_other_number_types_are_read_as_float32(path):
     with h5py.File(path, "w") as file:
         file["train/features"] = np.arange(8, dtype=">f8").reshape(4, 2)
         file["train/labels"] = np.array([0, 1, 1, 0], dtype=">i2")
+        file["val/features"] = np.arange(4, dtype=">f4").reshape(2, 2)
+        file["val/labels"] = np.array([0, 1], dtype=">u4")
         file["test/features"] = np.arange(4, dtype=np.int16).reshape(2, 2)
         file["test/labels"] = np.array([0, 1], dtype=np.uint8)
     store = FeatureStore.open(path)
     assert store.train.float32().dtype == np.float32
     assert np.array_equal(store.train.features[1:3], [[2, 3], [4, 5]])
-    assert np.array_equal(store.test.float32(), [[0, 1], [2, 3]])
+    for split in (store.test, store.val):
+        assert np.array_equal(split.float32(), [[0, 1], [2, 3]])
+        assert np.asarray(split.features).dtype.isnative
     assert store.train.labels.dtype == np.int64
 
 
@@ -264,3 +268,10 @@ def test_published_stores_open_and_give_the_published_accuracy(data_dir, name, t
     expected = {"cifar10": (72.49, 80.86), "cifar100": (41.28, 48.59)}[name]
     assert (round(plain, 2), round(shift, 2)) == expected
     assert verify(tmp_path / "copy.h5").problems == []
+
+
+def test_a_user_block_before_the_file_changes_nothing(path):
+    values = RNG.random((4, 2)).astype("f4")
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["train/features"], file["train/labels"] = values, [0, 1, 1, 0]
+    assert np.array_equal(FeatureStore.open(path).train.features, values)

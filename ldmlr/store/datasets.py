@@ -27,9 +27,11 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def check_present(path: Path, dataset: h5py.Dataset) -> None:
+def check_present(path: Path, handle: h5py.File, dataset: h5py.Dataset) -> None:
     """Raise if rows of a dataset are not in the file: HDF5 would read fill values instead."""
     where = f"{path}: {dataset.name}"
+    if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(handle.id).fileno:
+        raise InputError(f"{where}: is a link into another file; copy the dataset into this one")
     layout = dataset.id.get_create_plist().get_layout()
     if layout == h5py.h5d.VIRTUAL or dataset.external:
         raise InputError(

@@ -191,7 +191,7 @@ class _Reader:
         item = self.handle[key]
         if not isinstance(item, h5py.Dataset):
             raise InputError(f"{self.path}: {key}: is a group, expected a dataset; correct the layout")
-        check_present(self.path, item)
+        check_present(self.path, self.handle, item)
         self.names[name] = key
         return item
 

@@ -30,23 +30,24 @@ Key = Any  # int, slice, index array, boolean mask, or a tuple that selects colu
 class DataFile:
     """A file as it was when the store was opened.
 
-    Size and time of change are compared at every read: a file that was replaced in the
-    meantime is an error, not a mixture of two contents.
+    Size, time of change and number (inode) are compared at every read: a file that was replaced
+    in the meantime is an error, not a mixture of two contents.
     """
 
     path: Path
     size: int
     mtime_ns: int
+    inode: int
 
     @classmethod
     def of(cls, path: Path) -> DataFile:
         """Note the state of a file."""
         state = os.stat(path)
-        return cls(Path(path), state.st_size, state.st_mtime_ns)
+        return cls(Path(path), state.st_size, state.st_mtime_ns, state.st_ino)
 
     def check(self, state: os.stat_result) -> None:
         """Raise if the file is not the one that was opened."""
-        if (state.st_size, state.st_mtime_ns) != (self.size, self.mtime_ns):
+        if (state.st_size, state.st_mtime_ns, state.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise InputError(f"{self.path}: changed after it was opened; open the store again")
 
     @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class Split:
             return None
         parts = views.parts
         first = parts[0]
-        if isinstance(first, MappedRows) and first.storage in ("float32", "float16"):
+        if _is_mappable(first):
             return first.file.map(first.offset, views.shape, first.element)
         return views if views.array is None else views.array()
 
@@ -153,8 +153,13 @@ class Split:
 
 
 def _whole(rows: Rows) -> Any:
-    if isinstance(rows, MappedRows) and rows.storage in ("float32", "float16"):
+    if _is_mappable(rows):
         return rows.memmap()
     if isinstance(rows, LoadedRows) and rows.storage != "bfloat16":
         return rows.values()
     return rows
+
+
+def _is_mappable(rows: Rows) -> TypeGuard[MappedRows]:
+    """Whether a memory map holds the numbers as they are read."""
+    return isinstance(rows, MappedRows) and rows.storage in ("float32", "float16") and rows.element.isnative
