@@ -65,7 +65,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
-    from ldmlr.files import check_output
+    from ldmlr.files import check_output, make_folder
     from ldmlr.groups import parse_groups
     from ldmlr.heads.evaluation import evaluate_store, group_sizes, result_rows
     from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
@@ -97,6 +97,7 @@ def command(
         selection={name: tuned.selection for name, tuned in loaded},
     )  # fmt: skip
     if out is not None:
+        make_folder(out)
         results.write_result(out, result)
     warnings = [f"{name}: {tuned.selection}\n" for name, tuned in loaded if tuned.selection != LAST_EPOCH]
     text = "".join(warnings) + _table(rows)

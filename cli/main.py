@@ -76,8 +76,14 @@ def main(args: list[str] | None = None) -> None:
             "Interrupted. Nothing is half-written; run the same command with --resume to go on.", err=True
         )
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        message = error.format_message().rstrip(".")
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        click.echo(f"Error: {message}{hint}", err=True)
         sys.exit(error.exit_code)
     except LdmlrError as error:
         click.echo(f"Error: {error}", err=True)

@@ -18,25 +18,33 @@ from ldmlr.errors import InputError, LdmlrError, UsageError
 
 
 def check_output(path: Path, overwrite: bool = False) -> Path:
-    """Refuse an output that exists, or whose folder cannot be written; make the folder.
+    """Refuse an output that exists, or whose folder cannot be made or written.
 
-    Called before work starts, so that an hour of training does not end in a refusal.
+    Called before work starts, so that an hour of training does not end in a refusal. Nothing is
+    left behind: a folder that is missing is made only when the file is.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists; name another output or pass --overwrite")
     folder = path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise os_error(error, folder) from error
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
     # access() follows the permission bits only; root and read-only mounts need the attempt.
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryDirectory(prefix=".ldmlr-", dir=folder):
             pass
     except OSError as error:
         raise os_error(error, folder) from error
     return path
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and those above it; errors name it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_error(error, folder) from error
+    return folder
 
 
 def check_input(path: Path, what: str = "file") -> Path:
@@ -51,6 +59,7 @@ def check_input(path: Path, what: str = "file") -> Path:
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
     path = check_output(path, overwrite)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

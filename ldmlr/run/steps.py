@@ -15,7 +15,7 @@ from typing import Any
 
 from ldmlr.config import config_hash, plain
 from ldmlr.errors import LdmlrError
-from ldmlr.files import os_error, write_text
+from ldmlr.files import make_folder, write_text
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
 SCHEMA = 1
@@ -85,10 +85,7 @@ class Step:
         found = self.record()
         if found is not None:
             return found
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise os_error(error, self.folder) from error
+        make_folder(self.folder)
         start = time.perf_counter()
         figures = work(self.output)
         record = {
