@@ -8,7 +8,8 @@ on its seed alone and the global random state stays untouched.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,28 @@ from ldmlr.heads.rows import TrainingRows
 STEPS_PER_EPOCH = 48
 SMALLEST_BATCH = 32
 
+# Multiply-adds per step under which one thread is faster: the work is done before a second one wakes up, and
+# on a busy machine waiting for it took ten to fifty times as long.
+SMALL_STEP = 1 << 24
+
 EpochCallback = Callable[[int, Head], None]
 
 
 def batch_size(rows: int, batch: int) -> int:
     """Return the rows per step: `batch`, or fewer where a pass would have under 48 steps."""
     return min(batch, max(SMALLEST_BATCH, math.ceil(rows / STEPS_PER_EPOCH)))
+
+
+@contextmanager
+def fitting_threads(work: int) -> Iterator[None]:
+    """Compute on one thread while a step is `work` multiply-adds, if that is little."""
+    before = torch.get_num_threads()
+    if work < SMALL_STEP:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fresh_head(kind: str, dim: int, num_classes: int, seed: int) -> Head:
@@ -79,7 +96,8 @@ def train_head(
     steps = math.ceil(total / size)
     history: list[dict[str, Any]] = []
     mixing = rows.generated > 0 and config.mix < 1
-    with progress.bar(config.epochs, label, "epoch") as shown:
+    work = size * rows.dim * rows.num_classes
+    with progress.bar(config.epochs, label, "epoch") as shown, fitting_threads(work):
         for epoch in range(config.epochs):
             order = torch.randperm(total, generator=generator)
             if mixing:
