@@ -124,7 +124,11 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
             raise InputError(
                 f"y: expected {len(features)} labels, one per row, not shape {list(labels.shape)}"
             )
-        self.classes_, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        try:
+            found = np.unique(labels, return_inverse=True, return_counts=True)
+        except TypeError as error:
+            raise InputError(f"y: labels of several types cannot be sorted ({error}); convert them") from None
+        self.classes_, numbers, counts = found
         # An unknown option is an error before the training, not after it.
         SampleConfig(solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale)
         wanted = self._plan(labels, counts.astype(np.int64))

@@ -126,16 +126,19 @@ def _dpmpp2m(schedule: Schedule, steps: int, eta: float, lambda_min: float) -> _
 
 
 def _heun(schedule: Schedule, steps: int, eta: float, lambda_min: float) -> _Columns:
-    """Heun's method on the probability flow, two rows per step; the last step is first-order.
+    """Heun's method in its exponential form, two rows per step; the last step is first-order.
 
-    The predictor is a DDIM step to x'. The corrector replaces x0 by the mean of both ends,
-    ``a x + b (x0 + x0') / 2``; with ``a x = x' - b x0`` that is ``x' + b/2 x0' - b/2 x0``.
+    The predictor is a DDIM step to x'. The corrector takes x0 as linear in lambda between both
+    ends, so ``a x + b x0 + w (x0' - x0)`` with ``w = alpha' (h - 1 + exp(-h)) / h``; with ``a x = x' - b x0``
+    that is ``x' + w x0' - w x0`` (Hochbruck & Ostermann, "Exponential integrators" (2010), section 2.2).
     """
-    grid = _uniform_log_snr(schedule, steps, lambda_min)
+    grid = _uniform_time(schedule, steps, lambda_min)
     a, b = grid.first_order()
     rows: list[tuple[float, float, float, float]] = []
     for i in range(steps - 1):
-        rows += [(grid.t[i], a[i], b[i], 0.0), (grid.t[i + 1], 1.0, b[i] / 2, -b[i] / 2)]
+        h = grid.lam[i + 1] - grid.lam[i]
+        w = grid.alpha[i + 1] * (h + np.expm1(-h)) / h
+        rows += [(grid.t[i], a[i], b[i], 0.0), (grid.t[i + 1], 1.0, w, -w)]
     rows.append((grid.t[steps - 1], a[-1], b[-1], 0.0))
     t, a, b, c = np.array(rows, np.float64).T
     return t, a, b, c, np.zeros(len(t))
