@@ -4,7 +4,9 @@
 // alive (ldmlr/noise.py, ldmlr/native.py); here they become the plain structs of params.h, the
 // GIL is released and the kernel runs.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <string>
 
 #include "cpu/dispatch.h"
@@ -93,6 +95,17 @@ void sample(const std::string &isa, const SampleParams &params, Dtype weights, i
     if (!finished) throw py::error_already_set();
 }
 
+void denoise_step(const std::string &isa, const std::array<float, 8> &row, Address x, Address x0, Address f,
+                  int64_t rows, int64_t dim, uint64_t seed, uint64_t first_row, uint32_t step, int threads) {
+    const Kernels &kernels = kernels_of(isa);
+    const ldmlr::StepRow values = {row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]};
+    const ldmlr::StepParams params = {
+        values, pointer<float>(x), pointer<float>(x0), pointer<const float>(f), rows, dim, seed, first_row,
+        step};
+    const py::gil_scoped_release release;
+    ldmlr::denoise_step(kernels, params, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -160,4 +173,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("isa"), py::arg("net"), py::arg("weights"), py::arg("threads"));
     m.def("sample", &sample, py::arg("isa"), py::arg("params"), py::arg("weights"), py::arg("threads"),
           py::arg("scratch"), py::arg("progress"));
+    m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("row"), py::arg("x"), py::arg("x0"),
+          py::arg("f"), py::arg("rows"), py::arg("dim"), py::arg("seed"), py::arg("first_row"),
+          py::arg("step"), py::arg("threads"));
 }

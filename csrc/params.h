@@ -79,6 +79,17 @@ struct NoiseParams {
     uint32_t step;
 };
 
+// One solver step of rows whose network output was computed elsewhere; all arrays [rows, dim].
+struct StepParams {
+    StepRow row;
+    float *x;        // x, overwritten by x_next
+    float *x0;       // x0_prev, overwritten by x0
+    const float *f;  // network output at x
+    int64_t rows, dim;
+    uint64_t seed, first_row;
+    uint32_t step;  // number of the step, for its noise
+};
+
 // Asked between solver steps; true ends the tile early.
 struct Stop {
     bool (*asked)(void *context);

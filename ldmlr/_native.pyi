@@ -1,6 +1,6 @@
 """Types of the extension; csrc/bindings.cpp. Addresses are those of C-ordered arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 compiler: str
@@ -64,4 +64,17 @@ def sample(
     threads: int,
     scratch: int,
     progress: Callable[[int], object] | None,
+) -> None: ...
+def denoise_step(
+    isa: str,
+    row: Sequence[float],
+    x: int,
+    x0: int,
+    f: int,
+    rows: int,
+    dim: int,
+    seed: int,
+    first_row: int,
+    step: int,
+    threads: int,
 ) -> None: ...

@@ -4,8 +4,10 @@ namespace ldmlr {
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
+#include "step.inc"
 #include "product.inc"
 #include "denoise.inc"
 extern const Kernels avx512;
-const Kernels avx512 = {"avx512", panel, normals, sample_tile<float>, tile_scratch<float>, nullptr, nullptr};
+const Kernels avx512 = {"avx512", panel,  normals, denoise_step, sample_tile<float>, tile_scratch<float>,
+                        nullptr,  nullptr};
 }  // namespace ldmlr

@@ -4,11 +4,17 @@ namespace ldmlr {
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
+#include "step.inc"
 #include "product.inc"
 #include "simd_bfloat16.inc"
 #include "denoise.inc"
 extern const Kernels avx512bf16;
-const Kernels avx512bf16 = {
-    "avx512bf16",          panel, normals, sample_tile<float>, tile_scratch<float>, sample_tile<bfloat16>,
-    tile_scratch<bfloat16>};
+const Kernels avx512bf16 = {"avx512bf16",
+                            panel,
+                            normals,
+                            denoise_step,
+                            sample_tile<float>,
+                            tile_scratch<float>,
+                            sample_tile<bfloat16>,
+                            tile_scratch<bfloat16>};
 }  // namespace ldmlr

@@ -4,9 +4,10 @@ namespace ldmlr {
 #include "simd_baseline.inc"
 #include "noise_scalar.inc"
 #include "noise.inc"
+#include "step.inc"
 #include "product.inc"
 #include "denoise.inc"
 extern const Kernels baseline;
-const Kernels baseline = {"baseline",          panel,   normals, sample_tile<float>,
+const Kernels baseline = {"baseline",          panel,   normals, denoise_step, sample_tile<float>,
                           tile_scratch<float>, nullptr, nullptr};
 }  // namespace ldmlr

@@ -19,6 +19,8 @@ struct Kernels {
     int panel;  // columns of the widest panel of packed weights (pack.h)
     // Normals [rows, dim]; nothing beyond dim is written.
     void (*normals)(const NoiseParams &, float *out);
+    // One solver step of rows first .. first + rows - 1.
+    void (*denoise_step)(const StepParams &, int64_t first, int64_t rows);
     SampleTile sample_float32;
     TileScratch scratch_float32;
     SampleTile sample_bfloat16;  // null where the instruction set has no bfloat16 product

@@ -40,4 +40,13 @@ bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, i
     return run_parallel(tiles, threads, task, poll_rows);
 }
 
+void denoise_step(const Kernels &kernels, const StepParams &params, int threads) {
+    const int64_t rows = (params.rows + threads - 1) / threads;
+    auto task = [&](int64_t part, int, const Stop &) {
+        const int64_t first = part * rows;
+        kernels.denoise_step(params, first, std::min(rows, params.rows - first));
+    };
+    run_parallel((params.rows + rows - 1) / rows, threads, task, [](int64_t) { return false; });
+}
+
 }  // namespace ldmlr

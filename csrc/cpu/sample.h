@@ -16,4 +16,7 @@ int64_t sample_scratch(const Kernels &kernels, const Denoiser &net, Dtype weight
 bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, int threads, void *scratch,
             const std::function<bool(int64_t)> &poll);
 
+// One solver step of all rows (params.h).
+void denoise_step(const Kernels &kernels, const StepParams &params, int threads);
+
 }  // namespace ldmlr
