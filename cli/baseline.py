@@ -110,6 +110,7 @@ def command(
         out,
         seed=seed,
         device=target,
+        threads=threads,
         resume=resume,
         overwrite=overwrite,
         groups=shot_groups,

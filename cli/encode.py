@@ -103,7 +103,15 @@ def command(
         return
     assert out is not None
     figures = encode_images(
-        encoder, images, out, config, seed=seed, device=target, overwrite=overwrite, groups=shot_groups
+        encoder,
+        images,
+        out,
+        config,
+        seed=seed,
+        device=target,
+        threads=threads,
+        overwrite=overwrite,
+        groups=shot_groups,
     )
     result = results.document("encode", settings, **figures)
     results.write_result(out, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME as MODEL
 from ldmlr.encoders.model import Baseline
-from ldmlr.encoders.pixels import Pixels
+from ldmlr.encoders.pixels import Pixels, image_shape
 from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, write_text
@@ -41,6 +43,7 @@ def train_baseline(
     *,
     seed: int = 0,
     device: torch.device | str = "auto",
+    threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     groups: ClassGroups | None = None,
@@ -63,6 +66,8 @@ def train_baseline(
         Seeds the weights and every epoch's draws.
     device
         Where to compute.
+    threads
+        CPU threads; None is one for small batches, and torch's setting for others.
     resume
         Go on from the checkpoint in the folder, if there is one.
     overwrite
@@ -85,46 +90,30 @@ def train_baseline(
     """
     device = resolve_device(device) if isinstance(device, str) else device
     out = Path(out)
-    checkpoint = out / CHECKPOINT
     _check_folder(out, resume, overwrite)
     config = config.replace(precision=resolve_precision(config.precision, device))
     train, held_out = training_split(images, config.val_fraction, seed)
-    run = {
-        **config.to_dict(),
-        "seed": seed,
-        "device": device.type,
-        "threads": torch.get_num_threads(),
-        "images": images.fingerprint(),
-    }
-    start = time.perf_counter()
     if overwrite and not resume:
-        checkpoint.unlink(missing_ok=True)
+        (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
         images.draw.save(out / DRAW, overwrite=True)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        trainer = Trainer(config, train, seed, device)
-        if resume and checkpoint.exists():
-            trainer.restore(load_checkpoint(checkpoint, run))
-
-        def after_epoch() -> None:
-            save_checkpoint(checkpoint, run, trainer.state())
-            write_text(out / LOG, "".join(json.dumps(entry) + "\n" for entry in trainer.history))
-
-        trainer.run(after_epoch)
-    trainer.finish()
-    baseline = Baseline(
-        trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
-        images.class_names, config.to_dict(),
-        {
-            "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
-            "counts": train.counts.tolist(),
-        },
-    )  # fmt: skip
-    rows = []
-    if images.test is not None:
-        rows = accuracy_rows(baseline, images.test, train.counts, device, groups)
-    baseline.save(out / MODEL, overwrite=True)
-    checkpoint.unlink(missing_ok=True)
+    batch = min(config.batch_size, len(train)) * math.prod(image_shape(train))
+    with thread_count(batch, threads):
+        start, used = time.perf_counter(), torch.get_num_threads()
+        trainer = _trained(images, train, config, out, seed, device, resume)
+        baseline = Baseline(
+            trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
+            images.class_names, config.to_dict(),
+            {
+                "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
+                "counts": train.counts.tolist(),
+            },
+        )  # fmt: skip
+        rows = []
+        if images.test is not None:
+            rows = accuracy_rows(baseline, images.test, train.counts, device, groups)
+        baseline.save(out / MODEL, overwrite=True)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return {
         "rows": rows,
         "model": str(out / MODEL),
@@ -136,9 +125,41 @@ def train_baseline(
         "training_seconds": round(sum(entry["seconds"] for entry in trainer.history), 1),
         "seconds": round(time.perf_counter() - start, 1),
         "precision": config.precision,
-        "threads": run["threads"],
+        "threads": used,
         "images": dict(images.provenance),
     }
+
+
+def _trained(
+    images: ImageSet,
+    train: ImageSplit,
+    config: BaselineConfig,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    resume: bool,
+) -> Trainer:
+    """Train, or go on training, with a checkpoint and the log after every epoch."""
+    checkpoint = out / CHECKPOINT
+    run = {
+        **config.to_dict(),
+        "seed": seed,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "images": images.fingerprint(),
+    }
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        trainer = Trainer(config, train, seed, device)
+        if resume and checkpoint.exists():
+            trainer.restore(load_checkpoint(checkpoint, run))
+
+        def after_epoch() -> None:
+            save_checkpoint(checkpoint, run, trainer.state())
+            write_text(out / LOG, "".join(json.dumps(entry) + "\n" for entry in trainer.history))
+
+        trainer.run(after_epoch)
+    trainer.finish()
+    return trainer
 
 
 def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit | None]:

@@ -6,6 +6,7 @@ order: features agree within 1e-4 of their largest value, whatever the batch siz
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.encoder import Encoder
 from ldmlr.encoders.pixels import Pixels, image_shape
+from ldmlr.encoders.threads import thread_count
 from ldmlr.errors import InputError
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
@@ -38,6 +40,7 @@ def encode_images(
     *,
     seed: int = 0,
     device: torch.device | str = "auto",
+    threads: int | None = None,
     overwrite: bool = False,
     groups: ClassGroups | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def encode_images(
         Seeds the views.
     device
         Where to compute.
+    threads
+        CPU threads; None is one for small batches, and torch's setting for others.
     overwrite
         Replace a file that exists.
     groups
@@ -91,6 +96,7 @@ def encode_images(
     flip = encoder.flip if config.view_flip == "auto" else config.view_flip == "yes"
     scores = _Scores(encoder, splits["train"].counts, groups)
     with (
+        thread_count(min(config.batch_size, len(images.train)) * math.prod(shape), threads),
         StoreWriter(
             out, dim=encoder.dim, num_classes=images.num_classes, dtype=config.dtype, encoder=encoder.name,
             config=settings, class_names=images.class_names,

@@ -37,8 +37,9 @@ def run_baseline(
 ) -> dict[str, Any]:
     """Train a baseline, going on from the checkpoint of an interrupted run."""
     figures = train_baseline(
-        images, config, out.parent, seed=seed, device=machine.device, resume=True, overwrite=True
-    )
+        images, config, out.parent,
+        seed=seed, device=machine.device, threads=machine.threads, resume=True, overwrite=True,
+    )  # fmt: skip
     return {"rows": figures["rows"], "epochs": figures["epochs"], "last_epoch": figures["last_epoch"]}
 
 
@@ -47,7 +48,10 @@ def run_encode(
 ) -> dict[str, Any]:
     """Encode an image set with a baseline."""
     encoder = open_encoder(str(model), images, config)
-    figures = encode_images(encoder, images, out, config, seed=seed, device=machine.device, overwrite=True)
+    figures = encode_images(
+        encoder, images, out, config,
+        seed=seed, device=machine.device, threads=machine.threads, overwrite=True,
+    )  # fmt: skip
     return {"splits": figures["splits"], "views": figures["views"], "dim": figures["dim"]}
 
 
