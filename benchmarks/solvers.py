@@ -53,9 +53,7 @@ def main() -> None:
     parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="cosine")
     parser.add_argument("--components", type=int, default=100)
     parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument(
-        "--std", type=float, default=0.7, help="standard deviation of means and components"
-    )
+    parser.add_argument("--std", type=float, default=0.7, help="standard deviation of means and components")
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
