@@ -68,7 +68,8 @@ class PaperRanges:
     Many, medium and few are classes 0-2, 3-6 and 7-9 of CIFAR-10-LT and 0-35, 36-70 and 71-99 of
     CIFAR-100-LT, whatever the imbalance factor (``head_class_idx``, ``med_class_idx`` and
     ``tail_class_idx`` of MiSLAS, Zhong et al., CVPR 2021, and of the code built on it). They suppose classes
-    in the order of falling counts.
+    in the order of falling counts. The code published with LDMLR counts rows instead, many from 100 rows on:
+    thresholds ``99,20``.
     """
 
     def masks(self, counts: npt.ArrayLike) -> Masks:

@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from ldmlr.errors import InputError
 from ldmlr.metrics import generated as quality
 from ldmlr.metrics import neighbours
+from ldmlr.store import FeatureStore
 
 
 def rows(n: int, dim: int = 3, seed: int = 0) -> np.ndarray:
@@ -63,6 +64,24 @@ def test_scatter_ratio_is_the_square_of_the_width():
     assert np.isnan(ratio[2])
     expected = [np.var(real[labels == c], axis=0, ddof=1).sum() for c in (0, 1)]
     np.testing.assert_allclose(quality.scatter(real, labels, 3)[:2], expected)
+
+
+def test_scatter_around_the_real_means_counts_a_shift():
+    real, labels = rows(400), np.repeat([0, 1], 200)
+    shift = np.array([3.0, 0, 0])
+    own = quality.scatter_ratio(real, labels, real + shift, labels, 2)
+    np.testing.assert_allclose(own, 1)
+    shared = quality.scatter_ratio(real, labels, real + shift, labels, 2, around_real=True)
+    np.testing.assert_allclose(shared, 1 + 9 / np.array([np.var(real[labels == c], 0).sum() for c in (0, 1)]))
+
+
+def test_rare_classes_are_wider_in_the_test_rows(data_dir):
+    """The fact the method rests on: training features of rare classes are too narrow."""
+    store = FeatureStore.open(data_dir / "cifar10-lt-if100-features.h5")
+    rows_of = [(split.float32(), split.labels) for split in (store.train, store.test)]
+    ratio = quality.scatter_ratio(*rows_of[0], *rows_of[1], 10, around_real=True)
+    assert ratio[:3].mean() == pytest.approx(1.28, abs=0.01)
+    assert ratio[-3:].mean() == pytest.approx(7.30, abs=0.01)
 
 
 @pytest.mark.parametrize("block", [50, 1 << 25])

@@ -45,18 +45,35 @@ def frechet_distance(real: npt.ArrayLike, generated: npt.ArrayLike) -> float:
     return frechet_gaussians(*moments[0], *moments[1])
 
 
-def scatter(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) -> Floats:
-    """Return the mean squared distance of each class's rows to their mean, ``[C]``.
-
-    Divided by n - 1, so that classes of few rows are not taken for narrow; NaN below two rows.
-    """
+def class_means(features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int) -> Floats:
+    """Return the mean row of each class, ``[C, D]``; zeros for a class without rows."""
     rows, target = as_rows(features, "features"), np.asarray(labels)
-    counts = np.bincount(target, minlength=num_classes)
     sums = np.zeros((num_classes, rows.shape[1]))
     np.add.at(sums, target, rows)
-    means = sums / np.maximum(counts, 1)[:, None]
-    squared = np.bincount(target, np.square(rows - means[target]).sum(axis=1), minlength=num_classes)
-    spread: Floats = np.where(counts > 1, squared / np.maximum(counts - 1, 1), np.nan)
+    means: Floats = sums / np.maximum(np.bincount(target, minlength=num_classes), 1)[:, None]
+    return means
+
+
+def scatter(
+    features: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int, means: Floats | None = None
+) -> Floats:
+    """Return the mean squared distance of each class's rows to a mean, ``[C]``.
+
+    Parameters
+    ----------
+    features, labels
+        Rows ``[N, D]`` and ``[N]``.
+    num_classes
+        Classes C.
+    means
+        The means to measure from, ``[C, D]``. By default the rows' own: the sum is then divided by n - 1, so
+        that classes of few rows are not taken for narrow, and is NaN below two rows.
+    """
+    rows, target = as_rows(features, "features"), np.asarray(labels)
+    centres = class_means(rows, target, num_classes) if means is None else means
+    squared = np.bincount(target, np.square(rows - centres[target]).sum(axis=1), minlength=num_classes)
+    free = np.bincount(target, minlength=num_classes) - int(means is None)
+    spread: Floats = np.divide(squared, free, out=np.full(num_classes, np.nan), where=free > 0)
     return spread
 
 
@@ -66,13 +83,21 @@ def scatter_ratio(
     generated: npt.ArrayLike,
     generated_labels: npt.ArrayLike,
     num_classes: int,
+    around_real: bool = False,
 ) -> Floats:
     """Return per class how much wider the generated rows are than the real ones, ``[C]``.
 
-    The ratio of `scatter`; 1 is as wide, NaN where either has fewer than two rows or no width.
+    The ratio of `scatter`; 1 is as wide, NaN where either has too few rows or no width.
+
+    Parameters
+    ----------
+    around_real
+        Measure both from the real class means, so that a mean that moved counts as width. This is the way
+        to compare test rows with training rows, whose means differ in rare classes.
     """
-    wide = scatter(generated, generated_labels, num_classes)
-    base = scatter(real, real_labels, num_classes)
+    means = class_means(real, real_labels, num_classes) if around_real else None
+    wide = scatter(generated, generated_labels, num_classes, means)
+    base = scatter(real, real_labels, num_classes, means)
     ratio: Floats = np.divide(wide, base, out=np.full(num_classes, np.nan), where=base > 0)
     return ratio
 
