@@ -59,7 +59,7 @@ py::list instruction_sets() {
     py::list found;
     for (const ldmlr::InstructionSet &set : ldmlr::instruction_sets())
         found.append(
-            py::make_tuple(set.kernels->name, set.available, set.kernels->sample_bfloat16 != nullptr));
+            py::make_tuple(set.kernels->name, set.available, set.kernels->bfloat16.sample_tile != nullptr));
     return found;
 }
 
@@ -173,6 +173,14 @@ PYBIND11_MODULE(_native, m) {
         py::arg("isa"), py::arg("net"), py::arg("weights"), py::arg("threads"));
     m.def("sample", &sample, py::arg("isa"), py::arg("params"), py::arg("weights"), py::arg("threads"),
           py::arg("scratch"), py::arg("progress"));
+    m.def(
+        "peak",
+        [](const std::string &isa, Dtype weights, int64_t iterations) {
+            const Kernels &kernels = kernels_of(isa);
+            const py::gil_scoped_release release;
+            return kernels.of(weights).peak(iterations);
+        },
+        py::arg("isa"), py::arg("weights"), py::arg("iterations"));
     m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("row"), py::arg("x"), py::arg("x0"),
           py::arg("f"), py::arg("rows"), py::arg("dim"), py::arg("seed"), py::arg("first_row"),
           py::arg("step"), py::arg("threads"));

@@ -65,6 +65,7 @@ def sample(
     scratch: int,
     progress: Callable[[int], object] | None,
 ) -> None: ...
+def peak(isa: str, weights: Dtype, iterations: int) -> float: ...
 def denoise_step(
     isa: str,
     row: Sequence[float],

@@ -7,7 +7,14 @@ namespace ldmlr {
 #include "step.inc"
 #include "product.inc"
 #include "denoise.inc"
+#include "peak.inc"
 extern const Kernels avx512;
-const Kernels avx512 = {"avx512", panel,  normals, denoise_step, sample_tile<float>, tile_scratch<float>,
-                        nullptr,  nullptr};
+const Kernels avx512 = {
+    "avx512",
+    panel,
+    normals,
+    denoise_step,
+    {sample_tile<float>, tile_scratch<float>, peak<float>},
+    {nullptr, nullptr, nullptr},
+};
 }  // namespace ldmlr

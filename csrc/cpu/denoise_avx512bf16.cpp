@@ -8,13 +8,14 @@ namespace ldmlr {
 #include "product.inc"
 #include "simd_bfloat16.inc"
 #include "denoise.inc"
+#include "peak.inc"
 extern const Kernels avx512bf16;
-const Kernels avx512bf16 = {"avx512bf16",
-                            panel,
-                            normals,
-                            denoise_step,
-                            sample_tile<float>,
-                            tile_scratch<float>,
-                            sample_tile<bfloat16>,
-                            tile_scratch<bfloat16>};
+const Kernels avx512bf16 = {
+    "avx512bf16",
+    panel,
+    normals,
+    denoise_step,
+    {sample_tile<float>, tile_scratch<float>, peak<float>},
+    {sample_tile<bfloat16>, tile_scratch<bfloat16>, peak<bfloat16>},
+};
 }  // namespace ldmlr

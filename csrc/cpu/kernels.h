@@ -9,10 +9,15 @@ namespace ldmlr {
 
 constexpr int tile_rows = 48;  // a multiple of all row groups (12, 6 and 2)
 
-// Draws rows first .. first + rows - 1 of the call, rows <= tile_rows.
-using SampleTile = void (*)(const SampleParams &, int64_t first, int rows, void *scratch, const Stop &);
-// Bytes of scratch for one tile.
-using TileScratch = int64_t (*)(const Denoiser &);
+// The functions of one type of weights.
+struct TypedKernels {
+    // Draws rows first .. first + rows - 1 of the call, rows <= tile_rows.
+    void (*sample_tile)(const SampleParams &, int64_t first, int rows, void *scratch, const Stop &);
+    // Bytes of scratch for one tile.
+    int64_t (*tile_scratch)(const Denoiser &);
+    // Multiply-adds on registers alone; returns the operations done.
+    double (*peak)(int64_t iterations);
+};
 
 struct Kernels {
     const char *name;
@@ -21,10 +26,10 @@ struct Kernels {
     void (*normals)(const NoiseParams &, float *out);
     // One solver step of rows first .. first + rows - 1.
     void (*denoise_step)(const StepParams &, int64_t first, int64_t rows);
-    SampleTile sample_float32;
-    TileScratch scratch_float32;
-    SampleTile sample_bfloat16;  // null where the instruction set has no bfloat16 product
-    TileScratch scratch_bfloat16;
+    TypedKernels float32;
+    TypedKernels bfloat16;  // null where the instruction set has no bfloat16 product
+
+    const TypedKernels &of(Dtype weights) const { return weights == Dtype::bfloat16 ? bfloat16 : float32; }
 };
 
 }  // namespace ldmlr

@@ -11,8 +11,7 @@ namespace {
 constexpr int64_t line = 64;  // bytes of a cache line: tiles of two threads must not share one
 
 int64_t tile_bytes(const Kernels &kernels, const Denoiser &net, Dtype weights) {
-    const auto scratch = weights == Dtype::bfloat16 ? kernels.scratch_bfloat16 : kernels.scratch_float32;
-    return (scratch(net) + 2 * line - 1) / line * line;
+    return (kernels.of(weights).tile_scratch(net) + 2 * line - 1) / line * line;
 }
 
 }  // namespace
@@ -23,7 +22,7 @@ int64_t sample_scratch(const Kernels &kernels, const Denoiser &net, Dtype weight
 
 bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, int threads, void *scratch,
             const std::function<bool(int64_t)> &poll) {
-    const auto sample_tile = weights == Dtype::bfloat16 ? kernels.sample_bfloat16 : kernels.sample_float32;
+    const auto sample_tile = kernels.of(weights).sample_tile;
     const int64_t bytes = tile_bytes(kernels, params.net, weights);
     const uintptr_t base = (reinterpret_cast<uintptr_t>(scratch) + line - 1) / line * line;
     // A short call gives every thread a tile; rows do not depend on the size of their tile.

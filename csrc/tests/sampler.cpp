@@ -130,7 +130,7 @@ int main() {
     for (const InstructionSet &set : instruction_sets()) {
         if (!set.available) continue;
         check(*set.kernels, Dtype::float32);
-        if (set.kernels->sample_bfloat16) check(*set.kernels, Dtype::bfloat16);
+        if (set.kernels->bfloat16.sample_tile) check(*set.kernels, Dtype::bfloat16);
         std::printf("%s ok\n", set.kernels->name);
     }
     return 0;
