@@ -210,3 +210,6 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
         raise UsageError(
             f"{out / CHECKPOINT}: a run was interrupted here; pass --resume to go on, or --overwrite"
         )
+    # What a kill in the middle of writing left behind.
+    for stale in [*out.glob(f".{CHECKPOINT}.*.tmp"), *out.glob(f".{LOG}.*.tmp")]:
+        stale.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ def warp(
     *,
     fill: torch.Tensor | None = None,
     nearest: bool = False,
+    border: bool = False,
 ) -> torch.Tensor:
     """Return warped images.
 
@@ -54,6 +55,8 @@ def warp(
         The colour outside the source, ``[C]``; zeros by default.
     nearest
         Take the nearest pixel instead of blending four.
+    border
+        Repeat the border outside the source, instead of the fill.
     """
     height, width = images.shape[2:]
     matrices = matrices.to(images)
@@ -66,8 +69,9 @@ def warp(
         align_corners=False,
     )
     mode = "nearest" if nearest else "bilinear"
-    if fill is None:
-        return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    if fill is None or border:
+        outside = "border" if border else "zeros"
+        return F.grid_sample(images, grid, mode=mode, padding_mode=outside, align_corners=False)
     colour = fill.to(images).view(1, -1, 1, 1)
     return F.grid_sample(images - colour, grid, mode=mode, padding_mode="zeros", align_corners=False) + colour
 
@@ -107,4 +111,4 @@ def resized_crop(
         ],
         dim=1,
     )  # fmt: skip
-    return warp(images, matrices.view(-1, 2, 3))
+    return warp(images, matrices.view(-1, 2, 3), border=True)

@@ -1,0 +1,134 @@
+"""``ldmlr baseline`` as a user calls it: results, dry runs, TOML files, wrong use, interrupts."""
+
+from __future__ import annotations
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from ldmlr.encoders.model import Baseline
+
+QUICK = ("--network", "small", "--epochs", "3", "--batch-size", "16", "--precision", "float32")
+
+
+def test_the_command_trains_and_writes_its_result(run_cli, image_file, tmp_path):
+    out = tmp_path / "run"
+    done = run_cli("baseline", image_file, *QUICK, "--out", out, "--json", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((out / "result.json").read_text())
+    assert [(row["method"], row["adjustment"]) for row in result["rows"]] == [
+        ("baseline", "none"), ("baseline", "label-shift"),
+    ]  # fmt: skip
+    assert result["rows"][0]["many"] is None
+    assert result["config"]["preset"] == "digits"
+    assert result["config"]["seed"] == 3
+    assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "result.json", "train.jsonl"]
+    again = run_cli("baseline", image_file, *QUICK, "--out", out)
+    assert again.returncode == 2
+    assert "already exists; name another folder or pass --overwrite" in again.stderr
+    resumed = run_cli("baseline", image_file, *QUICK, "--out", out, "--seed", "3", "--resume")
+    assert resumed.returncode == 0
+    assert "finished; nothing to do" in resumed.stderr
+    other = run_cli("baseline", image_file, *QUICK, "--out", out, "--seed", "4", "--resume")
+    assert other.returncode == 2
+    assert "holds a finished baseline with seed 3, not 4" in other.stderr
+    assert run_cli("baseline", image_file, *QUICK, "--out", out, "--overwrite").returncode == 0
+
+
+def test_a_draw_is_kept_beside_the_model(run_cli, colour_images, tmp_path):
+    images, labels = colour_images((20, 20, 20))
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        file["train/images"], file["train/labels"] = images, labels
+    out = tmp_path / "run"
+    done = run_cli("baseline", tmp_path / "flat.h5", *QUICK, "--imbalance-factor", 10, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == []
+    draw = json.loads((out / "draw.json").read_text())
+    assert draw["counts"] == [20, 6, 2]
+    assert Baseline.load(out).provenance["images"]["indices_sha256"] == draw["indices_sha256"]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run_cli, image_file, tmp_path):
+    done = run_cli("baseline", image_file, *QUICK, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["parameters"] == 28_768 + 64 * 3 + 3
+    assert (plan["classes"], plan["train_images"], plan["steps"]) == (3, 62, 12)
+    text = run_cli("baseline", image_file, *QUICK, "--dry-run", "--val-fraction", "0.25").stdout
+    assert "val images       16" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["colours.h5"]
+
+
+def test_options_from_a_toml_file(run_cli, image_file, tmp_path):
+    toml = tmp_path / "run.toml"
+    toml.write_text('[baseline]\nnetwork = "small"\nepochs = 2\naugment = "cutout"\nmixup = 0.5\n')
+    done = run_cli("baseline", image_file, "--config", toml, "--epochs", 1, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    config = json.loads(done.stdout)["config"]
+    assert (config["epochs"], config["augment"], config["mixup"]) == (1, ["cutout"], 0.5)
+    toml.write_text("[baseline]\nepoch = 2\n")
+    wrong = run_cli("baseline", image_file, "--config", toml, "--dry-run")
+    assert wrong.returncode == 2
+    assert "unknown key 'epoch'; did you mean 'epochs'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--network", "resnet23"], 2, "did you mean 'resnet32'"),
+        (["--network", "no.such:thing"], 2, "cannot import 'no.such'"),
+        (["--network", "net.pt2"], 2, "cannot be trained"),
+        (["--augment", "flop"], 2, "did you mean 'flip'"),
+        (["--preset", "cifar"], 2, "--preset"),
+        (["--precision", "float16"], 2, "float16 needs a CUDA device"),
+        (["--device", "tpu"], 2, "--device"),
+        (["--lr", "1e30"], 1, "no longer finite"),
+    ],
+)
+def test_wrong_options_end_in_one_line(run_cli, image_file, tmp_path, arguments, status, message):
+    done = run_cli("baseline", image_file, *QUICK, *arguments, "--out", tmp_path / "run")
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize("case", ["one class", "floats", "missing", "no folder"])
+def test_bad_image_sets_end_in_one_line(run_cli, colour_images, tmp_path, case):
+    images, labels = colour_images((4, 4))
+    path, out = tmp_path / "bad.h5", tmp_path / "run"
+    if case == "one class":
+        labels = labels * 0
+    if case == "floats":
+        images = np.where(images > 100, np.nan, images / 255)
+    if case == "no folder":
+        out.write_text("a file")
+        out = out / "deeper"
+    if case != "missing":
+        with h5py.File(path, "w") as file:
+            file["train/images"], file["train/labels"] = images, labels
+    done = run_cli("baseline", path, *QUICK, "--out", out)
+    assert done.returncode == 1
+    expected = {
+        "one class": "only 1 class", "floats": "expected uint8", "missing": "no such file",
+        "no folder": "a part of the path is a file",
+    }  # fmt: skip
+    assert expected[case] in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_an_interrupt_ends_with_the_remedy(run_cli, image_file, tmp_path, monkeypatch):
+    from ldmlr.encoders.training import Trainer
+
+    def interrupt(self, number, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupt)
+    done = run_cli("baseline", image_file, *QUICK, "--out", tmp_path / "run")
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
+    assert not list(tmp_path.glob("run/*"))
