@@ -7,6 +7,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# Set before torch is loaded: threads that spin while they wait make a busy machine many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import h5py
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -53,3 +58,30 @@ def data_dir() -> Path:
     if not (folder / "cifar10-lt-if100-features.h5").is_file():
         pytest.skip("the CIFAR-LT stores are absent; set LDMLR_TEST_DATA to their folder")
     return folder
+
+
+ColourImages = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="session")
+def colour_images() -> ColourImages:
+    """Make images ``[n, size, size, 3]`` whose class is a bright channel, and their labels."""
+
+    def make(counts: tuple[int, ...], seed: int = 0, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat(np.arange(len(counts)), counts)
+        images = np.random.default_rng(seed).integers(0, 90, (len(labels), size, size, 3), np.uint8)
+        images[np.arange(len(labels)), :, :, labels] += 130
+        return images, labels
+
+    return make
+
+
+@pytest.fixture
+def image_file(tmp_path: Path, colour_images: ColourImages) -> Path:
+    """Write a long-tailed image set (40, 16 and 6 images) with a balanced test split."""
+    path = tmp_path / "colours.h5"
+    with h5py.File(path, "w") as file:
+        for split, counts, seed in (("train", (40, 16, 6), 0), ("test", (10, 10, 10), 1)):
+            file[f"{split}/images"], file[f"{split}/labels"] = colour_images(counts, seed)
+        file["class_names"] = ["red", "green", "blue"]
+    return path
