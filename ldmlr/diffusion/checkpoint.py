@@ -27,9 +27,10 @@ def save_checkpoint(
     averaged: list[Tensor],
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
+    total: Tensor,
 ) -> None:
     """Write the state after `done` iterations, whole or not at all."""
-    tensors = {"generator": generator.get_state()}
+    tensors = {"generator": generator.get_state(), "total": total}
     for (name, parameter), average in zip(network.named_parameters(), averaged, strict=True):
         tensors[f"network.{name}"], tensors[f"averaged.{name}"] = parameter.detach(), average
         state = optimiser.state[parameter]
@@ -47,6 +48,7 @@ def load_checkpoint(
     averaged: list[Tensor],
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
+    total: Tensor,
 ) -> tuple[int, list[float]]:
     """Restore a state in place; return the iterations done and the course of the loss.
 
@@ -76,6 +78,7 @@ def load_checkpoint(
                     "step": tensors[f"step.{name}"],
                     **{m: tensors[f"{m}.{name}"].to(parameter.device) for m in MOMENTS},
                 }
+        total.copy_(tensors["total"])
         generator.set_state(tensors["generator"])
         return int(header["done"]), list(json.loads(header["losses"]))
     except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:

@@ -117,12 +117,12 @@ def train(
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
     losses: list[float] = []
+    total = torch.zeros((), device=device)  # of the losses since the last report
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        start, losses = load_checkpoint(checkpoint, key, network, averaged, optimiser, generator)
+        start, losses = load_checkpoint(checkpoint, key, network, averaged, optimiser, generator, total)
     batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
     objective = _Objective(config, len(counts), device)
-    total = torch.zeros((), device=device)
 
     with progress.bar(config.iterations, "diffuse", "step", initial=start) as bar:
         for step in range(start, config.iterations):
@@ -149,7 +149,7 @@ def train(
                 total.zero_()
                 bar.set_postfix(loss=f"{mean:.4f}")
             if checkpoint is not None and done % CHECKPOINT_EVERY == 0 and done < config.iterations:
-                save_checkpoint(checkpoint, key, done, losses, network, averaged, optimiser, generator)
+                save_checkpoint(checkpoint, key, done, losses, network, averaged, optimiser, generator, total)
     with torch.no_grad():
         for parameter, value in zip(parameters, averaged, strict=True):
             parameter.copy_(value)

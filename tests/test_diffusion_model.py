@@ -1,0 +1,446 @@
+"""The latent diffusion model: fit, resume, save and load, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+import ldmlr
+from ldmlr.diffusion import train as training
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.job import diffuse, preview
+from ldmlr.diffusion.rows import choose_views
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.store import FeatureStore, SplitData
+
+SMALL = {"hidden": 16, "layers": 1, "iterations": 30, "batch_size": 32}
+
+
+def blobs(counts=(60, 25, 8), dim=4, seed=0):
+    """Return rows of a few classes, well apart, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    means = 6 * generator.standard_normal((len(counts), dim))
+    return (means[labels] + generator.standard_normal((len(labels), dim))).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ldmlr.LatentDiffusion(seed=3, **SMALL).fit(*blobs(), class_names=("a", "b", "c"))
+
+
+@pytest.fixture
+def store(tmp_path):
+    features, labels = blobs()
+    views = np.stack([features + 0.1, features - 0.1, features + 0.5, features - 0.5])
+    train = SplitData(features, labels, views=views, view_kinds=("weak", "weak", "strong", "strong"))
+    return FeatureStore.write(tmp_path / "store.h5", train=train, class_names=("a", "b", "c"))
+
+
+def test_fit_learns_what_it_was_given(model):
+    assert model.counts.tolist() == [60, 25, 8]
+    assert (model.dim, model.num_classes, model.class_names) == (4, 3, ("a", "b", "c"))
+    assert len(model.losses) == 1
+    assert model.losses[0] < 2
+    features, labels = blobs()
+    rows = model.sample(np.repeat([0, 1, 2], 400), scale=1.0, guidance=1.0)
+    for number in range(3):
+        drawn = rows[400 * number : 400 * (number + 1)]
+        assert np.linalg.norm(drawn.mean(0) - features[labels == number].mean(0)) < 0.6
+
+
+def test_an_untrained_whitened_model_is_the_shared_covariance_gaussian():
+    """The last layer starts at zero, so with v-prediction no training leaves the Gaussian sampler."""
+    features, labels = blobs((400, 100))
+    model = ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+    with torch.no_grad():
+        model.network.output.weight.zero_()
+        model.network.output.bias.zero_()
+    rows = model.sample(np.zeros(4000, int), solver="dpmpp2m", steps=50, scale=1.0, guidance=1.5)
+    expected = model.transform.scale @ model.transform.scale.T
+    assert np.abs(np.cov(rows.T) - expected).max() < 0.12 * np.abs(expected).max()
+
+
+def test_training_improves_on_the_gaussian_where_classes_have_two_modes():
+    generator = np.random.default_rng(0)
+    side = generator.choice([-3.0, 3.0], 2000)[:, None]
+    features = (side + 0.3 * generator.standard_normal((2000, 2))).astype(np.float32)
+    model = ldmlr.LatentDiffusion(hidden=64, layers=2, iterations=600, batch_size=256).fit(
+        features, np.zeros(2000, int)
+    )
+    rows = model.sample(np.zeros(2000, int), scale=1.0, guidance=1.0, steps=20)
+    middle = (np.abs(rows[:, 0]) < 1.5).mean()
+    assert middle < 0.1  # a Gaussian of this width has 38 % there
+    assert 0.4 < (rows[:, 0] > 0).mean() < 0.6
+
+
+def test_training_is_a_function_of_the_seed():
+    features, labels = blobs()
+    fits = [ldmlr.LatentDiffusion(seed=seed, **SMALL).fit(features, labels) for seed in (1, 1, 2)]
+    assert fits[0].fingerprint() == fits[1].fingerprint() != fits[2].fingerprint()
+
+
+def test_the_random_state_of_the_caller_is_left_alone():
+    features, labels = blobs()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prediction": "eps"},
+        {"prediction": "x0"},
+        {"noise_schedule": "linear"},
+        {"network": "adaln"},
+        {"transform": "standardised"},
+        {"ema": 0.0, "label_dropout": 0.0, "class_power": 0.0, "warmup_iterations": 0},
+        {"class_power": 1.0, "warmup_iterations": 500},
+    ],
+    ids=lambda options: next(iter(options)) + "-" + str(next(iter(options.values()))),
+)
+def test_every_variant_trains_and_samples(options):
+    model = ldmlr.LatentDiffusion(**SMALL, **options).fit(*blobs())
+    rows = model.sample([0, 1, 2, 2])
+    assert rows.shape == (4, 4)
+    assert np.isfinite(rows).all()
+
+
+def test_tensors_are_taken_and_given_back():
+    features, labels = blobs()
+    model = ldmlr.LatentDiffusion(**SMALL).fit(torch.from_numpy(features).double(), torch.from_numpy(labels))
+    rows = model.sample(torch.tensor([0, 2]), dtype="bfloat16")
+    assert isinstance(rows, torch.Tensor)
+    assert rows.dtype == torch.bfloat16
+    same = ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+    assert np.array_equal(rows.view(torch.uint16).numpy(), same.sample(np.array([0, 2]), dtype="bfloat16"))
+
+
+def test_views_are_trained_on():
+    features, labels = blobs()
+    alone = ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+    viewed = ldmlr.LatentDiffusion(**SMALL).fit(features, labels, views=np.stack([features + 1]))
+    assert np.allclose(viewed.transform.mean, alone.transform.mean + 0.5, atol=1e-5)
+    assert viewed.counts.tolist() == alone.counts.tolist()
+
+
+def test_class_balanced_draws():
+    z, labels = torch.arange(110.0)[:, None], torch.arange(110) // 100
+    generator = torch.Generator().manual_seed(0)
+    for power, share in ((1.0, 10 / 110), (0.0, 0.5), (0.5, 1 / (1 + 10**0.5))):
+        batches = training.Batches(z, labels, np.array([100, 10]), power)
+        rows, drawn = batches.draw(20000, generator)
+        assert drawn.double().mean().item() == pytest.approx(share, abs=0.02)
+        assert torch.equal(rows[:, 0].long() // 100, drawn)
+
+
+# Saving and loading
+
+
+def test_a_model_survives_the_file(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model.provenance = {"store": "x.h5"}
+    model.save(path)
+    loaded = ldmlr.LatentDiffusion.load(path)
+    assert loaded.config == model.config
+    assert (loaded.seed, loaded.class_names, loaded.losses) == (3, ("a", "b", "c"), model.losses)
+    assert (loaded.provenance, loaded.counts.tolist()) == (model.provenance, [60, 25, 8])
+    assert loaded.fingerprint() == model.fingerprint()
+    labels = np.arange(50) % 3
+    assert np.array_equal(loaded.sample(labels, seed=1), model.sample(labels, seed=1))
+    again = tmp_path / "again.safetensors"
+    loaded.save(again)
+    assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(UsageError, match="already exists"):
+        loaded.save(path, overwrite=False)
+
+
+def test_a_damaged_model_file_is_one_clear_line(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    for cut in (0, 4, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"model\.safetensors") as caught:
+            ldmlr.LatentDiffusion.load(path)
+        assert "\n" not in str(caught.value)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[generator.integers(len(whole))] ^= int(generator.integers(1, 256))
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(InputError, match=r"model\.safetensors") as caught:
+            ldmlr.LatentDiffusion.load(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "holds 'other', expected 'ldmlr-diffusion'"),
+        ({"schema_version": 99}, "newer version"),
+        ({"num_classes": 7}, "not a readable model file"),
+        ({"dim": 9}, "not a readable model file"),
+        ({"config": {"hidden": 16, "colour": "red"}}, "damaged model file"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(model, tmp_path, change, message):
+    from safetensors import safe_open
+
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    with safe_open(path, "np") as file:
+        header = json.loads(file.metadata()["ldmlr"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, metadata={"ldmlr": json.dumps({**header, **change})})
+    with pytest.raises(InputError, match=message):
+        ldmlr.LatentDiffusion.load(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(InputError, match="no such model file"):
+        ldmlr.LatentDiffusion.load(path)
+    save_file({"x": np.zeros(3)}, path)
+    with pytest.raises(InputError, match="no diffusion model"):
+        ldmlr.LatentDiffusion.load(path)
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), "expected rows and columns"),
+        (np.zeros(5), np.zeros(5, int), r"expected rows and columns \[N, D\], not shape \[5\]"),
+        (np.full((3, 2), np.nan), np.zeros(3, int), "row 0, column 0 is not finite"),
+        (np.array([[1, 2], [3, np.inf]]), np.zeros(2, int), "row 1, column 1 is not finite"),
+        (np.array([["a", "b"]]), np.zeros(1, int), "expected numbers"),
+        (np.eye(3), np.zeros(2, int), "labels: expected 3, one per row"),
+        (np.eye(3), np.array([0.0, 1.0, 1.0]), "expected whole numbers"),
+        (np.eye(3), np.array([0, -1, 1]), "found -1"),
+        (np.eye(4), np.array([0, 0, 2, 2]), "class 1 has no training row"),
+        (np.eye(3), np.arange(3), "no class has two different rows"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(features, labels, message):
+    with pytest.raises(InputError, match=message):
+        ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": np.zeros((1, 3, 4))}, r"views\[0\]: expected shape \[93, 4\]"),
+        ({"views": [np.full((93, 4), np.nan)]}, r"views\[0\]: row 0"),
+        ({"class_names": ("a",)}, "class_names: expected 3"),
+        ({"counts": [1, 2]}, "counts: expected 3"),
+        ({"num_classes": 2}, "found 2, expected 0 .. 1"),
+    ],
+)
+def test_what_comes_with_the_rows_must_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        ldmlr.LatentDiffusion(**SMALL).fit(*blobs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hiden": 3}, "did you mean 'hidden'"),
+        ({"hidden": 0}, "--hidden: must be at least 1"),
+        ({"network": "unet"}, "--network: unknown value"),
+        ({"ema": 1.0}, "--ema: must be below 1"),
+        ({"seed": -1}, "--seed"),
+        ({"config": DiffusionConfig(), "hidden": 3}, "not both"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(UsageError, match=message):
+        ldmlr.LatentDiffusion(**options)
+
+
+def test_a_model_must_be_trained_first():
+    with pytest.raises(UsageError, match="not trained"):
+        ldmlr.LatentDiffusion().sample([0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    features, labels = blobs()
+    with pytest.raises(LdmlrError, match="loss is not finite at step"):
+        ldmlr.LatentDiffusion(**SMALL, lr=1e30).fit(features, labels)
+
+
+# From a store, with resume
+
+
+def test_views_of_a_store_are_chosen_by_kind(store):
+    assert choose_views(store.train.view_kinds, 2, 1) == [0, 1, 2]
+    assert choose_views(store.train.view_kinds, 0, 2) == [2, 3]
+    assert choose_views(("", "x"), 1, 1) == [0]
+    model = ldmlr.LatentDiffusion(**SMALL).fit_store(store)
+    features = np.asarray(store.train.features)
+    expected = features[store.train.labels == 1].mean(0) + 0.5 / 4
+    assert np.allclose(model.transform.mean[1], expected, atol=1e-5)
+    assert model.provenance["views"] == 3
+    assert model.class_names == ("a", "b", "c")
+
+
+def test_generated_rows_of_a_store_are_not_trained_on(tmp_path):
+    features, labels = blobs()
+    source = np.zeros(len(labels), np.uint8)
+    source[-20:] = 1
+    both = FeatureStore.write(
+        tmp_path / "both.h5",
+        train=SplitData(
+            np.concatenate([features, features + 100]),
+            np.concatenate([labels, labels]),
+            source=np.repeat([0, 1], len(labels)).astype(np.uint8),
+        ),
+    )
+    alone = FeatureStore.write(tmp_path / "alone.h5", train=SplitData(features, labels))
+    models = [ldmlr.LatentDiffusion(**SMALL).fit_store(store) for store in (both, alone)]
+    assert models[0].fingerprint() == models[1].fingerprint()
+
+
+def interrupt(monkeypatch, at):
+    """Make the training stop like a Ctrl-C in the given iteration."""
+    original = training._Objective.__call__
+    calls = {"n": 0}
+
+    def call(self, *arguments):
+        calls["n"] += 1
+        if calls["n"] > at:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(training._Objective, "__call__", call)
+    return lambda: monkeypatch.setattr(training._Objective, "__call__", original)
+
+
+@pytest.mark.parametrize("network", ["additive", "adaln"])
+def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monkeypatch, network):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
+    config = DiffusionConfig(**{**SMALL, "iterations": 75}, network=network)
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
+    diffuse(store, whole, config, seed=1)
+    restore = interrupt(monkeypatch, 67)
+    with pytest.raises(KeyboardInterrupt):
+        diffuse(store, out, config, seed=1)
+    restore()
+    assert not out.exists()
+    checkpoint = tmp_path / ".out.safetensors.checkpoint"
+    assert checkpoint.exists()
+    with pytest.raises(UsageError, match="other settings or data"):
+        diffuse(store, out, config, seed=2, resume=True)
+    assert checkpoint.exists()
+    counted = interrupt(monkeypatch, 15)  # 60 of the 75 iterations are done
+    diffuse(store, out, config, seed=1, resume=True)
+    counted()
+    assert out.read_bytes() == whole.read_bytes()
+    assert not checkpoint.exists()
+
+
+def test_a_finished_training_is_not_repeated(store, tmp_path):
+    out = tmp_path / "model.safetensors"
+    config = DiffusionConfig(**SMALL)
+    _, first = diffuse(store, out, config)
+    stamp = out.stat().st_mtime_ns
+    model, again = diffuse(store, out, config, resume=True)
+    assert (first["finished_before"], again["finished_before"]) == (False, True)
+    assert out.stat().st_mtime_ns == stamp
+    assert model.fingerprint() == ldmlr.LatentDiffusion.load(out).fingerprint()
+    with pytest.raises(UsageError, match="other settings or data"):
+        diffuse(store, out, config.replace(hidden=8), resume=True)
+    with pytest.raises(UsageError, match="already exists"):
+        diffuse(store, out, config)
+    diffuse(store, out, config.replace(hidden=8), overwrite=True)
+    assert ldmlr.LatentDiffusion.load(out).config.hidden == 8
+
+
+def test_a_damaged_checkpoint_is_named(store, tmp_path):
+    (tmp_path / ".m.safetensors.checkpoint").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        diffuse(store, tmp_path / "m.safetensors", DiffusionConfig(**SMALL), resume=True)
+
+
+def test_the_preview_trains_nothing(store):
+    summary = preview(store, DiffusionConfig(**SMALL))
+    assert (summary["rows"], summary["views"], summary["fewest rows of a class"]) == (93, 3, 8)
+
+
+# The command
+
+
+def small_options():
+    return [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", value)]
+
+
+def test_the_command_trains_and_says_so(store, tmp_path, run_cli):
+    out = tmp_path / "runs" / "model.safetensors"
+    done = run_cli("diffuse", store.path, "--out", out, *small_options(), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["command"], result["rows"], result["views"]) == ("diffuse", 93, 3)
+    assert result["config"]["hidden"] == 16
+    assert json.loads((out.parent / "result.json").read_text()) == result
+    assert ldmlr.LatentDiffusion.load(out).counts.tolist() == [60, 25, 8]
+    again = run_cli("diffuse", store.path, "--out", out, *small_options())
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "already exists" in again.stderr
+    resumed = run_cli("diffuse", store.path, "--out", out, *small_options(), "--resume")
+    assert resumed.returncode == 0
+    assert "nothing to do" in resumed.stderr
+
+
+def test_the_command_writes_nothing_on_a_dry_run(store, tmp_path, run_cli):
+    done = run_cli("diffuse", store.path, "--out", tmp_path / "x" / "m.safetensors", "--dry-run")
+    assert done.returncode == 0
+    assert "parameters" in done.stdout
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_command_reads_its_options_from_a_file(store, tmp_path, run_cli):
+    config = tmp_path / "run.toml"
+    config.write_text("[diffuse]\nhidden = 8\nlayers = 1\niterations = 5\n")
+    out = tmp_path / "m.safetensors"
+    done = run_cli("diffuse", store.path, "--out", out, "--config", config, "--iterations", 6)
+    assert done.returncode == 0, done.stderr
+    loaded = ldmlr.LatentDiffusion.load(out).config
+    assert (loaded.hidden, loaded.iterations) == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--hidden", "0"), 2, "--hidden"),
+        (("--network", "unet"), 2, "--network"),
+        (("--device", "tpu"), 2, "--device"),
+        (("--lr", "1e30", "--iterations", "20"), 1, "loss is not finite"),
+    ],
+)
+def test_the_command_fails_in_one_line_and_leaves_nothing(store, tmp_path, run_cli, options, status, message):
+    out = tmp_path / "out" / "m.safetensors"
+    done = run_cli("diffuse", store.path, "--out", out, "--hidden", 8, *options)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.parent.exists() or not any(out.parent.iterdir())
+
+
+def test_the_command_names_a_class_without_rows(tmp_path, run_cli):
+    features, labels = blobs()
+    FeatureStore.write(tmp_path / "s.h5", train=SplitData(features, labels), num_classes=4)
+    done = run_cli("diffuse", tmp_path / "s.h5", "--out", tmp_path / "m.safetensors")
+    assert done.returncode == 1
+    assert "class 3" in done.stderr
+    assert not (tmp_path / "m.safetensors").exists()
