@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import operator
 import pickle
 
 import h5py
@@ -35,14 +36,22 @@ def total(split, part):
     return float(read.sum(dtype=np.float64))
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_read_at_the_same_time(path, method):
+def test_forked_processes_read_at_the_same_time(path):
     store = FeatureStore.open(path)
     expected = store.train.float32().sum(dtype=np.float64)
     assert isinstance(store.train.features, np.memmap)  # mapped before the fork
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        parts = pool.starmap(total, [(store.train, part) for part in range(4)])
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        parts = pool.starmap_async(total, [(store.train, part) for part in range(4)]).get(timeout=60)
     assert np.isclose(sum(parts), expected)
+
+
+def test_a_spawned_process_opens_the_file_itself(path):
+    # A spawned process imports what it calls by name, so it is given a function of the library.
+    train = FeatureStore.open(path).train
+    rows = np.arange(3, 200, 7)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        read = pool.apply_async(operator.methodcaller("float32", rows), (train,)).get(timeout=60)
+    assert np.array_equal(read, train.float32(rows))
 
 
 def test_a_pickle_is_a_path_and_not_the_rows(path):
