@@ -1,0 +1,43 @@
+"""Measure the native sampler: shares of the ceilings, PyTorch baselines, scaling, latency.
+
+    python benchmarks/sampler.py --out benchmarks/results/sampler.json
+
+Wants a machine that does nothing else; ten minutes with ``torch.compile``, three without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from ldmlr import native, results
+from ldmlr.bench import sampler
+from ldmlr.config import plain
+from ldmlr.files import write_text
+
+
+def main() -> None:
+    """Measure, print and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=7, help="pairs per figure")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    options = parser.parse_args()
+    rows = []
+    for row in sampler.measure(options.threads, options.repeats, not options.no_compile):
+        rows.append(row)
+        print(sampler.text([row]).splitlines()[1], file=sys.stderr, flush=True)
+    print(sampler.text(rows))
+    if options.out:
+        config = {"threads": options.threads, "repeats": options.repeats, "extension": native.build_info()}
+        write_text(
+            options.out, json.dumps(plain(results.document("bench sample", config, rows=rows)), indent=2)
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The native sampler beside its ceilings and the PyTorch baselines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldmlr import _native, cpu
+from ldmlr.bench.models import operations_per_row, random_labels, random_spec
+from ldmlr.bench.timing import Work, pair, shortest
+from ldmlr.bench.torch_sampler import TorchSampler, product
+from ldmlr.diffusion import reference
+from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.native import WEIGHTS, NativeSampler
+
+Row = dict[str, Any]
+
+# Operations of one timed call: about a third of a second at 250 GFLOP/s.
+CALL = 8e10
+# The published code on two cores: 1,024 rows in 1,793 s.
+PUBLISHED_ROWS_PER_S = 1024 / 1793
+RECIPE = (64, 128)
+WIDTHS = ((64, 64), RECIPE, (64, 256), (512, 512), (512, 1024))
+
+
+def measure(threads: int, repeats: int = 7, compiled: bool = True) -> Iterator[Row]:
+    """Measure everything, row by row of the benchmark table.
+
+    Parameters
+    ----------
+    threads
+        Threads of the native sampler and of torch.
+    repeats
+        Pairs per figure.
+    compiled
+        Compare with `torch.compile` too (compiling takes about a minute).
+    """
+    torch.set_num_threads(threads)
+    chosen = cpu.choose()
+    if chosen.bfloat16:
+        for dim, hidden in WIDTHS:
+            yield share_of_product(dim, hidden, threads, repeats)
+    for entry in cpu.instruction_sets():
+        for weights in ("float32", "bfloat16") if entry.bfloat16 else ("float32",):
+            if entry.available:
+                yield share_of_peak(*RECIPE, entry.name, weights, repeats)
+    for dim, hidden in ((512, 512),):
+        yield share_of_peak(dim, hidden, chosen.name, "float32", repeats)
+    types = ("float32", "bfloat16") if chosen.bfloat16 else ("float32",)
+    for dim, hidden in (RECIPE, (512, 512)):
+        for weights in types:
+            yield against_torch(dim, hidden, weights, threads, repeats, "eager float32", {})
+        if compiled:
+            options = {"compiled": True, "autocast": True}
+            yield against_torch(dim, hidden, types[-1], threads, repeats, "torch.compile bfloat16", options)
+    if threads > 1:
+        yield scaling(threads, repeats)
+    yield one_row()
+
+
+def share_of_product(dim: int, hidden: int, threads: int, repeats: int) -> Row:
+    """Return the sampler's rate beside that of a large bfloat16 product through torch."""
+    spec, sampler, work = _work(dim, hidden, "bfloat16", None, threads)
+    found = pair(work, product(torch.bfloat16), repeats)
+    operations = operations_per_row(spec)
+    return _row(
+        "share of torch's bfloat16 product", spec, sampler, threads, found.first / operations,
+        ceiling_gflop_per_s=found.second * 1e-9, fraction=found.ratio,
+    )  # fmt: skip
+
+
+def share_of_peak(dim: int, hidden: int, isa: str, weights: str, repeats: int) -> Row:
+    """Return the sampler's rate on one thread beside multiply-adds on registers alone."""
+    spec, sampler, work = _work(dim, hidden, weights, isa, 1)
+
+    def peak() -> float:
+        return _native.peak(isa, WEIGHTS[weights], 10_000_000)
+
+    found = pair(work, peak, repeats)
+    return _row(
+        "share of the multiply-add peak", spec, sampler, 1, found.first / operations_per_row(spec),
+        ceiling_gflop_per_s=found.second * 1e-9, fraction=found.ratio,
+    )  # fmt: skip
+
+
+def against_torch(
+    dim: int, hidden: int, weights: str, threads: int, repeats: int, name: str, options: dict[str, bool]
+) -> Row:
+    """Return the sampler's rate beside that of the same network and solver in PyTorch."""
+    spec, sampler, work = _work(dim, hidden, weights, None, threads)
+    baseline = TorchSampler(spec, **options)
+    operations = operations_per_row(spec)
+    labels = random_labels(spec, max(4096, int(CALL / 4 / operations) // 4096 * 4096))
+    found = pair(work, lambda: baseline(labels), max(3, repeats // 2))
+    rows_per_s = found.first / operations
+    more: Row = {"baseline_rows_per_s": found.second, "times": found.ratio / operations}
+    if name == "eager float32" and (dim, hidden) == RECIPE:
+        more["times_published"] = rows_per_s / PUBLISHED_ROWS_PER_S
+    return _row(f"against {name}", spec, sampler, threads, rows_per_s, **more)
+
+
+def scaling(threads: int, repeats: int) -> Row:
+    """Return what several threads gain over one, for the recipe's network."""
+    spec, sampler, many = _work(*RECIPE, "auto", None, threads)
+    _, _, one = _work(*RECIPE, "auto", None, 1)
+    found = pair(many, one, repeats)
+    rows_per_s = found.first / operations_per_row(spec)
+    return _row(f"{threads} threads against one", spec, sampler, threads, rows_per_s, times=found.ratio)
+
+
+def one_row() -> Row:
+    """Return the time of a call for a single row."""
+    spec = random_spec(*RECIPE)
+    sampler = NativeSampler(spec)
+    labels = np.zeros(1, np.int64)
+    seconds = shortest(lambda: sampler(labels))
+    return _row("a call for one row", spec, sampler, 1, 1 / seconds, milliseconds=seconds * 1e3)
+
+
+def deviation(spec: SamplerSpec, sampler: NativeSampler, rows: int = 200) -> tuple[float, float]:
+    """Return the maximum and RMS deviation from the float64 reference, in standard deviations of its rows."""
+    labels = random_labels(spec, rows)
+    exact = reference.sample(spec, labels, precision=torch.float64).numpy()
+    difference = (sampler(labels) - exact) / exact.std()
+    return float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2)))
+
+
+def _work(
+    dim: int, hidden: int, weights: str, isa: str | None, threads: int
+) -> tuple[SamplerSpec, NativeSampler, Work]:
+    """Return a model, its sampler and a call that counts operations."""
+    spec = random_spec(dim, hidden)
+    sampler = NativeSampler(spec, weights=weights, isa=isa)
+    operations = operations_per_row(spec)
+    slow = {"baseline": 0.1, "avx2": 0.4}.get(sampler.isa, 1.0)
+    count = max(480, math.ceil(slow * threads * CALL / operations / 480) * 480)
+    labels = random_labels(spec, count)
+
+    def work() -> float:
+        sampler(labels, threads=threads)
+        return float(operations * count)
+
+    return spec, sampler, work
+
+
+def _row(
+    what: str, spec: SamplerSpec, sampler: NativeSampler, threads: int, rows_per_s: float, **more: Any
+) -> Row:
+    largest, rms = deviation(spec, sampler)
+    tables: Any = spec.tables
+    row: Row = {
+        "what": what, "backend": "native", "isa": sampler.isa, "dtype": sampler.weights,
+        "dim": spec.dim, "hidden": tables.w_in.shape[0], "layers": len(tables.w1),
+        "steps": len(spec.rows), "guidance": spec.guidance, "threads": threads,
+        "rows_per_s": rows_per_s, "gflop_per_s": rows_per_s * operations_per_row(spec) * 1e-9,
+        "ceiling_gflop_per_s": None, "fraction": None, "error": largest, "error_rms": rms,
+    }  # fmt: skip
+    return {**row, **more}
+
+
+def text(rows: list[Row]) -> str:
+    """Return the table for people."""
+    lines = [f"{'what':<36}{'isa':<12}{'type':<10}{'D':>5}{'H':>5}{'thr':>4}{'rows/s':>12}"
+             f"{'GFLOP/s':>9}{'ceiling':>9}{'share':>7}{'times':>8}{'max error':>11}"]  # fmt: skip
+    for row in rows:
+        lines.append(
+            f"{row['what']:<36}{row['isa']:<12}{row['dtype']:<10}{row['dim']:>5}{row['hidden']:>5}"
+            f"{row['threads']:>4}{row['rows_per_s']:>12,.0f}{row['gflop_per_s']:>9.0f}"
+            f"{_cell(row.get('ceiling_gflop_per_s'), '.0f'):>9}{_cell(row.get('fraction'), '.0%'):>7}"
+            f"{_cell(row.get('times'), '.2f'):>8}{row['error']:>11.1e}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
