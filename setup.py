@@ -25,7 +25,7 @@ from setuptools.command.build_ext import build_ext
 # neither fuse nor reorder them. (-ffast-math would also switch denormals off for the process.)
 # gcc 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised values.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
-FLAGS += ["-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+FLAGS += ["-g0", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
 
 # One file per instruction set, each with its own flags; csrc/cpu/dispatch.cpp chooses among them.
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
