@@ -70,6 +70,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device
+    from ldmlr.files import check_output
     from ldmlr.generation.augment import augment, jobs
     from ldmlr.generation.generate import encoded_counts
     from ldmlr.generation.plan import describe, plan_from_config, plan_table
@@ -94,6 +95,9 @@ def command(
         text = "\n\n".join(f"{name}\n{plan_table(plan)}" for name, plan in plans.items())
         emit({"command": "augment", "dry_run": True, "plans": plans, "config": settings}, as_json, text)
         return
+    if not resume:
+        for path in (path for job in todo for path in (job.out, job.model)):
+            check_output(path, overwrite)
     outcomes, lines = [], []
     for job in todo:
         figures = augment(

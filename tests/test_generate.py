@@ -1,0 +1,308 @@
+"""Generation into stores: rows that do not depend on shards, interrupts or threads."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import ldmlr
+from ldmlr import sampling
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.generation import parts
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generate import generate, parse_shard, prepare, shard_range
+from ldmlr.store import FeatureStore, SplitData, shard_name, verify
+
+COUNTS = (200, 60, 9)
+NAMES = ("ant", "bee", "cow")
+
+
+@pytest.fixture(scope="module")
+def model():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), COUNTS)
+    features = generator.standard_normal((len(labels), 4)) + 5 * np.eye(3, 4)[labels]
+    model = ldmlr.LatentDiffusion(hidden=16, layers=1, iterations=20, batch_size=64)
+    return model.fit(features.astype(np.float32), labels, class_names=NAMES)
+
+
+@pytest.fixture(scope="module")
+def model_file(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 1)
+    monkeypatch.setattr(parts, "ROW_MULTIPLE", 50)
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_store_holds_the_plan(model, tmp_path):
+    generation = prepare(model, GenerateConfig(), seed=4)
+    figures = generate(generation, tmp_path / "pseudo.h5")
+    assert left_in(tmp_path) == ["pseudo.h5"]
+    store = FeatureStore.open(tmp_path / "pseudo.h5")
+    assert store.train.counts.tolist() == [0, 140, 191] == figures["per_class"].tolist()
+    assert (store.train.source == 1).all()
+    assert store.train.ids.tolist() == list(range(331))
+    assert (np.diff(store.train.labels) >= 0).all()
+    assert (store.class_names, store.num_classes, store.dim) == (NAMES, 3, 4)
+    expected = model.sample(store.train.labels, seed=4, backend=figures["backend"])
+    assert np.array_equal(store.train.float32(), expected)
+    assert store.config["generate"]["guidance"] == 1.5
+    assert store.config["generate"]["seed"] == 4
+    assert store.config["backend"] == figures["backend"]
+    assert verify(tmp_path / "pseudo.h5").problems == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_rows_are_kept_in_the_type_asked_for(model, tmp_path, dtype):
+    generate(prepare(model, GenerateConfig(dtype=dtype)), tmp_path / "pseudo.h5")
+    store = FeatureStore.open(tmp_path / "pseudo.h5")
+    full = model.sample(store.train.labels)
+    assert np.allclose(store.train.float32(), full, rtol=2.0**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_shards_are_the_same_rows(model, tmp_path, count):
+    generation = prepare(model, GenerateConfig())
+    generate(generation, tmp_path / "whole.h5")
+    whole = FeatureStore.open(tmp_path / "whole.h5")
+    order = [*range(1, count), 0]
+    for index in order:
+        figures = generate(generation, tmp_path / "out.h5", shard=(index, count))
+        assert (figures["manifest"] is None) == (index != 0)
+    shards = FeatureStore.open(tmp_path / "out.json")
+    assert np.array_equal(shards.train.float32(), whole.train.float32())
+    assert np.array_equal(shards.train.labels, whole.train.labels)
+    assert shards.train.ids.tolist() == whole.train.ids.tolist()
+
+
+def test_a_shard_of_other_settings_takes_the_manifest_away(model, tmp_path):
+    for index in (0, 1):
+        generate(prepare(model, GenerateConfig()), tmp_path / "out.h5", shard=(index, 2))
+    assert (tmp_path / "out.json").exists()
+    other = prepare(model, GenerateConfig(), seed=1)
+    figures = generate(other, tmp_path / "out.h5", shard=(0, 2), overwrite=True)
+    assert figures["manifest"] is None
+    assert not (tmp_path / "out.json").exists()
+    assert generate(other, tmp_path / "out.h5", shard=(1, 2), overwrite=True)["manifest"] is not None
+
+
+def test_more_shards_than_rows(model, tmp_path):
+    generation = prepare(model, GenerateConfig(count=("1=2",)))
+    for index in range(3):
+        generate(generation, tmp_path / "out.h5", shard=(index, 3))
+    assert len(FeatureStore.open(tmp_path / "out.json").train) == 2
+
+
+def test_shard_ranges_are_a_partition():
+    edges = [shard_range(331, (i, 7)) for i in range(7)]
+    assert edges[0][0] == 0
+    assert edges[-1][1] == 331
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(edges))
+    for wrong in ("3/3", "1", "-1/2", "a/b", "0/0"):
+        with pytest.raises(UsageError, match="--shard: expected I/N"):
+            parse_shard(wrong)
+
+
+def stop_after(monkeypatch, calls, error):
+    """Let the sampler draw a few parts, then fail."""
+    original = sampling.sample
+    done = []
+
+    def sample(*arguments, **options):
+        if len(done) == calls:
+            raise error
+        done.append(options["first_row"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(sampling, "sample", sample)
+    return done
+
+
+def test_an_interrupted_generation_goes_on_where_it_stopped(model, tmp_path, monkeypatch):
+    generation = prepare(model, GenerateConfig())
+    generate(generation, tmp_path / "whole.h5")
+    (tmp_path / "part").mkdir()
+    out = tmp_path / "part" / "out.h5"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(generation, out)
+    assert left_in(out.parent) == [".out.h5.parts"]
+    with monkeypatch.context() as patch:
+        drawn = stop_after(patch, 100, KeyboardInterrupt)
+        generate(generation, out, resume=True)
+    assert drawn == [200, 250, 300]
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert left_in(out.parent) == ["out.h5"]
+
+
+def test_parts_of_other_settings_are_not_used(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(prepare(model, GenerateConfig(), seed=1), out)
+    figures = generate(prepare(model, GenerateConfig(), seed=2), out, resume=True)
+    assert figures["rows"] == 331
+    labels = FeatureStore.open(out).train.labels
+    assert np.array_equal(FeatureStore.open(out).train.float32(), model.sample(labels, seed=2))
+
+
+def test_without_resume_it_starts_afresh(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    generation = prepare(model, GenerateConfig())
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(generation, out)
+    with monkeypatch.context() as patch:
+        drawn = stop_after(patch, 100, KeyboardInterrupt)
+        generate(generation, out)
+    assert len(drawn) == 7
+
+
+def test_a_finished_generation_is_not_repeated(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    generation = prepare(model, GenerateConfig())
+    generate(generation, out)
+    stop_after(monkeypatch, 0, AssertionError("drew again"))
+    figures = generate(generation, out, resume=True)
+    assert figures["finished_before"]
+    with pytest.raises(UsageError, match="holds the rows of other settings"):
+        generate(prepare(model, GenerateConfig(), seed=1), out, resume=True)
+    with pytest.raises(UsageError, match="already exists"):
+        generate(generation, out)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), LdmlrError("broken")])
+def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch, error):
+    stop_after(monkeypatch, 2, error)
+    with pytest.raises((LdmlrError, OSError)):
+        generate(prepare(model, GenerateConfig()), tmp_path / "out.h5")
+    assert left_in(tmp_path) == []
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_work(model, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 0, AssertionError("drew"))
+    generation = prepare(model, GenerateConfig(count=(f"0={10**16}",)))
+    with pytest.raises(LdmlrError, match=r"needs .* while it is made"):
+        generate(generation, tmp_path / "out.h5")
+    assert left_in(tmp_path) == []
+
+
+def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    generation = prepare(model, GenerateConfig())
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(generation, out)
+    part = min((tmp_path / ".out.h5.parts").glob("*.npy"))
+    part.write_bytes(part.read_bytes()[:-5])
+    with pytest.raises(LdmlrError, match="this part is damaged"):
+        generate(generation, out, resume=True)
+    assert left_in(tmp_path) == []
+
+
+def test_counts_may_come_from_a_store(model, tmp_path):
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], (10, 4, 6))
+    source = np.r_[np.zeros(18), np.ones(2)].astype(np.uint8)
+    rows = SplitData(generator.standard_normal((20, 4)), labels, source=source)
+    store = FeatureStore.write(tmp_path / "s.h5", train=rows)
+    assert prepare(model, GenerateConfig(), store=store).plan.tolist() == [0, 6, 6]
+    other = FeatureStore.write(tmp_path / "t.h5", train=SplitData(np.ones((3, 7)), np.arange(3)))
+    with pytest.raises(InputError, match="has 3 classes of 7-d rows, but the model was trained on 3 of 4-d"):
+        prepare(model, GenerateConfig(), store=other)
+
+
+# The command
+
+
+def test_the_command_writes_a_store_and_a_result(model_file, tmp_path, run_cli):
+    out = tmp_path / "pseudo.h5"
+    done = run_cli("generate", model_file, "--out", out, "--strategy", "ratio", "--only", "medium", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["rows"] == 12
+    assert result["backend"] in sampling.BACKENDS
+    assert [entry["generated"] for entry in result["plan"]] == [0, 12, 0]
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert len(FeatureStore.open(out).train) == 12
+    again = run_cli("generate", model_file, "--out", out)
+    assert again.returncode == 2
+    assert "already exists" in again.stderr
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(model_file, tmp_path, run_cli, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run_cli("generate", model_file, "--dry-run", "--count", "bee=5", "--count", "2=1")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[:5] for line in done.stdout.splitlines()[2:5]] == [
+        ["ant", "0", "many", "200", "0"],
+        ["bee", "1", "medium", "60", "5"],
+        ["cow", "2", "few", "9", "1"],
+    ]
+    assert left_in(tmp_path) == []
+
+
+def test_a_plan_from_a_file(model_file, tmp_path, run_cli):
+    config = tmp_path / "plan.toml"
+    config.write_text('[generate]\ncount = ["bee=2", "cow=3"]\nsteps = 4\nsolver = "heun"\n')
+    done = run_cli("generate", model_file, "--out", tmp_path / "p.h5", "--config", config)
+    assert done.returncode == 0, done.stderr
+    store = FeatureStore.open(tmp_path / "p.h5")
+    assert store.train.counts.tolist() == [0, 2, 3]
+    assert store.config["generate"]["solver"] == "heun"
+
+
+def test_shards_by_command(model_file, tmp_path, run_cli):
+    for index in (0, 1):
+        done = run_cli("generate", model_file, "--out", tmp_path / "p.h5", "--shard", f"{index}/2")
+        assert done.returncode == 0, done.stderr
+        assert ("manifest follows" in done.stderr) == (index == 0)
+    assert shard_name(tmp_path / "p.h5", 1, 2).exists()
+    assert len(FeatureStore.open(tmp_path / "p.json").train) == 331
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ((), 2, "--out"),
+        (("--out", "p.h5", "--strategy", "blance"), 2, "did you mean 'balance'"),
+        (("--out", "p.h5", "--target", "5"), 2, "generates no rows"),
+        (("--out", "p.h5", "--count", "dog=5"), 2, "'dog', which is not there"),
+        (("--out", "p.h5", "--shard", "2/2"), 2, "--shard"),
+        (("--out", "p.h5", "--solver", "heun", "--eta", "0.5"), 2, "--eta"),
+        (("--out", "p.h5", "--backend", "cuda"), 2, "--backend"),
+        (("--out", "p.h5", "--store", "none.h5"), 1, "none.h5: no such"),
+    ],
+)
+def test_the_command_fails_in_one_line(model_file, tmp_path, run_cli, monkeypatch, options, status, message):
+    monkeypatch.chdir(tmp_path)
+    done = run_cli("generate", model_file, *options)
+    assert done.returncode == status
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left_in(tmp_path) == []
+
+
+def test_a_file_that_is_no_model(tmp_path, run_cli):
+    (tmp_path / "m.safetensors").write_bytes(b"x" * 100)
+    done = run_cli("generate", tmp_path / "m.safetensors", "--out", tmp_path / "p.h5")
+    assert done.returncode == 1
+    assert "not a readable model file" in done.stderr
+    assert left_in(tmp_path) == ["m.safetensors"]
