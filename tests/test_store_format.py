@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 
 import h5py
 import numpy as np
@@ -131,6 +133,7 @@ def test_a_large_compressed_file_is_streamed(path, monkeypatch):
     assert np.array_equal(np.asarray(train.features), values)
     assert np.array_equal(train.features[10:20, 2], values[10:20, 2])
     assert np.array_equal(train.float32([49, 0, 7, 7]), values[[49, 0, 7, 7]])
+    assert train.float32([]).shape == (0, 6)
     assert np.array_equal(np.asarray(train.views), views)
     assert np.array_equal(train.views[1, 5:9], views[1, 5:9])
 
@@ -275,3 +278,31 @@ def test_a_user_block_before_the_file_changes_nothing(path):
     with h5py.File(path, "w", userblock_size=512) as file:
         file["train/features"], file["train/labels"] = values, [0, 1, 1, 0]
     assert np.array_equal(FeatureStore.open(path).train.features, values)
+
+
+def test_rows_are_gathered_by_reads_where_a_map_does_not_fit(path, monkeypatch):
+    values = RNG.random((40, 3)).astype("f4")
+    train = FeatureStore.write(path, train=SplitData(values, [0] * 40)).train
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    for rows in ([3, 4, 5, 39, 0, 4], [], [7], np.arange(40)[::-1]):
+        assert np.array_equal(train.float32(rows), values[rows] if len(rows) else values[:0])
+    with pytest.raises(InputError, match="emory"):
+        train.features  # noqa: B018
+
+
+def test_attributes_of_other_programs_and_a_file_without_training_rows(path):
+    with h5py.File(path, "w") as file:
+        file["test/features"], file["test/labels"] = np.ones((2, 2)), [0, 1]
+        file["class_names"] = [b"a", b"b", b"c"]
+        file.attrs.update(encoder=np.bytes_(b"net"), config="no JSON", shape=np.array([1, 2]), names=[b"x"])
+    store = FeatureStore.open(path)
+    assert (store.encoder, store.config, store.num_classes) == ("net", {}, 3)
+    assert store.attributes["shape"] == [1, 2]
+    assert store.attributes["names"] == ["x"]
+    assert any("has no training rows" in line for line in verify(path).warnings)
+    with pytest.raises(IndexError, match="split 'test' has no views"):
+        store.test.float32(view=0)

@@ -114,6 +114,8 @@ def test_a_plain_store_keeps_everything(tmp_path, out):
     assert store.class_names == ("a", "b", "c")
     assert store.encoder == "resnet"
     assert "format" in store.attributes
+    with pytest.raises(UsageError, match="has a head for 3 classes"):
+        import_store(tmp_path / "plain.h5", out, num_classes=4, overwrite=True)
 
 
 def test_parquet_with_a_list_column_and_with_many_columns(tmp_path, out):
@@ -130,6 +132,10 @@ def test_parquet_with_a_list_column_and_with_many_columns(tmp_path, out):
     store = import_store(tmp_path / "wide.parquet", out, features_key="f*", overwrite=True).store
     same(store)
     assert import_store(tmp_path / "wide.parquet", out, overwrite=True).store.dim == 6
+    words = arrow.table({"x": list(X), "z": list(X), "y": arrow.array(names).dictionary_encode()})
+    parquet.write_table(words, tmp_path / "words.parquet")
+    store = import_store(tmp_path / "words.parquet", out, features_key="z", overwrite=True).store
+    assert store.class_names == ("ape", "cat", "dog")
     with pytest.raises(InputError, match=r"no numeric columns 'g\*'; its columns are f0, f1"):
         import_store(tmp_path / "wide.parquet", out, features_key="g*", overwrite=True)
     with pytest.raises(InputError, match=r"has no label column genus; .*--labels-key"):

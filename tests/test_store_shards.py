@@ -20,6 +20,7 @@ from ldmlr.store import (
     verify,
     write_manifest,
 )
+from ldmlr.store.importing import import_store
 from ldmlr.store.merging import merge_stores
 
 RNG = np.random.default_rng(0)
@@ -243,3 +244,33 @@ def test_a_store_may_be_merged_onto_itself(tmp_path):
     merged = merge_stores([store.path, store.path], store.path, overwrite=True).store
     assert len(merged.train) == 10
     assert verify(store.path).problems == []
+
+
+def test_merging_manifests_that_share_a_test_set(tmp_path):
+    tests = [data(4), data(5)]
+    for name in ("a", "b"):
+        for shard in range(2):
+            FeatureStore.write(
+                shard_name(tmp_path / name, shard, 2), train=data(3), test=tests[shard], num_classes=4
+            )
+        write_manifest(tmp_path / name)
+    sources = [tmp_path / "a.json", tmp_path / "b.json"]
+    fingerprint = FeatureStore.open(sources[0]).fingerprint()
+    merged = merge_stores(sources, tmp_path / "c.h5").store
+    assert (len(merged.train), len(merged.test)) == (12, 9)
+    assert merged.config["merged_from"][0]["fingerprint"] == fingerprint
+    other = FeatureStore.write(tmp_path / "d.h5", test=data(6), num_classes=4)
+    assert len(merge_stores([sources[0], other.path], tmp_path / "e.h5").store.test) == 15
+    imported = import_store(sources[0], tmp_path / "f.h5").store
+    assert np.array_equal(imported.train.float32(), FeatureStore.open(sources[0]).train.float32())
+
+
+def test_shards_lie_beside_their_manifest(tmp_path, base):
+    (tmp_path / "elsewhere").mkdir()
+    other = FeatureStore.write(tmp_path / "elsewhere" / "x.h5", train=data(3))
+    with pytest.raises(UsageError, match="must lie in the folder of its manifest"):
+        write_manifest(base, [other.path])
+    with pytest.raises(UsageError, match="no shards to list"):
+        write_manifest(base, [])
+    with pytest.raises(UsageError, match="no store to merge"):
+        merge_stores([], tmp_path / "x.h5")

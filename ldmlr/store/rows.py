@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -106,19 +107,14 @@ class Rows(abc.ABC):
 
     def gather(self, index: Array) -> Array:
         """Return rows by number (not negative), as they are kept in the file."""
+        result = np.empty((len(index), self.shape[1]), self.stored(0, 0).dtype)
         order = np.argsort(index, kind="stable")
-        ordered = index[order]
-        result: Array | None = None
         # Neighbours in the file are read together: one read per run of consecutive rows.
-        breaks = np.flatnonzero(np.diff(ordered) > 1) + 1
-        for part in np.split(np.arange(len(ordered)), breaks):
-            numbers = ordered[part]
-            low, high = int(numbers[0]), int(numbers[-1]) + 1
-            block = self.stored(low, high)
-            if result is None:
-                result = np.empty((len(index), self.shape[1]), block.dtype)
-            result[order[part]] = block[numbers - low]
-        return self.stored(0, 0) if result is None else result
+        breaks = np.flatnonzero(np.diff(index[order]) > 1) + 1
+        for places in np.split(order, breaks) if len(index) else []:
+            low, high = int(index[places[0]]), int(index[places[-1]]) + 1
+            result[places] = self.stored(low, high)[index[places] - low]
+        return result
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -225,7 +221,7 @@ class MappedRows(Rows):
         try:
             mapped = self.memmap()
         except InputError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == 12:  # ENOMEM
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOMEM:
                 return super().gather(index)
             raise
         return np.asarray(mapped[index])
