@@ -165,8 +165,9 @@ class Trainer:
             images, targets = mixup(
                 images, targets, draws.mixup.beta(config.mixup, config.mixup), draws.augment
             )
-        if config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        # Pixels come with the channels last, and every layer would follow its input.
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=layout)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         short = config.precision != "float32"
