@@ -88,6 +88,11 @@ def main(args: list[str] | None = None) -> None:
     except LdmlrError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_status)
+    except MemoryError:
+        click.echo(
+            "Error: the memory is used up; take a smaller model or batch, or a larger machine", err=True
+        )
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

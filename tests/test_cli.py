@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def test_help_lists_every_command_and_needs_no_torch():
     code = (
@@ -24,3 +26,24 @@ def test_unknown_command_names_the_nearest(run_cli):
     assert outcome.returncode == 2
     assert "did you mean 'diffuse'?" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (MemoryError(), 1, "Error: the memory is used up"),
+        (OSError(28, "No space left on device", "a.h5"), 1, "Error: a.h5: No space left on device; check"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+    ],
+)
+def test_what_goes_wrong_anywhere_ends_in_one_line(run_cli, monkeypatch, error, status, message):
+    from ldmlr import results
+
+    def fail() -> dict[str, str]:
+        raise error
+
+    monkeypatch.setattr(results, "versions", fail)
+    outcome = run_cli("info")
+    assert outcome.returncode == status
+    assert outcome.stderr.startswith(message)
+    assert outcome.stderr.count("\n") == 1
