@@ -12,6 +12,7 @@ against float32. Augmentations are timed on batches of the same size.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -116,7 +117,8 @@ class Variant:
         if not self.channels_last:
             images = images.contiguous()
         with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "float32"):
-            return trainer.network(images).float().cpu()
+            features: torch.Tensor = trainer.network(images)
+        return features.float().cpu()
 
 
 def steps(options: argparse.Namespace, split: ArraySplit) -> list[dict[str, Any]]:
@@ -157,7 +159,7 @@ def augmentations(options: argparse.Namespace, split: ArraySplit) -> list[dict[s
     cpu, generator, rows = torch.device("cpu"), torch.Generator().manual_seed(0), []
     for name in ("none", *AUGMENTATIONS):
         augment = Augmentation(BaselineConfig(augment=(name,)), [120.0] * 3, [60.0] * 3)
-        work = lambda augment=augment: augment(batch, generator)  # noqa: E731
+        work = functools.partial(augment, batch, generator)
         for _ in range(options.warmup):
             work()
         middle = statistics.median(seconds(work, cpu) for _ in range(options.repeats))

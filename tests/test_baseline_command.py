@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -131,4 +133,20 @@ def test_an_interrupt_ends_with_the_remedy(run_cli, image_file, tmp_path, monkey
     done = run_cli("baseline", image_file, *QUICK, "--out", tmp_path / "run")
     assert done.returncode == 130
     assert "--resume" in done.stderr
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_a_full_disk_ends_in_one_line(run_cli, image_file, tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(self, data):
+        if "checkpoint" in self.name:
+            write(self, bytes(data)[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = run_cli("baseline", image_file, *QUICK, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "checkpoint.pt: the disk is full" in done.stderr
     assert not list(tmp_path.glob("run/*"))
