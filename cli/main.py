@@ -73,7 +73,8 @@ def main(args: list[str] | None = None) -> None:
         status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo(
-            "Interrupted; nothing is half-written. The same command goes on, with --resume where it has it.", err=True
+            "Interrupted; nothing is half-written. The same command goes on, with --resume where it has it.",
+            err=True,
         )
         sys.exit(130)
     except click.exceptions.NoArgsIsHelpError as error:
