@@ -7,7 +7,8 @@
 
 namespace ldmlr {
 
-constexpr int tile_rows = 48;  // a multiple of all row groups (12, 6 and 2)
+// A multiple of all row groups (12, 6 and 2). Of 24, 48, 96 and 192 the fastest or within 1 % of it.
+constexpr int tile_rows = 96;
 
 // The functions of one type of weights.
 struct TypedKernels {
