@@ -2,7 +2,8 @@
 
     python benchmarks/sampler.py --out benchmarks/results/sampler.json
 
-Wants a machine that does nothing else; ten minutes with ``torch.compile``, three without.
+The same as ``ldmlr bench sample``, saved as one file. Wants a machine that does nothing else; ten
+minutes with ``torch.compile``, three without.
 """
 
 from __future__ import annotations
@@ -28,15 +29,14 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options = parser.parse_args()
     rows = []
-    for row in sampler.measure(options.threads, options.repeats, not options.no_compile):
-        rows.append(row)
-        print(sampler.text([row]).splitlines()[1], file=sys.stderr, flush=True)
+    for job in sampler.jobs(options.threads, options.repeats, not options.no_compile):
+        rows.append(job())
+        print(sampler.text(rows[-1:]).splitlines()[1], file=sys.stderr, flush=True)
     print(sampler.text(rows))
     if options.out:
-        config = {"threads": options.threads, "repeats": options.repeats, "extension": native.build_info()}
-        write_text(
-            options.out, json.dumps(plain(results.document("bench sample", config, rows=rows)), indent=2)
-        )
+        config = {"threads": options.threads, "repeats": options.repeats}
+        document = results.document("bench", config, rows=rows, extension=native.build_info())
+        write_text(options.out, json.dumps(plain(document), indent=2) + "\n")
 
 
 if __name__ == "__main__":

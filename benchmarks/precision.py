@@ -1,0 +1,94 @@
+"""Accuracy of stage 3 when the rows are drawn in bfloat16 instead of float32.
+
+One model per seed; its rows are drawn by the native sampler with float32 and with bfloat16 weights
+from the same noise, and by the reference; a head is fine-tuned on each. The recipe's settings, last
+epoch. Also the other way to fewer operations: smaller widths and fewer steps.
+
+    python benchmarks/precision.py cifar10-lt-if100-features.h5 --seeds 5 --out precision.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldmlr import cpu, results
+from ldmlr.config import plain
+from ldmlr.diffusion import reference
+from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.files import write_text
+from ldmlr.generation.config import SampleConfig
+from ldmlr.generation.plan import labels_of, plan
+from ldmlr.groups import parse_groups
+from ldmlr.heads.evaluation import measure, tuned_variants
+from ldmlr.heads.finetune import finetune
+from ldmlr.native import NativeSampler
+from ldmlr.store import FeatureStore
+
+Variant = tuple[str, int, int, str]
+# (hidden, steps) beside the recipe's 128 and 10.
+CHEAPER = ((128, 10), (128, 7), (128, 5), (64, 10), (64, 7), (64, 5), (32, 10))
+
+
+def draw(spec: SamplerSpec, labels: np.ndarray[Any, np.dtype[np.int64]], how: str) -> Any:
+    """Return rows for labels, drawn as `how` says."""
+    if how == "reference":
+        return reference.sample(spec, labels).numpy()
+    return NativeSampler(spec, weights=how)(labels, threads=torch.get_num_threads())
+
+
+def variants(full: bool) -> Iterator[Variant]:
+    """Yield how, hidden width, steps and a name."""
+    types = ["reference", "float32"] + (["bfloat16"] if cpu.choose().bfloat16 else [])
+    for how in types:
+        yield how, 128, 10, f"{how}, H 128, 10 steps"
+    for hidden, steps in CHEAPER[1:] if full else ():
+        yield types[-1], hidden, steps, f"{types[-1]}, H {hidden}, {steps} steps"
+
+
+def main() -> None:
+    """Run, print and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("stores", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cheaper", action="store_true", help="smaller widths and fewer steps too")
+    parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for path in options.stores:
+        found: dict[tuple[str, str], list[dict[str, float | None]]] = {}
+        with FeatureStore.open(path) as store:
+            for seed in range(options.seeds):
+                models: dict[int, LatentDiffusion] = {}
+                for how, hidden, steps, name in variants(options.cheaper):
+                    if hidden not in models:
+                        models[hidden] = LatentDiffusion(hidden=hidden, seed=seed).fit_store(store)
+                    model = models[hidden]
+                    labels = labels_of(plan(model.counts), 0, int(plan(model.counts).sum()))
+                    pseudo = draw(model.spec(SampleConfig(steps=steps), seed), labels, how)
+                    tuned = finetune(store, (pseudo, labels), seed=seed)
+                    measured = measure(
+                        tuned_variants(tuned), store.split("test"), tuned.counts, parse_groups("100,20")
+                    )
+                    for entry in measured:
+                        found.setdefault((name, entry.variant.adjustment), []).append(entry.figures)
+        for (name, adjustment), runs in found.items():
+            row = results.accuracy_row(name, adjustment, runs, store=path.name)
+            rows.append(row)
+            figures = row["all"]
+            print(f"{path.name:<34}{name:<32}{adjustment:<13}{figures['mean']:.2f} +- {figures['std']:.2f}")
+    if options.out:
+        config = {"seeds": options.seeds, "isa": cpu.choose().name}
+        document = results.document("precision", config, rows=rows)
+        write_text(options.out, json.dumps(plain(document), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

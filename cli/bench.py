@@ -1,0 +1,60 @@
+"""``ldmlr bench``: what this machine reaches, and of what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import config_option, emit, json_option, threads_option
+
+
+@click.command(name="bench")
+@click.argument("what", type=click.Choice(["sample"]), default="sample")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=7, show_default=True,
+    help="Pairs of runs per figure; medians are reported.",
+)  # fmt: skip
+@click.option(
+    "--compile/--no-compile", "compiled", default=True, show_default=True,
+    help="Compare with torch.compile too; compiling takes a minute and needs a C++ compiler.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for result.json.")
+@threads_option
+@json_option
+@config_option
+def command(
+    what: str, repeats: int, compiled: bool, out: Path | None, threads: int | None, as_json: bool
+) -> None:
+    """Throughput of this machine beside its ceilings and the PyTorch baselines.
+
+    Measures the native sampler on random models of the recipe's shape and larger: its share of a large
+    matrix product through torch and of the processor's multiply-add peak, how many times it is faster than
+    the same network in PyTorch, what the threads gain, and the time of a call for one row. What is
+    compared runs turn by turn. Errors are the largest deviation from the float64 reference, in standard
+    deviations of the rows. Takes some minutes; wants a machine that does nothing else.
+
+    \b
+    Examples:
+      ldmlr bench sample
+      ldmlr bench sample --no-compile --threads 1 --json
+    """
+    from ldmlr import native, progress, results
+    from ldmlr.bench import sampler
+    from ldmlr.device import set_threads
+    from ldmlr.files import check_output, make_folder
+
+    if out is not None:
+        check_output(out / "result.json", overwrite=True)
+    used = set_threads(threads)
+    measurements = sampler.jobs(used, repeats, compiled)
+    rows = [job() for job in progress.track(measurements, "bench", unit="figure")]
+    build = native.build_info()
+    resolved: dict[str, Any] = {"what": what, "threads": used, "repeats": repeats, "compile": compiled}
+    result = results.document("bench", resolved, rows=rows, extension=build)
+    if out is not None:
+        make_folder(out)
+        results.write_result(out, result)
+    chosen = f"Instruction set {build['chosen']} (available: {build['available']})"
+    emit(result, as_json, f"{sampler.text(rows)}\n\n{chosen}")

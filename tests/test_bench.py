@@ -1,0 +1,81 @@
+"""``ldmlr bench`` and what it counts; never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ldmlr.bench import sampler, timing
+from ldmlr.bench.models import operations_per_row, random_labels, random_spec
+from ldmlr.bench.torch_sampler import TorchSampler
+from ldmlr.native import NativeSampler
+
+COLUMNS = {
+    "what", "backend", "isa", "dtype", "dim", "hidden", "layers", "steps", "guidance", "threads",
+    "rows_per_s", "gflop_per_s", "ceiling_gflop_per_s", "fraction", "error",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dim", "hidden", "layers", "guidance", "products"),
+    [
+        # As in benchmarks/README.md: shared first products, two evaluations of the rest, one last product.
+        (64, 128, 2, 1.5, 2 * 64 * 128 + 2 * 3 * 128 * 128 + 128 * 64),
+        (64, 128, 2, 1.0, 2 * 64 * 128 + 3 * 128 * 128 + 128 * 64),
+        (512, 256, 1, 2.0, 512 * 256 + 256 * 256 + 2 * 256 * 256 + 256 * 512),
+    ],
+)
+def test_operations(dim: int, hidden: int, layers: int, guidance: float, products: int) -> None:
+    spec = random_spec(dim, hidden, layers, guidance=guidance, steps=10)
+    assert operations_per_row(spec) == 10 * 2 * products
+
+
+def test_pairs_are_medians_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = iter([1.0, 10.0, 2.0, 10.0, 6.0, 20.0])
+    monkeypatch.setattr(timing, "rate", lambda work: next(rates))
+    found = timing.pair(lambda: 0.0, lambda: 0.0, repeats=3)
+    assert (found.first, found.second, found.ratio) == (2.0, 10.0, 0.2)
+
+
+def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
+    spec = random_spec(12, 32, classes=2)
+    labels = random_labels(spec, 6000)
+    torch.manual_seed(0)
+    rows = torch.cat([TorchSampler(spec)._batch(torch.from_numpy(part)) for part in np.split(labels, 2)])
+    native = NativeSampler(spec)(labels)
+    for label in (0, 1):
+        mine, other = native[labels == label], rows.numpy()[labels == label]
+        assert np.abs(mine.mean(0) - other.mean(0)).max() < 0.15
+        assert np.abs(mine.std(0) / other.std(0) - 1).max() < 0.15
+
+
+def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler, "CALL", 1e7)
+    monkeypatch.setattr(sampler, "LARGE", (32, 48))
+    monkeypatch.setattr(sampler, "WIDTHS", ((16, 32),))
+    monkeypatch.setattr(sampler, "product", lambda dtype: lambda: 1.0)
+    threads = torch.get_num_threads()
+    done = run_cli(
+        "bench", "sample", "--repeats", 1, "--no-compile", "--threads", 2, "--json", "--out", tmp_path
+    )
+    torch.set_num_threads(threads)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((tmp_path / "result.json").read_text())
+    for row in document["rows"]:
+        assert set(row) >= COLUMNS
+        assert row["rows_per_s"] > 0
+        assert row["error"] < 0.1
+    whats = {row["what"] for row in document["rows"]}
+    assert {"against eager float32", "2 threads against one", "a call for one row"} <= whats
+    text = sampler.text(document["rows"])
+    assert len(text.splitlines()) == len(document["rows"]) + 1
+
+
+def test_unknown_benchmark_is_named(run_cli) -> None:
+    done = run_cli("bench", "train")
+    assert done.returncode == 2
+    assert "train" in done.stderr
