@@ -96,7 +96,9 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         for key, entry in entries.items():
             name = key.replace("-", "_")
             if name in known:
-                # A list of one may be written without brackets.
+                # A list of one may be written without brackets, a list of NAME=VALUE as a table.
+                if known[name].multiple and isinstance(entry, dict):
+                    entry = [f"{item}={value}" for item, value in entry.items()]
                 single = known[name].multiple and not isinstance(entry, list)
                 defaults[name] = [entry] if single else entry
             elif where or name not in lenient:

@@ -278,6 +278,14 @@ def test_shards_by_command(model_file, tmp_path, run_cli):
     assert len(FeatureStore.open(tmp_path / "p.json").train) == 331
 
 
+def test_a_plan_as_a_table_of_a_file(model_file, tmp_path, run_cli):
+    config = tmp_path / "plan.toml"
+    config.write_text("[generate.count]\nbee = 2\ncow = 3\n")
+    done = run_cli("generate", model_file, "--dry-run", "--config", config, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [entry["generated"] for entry in json.loads(done.stdout)["plan"]] == [0, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [

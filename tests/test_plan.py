@@ -112,6 +112,7 @@ def test_impossible_plans_are_named(arguments, message):
 def test_a_configuration_makes_a_plan():
     assert plan_from_config(COUNTS, GenerateConfig(strategy="few", target=20)).tolist() == [0, 0, 0, 8, 15]
     assert plan_from_config(COUNTS, PlanConfig(count=("1=5", "4=2"))).tolist() == [0, 5, 0, 0, 2]
+    assert PlanConfig.from_mapping({"count": {"bee": 2}}).count == ("bee=2",)
     assert plan_from_config([90, 10], PlanConfig(strategy="0.5")).tolist() == [0, 35]
     assert plan_from_config([90, 10], PlanConfig(strategy=0.5)).tolist() == [0, 35]
     with pytest.raises(UsageError, match="--ratio: must be at least 0"):

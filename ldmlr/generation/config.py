@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Self
 
 from ldmlr.config import Config, option
@@ -40,6 +41,13 @@ class PlanConfig(Config):
     count: tuple[str, ...] = option(
         (), "Rows to generate of one class, instead of a strategy; may be repeated.", metavar="CLASS=ROWS"
     )
+
+    def __post_init__(self) -> None:
+        # A file or a caller may also give a table from class to rows.
+        if isinstance(self.count, Mapping):
+            entries = tuple(f"{name}={rows}" for name, rows in self.count.items())
+            object.__setattr__(self, "count", entries)
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
