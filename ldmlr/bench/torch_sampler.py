@@ -43,23 +43,27 @@ class TorchSampler:
 
     def __init__(self, spec: SamplerSpec, *, compiled: bool = False, autocast: bool = False) -> None:
         self.spec, self.autocast = spec, autocast
+        # The compiled network reads numbers and tensors of its own, no property of the spec.
+        self.guidance, self.null = spec.guidance, spec.num_classes
         tables = spec.tables
         self.weights = {name: torch.from_numpy(getattr(tables, name)) for name in tables.__dataclass_fields__}
         self.mean, self.scale = torch.from_numpy(spec.mean).float(), torch.from_numpy(spec.scale).float()
-        self.network: Callable[[Tensor, int, Tensor], Tensor] = self._network
+        self.network: Callable[[Tensor, Tensor, Tensor], Tensor] = self._network
         if compiled:
             self.network = torch.compile(self._network)
 
-    def _network(self, x: Tensor, step: int, labels: Tensor) -> Tensor:
-        w, spec = self.weights, self.spec
+    def _network(self, x: Tensor, step_bias: Tensor, labels: Tensor) -> Tensor:
+        # The biases of the step [1, L, H] are an argument: with the number of the step as one,
+        # torch.compile would compile the network for every step anew.
+        w = {**self.weights, "bias_step": step_bias}
         h = torch.addmm(w["b_in"], x, w["w_in"].T)
-        f = additive(w, h, step, labels)
-        if spec.guidance == 1:
+        f = additive(w, h, 0, labels)
+        if self.guidance == 1:
             return f
-        null = additive(w, h, step, torch.full_like(labels, spec.num_classes))
-        return null + spec.guidance * (f - null)
+        null = additive(w, h, 0, torch.full_like(labels, self.null))
+        return null + self.guidance * (f - null)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, labels: npt.NDArray[np.int64]) -> float:
         """Draw one row per label and return their number."""
         for start in range(0, len(labels), BATCH):
@@ -72,7 +76,7 @@ class TorchSampler:
         previous = torch.zeros_like(x)
         for step, (p, q, lo, hi, a, b, c, s) in enumerate(spec.rows.table().tolist()):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-                f = self.network(x, step, labels)
+                f = self.network(x, self.weights["bias_step"][step : step + 1], labels)
             x0 = (p * x + q * f.float()).clamp(lo, hi)
             x, previous = a * x + b * x0 + c * previous, x0
             if s:
