@@ -73,6 +73,22 @@ VARIANT(integer) {
     return div(t, add(set1(1.0f), as_float(addu(as_bits(p), shl<23>(n)))));
 }
 
+// Rounding by adding a large number, exponent by integer addition: no reduce, no scalef, which take
+// slots of the multiply-add units. The fraction is in [-1/2, 1/2].
+LDMLR_INLINE F power_by_magic(F t) {
+    const F held = _mm512_range_ps(t, set1(126.0f), 0x02);  // the smaller magnitude, the sign of t
+    const F shifted = add(held, set1(0x1.8p23f));
+    const F r = sub(held, sub(shifted, set1(0x1.8p23f)));
+    F p = fma(set1(0x1.c348f8p-5f), r, set1(0x1.ed93a2p-3f));
+    p = fma(p, r, set1(0x1.62fb8ap-1f));
+    p = fma(p, r, set1(0x1.fff632p-1f));
+    return as_float(addu(as_bits(p), shl<23>(as_bits(shifted))));
+}
+
+VARIANT(magic) { return div(t, add(set1(1.0f), power_by_magic(t))); }
+
+VARIANT(magic_rcp) { return mul(t, rcp14(add(set1(1.0f), power_by_magic(t)))); }
+
 // 2^t by one conversion: t 2^23 as an integer is the float's bits with a linear mantissa, and the
 // quadratic correction of the mantissa is added before.
 VARIANT(bits) {
@@ -172,6 +188,8 @@ int main() {
         both<degree2>("degree2");
         both<degree5>("degree5");
         both<integer>("integer");
+        both<magic>("magic");
+        both<magic_rcp>("magic_rcp");
         both<bits>("bits");
         both<none>("none");
     }
