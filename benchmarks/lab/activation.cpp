@@ -85,9 +85,13 @@ LDMLR_INLINE F power_by_magic(F t) {
     return as_float(addu(as_bits(p), shl<23>(as_bits(shifted))));
 }
 
-VARIANT(magic) { return div(t, add(set1(1.0f), power_by_magic(t))); }
+VARIANT(magic) {
+    return div(t, add(set1(1.0f), power_by_magic(t)));
+}
 
-VARIANT(magic_rcp) { return mul(t, rcp14(add(set1(1.0f), power_by_magic(t)))); }
+VARIANT(magic_rcp) {
+    return mul(t, rcp14(add(set1(1.0f), power_by_magic(t))));
+}
 
 // 2^t by one conversion: t 2^23 as an integer is the float's bits with a linear mantissa, and the
 // quadratic correction of the mantissa is added before.
