@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import types
 import typing
@@ -166,8 +165,3 @@ def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:
 def say(message: str) -> None:
     """Print a message for people on standard error."""
     click.echo(message, err=True)
-
-
-def composed(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Combine decorators into one, applied so that options are listed in the order given."""
-    return lambda function: functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)

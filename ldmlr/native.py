@@ -30,7 +30,6 @@ OUTPUTS: dict[str, tuple[_native.Dtype, type[Any]]] = {
     "bfloat16": (_native.Dtype.bfloat16, np.uint16),
 }
 
-Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 

@@ -17,7 +17,6 @@ from ldmlr import _native, cpu
 from ldmlr.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint32]
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

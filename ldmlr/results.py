@@ -68,14 +68,17 @@ def accuracy_row(
     """
     row: dict[str, Any] = {"method": method, "adjustment": adjustment, **more}
     for column in GROUP_COLUMNS:
-        values = [run[column] for run in runs]
-        numbers = [float(value) for value in values if value is not None]
-        if len(numbers) < len(values) or not numbers:
-            row[column] = None
-            continue
-        spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
-        row[column] = {"mean": float(np.mean(numbers)), "std": spread, "values": numbers}
+        row[column] = spread([run[column] for run in runs])
     return row
+
+
+def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Return mean, sample standard deviation and values over seeds; None where a value is missing."""
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values) or not numbers:
+        return None
+    deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+    return {"mean": float(np.mean(numbers)), "std": deviation, "values": numbers}
 
 
 def versions() -> dict[str, str]:

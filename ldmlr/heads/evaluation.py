@@ -21,6 +21,7 @@ from ldmlr.heads.rows import check_counts, encoded_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
+from ldmlr.results import accuracy_row, spread
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
@@ -148,25 +149,15 @@ def result_rows(runs: Sequence[Sequence[Measured]], **more: Any) -> list[dict[st
     Each row has ``method``, ``adjustment``, ``tau`` and, per figure, ``mean``, ``std`` and ``values`` over
     the seeds (None for a group without classes).
     """
-    from ldmlr.results import accuracy_row
-
     rows = []
     for entries in zip(*runs, strict=True):
         variant = entries[0].variant
         figures = [entry.figures for entry in entries]
         row = accuracy_row(variant.method, variant.adjustment, figures, tau=variant.tau, **more)
         for name in figures[0]:
-            row.setdefault(name, _spread([figure[name] for figure in figures]))
+            row.setdefault(name, spread([figure[name] for figure in figures]))
         rows.append(row)
     return rows
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values) or not numbers:
-        return None
-    spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
-    return {"mean": float(np.mean(numbers)), "std": spread, "values": numbers}
 
 
 def group_sizes(counts: npt.NDArray[np.int64], groups: ClassGroups) -> Mapping[str, int]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import h5py
 
+from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
-
-BUILTIN = ("digits-lt",)
 
 
 def kind_of(source: str) -> str:

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,19 +40,6 @@ Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
-
-
-class ArrayLike2D(Protocol):
-    """Rows of features: an array, a memory map or a view of rows on disk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape ``[N, D]``."""
-        ...
-
-    def __getitem__(self, key: slice, /) -> Any:
-        """Return some rows."""
-        ...
 
 
 @dataclasses.dataclass

@@ -12,11 +12,6 @@ import torch
 from torch.nn import functional as F
 
 
-def identity(count: int) -> torch.Tensor:
-    """Return `count` matrices that leave an image as it is, ``[n, 2, 3]``."""
-    return torch.eye(2, 3).repeat(count, 1, 1)
-
-
 def similarity(angle: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Return matrices that turn, enlarge and then move the content of an image.
 
