@@ -25,12 +25,13 @@ from setuptools.command.build_ext import build_ext
 # neither fuse nor reorder them. (-ffast-math would also switch denormals off for the process.)
 # gcc 12 takes the undefined operands inside its own AVX-512 intrinsics for uninitialised values.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-pthread"]
-FLAGS += ["-g0", "-Wall", "-Wextra", "-Wno-maybe-uninitialized"]
+FLAGS += ["-g0", "-Wall", "-Wextra", "-Wno-uninitialized"]
 
 # One file per instruction set, each with its own flags; csrc/cpu/dispatch.cpp chooses among them.
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
+VNNI = [*AVX512, "-mavx512vnni"]
+INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": VNNI, "avx512bf16": [*VNNI, "-mavx512bf16"]}
 
 
 def sanitizer() -> list[str]:

@@ -120,5 +120,5 @@ def command(
     emit(
         result, as_json,
         f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "
-        f"({figures['backend']}, drawn at {figures['rows_per_s']:,.0f} rows/s)",
+        f"({figures['backend']}, {figures['kernels']}, drawn at {figures['rows_per_s']:,.0f} rows/s)",
     )  # fmt: skip

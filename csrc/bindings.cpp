@@ -58,15 +58,18 @@ void standard_normal(const std::string &isa, uint64_t seed, uint64_t first_row, 
 py::list instruction_sets() {
     py::list found;
     for (const ldmlr::InstructionSet &set : ldmlr::instruction_sets())
-        found.append(
-            py::make_tuple(set.kernels->name, set.available, set.kernels->bfloat16.sample_tile != nullptr));
+        found.append(py::make_tuple(set.kernels->name, set.available,
+                                    set.kernels->bfloat16.sample_tile != nullptr,
+                                    set.kernels->int8.sample_tile != nullptr));
     return found;
 }
 
-void pack(const std::string &isa, Address matrix, int outputs, int inputs, Dtype dtype, Address packed) {
+void pack(const std::string &isa, Address matrix, int outputs, int inputs, Dtype dtype, float factor,
+          Address packed) {
     const Kernels &kernels = kernels_of(isa);
     const py::gil_scoped_release release;
-    ldmlr::pack(pointer<const float>(matrix), outputs, inputs, dtype, kernels.panel, pointer<void>(packed));
+    ldmlr::pack(pointer<const float>(matrix), outputs, inputs, dtype, kernels.panel, factor,
+                pointer<void>(packed));
 }
 
 // Signals and progress, on the calling thread. A Python exception stays set and ends the call.
@@ -116,7 +119,8 @@ PYBIND11_MODULE(_native, m) {
     py::enum_<Dtype>(m, "Dtype")
         .value("float32", Dtype::float32)
         .value("float16", Dtype::float16)
-        .value("bfloat16", Dtype::bfloat16);
+        .value("bfloat16", Dtype::bfloat16)
+        .value("int8", Dtype::int8);
 
     py::class_<Denoiser> denoiser(m, "Denoiser");
     denoiser.def(py::init<>())
@@ -135,6 +139,7 @@ PYBIND11_MODULE(_native, m) {
     def_address(denoiser, "b_out", &Denoiser::b_out);
     def_address(denoiser, "bias_step", &Denoiser::bias_step);
     def_address(denoiser, "bias_class", &Denoiser::bias_class);
+    def_address(denoiser, "quantise", &Denoiser::quantise);
 
     py::class_<Transform> transform(m, "Transform");
     transform.def(py::init<>()).def_readwrite("floor", &Transform::floor);
@@ -164,7 +169,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("instruction_sets", &instruction_sets);
     m.def("packed_size", &ldmlr::packed_size, py::arg("outputs"), py::arg("inputs"), py::arg("dtype"));
     m.def("pack", &pack, py::arg("isa"), py::arg("matrix"), py::arg("outputs"), py::arg("inputs"),
-          py::arg("dtype"), py::arg("packed"));
+          py::arg("dtype"), py::arg("factor"), py::arg("packed"));
     m.def(
         "sample_scratch",
         [](const std::string &isa, const Denoiser &net, Dtype weights, int threads) {

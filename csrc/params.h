@@ -20,7 +20,7 @@ static constexpr int padded(int size) {
     return (size + padding - 1) / padding * padding;
 }
 
-enum class Dtype : int32_t { float32 = 0, float16 = 1, bfloat16 = 2 };
+enum class Dtype : int32_t { float32 = 0, float16 = 1, bfloat16 = 2, int8 = 3 };
 
 // x0 = clamp(p x + q f, lo, hi);  x_next = a x + b x0 + c x0_prev + s z
 struct StepRow {
@@ -44,6 +44,9 @@ struct Denoiser {
     const float *b_out;       // [D']
     const float *bias_step;   // [S, L, H']
     const float *bias_class;  // [C + 1, L, H'], row C is the null class of guidance
+    // Factors that make operands integers of int8: of x, of h and u of each layer, of the last
+    // activation, [2 L + 2]; null for other types.
+    const float *quantise;
 };
 
 // row = max(floor, mean[y] + scale z); the widening k is a factor of scale.

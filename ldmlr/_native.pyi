@@ -10,6 +10,7 @@ class Dtype:
     float32: ClassVar[Dtype]
     float16: ClassVar[Dtype]
     bfloat16: ClassVar[Dtype]
+    int8: ClassVar[Dtype]
 
 class Denoiser:
     dim: int
@@ -27,6 +28,7 @@ class Denoiser:
     b_out: int
     bias_step: int
     bias_class: int
+    quantise: int
 
 class Transform:
     mean: int
@@ -53,9 +55,11 @@ def philox4x32(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> tuple[in
 def standard_normal(
     isa: str, seed: int, first_row: int, rows: int, dim: int, stream: int, step: int, out: int
 ) -> None: ...
-def instruction_sets() -> list[tuple[str, bool, bool]]: ...
+def instruction_sets() -> list[tuple[str, bool, bool, bool]]: ...
 def packed_size(outputs: int, inputs: int, dtype: Dtype) -> int: ...
-def pack(isa: str, matrix: int, outputs: int, inputs: int, dtype: Dtype, packed: int) -> None: ...
+def pack(
+    isa: str, matrix: int, outputs: int, inputs: int, dtype: Dtype, factor: float, packed: int
+) -> None: ...
 def sample_scratch(isa: str, net: Denoiser, weights: Dtype, threads: int) -> int: ...
 def sample(
     isa: str,

@@ -18,16 +18,17 @@ class InstructionSet:
     Attributes
     ----------
     name
-        ``baseline``, ``avx2``, ``avx512`` or ``avx512bf16``.
+        ``baseline``, ``avx2``, ``avx512``, ``avx512vnni`` or ``avx512bf16``.
     available
         This processor (and its operating system) can run it.
-    bfloat16
-        It has products of bfloat16; the others compute in float32.
+    bfloat16, int8
+        It has products of that type; all have those of float32.
     """
 
     name: str
     available: bool
     bfloat16: bool
+    int8: bool
 
 
 def instruction_sets() -> tuple[InstructionSet, ...]:

@@ -18,11 +18,16 @@ from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
 from ldmlr.errors import UsageError, nearest
 from ldmlr.noise import check_counter
+from ldmlr.quantise import activation_ranges
 
 # The kernels keep kappa x instead of x, so that silu needs no multiplication by it.
 KAPPA = -1 / math.log(2)
 ALIGNMENT = 64
-WEIGHTS = {"float32": _native.Dtype.float32, "bfloat16": _native.Dtype.bfloat16}
+WEIGHTS = {
+    "float32": _native.Dtype.float32,
+    "bfloat16": _native.Dtype.bfloat16,
+    "int8": _native.Dtype.int8,
+}
 # bfloat16, which NumPy lacks, is returned as its bit patterns.
 OUTPUTS: dict[str, tuple[_native.Dtype, type[Any]]] = {
     "float32": (_native.Dtype.float32, np.float32),
@@ -52,6 +57,11 @@ def refuses(spec: SamplerSpec) -> str | None:
     return None
 
 
+def default_weights(chosen: cpu.InstructionSet) -> str:
+    """Return the type of weights that ``auto`` means: the fastest that costs no accuracy."""
+    return "bfloat16" if chosen.bfloat16 else "float32"
+
+
 class NativeSampler:
     """A model prepared for the compiled sampler.
 
@@ -60,7 +70,8 @@ class NativeSampler:
     spec
         Denoiser, solver table, transform, guidance and seed.
     weights
-        ``float32``, ``bfloat16`` or ``auto``: bfloat16 where the instruction set has it.
+        ``float32``, ``bfloat16``, ``int8`` or ``auto``: bfloat16 where the instruction set has it.
+        int8 rounds weights and activations to 8 bits, with ranges measured on a draw of its own.
     isa
         Instruction set; None: the fastest, or that of ``LDMLR_ISA``.
 
@@ -81,11 +92,12 @@ class NativeSampler:
             raise UsageError(f"the native sampler cannot run this model: {reason}")
         chosen = cpu.choose(isa)
         if weights not in (*WEIGHTS, "auto"):
-            raise UsageError(f"weights: unknown value {weights!r}; {nearest(weights, (*WEIGHTS, 'auto'))}")
-        if weights == "bfloat16" and not chosen.bfloat16:
-            raise UsageError(f"weights: {chosen.name} has no bfloat16 products; use float32")
+            raise UsageError(f"--weights: unknown value {weights!r}; {nearest(weights, (*WEIGHTS, 'auto'))}")
+        if weights in ("bfloat16", "int8") and not getattr(chosen, weights):
+            other = default_weights(chosen)
+            raise UsageError(f"--weights: {chosen.name} has no {weights} products; use {other}")
         if weights == "auto":
-            weights = "bfloat16" if chosen.bfloat16 else "float32"
+            weights = default_weights(chosen)
         self.isa, self.weights = chosen.name, weights
         self.dim, self.num_classes = spec.dim, spec.num_classes
         self._arrays: list[npt.NDArray[Any]] = []  # what the addresses below point into
@@ -169,9 +181,13 @@ class NativeSampler:
         if net.folded:
             bias_step[:, 0] += first @ b_in
             first = KAPPA * (first @ w_in)
-        net.input, net.first = self._pack(KAPPA * w_in), self._pack(first)
-        net.w1, net.w2 = self._pack(*w1[1:]), self._pack(*tables.w2)
-        net.output = self._pack(tables.w_out / KAPPA)
+        factors = self._factors(spec)
+        net.quantise = self._keep(factors)
+        of_h, of_u = factors[1:-1:2], factors[2:-1:2]
+        net.input = self._pack(KAPPA * w_in, factors=factors[:1])
+        net.first = self._pack(first, factors=factors[:1] if net.folded else of_h[:1])
+        net.w1, net.w2 = self._pack(*w1[1:], factors=of_h[1:]), self._pack(*tables.w2, factors=of_u)
+        net.output = self._pack(tables.w_out / KAPPA, factors=factors[-1:])
         net.b_in, net.b2 = self._pad(KAPPA * b_in), self._pad(KAPPA * tables.b2)
         net.b_out = self._pad(tables.b_out)
         net.bias_step = self._pad(KAPPA * bias_step)
@@ -188,6 +204,15 @@ class NativeSampler:
             transform.diagonal = self._pad(scale)
         return transform
 
+    def _factors(self, spec: SamplerSpec) -> npt.NDArray[np.float32]:
+        """Return the factors that make operands integers of int8 ``[2 L + 2]``; ones for other types."""
+        assert isinstance(spec.tables, DenoiserTables)
+        if self.weights != "int8":
+            return np.ones(2 * len(spec.tables.w1) + 2, np.float32)
+        ranges = activation_ranges(spec)
+        ranges[1:] *= abs(KAPPA)  # all but x are in the kernels' units
+        return (127 / ranges).astype(np.float32)
+
     def _keep(self, array: npt.NDArray[np.floating]) -> int:
         """Return the address of a float32 copy that lives as long as the sampler."""
         kept = np.ascontiguousarray(array, np.float32)
@@ -201,8 +226,16 @@ class NativeSampler:
         copy[..., : array.shape[-1]] = array
         return self._keep(copy)
 
-    def _pack(self, *matrices: npt.NDArray[np.floating], weights: str | None = None) -> int:
-        """Return the address of matrices [outputs, inputs] of one shape, packed one after the other."""
+    def _pack(
+        self,
+        *matrices: npt.NDArray[np.floating],
+        weights: str | None = None,
+        factors: npt.NDArray[np.float32] | None = None,
+    ) -> int:
+        """Return the address of matrices [outputs, inputs] of one shape, packed one after the other.
+
+        ``factors`` are those of the inputs of each matrix, for int8.
+        """
         if not matrices:
             return 0
         kind = WEIGHTS[weights or self.weights]
@@ -214,5 +247,6 @@ class NativeSampler:
         for number, matrix in enumerate(matrices):
             source = np.ascontiguousarray(matrix, np.float32)
             target = address + number * size
-            _native.pack(self.isa, source.ctypes.data, outputs, inputs, kind, target)
+            factor = 1.0 if factors is None else float(factors[number])
+            _native.pack(self.isa, source.ctypes.data, outputs, inputs, kind, factor, target)
         return address

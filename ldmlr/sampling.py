@@ -16,12 +16,13 @@ from ldmlr.device import resolve_device
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.errors import UsageError, nearest
+from ldmlr.generation.config import WEIGHTS
 
 BACKEND_NAMES = ("auto", "reference", "native", "cuda")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# (spec, labels, first_row, threads, device, dtype) -> rows [N, D] on the CPU in the dtype
-Run = Callable[[SamplerSpec, npt.NDArray[np.int64], int, int, torch.device, torch.dtype], torch.Tensor]
+# (labels, first_row, threads, dtype) -> rows [N, D] on the CPU in the dtype
+Draw = Callable[[npt.NDArray[np.int64], int, int, str], torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,38 +31,34 @@ class Backend:
 
     Attributes
     ----------
-    run
-        Draws the rows.
+    prepare
+        Prepares a model for drawing on a device, with a type of weights; returns how to draw, and
+        the kernels that will run.
     refuses
         Returns why this backend cannot run a spec on a device, or None if it can.
+    weights
+        The types of weights it has beside ``auto``.
     """
 
-    run: Run
+    prepare: Callable[[SamplerSpec, torch.device, str], tuple[Draw, str]]
     refuses: Callable[[SamplerSpec, torch.device], str | None]
+    weights: tuple[str, ...]
 
 
-def _reference(
-    spec: SamplerSpec,
-    labels: npt.NDArray[np.int64],
-    first_row: int,
-    threads: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    return reference.sample(spec, labels, first_row, threads=threads, device=device).to(dtype)
+def _reference(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
+    def draw(labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str) -> torch.Tensor:
+        return reference.sample(spec, labels, first_row, threads=threads, device=device).to(DTYPES[dtype])
+
+    return draw, f"PyTorch {device.type} float32"
 
 
-def _native(
-    spec: SamplerSpec,
-    labels: npt.NDArray[np.int64],
-    first_row: int,
-    threads: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    name = next(name for name, entry in DTYPES.items() if entry == dtype)
-    rows = torch.from_numpy(native.NativeSampler(spec)(labels, first_row, threads=threads, dtype=name))
-    return rows.view(dtype)
+def _native(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
+    sampler = native.NativeSampler(spec, weights=weights)
+
+    def draw(labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str) -> torch.Tensor:
+        return torch.from_numpy(sampler(labels, first_row, threads=threads, dtype=dtype)).view(DTYPES[dtype])
+
+    return draw, f"{sampler.isa} {sampler.weights}"
 
 
 def _native_refuses(spec: SamplerSpec, device: torch.device) -> str | None:
@@ -70,8 +67,8 @@ def _native_refuses(spec: SamplerSpec, device: torch.device) -> str | None:
 
 # In the order in which ``auto`` tries them.
 BACKENDS: dict[str, Backend] = {
-    "native": Backend(_native, _native_refuses),
-    "reference": Backend(_reference, lambda spec, device: None),
+    "native": Backend(_native, _native_refuses, tuple(native.WEIGHTS)),
+    "reference": Backend(_reference, lambda spec, device: None, ("float32",)),
 }
 
 
@@ -97,26 +94,87 @@ class Drawn:
         return self.rows.numpy()
 
 
-def choose_backend(name: str, spec: SamplerSpec, device: torch.device) -> str:
+def choose_backend(name: str, spec: SamplerSpec, device: torch.device, weights: str = "auto") -> str:
     """Return the backend that will run: the one named, or for ``auto`` the first that can.
 
     Raises
     ------
     UsageError
-        The name is unknown, not in this build, or the backend cannot run this model.
+        The name is unknown, not in this build, or the backend cannot run this model with these weights.
     """
     if name not in BACKEND_NAMES:
         raise UsageError(f"--backend: unknown value {name!r}; {nearest(name, BACKEND_NAMES)}")
+    if weights not in WEIGHTS:
+        raise UsageError(f"--weights: unknown value {weights!r}; {nearest(weights, WEIGHTS)}")
     if name == "auto":
-        return next(found for found, backend in BACKENDS.items() if backend.refuses(spec, device) is None)
+        reasons = {found: _reason(found, spec, device, weights) for found in BACKENDS}
+        able = [found for found, reason in reasons.items() if reason is None]
+        if not able:
+            listed = "; ".join(f"{found}: {reason}" for found, reason in reasons.items())
+            raise UsageError(f"--weights: no backend can run this with {weights} ({listed}); use auto")
+        return able[0]
     if name not in BACKENDS:
         raise UsageError(
             f"--backend: {name} is not available in this build; use {', '.join(BACKENDS)} or auto"
         )
-    reason = BACKENDS[name].refuses(spec, device)
+    reason = _reason(name, spec, device, weights)
     if reason:
         raise UsageError(f"--backend: {name} cannot run this: {reason}; use auto")
     return name
+
+
+def _reason(name: str, spec: SamplerSpec, device: torch.device, weights: str) -> str | None:
+    backend = BACKENDS[name]
+    if weights != "auto" and weights not in backend.weights:
+        return f"it has no {weights} weights"
+    return backend.refuses(spec, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A model prepared for one backend, to draw from as often as needed.
+
+    Attributes
+    ----------
+    spec
+        What is drawn from.
+    backend
+        The backend that runs.
+    kernels
+        Its instruction set and type of weights: rows are the same to the bit where these are.
+    """
+
+    spec: SamplerSpec
+    backend: str
+    kernels: str
+    _draw: Draw
+
+    def __call__(
+        self,
+        labels: npt.ArrayLike | torch.Tensor,
+        first_row: int = 0,
+        *,
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> Drawn:
+        """Draw one row per label, as `sample` does."""
+        if dtype not in DTYPES:
+            raise UsageError(f"--dtype: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
+        classes = check_labels(labels, self.spec.num_classes)
+        if first_row < 0 or first_row + len(classes) > 2**64:
+            raise UsageError(f"first_row: must be at least 0 and below 2^64, not {first_row}")
+        count = threads or len(os.sched_getaffinity(0))
+        return Drawn(self._draw(classes, first_row, count, dtype), self.backend)
+
+
+def prepare(
+    spec: SamplerSpec, *, backend: str = "auto", weights: str = "auto", device: str = "auto"
+) -> Sampler:
+    """Prepare a model for drawing; arguments and errors are those of `sample`."""
+    where = resolve_device(device)
+    chosen = choose_backend(backend, spec, where, weights)
+    draw, kernels = BACKENDS[chosen].prepare(spec, where, weights)
+    return Sampler(spec, chosen, kernels, draw)
 
 
 def sample(
@@ -125,6 +183,7 @@ def sample(
     *,
     first_row: int = 0,
     backend: str = "auto",
+    weights: str = "auto",
     dtype: str = "float32",
     device: str = "auto",
     threads: int | None = None,
@@ -142,6 +201,9 @@ def sample(
         same rows as drawing all 200.
     backend
         ``auto``, ``reference``, ``native`` or ``cuda``.
+    weights
+        What the network is multiplied in: ``float32``, ``bfloat16``, ``int8``, or ``auto``, the
+        fastest of the first two that the backend has on this machine.
     dtype
         ``float32``, ``float16`` or ``bfloat16``.
     device
@@ -154,15 +216,8 @@ def sample(
     UsageError
         Unknown options, labels out of range, or a backend that cannot run.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
-    classes = check_labels(labels, spec.num_classes)
-    if first_row < 0 or first_row + len(classes) > 2**64:
-        raise UsageError(f"first_row: must be at least 0 and below 2^64, not {first_row}")
-    where = resolve_device(device)
-    chosen = choose_backend(backend, spec, where)
-    count = threads or len(os.sched_getaffinity(0))
-    return Drawn(BACKENDS[chosen].run(spec, classes, first_row, count, where, DTYPES[dtype]), chosen)
+    sampler = prepare(spec, backend=backend, weights=weights, device=device)
+    return sampler(labels, first_row, dtype=dtype, threads=threads)
 
 
 def check_labels(labels: npt.ArrayLike | torch.Tensor, num_classes: int) -> npt.NDArray[np.int64]:

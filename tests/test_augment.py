@@ -106,7 +106,7 @@ def test_resume_takes_up_where_it_stopped(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "sample", stop)
+        patch.setattr(sampling.Sampler, "__call__", stop)
         with pytest.raises(KeyboardInterrupt):
             augment(job, SMALL, GenerateConfig())
     assert job.model.exists()
@@ -117,7 +117,7 @@ def test_resume_takes_up_where_it_stopped(tmp_path, monkeypatch):
     assert job.out.read_bytes() == whole.out.read_bytes()
     assert job.model.read_bytes() == whole.model.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "sample", stop)
+        patch.setattr(sampling.Sampler, "__call__", stop)
         assert augment(job, SMALL, GenerateConfig(), resume=True)["finished_before"]
 
 

@@ -118,16 +118,16 @@ def test_shard_ranges_are_a_partition():
 
 def stop_after(monkeypatch, calls, error):
     """Let the sampler draw a few parts, then fail."""
-    original = sampling.sample
+    original = sampling.Sampler.__call__
     done = []
 
-    def sample(*arguments, **options):
+    def sample(self, labels, first_row, **options):
         if len(done) == calls:
             raise error
-        done.append(options["first_row"])
-        return original(*arguments, **options)
+        done.append(first_row)
+        return original(self, labels, first_row, **options)
 
-    monkeypatch.setattr(sampling, "sample", sample)
+    monkeypatch.setattr(sampling.Sampler, "__call__", sample)
     return done
 
 

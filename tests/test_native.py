@@ -21,10 +21,11 @@ from ldmlr.noise import standard_normal_reference
 AVAILABLE = [entry for entry in cpu.instruction_sets() if entry.available]
 KERNELS = [(entry.name, "float32") for entry in AVAILABLE]
 KERNELS += [(entry.name, "bfloat16") for entry in AVAILABLE if entry.bfloat16]
+KERNELS += [(entry.name, "int8") for entry in AVAILABLE if entry.int8]
 # Unit roundoff of the operands, and how many of them a deviation may be: (maximum, RMS), relative
 # to the largest value and to the RMS of the exact rows.
-EPSILON = {"float32": 2.0**-24, "bfloat16": 2.0**-9}
-ALLOWED = {"float32": (128, 32), "bfloat16": (16, 3)}
+EPSILON = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "int8": 2.0**-8}
+ALLOWED = {"float32": (128, 32), "bfloat16": (16, 3), "int8": (24, 8)}
 
 
 def make_spec(
@@ -208,8 +209,13 @@ def test_output_types_are_the_rounded_float32_rows(isa: str) -> None:
 def test_a_broken_network_shows() -> None:
     spec = make_spec()
     tables = dataclasses.replace(spec.tables, b_out=np.full_like(spec.tables.b_out, np.nan))
+    broken = dataclasses.replace(spec, tables=tables)
     for isa, weights in KERNELS:
-        sampler = NativeSampler(dataclasses.replace(spec, tables=tables), isa=isa, weights=weights)
+        if weights == "int8":  # rounding would hide it
+            with pytest.raises(UsageError, match="finite"):
+                NativeSampler(broken, isa=isa, weights=weights)
+            continue
+        sampler = NativeSampler(broken, isa=isa, weights=weights)
         assert np.isnan(sampler(np.zeros(5, np.int64))).all()
 
 
@@ -283,9 +289,8 @@ def test_instruction_set_is_chosen_and_overridden(monkeypatch: pytest.MonkeyPatc
 
 
 def test_more_than_the_processor_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "ldmlr._native.instruction_sets", lambda: [("baseline", True, False), ("avx512", False, False)]
-    )
+    sets = [("baseline", True, False, False), ("avx512", False, False, False)]
+    monkeypatch.setattr("ldmlr._native.instruction_sets", lambda: sets)
     monkeypatch.setenv("LDMLR_ISA", "avx512")
     with pytest.raises(UsageError, match="does not have avx512; use one of baseline"):
         cpu.choose()
@@ -296,6 +301,7 @@ def test_more_than_the_processor_has_is_refused(monkeypatch: pytest.MonkeyPatch)
     [
         ({"weights": "int4"}, "weights"),
         ({"weights": "bfloat16", "isa": "baseline"}, "baseline has no bfloat16"),
+        ({"weights": "int8", "isa": "baseline"}, "baseline has no int8"),
         ({"isa": "neon"}, "isa"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -219,8 +220,9 @@ def test_a_backend_that_is_not_in_this_build_is_named(model, monkeypatch):
 
 
 def test_auto_takes_the_first_backend_that_can(model, monkeypatch):
-    picky = sampling.Backend(sampling.BACKENDS["reference"].run, lambda spec, device: "too small")
-    monkeypatch.setattr(sampling, "BACKENDS", {"native": picky, "reference": sampling.BACKENDS["reference"]})
+    other = sampling.BACKENDS["reference"]
+    picky = dataclasses.replace(other, refuses=lambda spec, device: "too small")
+    monkeypatch.setattr(sampling, "BACKENDS", {"native": picky, "reference": other})
     assert sampling.sample(model.spec(), [0]).backend == "reference"
     with pytest.raises(UsageError, match="native cannot run this: too small"):
         sampling.sample(model.spec(), [0], backend="native")

@@ -16,5 +16,6 @@ const Kernels avx2 = {
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},
     {nullptr, nullptr, nullptr},
+    {nullptr, nullptr, nullptr},
 };
 }  // namespace ldmlr

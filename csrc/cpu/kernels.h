@@ -28,9 +28,13 @@ struct Kernels {
     // One solver step of rows first .. first + rows - 1.
     void (*denoise_step)(const StepParams &, int64_t first, int64_t rows);
     TypedKernels float32;
-    TypedKernels bfloat16;  // null where the instruction set has no bfloat16 product
+    TypedKernels bfloat16;  // null where the instruction set has no such product
+    TypedKernels int8;      // likewise
 
-    const TypedKernels &of(Dtype weights) const { return weights == Dtype::bfloat16 ? bfloat16 : float32; }
+    const TypedKernels &of(Dtype weights) const {
+        if (weights == Dtype::int8) return int8;
+        return weights == Dtype::bfloat16 ? bfloat16 : float32;
+    }
 };
 
 }  // namespace ldmlr

@@ -2,7 +2,10 @@
 //
 // Columns (outputs) are cut into panels of 64, 32 and 16 (64-column instruction sets) or of 16,
 // one after the other. Within a panel: for each input k all its columns (float32), or for each
-// pair of inputs all its columns with the two values side by side (bfloat16).
+// pair (bfloat16) or four (int8) of inputs all its columns with the values side by side.
+//
+// int8: a column is round(w / s), s = max |w| / 127, its inputs in the order of simd_int8.inc. After
+// the weights follow the columns' scales s / factor, float32, and offsets -128 sum(round(w / s)), int32.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +23,8 @@ static inline int panel_width(int rest, int panel) {
 // Bytes of a packed matrix [outputs, inputs].
 int64_t packed_size(int outputs, int inputs, Dtype dtype);
 
-// Packs a float32 matrix [outputs, inputs], C order, for panels of at most `panel` columns.
-void pack(const float *matrix, int outputs, int inputs, Dtype dtype, int panel, void *packed);
+// Packs a float32 matrix [outputs, inputs], C order, for panels of at most `panel` columns; `factor`
+// is the one that makes its inputs integers (int8 only).
+void pack(const float *matrix, int outputs, int inputs, Dtype dtype, int panel, float factor, void *packed);
 
 }  // namespace ldmlr

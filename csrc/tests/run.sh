@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-maybe-uninitialized)
+flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-uninitialized)
 case "${1:-}" in
     '') ;;
     address | undefined | thread) flags+=("-fsanitize=$1" -fno-sanitize-recover=all -fno-omit-frame-pointer) ;;
@@ -29,7 +29,8 @@ if [ "$(uname -m)" = x86_64 ]; then
     avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
     compile csrc/cpu/denoise_avx2.cpp "${avx2[@]}"
     compile csrc/cpu/denoise_avx512.cpp "${avx512[@]}"
-    compile csrc/cpu/denoise_avx512bf16.cpp "${avx512[@]}" -mavx512bf16
+    compile csrc/cpu/denoise_avx512vnni.cpp "${avx512[@]}" -mavx512vnni
+    compile csrc/cpu/denoise_avx512bf16.cpp "${avx512[@]}" -mavx512vnni -mavx512bf16
 fi
 "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/sampler"
 "$folder/sampler"

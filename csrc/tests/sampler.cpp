@@ -45,14 +45,14 @@ std::vector<char> packed(const Kernels &kernels, Dtype dtype, int outputs, int i
         for (int r = 0; r < outputs; ++r)
             matrix.insert(matrix.end(), source.begin() + r * padded(inputs),
                           source.begin() + r * padded(inputs) + inputs);
-        pack(matrix.data(), outputs, inputs, dtype, kernels.panel, bytes.data() + i * size);
+        pack(matrix.data(), outputs, inputs, dtype, kernels.panel, 16.0f, bytes.data() + i * size);
     }
     return bytes;
 }
 
 struct Model {
     std::vector<char> input, first, w1, w2, output, triangle;
-    std::vector<float> b_in, b2, b_out, bias_step, bias_class, mean;
+    std::vector<float> b_in, b2, b_out, bias_step, bias_class, quantise, mean;
     std::vector<StepRow> steps;
     SampleParams params{};
 
@@ -71,9 +71,23 @@ struct Model {
         bias_step = random(static_cast<int64_t>(steps.size()) * layers, hidden, 0.3f, 28);
         bias_class = random(static_cast<int64_t>(classes + 1) * layers, hidden, 0.3f, 29);
         mean = random(classes, dim, 1.0f, 30);
-        params.net = {dim,          hidden,       layers,       classes,          folded,
-                      input.data(), first.data(), w1.data(),    w2.data(),        output.data(),
-                      b_in.data(),  b2.data(),    b_out.data(), bias_step.data(), bias_class.data()};
+        quantise.assign(static_cast<size_t>(2 * layers + 2), 16.0f);
+        params.net = {dim,
+                      hidden,
+                      layers,
+                      classes,
+                      folded,
+                      input.data(),
+                      first.data(),
+                      w1.data(),
+                      w2.data(),
+                      output.data(),
+                      b_in.data(),
+                      b2.data(),
+                      b_out.data(),
+                      bias_step.data(),
+                      bias_class.data(),
+                      quantise.data()};
         params.transform = {mean.data(), nullptr, triangle.data(), 0.0f};
         params.steps = steps.data();
         params.num_steps = static_cast<int32_t>(steps.size());
@@ -131,6 +145,7 @@ int main() {
         if (!set.available) continue;
         check(*set.kernels, Dtype::float32);
         if (set.kernels->bfloat16.sample_tile) check(*set.kernels, Dtype::bfloat16);
+        if (set.kernels->int8.sample_tile) check(*set.kernels, Dtype::int8);
         std::printf("%s ok\n", set.kernels->name);
     }
     return 0;

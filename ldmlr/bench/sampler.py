@@ -16,7 +16,7 @@ from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
-from ldmlr.native import WEIGHTS, NativeSampler
+from ldmlr.native import WEIGHTS, NativeSampler, default_weights
 
 Row = dict[str, Any]
 
@@ -42,20 +42,22 @@ def jobs(threads: int, repeats: int = 7, compiled: bool = True) -> list[Callable
     """
     torch.set_num_threads(threads)
     chosen = cpu.choose()
-    types = ("float32", "bfloat16") if chosen.bfloat16 else ("float32",)
+    usual = default_weights(chosen)
+    types = ["float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]
     found: list[Callable[[], Row]] = []
     for dim, hidden in WIDTHS if chosen.bfloat16 else ():
         found.append(partial(share_of_product, dim, hidden, threads, repeats))
     for entry in cpu.instruction_sets():
-        if entry.available:
+        if entry.available and entry != chosen:
             found.append(partial(share_of_peak, *RECIPE, entry.name, "float32", repeats))
     for weights in types:
-        found.append(partial(share_of_peak, *LARGE, chosen.name, weights, repeats))
+        for dim, hidden in WIDTHS if weights == usual else (RECIPE, LARGE):
+            found.append(partial(share_of_peak, dim, hidden, chosen.name, weights, repeats))
     for dim, hidden in (RECIPE, LARGE):
         for weights in types:
             found.append(partial(against_torch, dim, hidden, weights, threads, repeats))
         if compiled:
-            found.append(partial(against_torch, dim, hidden, types[-1], threads, repeats, compiled=True))
+            found.append(partial(against_torch, dim, hidden, usual, threads, repeats, compiled=True))
     if threads > 1:
         found.append(partial(scaling, threads, repeats))
     found.append(one_row)

@@ -233,6 +233,7 @@ class LatentDiffusion:
         seed: int = 0,
         first_row: int = 0,
         backend: str = "auto",
+        weights: str = "auto",
         dtype: str = "float32",
         device: str = "auto",
         threads: int | None = None,
@@ -257,6 +258,8 @@ class LatentDiffusion:
             Row i is a pure function of (model, label, solver options, seed, first_row + i).
         backend
             ``auto``, ``reference``, ``native`` or ``cuda``.
+        weights
+            Arithmetic of the network: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
         dtype
             ``float32``, ``float16`` or ``bfloat16``.
         device, threads
@@ -275,7 +278,8 @@ class LatentDiffusion:
         config = SampleConfig(solver=solver, steps=steps, guidance=guidance, scale=scale, eta=eta)
         drawn = sampling.sample(
             self.spec(config, seed), labels,
-            first_row=first_row, backend=backend, dtype=dtype, device=device, threads=threads,
+            first_row=first_row, backend=backend, weights=weights, dtype=dtype, device=device,
+            threads=threads,
         )  # fmt: skip
         return drawn.rows if isinstance(labels, torch.Tensor) else drawn.numpy()
 

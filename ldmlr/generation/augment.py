@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
-from ldmlr.device import resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.job import diffuse
 from ldmlr.errors import UsageError
@@ -19,7 +18,8 @@ from ldmlr.files import check_output
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import Generation, check_space, finished, prepare
 from ldmlr.generation.parts import Parts, parts_folder
-from ldmlr.sampling import choose_backend
+from ldmlr.sampling import Sampler
+from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.copying import write_split
 from ldmlr.store.layout import block_rows
@@ -123,14 +123,15 @@ def augment(
     check_output(job.out, overwrite)
     check_space(job.out, generation.rows + len(store.split("train")), generation)
     began = time.perf_counter()
-    spec = model.spec(generation.config, seed)
-    ran = choose_backend(backend, spec, resolve_device(device))
-    with parts_folder(job.out, f"{key} {ran}", resume) as folder:
-        parts = Parts(folder, spec, generation.plan, 0, generation.rows)
-        parts.draw(backend=ran, device=device, threads=threads)
-        _write(store, job.out, generation, parts, key, ran, overwrite)
+    sampler = prepare_sampler(
+        model.spec(generation.config, seed), backend=backend, weights=config.weights, device=device
+    )
+    with parts_folder(job.out, f"{key} {sampler.kernels}", resume) as folder:
+        parts = Parts(folder, sampler, generation.plan, 0, generation.rows)
+        parts.draw(threads)
+        _write(store, job.out, generation, parts, key, sampler, overwrite)
     seconds = time.perf_counter() - began
-    return {**figures, "backend": ran, "generate_seconds": seconds, "finished_before": False}
+    return {**figures, "backend": sampler.backend, "generate_seconds": seconds, "finished_before": False}
 
 
 def _write(
@@ -139,7 +140,7 @@ def _write(
     generation: Generation,
     parts: Parts,
     key: str,
-    backend: str,
+    sampler: Sampler,
     overwrite: bool,
 ) -> None:
     split = store.split("train")
@@ -150,7 +151,7 @@ def _write(
         out, dim=store.dim, num_classes=store.num_classes, dtype=generation.config.dtype,
         encoder=store.encoder, class_names=store.class_names, head=store.head, overwrite=overwrite,
         config={
-            "command": "augment", "key": key, "backend": backend,
+            "command": "augment", "key": key, "backend": sampler.backend, "kernels": sampler.kernels,
             "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
             "source": {"store": str(store.path), "fingerprint": store.fingerprint(), "config": store.config},
         },

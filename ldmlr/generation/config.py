@@ -11,6 +11,7 @@ from ldmlr.errors import UsageError
 
 SOLVERS = ("dpmpp2m", "ddim", "ddpm", "heun")
 DTYPES = ("float32", "float16", "bfloat16")
+WEIGHTS = ("auto", "float32", "bfloat16", "int8")
 # Scale and guidance by the model's transform: the recipe, and the paper's plain conditional model.
 DEFAULT_SCALE = {"whitened": 1.41, "standardised": 1.0}
 DEFAULT_GUIDANCE = {"whitened": 1.5, "standardised": 1.0}
@@ -65,6 +66,11 @@ class SampleConfig(Config):
         metavar="FLOAT", above=0,
     )  # fmt: skip
     eta: float = option(0.0, "Share of ancestral noise of ddim.", minimum=0, maximum=1)
+    weights: str = option(
+        "auto",
+        "Arithmetic of the network; auto is bfloat16 where the processor has it, int8 the fastest.",
+        choices=WEIGHTS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

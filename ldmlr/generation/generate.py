@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
-from ldmlr.device import resolve_device
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.parts import Parts, parts_folder
 from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.sampling import choose_backend
+from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
 
@@ -171,34 +170,36 @@ def generate(
 
     Returns
     -------
-    Figures: ``output``, ``rows``, ``per_class``, ``backend``, ``seconds`` (all), ``draw_seconds``,
-    ``rows_per_s`` (drawn now, per second of drawing), ``finished_before``, ``manifest`` (None until all
-    shards are there).
+    Figures: ``output``, ``rows``, ``per_class``, ``backend``, ``kernels``, ``seconds`` (all),
+    ``draw_seconds``, ``rows_per_s`` (drawn now, per second of drawing), ``finished_before``,
+    ``manifest`` (None until all shards are there).
     """
     path = output_path(out, shard)
     start, stop = shard_range(generation.rows, shard)
     figures: dict[str, Any] = {"output": path, "rows": stop - start, "per_class": generation.plan}
     if resume and finished(path, generation.key):
-        ran = FeatureStore.open(path).config["backend"]
+        before = FeatureStore.open(path).config
         figures |= {
-            "backend": ran, "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "finished_before": True,
+            "backend": before["backend"], "kernels": before["kernels"],
+            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "finished_before": True,
         }  # fmt: skip
         return {**figures, "manifest": _manifest(out, shard)}
     check_output(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
     spec = generation.model.spec(generation.config, generation.seed)
-    ran = choose_backend(backend, spec, resolve_device(device))
-    with parts_folder(path, f"{generation.key} {ran}", resume) as folder:
-        parts = Parts(folder, spec, generation.plan, start, stop)
-        drawn = parts.draw(backend=ran, device=device, threads=threads)
+    sampler = prepare_sampler(spec, backend=backend, weights=generation.config.weights, device=device)
+    with parts_folder(path, f"{generation.key} {sampler.kernels}", resume) as folder:
+        parts = Parts(folder, sampler, generation.plan, start, stop)
+        drawn = parts.draw(threads)
         draw_seconds = time.perf_counter() - began
         with StoreWriter(
             path, dim=spec.dim, num_classes=spec.num_classes, dtype=generation.config.dtype,
             encoder=str(generation.model.provenance.get("encoder", "")),
             class_names=generation.model.class_names, overwrite=overwrite,
             config={
-                "command": "generate", "key": generation.key, "backend": ran,
+                "command": "generate", "key": generation.key, "backend": sampler.backend,
+                "kernels": sampler.kernels,
                 "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
                 "source": generation.model.provenance,
             },
@@ -208,7 +209,8 @@ def generate(
                 numbers = np.arange(first, first + len(labels))
                 train.write(first - start, features, labels, source=1, ids=numbers)
     figures |= {
-        "backend": ran, "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
+        "backend": sampler.backend, "kernels": sampler.kernels,
+        "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
         "rows_per_s": drawn / draw_seconds, "finished_before": False,
     }  # fmt: skip
     return {**figures, "manifest": _manifest(out, shard)}

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr import progress, sampling
-from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import atomic_path, os_error, write_text
 from ldmlr.generation.plan import Counts, labels_of
+from ldmlr.sampling import Sampler
 
 # A part is about this large; its rows are a multiple of the sampler's tiles.
 PART_BYTES = 16 << 20
@@ -37,21 +37,21 @@ class Parts:
     ----------
     folder
         Where the parts lie until the store is written.
-    spec
-        Model, solver and seed.
+    sampler
+        Model, solver and seed, prepared for a backend.
     plan
         Rows to generate per class ``[C]``.
     start, stop
         Range of global row numbers.
     """
 
-    def __init__(self, folder: Path, spec: SamplerSpec, plan: Counts, start: int, stop: int) -> None:
-        self.folder, self.spec, self.plan = folder, spec, plan
-        rows = max(1, PART_BYTES // (4 * spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
+    def __init__(self, folder: Path, sampler: Sampler, plan: Counts, start: int, stop: int) -> None:
+        self.folder, self.sampler, self.plan = folder, sampler, plan
+        rows = max(1, PART_BYTES // (4 * sampler.spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
         edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
         self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
 
-    def draw(self, *, backend: str, device: str, threads: int | None) -> int:
+    def draw(self, threads: int | None = None) -> int:
         """Draw the parts that are missing; return the number of rows drawn now."""
         drawn = 0
         total = sum(high - low for low, high in self.ranges)
@@ -59,9 +59,7 @@ class Parts:
             for low, high in self.ranges:
                 if not self._path(low).exists():
                     labels = labels_of(self.plan, low, high)
-                    done = sampling.sample(
-                        self.spec, labels, first_row=low, backend=backend, device=device, threads=threads
-                    )
+                    done = self.sampler(labels, low, threads=threads)
                     with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
                         np.save(file, done.numpy(), allow_pickle=False)
                     drawn += high - low
@@ -73,7 +71,7 @@ class Parts:
         for low, high in self.ranges:
             try:
                 rows = np.load(self._path(low), allow_pickle=False)
-                if rows.shape != (high - low, self.spec.dim) or rows.dtype != np.float32:
+                if rows.shape != (high - low, self.sampler.spec.dim) or rows.dtype != np.float32:
                     raise ValueError(f"has shape {list(rows.shape)}")
             except (OSError, ValueError) as error:
                 raise LdmlrError(
