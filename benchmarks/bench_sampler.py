@@ -23,6 +23,7 @@ from ldmlr.noise import standard_normal
 AVAILABLE = [entry for entry in cpu.instruction_sets() if entry.available]
 KERNELS = [(entry.name, "float32") for entry in AVAILABLE]
 KERNELS += [(entry.name, "bfloat16") for entry in AVAILABLE if entry.bfloat16]
+KERNELS += [(entry.name, "int8") for entry in AVAILABLE if entry.int8]
 SHAPES = [(64, 64), (64, 128), (64, 256), (512, 512)]
 
 

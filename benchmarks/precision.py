@@ -1,7 +1,7 @@
-"""Accuracy of stage 3 when the rows are drawn in bfloat16 instead of float32.
+"""Accuracy of stage 3 when the rows are drawn in bfloat16 or int8 instead of float32.
 
-One model per seed; its rows are drawn by the native sampler with float32 and with bfloat16 weights
-from the same noise, and by the reference; a head is fine-tuned on each. The recipe's settings, last
+One model per seed; its rows are drawn by the native sampler with every type of weights from the
+same noise, and by the reference; a head is fine-tuned on each. The recipe's settings, last
 epoch. Also the other way to fewer operations: smaller widths and fewer steps.
 
     python benchmarks/precision.py cifar10-lt-if100-features.h5 --seeds 5 --out precision.json
@@ -29,7 +29,7 @@ from ldmlr.generation.plan import labels_of, plan
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import measure, tuned_variants
 from ldmlr.heads.finetune import finetune
-from ldmlr.native import NativeSampler
+from ldmlr.native import NativeSampler, default_weights
 from ldmlr.store import FeatureStore
 
 Variant = tuple[str, int, int, str]
@@ -46,11 +46,13 @@ def draw(spec: SamplerSpec, labels: np.ndarray[Any, np.dtype[np.int64]], how: st
 
 def variants(full: bool) -> Iterator[Variant]:
     """Yield how, hidden width, steps and a name."""
-    types = ["reference", "float32"] + (["bfloat16"] if cpu.choose().bfloat16 else [])
+    chosen = cpu.choose()
+    types = ["reference", "float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]
     for how in types:
         yield how, 128, 10, f"{how}, H 128, 10 steps"
+    usual = default_weights(chosen)
     for hidden, steps in CHEAPER[1:] if full else ():
-        yield types[-1], hidden, steps, f"{types[-1]}, H {hidden}, {steps} steps"
+        yield usual, hidden, steps, f"{usual}, H {hidden}, {steps} steps"
 
 
 def main() -> None:

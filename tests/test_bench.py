@@ -71,8 +71,13 @@ def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest
         assert row["error"] < 0.1
     whats = {row["what"] for row in document["rows"]}
     assert {"against eager float32", "2 threads against one", "a call for one row"} <= whats
-    text = sampler.text(document["rows"])
-    assert len(text.splitlines()) == len(document["rows"]) + 1
+    for row in document["rows"]:
+        if gains := row.get("times_published"):
+            assert gains["all"] == pytest.approx(gains["solver"] * gains["network"] * gains["kernel"])
+            assert gains["solver"] == 50  # 1,000 evaluations against 10 steps of two
+    table, _, published = sampler.text(document["rows"]).partition("\n\n")
+    assert len(table.splitlines()) == len(document["rows"]) + 1
+    assert "(kernel)" in published
 
 
 def test_unknown_benchmark_is_named(run_cli) -> None:
