@@ -20,6 +20,7 @@ COMMANDS = {
     "augment": "Stage 2 in one go: stores in, balanced stores out.",
     "finetune": "Stage 3: fine-tune the head on encoded and pseudo-features.",
     "evaluate": "Accuracy of heads: all, many, medium, few and per class, and calibration.",
+    "compare": "LDMLR beside its rivals: same protocol, several seeds, mean and standard deviation.",
     "store": "Inspect, verify, import, export and merge feature stores.",
     "bench": "Throughput of this machine beside its ceilings and the PyTorch baselines.",
     "info": "Versions, CPU instruction sets, CUDA devices and the kernels that will run.",

@@ -76,7 +76,7 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     return click.option(flag, multiple=multiple, **settings)
 
 
-def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
     """Make the keys of a TOML file the defaults of the command (the command line still wins)."""
     if value is None:
         return None
@@ -109,7 +109,7 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
 def config_option(function: F) -> F:
     """Add ``--config FILE.toml``."""
     return click.option(
-        "--config", type=click.Path(path_type=Path), is_eager=True, callback=_load_config, expose_value=False,
+        "--config", type=click.Path(path_type=Path), is_eager=True, callback=load_config, expose_value=False,
         metavar="FILE.toml", help="Read options from a TOML file; the command line wins.",
     )(function)  # fmt: skip
 

@@ -84,7 +84,7 @@ def spread(values: Sequence[float | None]) -> dict[str, Any] | None:
 def versions() -> dict[str, str]:
     """Return the versions of what computed the result."""
     found = {"python": platform.python_version()}
-    for name in ("ldmlr", "torch", "numpy", "h5py", "scikit-learn", "safetensors"):
+    for name in ("ldmlr", "torch", "numpy", "h5py", "scikit-learn", "imbalanced-learn", "safetensors"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.results import GROUP_COLUMNS
@@ -22,14 +22,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def accuracy_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the accuracy table of a result document, in per cent, mean and standard deviation."""
-    body = []
-    for row in rows:
-        name = row["method"] if row["adjustment"] == "none" else f"{row['method']} + {row['adjustment']}"
-        body.append([name, *(_cell(row[column]) for column in GROUP_COLUMNS)])
+    body = [[row_name(row), *(accuracy_cell(row[column]) for column in GROUP_COLUMNS)] for row in rows]
     return table(["top-1 %", *GROUP_COLUMNS], body)
 
 
-def _cell(entry: dict[str, Any] | None) -> str:
+def row_name(row: Mapping[str, Any]) -> str:
+    """Return the method of an accuracy row, with its adjustment if it has one."""
+    method = str(row["method"])
+    return method if row["adjustment"] == "none" else f"{method} + {row['adjustment']}"
+
+
+def accuracy_cell(entry: Mapping[str, Any] | None) -> str:
+    """Return mean and standard deviation of a figure, ``-`` for a group without classes."""
     if entry is None:
         return "-"
     if len(entry["values"]) < 2:

@@ -1,0 +1,24 @@
+"""Nearest class mean: the class whose mean is nearest in Euclidean distance.
+
+Written as a linear head: ``-|x - mu|^2 / 2 = mu . x - |mu|^2 / 2`` up to a term that all classes share.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ldmlr.heads.modules import LinearHead
+from ldmlr.rivals.rows import TrainRows
+
+
+def nearest_class_mean(rows: TrainRows, views: bool = False) -> LinearHead:
+    """Return the head; `views` counts the augmented views into the means."""
+    features, labels = rows.with_views() if views else (rows.features, rows.labels)
+    mean = np.stack([features[labels == c].mean(axis=0, dtype=np.float64) for c in range(rows.num_classes)])
+    head = LinearHead(features.shape[1], rows.num_classes)
+    assert head.bias is not None
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(mean))
+        head.bias.copy_(torch.from_numpy(-0.5 * np.square(mean).sum(axis=1)))
+    return head.eval()

@@ -1,0 +1,104 @@
+"""The rows that rivals see, and what a generator of rows is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.diffusion.rows import check_features, choose_views, store_rows
+from ldmlr.generation.plan import Counts
+from ldmlr.heads.rows import TrainingRows, check_counts
+
+if TYPE_CHECKING:
+    from ldmlr.store import FeatureStore
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRows:
+    """Encoded training rows with their augmented views.
+
+    Parameters
+    ----------
+    features, labels
+        Clean rows ``[N, D]`` float32 and their classes ``[N]``.
+    views
+        The same rows under augmentation, each ``[N, D]``: those that stage 2 trains on.
+    kinds
+        Kind of each view, such as ``weak`` or ``strong``.
+    num_classes
+        Classes C.
+    name
+        The file, for messages.
+    """
+
+    features: Floats
+    labels: Labels
+    views: tuple[Floats, ...]
+    kinds: tuple[str, ...]
+    num_classes: int
+    name: str
+
+    @property
+    def counts(self) -> Counts:
+        """Clean rows per class ``[C]``."""
+        return np.bincount(self.labels, minlength=self.num_classes)
+
+    def with_views(self) -> tuple[Floats, Labels]:
+        """Return the clean rows and, after them, every view: ``[(1 + K) N, D]`` and ``[(1 + K) N]``."""
+        return np.concatenate([self.features, *self.views]), np.tile(self.labels, 1 + len(self.views))
+
+    def training_rows(self, views: bool = False) -> TrainingRows:
+        """Return the rows as stage 3 takes them, all of them encoded."""
+        features, labels = self.with_views() if views else (self.features, self.labels)
+        return TrainingRows(features, labels, len(labels), self.num_classes, self.name)
+
+
+class Generated(NamedTuple):
+    """Rows of a generator: features ``[M, D]``, classes ``[M]``, and remarks for the user."""
+
+    features: Floats
+    labels: Labels
+    notes: tuple[str, ...] = ()
+
+
+# (training rows, rows to generate per class [C], seed) -> generated rows. A pure function.
+Generator = Callable[[TrainRows, Counts, int], Generated]
+
+
+def train_rows(store: FeatureStore, weak: int, strong: int) -> TrainRows:
+    """Return the encoded training rows of a store in memory; generated rows in it are left out.
+
+    Parameters
+    ----------
+    store
+        An open store with a training split.
+    weak, strong
+        Views of each kind to take, as stage 2 does.
+
+    Raises
+    ------
+    InputError
+        A value that is not finite, or a class without a row.
+    """
+    clean, labels, views = store_rows(store, weak, strong)
+    split = store.split("train")
+    kinds: Sequence[str] = split.view_kinds or ("weak",) * len(split.views if split.views is not None else ())
+    check_counts(np.bincount(labels, minlength=store.num_classes), str(store.path))
+    chosen = choose_views(kinds, weak, strong)
+    names = ["features", *(f"views[{number}]" for number in chosen)]
+    # Copies: memory maps are read-only, which torch does not like.
+    blocks = [
+        np.array(check_features(block, f"{store.path}: /train/{name}"), np.float32)
+        for block, name in zip((clean, *views), names, strict=True)
+    ]
+    return TrainRows(
+        blocks[0], np.array(labels, np.int64), tuple(blocks[1:]), tuple(kinds[i] for i in chosen),
+        store.num_classes, str(store.path),
+    )  # fmt: skip
