@@ -33,7 +33,10 @@ from .run_file import parse_set
 TABLES = ("diffuse", "generate", "finetune")
 
 
-@click.command(name="compare", epilog="Methods: " + ", ".join(METHODS) + ".")
+METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name, entry in METHODS.items())
+
+
+@click.command(name="compare", epilog=METHOD_LIST)
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(CompareConfig)
 @click.option(
@@ -73,9 +76,9 @@ def command(
 ) -> None:
     """LDMLR beside its rivals: same protocol, several seeds, mean and standard deviation.
 
-    STORE holds encoded rows, a test split, and best the baseline's head and augmented views. All methods that
-    generate rows follow the same plan and the same stage 3, and the label-shift rows of all trained heads the
-    same rule, which the output states. The verdict says what won, by how many standard deviations, and
+    STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Methods that
+    generate rows follow the same plan (but for the paper's own) and the same stage 3, and the label-shift rows
+    of all trained heads the same rule, which the output states. The verdict says what won, by how many standard deviations, and
     whether diffusion beat the best Gaussian and the best method without generation.
 
     \b
@@ -97,7 +100,7 @@ def command(
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
-    tables = stage_tables(given, RunConfig(groups=groups))
+    tables = stage_tables(given, RunConfig(groups=groups), str(file) if file else "")
     for target in (out / "result.json" if out else None, csv_file):
         if target is not None:
             check_output(target, overwrite)
@@ -130,6 +133,9 @@ def _tables(file: Path | None, assignments: tuple[str, ...]) -> dict[str, dict[s
     """Return the values for each stage: the file's, and over them those of ``--set``."""
     document = read_toml(file) if file is not None else {}
     assigned = parse_set(assignments)
+    for stage in TABLES:
+        if not isinstance(document.get(stage, {}), dict):
+            raise UsageError(f"{file}: {stage}: expected a table [{stage}], not {document[stage]!r}")
     for stage in assigned:
         if stage not in TABLES:
             raise UsageError(f"--set: a comparison has no stage {stage!r}; {nearest(stage, TABLES)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,6 +105,8 @@ def compare(
                 variants += made.variants
                 bar.update(1)
             models.forget()
+            if not variants:
+                raise UsageError(f"--methods: {', '.join(names)} cannot be measured here: {_why(notes)}")
             runs.append(measure(variants, test, rows.counts, chosen, place))
             report(f"seed {seed}  {len(names)} methods  {time.perf_counter() - begin:.1f} s")
     kinds = {variant.method: variant.head.kind for variant in variants if variant.adjustment == "none"}
@@ -131,6 +133,10 @@ def compare(
         "test_rows": _encoded(test),
         "backend": models.chosen or None,
     }
+
+
+def _why(notes: Mapping[str, Mapping[str, None]]) -> str:
+    return "; ".join(dict.fromkeys(note for entries in notes.values() for note in entries))
 
 
 def shift_rule(average: float, tau: float) -> str:
