@@ -54,8 +54,8 @@ class Diffusion:
         trained = self._trained(rows, seed, model)
         labels = labels_of(plan, 0, int(plan.sum()))
         drawn = sample(
-            trained.spec(drawing, seed), labels, backend=self.backend, device=self.device,
-            threads=self.threads,
+            trained.spec(drawing, seed), labels, backend=self.backend, weights=drawing.weights,
+            device=self.device, threads=self.threads,
         )  # fmt: skip
         self.chosen = drawn.backend
         return Generated(drawn.numpy(), labels)
