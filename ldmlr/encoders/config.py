@@ -11,7 +11,7 @@ from ldmlr.errors import UsageError, nearest
 from ldmlr.heads.config import HEADS
 
 NETWORKS = ("resnet32", "resnet10", "resnet50", "small")
-LOSSES = ("cross-entropy", "balanced-softmax")
+LOSSES = ("cross-entropy", "balanced-softmax", "weighted", "ldam")
 # In the order in which they are applied.
 AUGMENTATIONS = ("resized-crop", "crop", "flip", "autoaugment", "randaugment", "cutout")
 VIEWS = ("weak", "strong")
@@ -27,8 +27,26 @@ class BaselineConfig(Config):
         metavar="NAME",
     )
     head: str = option("linear", "Classification head.", choices=HEADS)
-    loss: str = option("cross-entropy", "Loss; balanced-softmax adds the log prior.", choices=LOSSES)
+    loss: str = option(
+        "cross-entropy",
+        "Loss; balanced-softmax adds the log prior, weighted weights classes, ldam gives rare ones a margin.",
+        choices=LOSSES,
+    )
+    weight_power: float = option(1.0, "Class weight n_c^-power of --loss weighted.", minimum=0)
+    margin: float = option(15.0, "Margin of the rarest class for --loss ldam, in logits.", above=0)
+    cumulative: bool = option(
+        False, "Go over from cross-entropy (with a head of its own) to --loss along (epoch / epochs)^2."
+    )
     mixup: float = option(1.0, "Mixup: alpha of the Beta distribution; 0 is off.", minimum=0)
+    cutmix: float = option(0.0, "CutMix: alpha of the Beta distribution; 0 is off.", minimum=0)
+    cutmix_share: float = option(
+        0.5, "Share of the batches that CutMix takes where mixup is on too.", minimum=0, maximum=1
+    )
+    consistency: float = option(
+        0.0,
+        "Weight of the consistency of two views of an image, one for mixup and one for CutMix; 0: one view.",
+        minimum=0,
+    )
     augment: tuple[str, ...] = option(
         ("crop", "flip"),
         f"Augmentation, given once for each of {', '.join(AUGMENTATIONS)}; or none.",
@@ -43,11 +61,22 @@ class BaselineConfig(Config):
     lr: float = option(0.1, "Learning rate after the warm-up (SGD).", above=0)
     momentum: float = option(0.9, "Momentum (Nesterov's, if above 0).", minimum=0, maximum=1)
     weight_decay: float = option(5e-4, "Weight decay, on all parameters.", minimum=0)
+    max_norm: float = option(
+        0.0, "Bound on the norm of each class's weights in a linear head, kept after every step; 0 is off.",
+        minimum=0,
+    )  # fmt: skip
     schedule: str = option("cosine", "Learning rate: cosine to 0, or steps.", choices=("cosine", "step"))
     milestones: tuple[int, ...] = option(
         (160, 180), "Epochs at which the step schedule divides by ten (once each).", metavar="EPOCH"
     )
     warmup_epochs: float = option(5.0, "Epochs of linear warm-up, at most a quarter of all.", minimum=0)
+    head_epochs: int = option(
+        0, "Afterwards train the head alone for so many epochs, drawing all classes equally often.", minimum=0
+    )
+    head_lr: float = option(0.005, "Learning rate of those epochs, falling to 0 along a cosine.", above=0)
+    head_weight_decay: float | None = option(
+        None, "Weight decay of those epochs.  [default: --weight-decay]", minimum=0
+    )
     ema: float = option(0.0, "Decay per step of averaged weights, such as 0.999; 0 is off.", minimum=0)
     precision: str = option(
         "auto",
@@ -69,6 +98,17 @@ class BaselineConfig(Config):
         super().__post_init__()
         if self.ema >= 1:
             raise UsageError(f"--ema: must be below 1, not {self.ema!r}")
+        if self.max_norm and self.head != "linear":
+            raise UsageError(
+                f"--max-norm: only the direction of the weights of a {self.head} head counts; leave it out"
+            )
+        if self.consistency and self.mixup and self.cutmix and self.mixup != self.cutmix:
+            raise UsageError(
+                f"--consistency: both views share one draw, so --mixup {self.mixup:g} and --cutmix "
+                f"{self.cutmix:g} must be equal (or one of them 0)"
+            )
+        if self.cumulative and self.loss == "cross-entropy":
+            raise UsageError("--cumulative: goes over to --loss; choose one other than cross-entropy")
 
 
 def sort_augmentations(names: list[str]) -> list[str]:
@@ -124,10 +164,28 @@ class EncodeConfig(Config):
         return ("weak",) * weak + ("strong",) * (self.views - weak)
 
 
+# Du et al. (CVPR 2023) on CIFAR-10-LT with factor 100, as their published commands say (5e-3 for a rate of
+# 0.01; consistency 1, later 4; 4 for CIFAR-100-LT too). Their "ResNet-32" has four times the usual channels
+# (64, 128, 256), ours the usual; they use momentum without Nesterov.
+GLMC: dict[str, Any] = {
+    "loss": "weighted",
+    "weight_power": 1.2,
+    "cumulative": True,
+    "mixup": 1.0,
+    "cutmix": 1.0,
+    "consistency": 4.0,
+    "epochs": 200,
+    "batch_size": 64,
+    "lr": 0.01,
+    "weight_decay": 5e-3,
+    "warmup_epochs": 10.0,
+}
+
 # Recipes by name: the differences from the defaults above.
 PRESETS: dict[str, dict[str, Any]] = {
     "cifar-ce-mixup": {},
-    # The CIFAR baseline of Han (ICML 2023).
+    # The CIFAR baseline of Han (ICML 2023) and its second step, which draws all classes equally often.
+    # Theirs draws max_c n_c images of each class per epoch, ours as many as there are training images.
     "cifar-wcdas": {
         "head": "wcdas",
         "mixup": 0.0,
@@ -136,6 +194,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "lr": 0.2,
         "weight_decay": 1e-4,
+        "warmup_epochs": 0.0,
+        "head_epochs": 30,
+        "head_lr": 0.005,
+    },
+    "cifar-glmc": GLMC,
+    # MaxNorm and its second step after Alshammari et al. (CVPR 2022): 10 epochs at 0.01 with weight
+    # decay 0.1. They draw as the data are and weight the loss; drawing evenly and the bound are ours.
+    "cifar-glmc-maxnorm": {
+        **GLMC,
+        "max_norm": 1.0,
+        "head_epochs": 10,
+        "head_lr": 0.01,
+        "head_weight_decay": 0.1,
     },
     "imagenet-ce": {
         "network": "resnet10",

@@ -25,3 +25,16 @@ def learning_rate(config: BaselineConfig, epoch: float) -> float:
         return float(config.lr * 0.1**passed)
     done = (epoch - warmup) / (config.epochs - warmup)
     return config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def head_learning_rate(config: BaselineConfig, epoch: float) -> float:
+    """Return the learning rate of the epochs of the head alone: a cosine to zero.
+
+    Parameters
+    ----------
+    config
+        First rate and epochs.
+    epoch
+        Progress in epochs of the head alone.
+    """
+    return config.head_lr * 0.5 * (1 + math.cos(math.pi * epoch / config.head_epochs))

@@ -40,7 +40,8 @@ def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> 
         "largest_class": int(train.counts.max()),
         "smallest_class": int(train.counts.min()),
         "epochs": config.epochs,
-        "steps": config.epochs * steps,
+        "head_epochs": config.head_epochs,
+        "steps": (config.epochs + config.head_epochs) * steps,
         "precision": resolve_precision(config.precision, device),
         "device": str(device),
     }

@@ -3,6 +3,10 @@
 Throughput on CPUs comes from three things: batches are augmented as tensors, images and
 weights keep their channels last, and convolutions run in bfloat16 under autocast where the
 processor multiplies it in hardware. Measured by ``benchmarks/stage1.py``.
+
+After the last epoch the head may be trained on alone (``head_epochs``): the network stays as it is, in
+evaluation mode, classes are drawn equally often, images are augmented but not mixed, and the loss is the
+plain cross-entropy, as the drawn classes are balanced already (cRT, Kang et al., ICLR 2020).
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,16 +24,19 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ldmlr.data.images import ImageSplit
-from ldmlr.encoders.augment.crop import mixup
+from ldmlr.encoders.augment.mixing import Mixing
 from ldmlr.encoders.augment.pipeline import Augmentation
 from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.constraints import max_norm
 from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.networks import build_network
+from ldmlr.encoders.objective import Objective
 from ldmlr.encoders.pixels import Pixels, even_batches, image_shape
 from ldmlr.encoders.precision import DTYPES
-from ldmlr.encoders.schedule import learning_rate
+from ldmlr.encoders.sampling import class_balanced
+from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.errors import LdmlrError
-from ldmlr.heads.losses import make_loss
+from ldmlr.heads.losses import cross_entropy
 from ldmlr.heads.modules import Head, make_head
 from ldmlr.progress import bar
 
@@ -37,6 +44,7 @@ from ldmlr.progress import bar
 CHECK_EVERY = 20
 
 History = list[dict[str, float]]
+Outcome = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclasses.dataclass
@@ -80,25 +88,35 @@ class Trainer:
         self.pixels = Pixels(split)
         self.mean, self.std = self.pixels.statistics()
         self.augment = Augmentation(config, self.mean, self.std)
-        self.loss = make_loss(config.loss, split.counts)
+        self.mixing = Mixing(config)
         torch.manual_seed(seed)
         self.network, dim = build_network(config.network, self.shape)
         self.head: Head = make_head(config.head, dim, self.num_classes)
-        self.model = nn.ModuleDict({"network": self.network, "head": self.head}).to(device)
+        self.objective = Objective(config, self.head, split.counts)
+        self.model = nn.ModuleDict({"network": self.network, "objective": self.objective}).to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay, fused=True,
-        )  # fmt: skip
+        self.optimizer = self._sgd(self.model, config.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.history: History = []
+
+    def _sgd(self, module: nn.Module, weight_decay: float) -> torch.optim.SGD:
+        momentum = self.config.momentum
+        return torch.optim.SGD(
+            module.parameters(), lr=self.config.lr, momentum=momentum, nesterov=momentum > 0,
+            weight_decay=weight_decay, fused=True,
+        )  # fmt: skip
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
         return len(even_batches(np.arange(len(self.labels)), self.config.batch_size))
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether the epochs of the network are done."""
+        return len(self.history) >= self.config.epochs
 
     def run(self, after_epoch: Callable[[], None]) -> None:
         """Train the epochs that are left; `after_epoch` is called after each.
@@ -109,11 +127,24 @@ class Trainer:
             The loss is no longer finite.
         """
         done = len(self.history)
-        total, steps = self.config.epochs, self.steps_per_epoch
+        total, steps = self.config.epochs + self.config.head_epochs, self.steps_per_epoch
         with bar(total * steps, "baseline", unit="step", initial=done * steps) as progress:
             for epoch in range(done, total):
+                if epoch == self.config.epochs:
+                    self._leave_network()
                 self.history.append(self._guarded_epoch(epoch, progress))
                 after_epoch()
+
+    def _leave_network(self) -> None:
+        """Go over to the head alone: averaged weights, if there are any, and a fresh optimiser."""
+        self._take_average()
+        decay = self.config.head_weight_decay
+        self.optimizer = self._sgd(self.head, self.config.weight_decay if decay is None else decay)
+
+    def _take_average(self) -> None:
+        if self.ema is not None:
+            self.model.load_state_dict(self.ema.state)
+            self.ema = None
 
     def _guarded_epoch(self, epoch: int, progress: tqdm[Any]) -> dict[str, float]:
         """Train an epoch; turn failures that the user can mend into one line."""
@@ -131,59 +162,85 @@ class Trainer:
 
     def _epoch(self, epoch: int, progress: tqdm[Any]) -> dict[str, float]:
         start = time.perf_counter()
-        draws = Draws.of(self.seed, epoch)
-        plan = even_batches(draws.order.permutation(len(self.labels)), self.config.batch_size)
-        self.model.train()
+        config, draws = self.config, Draws.of(self.seed, epoch)
+        if self.head_alone:
+            order = class_balanced(self.labels.numpy(), self.num_classes, draws.order)
+        else:
+            order = draws.order.permutation(len(self.labels))
+        plan = even_batches(order, config.batch_size)
+        self.model.train(not self.head_alone)
         loss_sum = torch.zeros((), device=self.device)
-        hits = torch.zeros((), device=self.device)
+        right = torch.zeros((), device=self.device)
         seen = 0
         for step, (rows, pixels) in enumerate(self.pixels.batches(plan)):
-            rate = learning_rate(self.config, epoch + (step + 0.5) / len(plan))
-            loss, correct = self._step(pixels, self.labels[rows], rate, draws)
+            now = epoch + (step + 0.5) / len(plan)
+            pixels, labels = pixels.to(self.device, non_blocking=True), self.labels[rows]
+            if self.head_alone:
+                rate = head_learning_rate(config, now - config.epochs)
+                loss, correct = self._head_step(pixels, labels, rate, draws)
+            else:
+                rate = learning_rate(config, now)
+                loss, correct = self._step(pixels, labels, rate, draws, epoch)
             loss_sum += loss * len(rows)
-            hits += correct
+            right += correct
             seen += len(rows)
             if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(plan) - 1:
                 mean = float(loss_sum) / seen
                 self._check(mean, epoch)
-                accuracy = 100 * float(hits) / seen
+                accuracy = 100 * float(right) / seen
                 progress.set_postfix(epoch=epoch + 1, loss=f"{mean:.3f}", acc=f"{accuracy:.1f}")
             progress.update(1)
+        number = {"head_epoch": epoch + 1 - config.epochs} if self.head_alone else {"epoch": epoch + 1}
         return {
-            "epoch": epoch + 1, "loss": round(mean, 6), "train_accuracy": round(accuracy, 3),
+            **number, "loss": round(mean, 6), "train_accuracy": round(accuracy, 3),
             "lr": rate, "seconds": round(time.perf_counter() - start, 3),
         }  # fmt: skip
 
     def _step(
-        self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take one step; return the loss and the (mixup-weighted) number of hits."""
-        config, device = self.config, self.device
-        images = self.augment(pixels.to(device, non_blocking=True), draws.augment)
-        targets = F.one_hot(labels, self.num_classes).float().to(device, non_blocking=True)
-        if config.mixup:
-            images, targets = mixup(
-                images, targets, draws.mixup.beta(config.mixup, config.mixup), draws.augment
-            )
+        self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws, epoch: int
+    ) -> Outcome:
+        """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
+        augmented = [self.augment(pixels, draws.augment) for _ in range(2 if self.config.consistency else 1)]
+        one_hot = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
+        mixed = self.mixing(augmented, one_hot, draws.mixup, draws.augment)
+        targets = [weights for _, weights in mixed]
+        features = [self._features(images) for images, _ in mixed]
+        loss, logits = self.objective(features, targets, epoch)
+        self._descend(loss, rate)
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return loss.detach(), hits(logits, targets)
+
+    def _head_step(self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws) -> Outcome:
+        """Take one step of the head alone; return the loss and the number of hits."""
+        with torch.no_grad():
+            features = self._features(self.augment(pixels, draws.augment))
+        targets = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
+        logits = self.head(features)
+        loss = cross_entropy(logits, targets)
+        self._descend(loss, rate)
+        return loss.detach(), hits([logits], [targets])
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 features of normalised images."""
         # Pixels come with the channels last, and every layer would follow its input.
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
         images = images.contiguous(memory_format=layout)
+        short = self.config.precision != "float32"
+        with torch.autocast(self.device.type, DTYPES[self.config.precision], enabled=short):
+            features: torch.Tensor = self.network(images)
+        return features.float()
+
+    def _descend(self, loss: torch.Tensor, rate: float) -> None:
+        """Take a step of the optimiser at a learning rate, within the constraints."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        short = config.precision != "float32"
-        with torch.autocast(device.type, DTYPES[config.precision], enabled=short):
-            features = self.network(images)
-        logits = self.head(features.float())
-        loss = self.loss(logits, targets)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.model)
-        with torch.no_grad():
-            correct = targets.gather(1, logits.argmax(1, keepdim=True)).sum()
-        return loss.detach(), correct
+        if self.config.max_norm:
+            max_norm(self.head.get_parameter("weight"), self.config.max_norm)
 
     def _check(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
@@ -204,6 +261,9 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
+        self.history = list(state["history"])
+        if len(self.history) > self.config.epochs:
+            self._leave_network()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -211,10 +271,18 @@ class Trainer:
             self.ema.steps = state["ema"]["steps"]
             for name, value in state["ema"]["state"].items():
                 self.ema.state[name].copy_(value)
-        self.history = list(state["history"])
 
     def finish(self) -> None:
         """Take the averaged weights, if there are any, and switch to evaluation mode."""
-        if self.ema is not None:
-            self.model.load_state_dict(self.ema.state)
+        self._take_average()
         self.model.eval()
+
+
+@torch.no_grad()
+def hits(logits: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the summed weight of the predicted classes in the targets, averaged over views."""
+    found = [
+        target.gather(1, view.argmax(1, keepdim=True)).sum()
+        for view, target in zip(logits, targets, strict=True)
+    ]
+    return torch.stack(found).mean()

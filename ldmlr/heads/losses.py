@@ -72,6 +72,62 @@ def logit_adjusted(log_prior: npt.ArrayLike | torch.Tensor, tau: float = 1.0) ->
     return loss
 
 
+def weighted_cross_entropy(counts: npt.ArrayLike, power: float = 1.0) -> Loss:
+    """Return the cross-entropy whose class c weighs ``n_c^-power``, the weights averaging one over classes.
+
+    Parameters
+    ----------
+    counts
+        Rows per class of the training set, ``[C]``.
+    power
+        0 is the plain cross-entropy, 1 gives every class the same say.
+    """
+    log_weight = -power * log_prior(counts)
+    weight = np.exp(log_weight - log_weight.max())
+    weights = torch.as_tensor(weight / weight.mean(), dtype=torch.float32)
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        soft = _soft(targets, logits) * weights.to(logits)
+        return -(soft * F.log_softmax(logits, dim=1)).sum(1).mean()
+
+    return loss
+
+
+def ldam(counts: npt.ArrayLike, margin: float = 15.0) -> Loss:
+    """Return the label-distribution-aware margin loss (Cao et al., NeurIPS 2019, equation 13).
+
+    The cross-entropy after the logit of the target class c has been lowered by
+    ``margin * (n_min / n_c)^(1/4)``: a class must win by its margin, and the rarest has the largest. For a
+    soft target it is the mean of the classes' losses, each with its own margin.
+
+    Parameters
+    ----------
+    counts
+        Rows per class of the training set, ``[C]``.
+    margin
+        Margin of the rarest class, in units of the logits. The paper's 0.5 of a cosine at scale 30 is 15.
+    """
+    prior = log_prior(counts)
+    margins = torch.as_tensor(margin * np.exp((prior.min() - prior) / 4), dtype=torch.float32)
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        shift = margins.to(logits)
+        log_p = F.log_softmax(logits, dim=1)
+        # Lowering one logit by m changes the normaliser by the factor 1 - p + p exp(-m). For all
+        # classes at once, and without cancellation where p is nearly one.
+        normaliser = torch.log(-torch.expm1(log_p) + torch.exp(log_p - shift))
+        return (_soft(targets, logits) * (shift - log_p + normaliser)).sum(1).mean()
+
+    return loss
+
+
+def _soft(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return targets as class weights ``[n, C]``."""
+    if targets.ndim == logits.ndim:
+        return targets
+    return F.one_hot(targets, logits.shape[1]).to(logits)
+
+
 def make_loss(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
     """Return the loss called ``cross-entropy``, ``balanced-softmax`` or ``logit-adjustment``.
 

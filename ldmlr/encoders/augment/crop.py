@@ -1,4 +1,4 @@
-"""Flip, padded crop, cutout and mixup."""
+"""Flip, padded crop and cutout."""
 
 from __future__ import annotations
 
@@ -94,23 +94,3 @@ def blank_squares(images: torch.Tensor, centre: torch.Tensor, size: int, fill: f
     rows = (y >= corner[0]) & (y < corner[0] + size)
     columns = (x >= corner[1]) & (x < corner[1] + size)
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], fill)
-
-
-def mixup(
-    images: torch.Tensor, targets: torch.Tensor, weight: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend every image and its target with another of the batch (Zhang et al., ICLR 2018).
-
-    Parameters
-    ----------
-    images
-        ``[n, C, H, W]`` float.
-    targets
-        Class weights ``[n, K]`` that sum to one.
-    weight
-        Share of the image itself, one draw of Beta(alpha, alpha) for the batch.
-    generator
-        Source of the pairing.
-    """
-    partner = torch.randperm(len(images), generator=generator).to(images.device)
-    return images.lerp(images[partner], 1 - weight), targets.lerp(targets[partner], 1 - weight)

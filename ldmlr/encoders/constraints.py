@@ -1,0 +1,23 @@
+"""Constraints on weights, put into force after every step of the optimiser."""
+
+from __future__ import annotations
+
+import torch
+
+
+@torch.no_grad()
+def max_norm(weight: torch.Tensor, bound: float) -> None:
+    """Shorten, in place, every row that is longer than `bound` to that length.
+
+    The projection onto the ball of radius `bound` for each class (Alshammari et al., CVPR 2022, equation 4):
+    frequent classes cannot win by long weights, rare ones may still grow up to the bound.
+
+    Parameters
+    ----------
+    weight
+        Weights of a linear head, ``[C, D]``.
+    bound
+        Largest Euclidean norm of a row.
+    """
+    norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    weight.mul_(bound / norms.clamp_min(bound))

@@ -1,0 +1,129 @@
+"""What a training step minimises: the loss of one or two views, and their consistency.
+
+With two views the objective is that of GLMC (Du et al., CVPR 2023): with features f of the views a and b, a
+projector g and a predictor h,
+
+    z = g(f),  p = h(z)
+    L = a * (CE(f_a) + CE(f_b)) + (1 - a) * (loss(f_a) + loss(f_b))
+        - consistency * (cos(p_a, stop(z_b)) + cos(p_b, stop(z_a)))
+
+where a = 1 - (epoch / epochs)^2 with ``cumulative``, and 0 without. The cross-entropy has a head of its
+own, which is dropped after the training: it shapes the features while the head that is kept learns from
+`loss` alone. Each part works without the others. Projector and predictor are linear, with 128 outputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.heads.losses import (
+    Loss,
+    balanced_softmax,
+    cross_entropy,
+    ldam,
+    log_prior,
+    weighted_cross_entropy,
+)
+from ldmlr.heads.modules import Head
+
+PROJECTION = 128
+
+
+def training_loss(config: BaselineConfig, counts: npt.NDArray[np.int64]) -> Loss:
+    """Return the loss that a configuration names.
+
+    Parameters
+    ----------
+    config
+        The name and its parameters.
+    counts
+        Training images per class, ``[C]``.
+    """
+    if config.loss == "balanced-softmax":
+        return balanced_softmax(log_prior(counts))
+    if config.loss == "weighted":
+        return weighted_cross_entropy(counts, config.weight_power)
+    if config.loss == "ldam":
+        return ldam(counts, config.margin)
+    return cross_entropy
+
+
+class Consistency(nn.Module):
+    """Projector and predictor, and how far two views of the same images agree.
+
+    Parameters
+    ----------
+    dim
+        Feature dimensions D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.projector = nn.Linear(dim, PROJECTION)
+        self.predictor = nn.Linear(PROJECTION, PROJECTION)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Return the negative cosine of features ``[n, D]`` of two views, both ways: -2 to 2."""
+        targets = self.projector(first), self.projector(second)
+        agreement = F.cosine_similarity(self.predictor(targets[0]), targets[1].detach(), dim=1)
+        agreement = agreement + F.cosine_similarity(self.predictor(targets[1]), targets[0].detach(), dim=1)
+        return -agreement.mean()
+
+
+class Objective(nn.Module):
+    """The head, what else is trained beside it, and the loss.
+
+    Parameters
+    ----------
+    config
+        Which parts there are.
+    head
+        The head that is kept.
+    counts
+        Training images per class, ``[C]``.
+    """
+
+    def __init__(self, config: BaselineConfig, head: Head, counts: npt.NDArray[np.int64]) -> None:
+        super().__init__()
+        self.weight, self.epochs = config.consistency, config.epochs
+        self.loss = training_loss(config, counts)
+        self.head = head
+        self.plain_head = copy.deepcopy(head) if config.cumulative else None
+        self.agreement = Consistency(head.dim) if config.consistency else None
+
+    def forward(
+        self, features: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], epoch: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the objective and the logits of each view by the head that is kept.
+
+        Parameters
+        ----------
+        features
+            Of one or two views, ``[n, D]`` float32.
+        targets
+            Class weights of each view, ``[n, C]``.
+        epoch
+            Epochs done.
+        """
+        logits = [self.head(view) for view in features]
+        total = sum_of(self.loss, logits, targets)
+        if self.plain_head is not None:
+            plain = sum_of(cross_entropy, [self.plain_head(view) for view in features], targets)
+            share = (epoch / self.epochs) ** 2
+            total = (1 - share) * plain + share * total
+        if self.agreement is not None:
+            total = total + self.weight * self.agreement(features[0], features[1])
+        return total, logits
+
+
+def sum_of(loss: Loss, logits: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the sum of a loss over views."""
+    return torch.stack([loss(*pair) for pair in zip(logits, targets, strict=True)]).sum()
