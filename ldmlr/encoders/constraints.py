@@ -20,4 +20,5 @@ def max_norm(weight: torch.Tensor, bound: float) -> None:
         Largest Euclidean norm of a row.
     """
     norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
-    weight.mul_(bound / norms.clamp_min(bound))
+    # Rows within the bound, and those of zeros, are multiplied by exactly one.
+    weight.mul_((bound / norms).clamp_max(1))

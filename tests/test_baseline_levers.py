@@ -1,0 +1,188 @@
+"""The levers of stage 1 in training: they learn, resume to the bit, and reach the store and the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from ldmlr.data import open_image_set
+from ldmlr.encoders import training
+from ldmlr.encoders.baseline import train_baseline
+from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
+from ldmlr.encoders.model import Baseline
+from ldmlr.encoders.schedule import head_learning_rate
+from ldmlr.encoders.training import Trainer
+from ldmlr.store import FeatureStore
+
+LEVERS = {
+    "cutmix": {"cutmix": 1.0},
+    "either": {"cutmix": 1.0, "mixup": 1.0},
+    "two views": {"cutmix": 1.0, "mixup": 1.0, "consistency": 2.0},
+    "cumulative": {"loss": "weighted", "cumulative": True, "ema": 0.9},
+    "ldam": {"loss": "ldam", "head": "cosine"},
+    "max norm": {"max_norm": 0.4, "weight_decay": 5e-3},
+    "head": {"head": "wcdas", "head_epochs": 2, "head_lr": 0.1, "ema": 0.9, "head_weight_decay": 0.01},
+}
+
+
+def quick(**changes) -> BaselineConfig:
+    values = {"network": "small", "epochs": 3, "batch_size": 16, "precision": "float32", "mixup": 0.0}
+    return BaselineConfig(**{**values, **changes})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+
+
+class Killed(Exception):
+    """Stands for a kill between two epochs."""
+
+
+@pytest.mark.parametrize("name", LEVERS)
+def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, monkeypatch, name):
+    images, config = open_image_set(image_file), quick(**LEVERS[name])
+    figures = train_baseline(images, config, tmp_path / "whole", device="cpu")
+    assert figures["rows"][0]["all"]["mean"] > 50
+    epoch, last = Trainer._epoch, config.epochs + config.head_epochs - 1
+    # Once in the first epochs, and again right before the last: with a head step, in the middle of it.
+    for stop in (config.epochs - 1, last):
+
+        def until(self, number, progress, stop=stop):
+            if number == stop:
+                raise Killed
+            return epoch(self, number, progress)
+
+        monkeypatch.setattr(Trainer, "_epoch", until)
+        with pytest.raises(Killed):
+            train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
+    monkeypatch.setattr(Trainer, "_epoch", epoch)
+    train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert {key.split(".")[0] for key in one} == {"network", "head"}
+    assert len(log(tmp_path / "parts")) == last + 1
+
+
+def test_every_lever_changes_the_training(image_file, tmp_path):
+    images = open_image_set(image_file)
+    found = {}
+    for name, changes in {"plain": {}, **LEVERS}.items():
+        config = quick(**{**changes, "epochs": 1, "head": "linear", "ema": 0.0})
+        train_baseline(images, config, tmp_path / name, device="cpu")
+        found[name] = weights(tmp_path / name)["head.weight"]
+    names = list(found)
+    for index, name in enumerate(names):
+        assert all(not torch.equal(found[name], found[other]) for other in names[:index])
+
+
+def test_max_norm_holds_after_every_step(image_file, monkeypatch):
+    images, seen = open_image_set(image_file), []
+    config = quick(max_norm=0.4, head_epochs=1, epochs=1, lr=0.5)
+    step = Trainer._descend
+
+    def watched(self, loss, rate):
+        step(self, loss, rate)
+        seen.append(self.head.weight.detach().norm(dim=1))
+
+    monkeypatch.setattr(Trainer, "_descend", watched)
+    trainer = Trainer(config, images.train, 0, torch.device("cpu"))
+    trainer.run(lambda: None)
+    norms = torch.stack(seen)
+    assert len(norms) == 8
+    assert norms.max() <= 0.4 * (1 + 1e-6)
+    assert (norms > 0.399).any(), "the bound was never reached"
+
+
+def test_the_head_step_leaves_the_network_alone_and_draws_evenly(image_file, monkeypatch):
+    images, drawn = open_image_set(image_file), []
+    config = quick(head_epochs=3, head_lr=0.1, ema=0.9)
+    trainer = Trainer(config, images.train, 0, torch.device("cpu"))
+    step = Trainer._head_step
+
+    def watched(self, pixels, labels, rate, draws):
+        assert not self.network.training
+        drawn.append(labels)
+        return step(self, pixels, labels, rate, draws)
+
+    monkeypatch.setattr(Trainer, "_head_step", watched)
+    kept: list[dict[str, torch.Tensor]] = []
+    trainer.run(lambda: kept.append({k: v.clone() for k, v in trainer.model.state_dict().items()}))
+    assert len(kept) == 6
+    network = [key for key in kept[0] if key.startswith("network.")]
+    assert all(torch.equal(kept[3][key], kept[5][key]) for key in network)
+    # The averaged weights, not the last ones, are what the head is trained on.
+    assert not torch.equal(kept[2]["network.conv1.weight"], kept[3]["network.conv1.weight"])
+    assert not torch.equal(kept[3]["objective.head.weight"], kept[5]["objective.head.weight"])
+    counts = torch.bincount(torch.cat(drawn[:4]), minlength=3)
+    assert counts.tolist() in ([21, 21, 20], [21, 20, 21], [20, 21, 21])
+    assert [sorted(entry)[0] for entry in trainer.history] == ["epoch"] * 3 + ["head_epoch"] * 3
+    rates = [entry["lr"] for entry in trainer.history[3:]]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01 < rates[0] < 0.1
+
+
+def test_the_rate_of_the_head_step_is_a_cosine():
+    config = quick(head_epochs=30, head_lr=0.005)
+    assert [head_learning_rate(config, epoch) for epoch in (0, 15, 30)] == pytest.approx([0.005, 0.0025, 0])
+
+
+def test_the_head_step_is_cross_entropy_without_mixing(image_file, monkeypatch):
+    """With a prior in the loss the head would over-correct: what it sees is balanced already."""
+    images = open_image_set(image_file)
+    config = quick(loss="balanced-softmax", mixup=1.0, epochs=1, head_epochs=1)
+    trainer = Trainer(config, images.train, 0, torch.device("cpu"))
+    calls = []
+
+    def watched(logits, targets):
+        calls.append(targets)
+        return torch.nn.functional.cross_entropy(logits, targets)
+
+    monkeypatch.setattr(training, "cross_entropy", watched)
+    trainer.run(lambda: None)
+    assert len(calls) == 4
+    assert all(((target == 0) | (target == 1)).all() for target in calls)
+
+
+def test_presets_name_their_levers():
+    wcdas, glmc = baseline_config("cifar-wcdas"), baseline_config("cifar-glmc")
+    assert (wcdas.head, wcdas.epochs, wcdas.head_epochs, wcdas.head_lr) == ("wcdas", 700, 30, 0.005)
+    assert (glmc.loss, glmc.weight_power, glmc.cumulative) == ("weighted", 1.2, True)
+    assert (glmc.lr, glmc.weight_decay, glmc.batch_size, glmc.epochs) == (0.01, 5e-3, 64, 200)
+    bounded = baseline_config("cifar-glmc-maxnorm")
+    assert bounded.max_norm > 0
+    assert bounded.replace(max_norm=0.0, head_epochs=0, head_lr=0.005, head_weight_decay=None) == glmc
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name.startswith("cifar-")])
+def test_every_cifar_preset_trains_and_goes_through_the_run(run_cli, image_file, tmp_path, preset):
+    head = baseline_config(preset).head
+    sets = {
+        "baseline.network": "small", "baseline.epochs": 2, "baseline.batch_size": 16,
+        "baseline.head_epochs": 1, "diffuse.iterations": 10, "diffuse.hidden": 8, "finetune.epochs": 1,
+        "finetune.head": head,
+    }  # fmt: skip
+    options = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+    done = run_cli(
+        "run", image_file, "--preset", preset, "--seeds", 1, "--out", tmp_path / "run", *options, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", "ldmlr", "ldmlr"]
+    assert result["baseline_head"] == "stored"
+    store = next((tmp_path / "run").glob("seed-0/encode-*/features.h5"))
+    model = Baseline.load(next((tmp_path / "run").glob("seed-0/baseline-*")))
+    with FeatureStore.open(store) as opened:
+        assert opened.head is not None
+        assert opened.head.kind == head
+        assert np.array_equal(opened.head.weight, model.head.weight.detach().numpy())
