@@ -79,12 +79,19 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         raise UsageError(f"{file}: threads: expected a whole number of at least 1, not {threads!r}")
     values = {name: document[name] for name in RunConfig.names() if name in document}
     RunConfig.from_mapping(values, str(file))
+    if "image_root" in values:
+        values["image_root"] = _beside(file, values["image_root"])
     if source is None and "source" in document:
-        beside = file.parent / document["source"]
-        source = str(beside) if beside.exists() else document["source"]
+        source = _beside(file, document["source"])
     out = file.parent / document["out"] if "out" in document else None
     computing = {name: document[name] for name in MACHINE if name in document}
     return RunFile(str(file), source, out, values, computing, tables)
+
+
+def _beside(file: Path, name: str) -> str:
+    """Return a path that starts from the file's folder, or as it stands where nothing is there."""
+    beside = file.parent / name
+    return str(beside) if beside.exists() else name
 
 
 def parse_set(assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ class BaselineConfig(Config):
         metavar="NAME",
     )
     head: str = option("linear", "Classification head.", choices=HEADS)
+    concentration: float = option(0.0, "First concentration of a wcdas head, before the sigmoid.")
     loss: str = option(
         "cross-entropy",
         "Loss; balanced-softmax adds the log prior, weighted weights classes, ldam gives rare ones a margin.",
@@ -98,6 +99,10 @@ class BaselineConfig(Config):
         super().__post_init__()
         if self.ema >= 1:
             raise UsageError(f"--ema: must be below 1, not {self.ema!r}")
+        if self.concentration and self.head != "wcdas":
+            raise UsageError(
+                f"--concentration: a {self.head} head has none; use --head wcdas or leave it out"
+            )
         if self.max_norm and self.head != "linear":
             raise UsageError(
                 f"--max-norm: only the direction of the weights of a {self.head} head counts; leave it out"
@@ -214,6 +219,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": ("resized-crop", "flip"),
         "epochs": 90,
         "batch_size": 256,
+    },
+    # ResNet-10 with WCDAS on ImageNet-LT (Han, ICML 2023): concentrations from sigmoid(-1), and a second
+    # step of 30 epochs from a rate of 0.2. Theirs also jitters colours, and crops the test images out of 256.
+    "imagenet-wcdas": {
+        "network": "resnet10",
+        "head": "wcdas",
+        "concentration": -1.0,
+        "mixup": 0.0,
+        "augment": ("resized-crop", "flip"),
+        "epochs": 90,
+        "batch_size": 256,
+        "lr": 0.4,
+        "weight_decay": 1e-4,
+        "warmup_epochs": 0.0,
+        "head_epochs": 30,
+        "head_lr": 0.2,
     },
     "digits": {
         "network": "small",

@@ -37,7 +37,7 @@ from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.errors import LdmlrError
 from ldmlr.heads.losses import cross_entropy
-from ldmlr.heads.modules import Head, make_head
+from ldmlr.heads.modules import Head, WCDASHead, make_head
 from ldmlr.progress import bar
 
 # Steps between two looks at the loss; each look makes a GPU wait.
@@ -92,6 +92,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.network, dim = build_network(config.network, self.shape)
         self.head: Head = make_head(config.head, dim, self.num_classes)
+        if isinstance(self.head, WCDASHead):
+            nn.init.constant_(self.head.concentration, config.concentration)
         self.objective = Objective(config, self.head, split.counts)
         self.model = nn.ModuleDict({"network": self.network, "objective": self.objective}).to(device)
         if config.channels_last:
