@@ -9,7 +9,7 @@ import torch
 def max_norm(weight: torch.Tensor, bound: float) -> None:
     """Shorten, in place, every row that is longer than `bound` to that length.
 
-    The projection onto the ball of radius `bound` for each class (Alshammari et al., CVPR 2022, equation 4):
+    The projection onto the ball of radius `bound` for each class (MaxNorm, Alshammari et al., CVPR 2022):
     frequent classes cannot win by long weights, rare ones may still grow up to the bound.
 
     Parameters

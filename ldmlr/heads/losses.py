@@ -94,7 +94,7 @@ def weighted_cross_entropy(counts: npt.ArrayLike, power: float = 1.0) -> Loss:
 
 
 def ldam(counts: npt.ArrayLike, margin: float = 15.0) -> Loss:
-    """Return the label-distribution-aware margin loss (Cao et al., NeurIPS 2019, equation 13).
+    """Return the label-distribution-aware margin loss (LDAM, Cao et al., NeurIPS 2019).
 
     The cross-entropy after the logit of the target class c has been lowered by
     ``margin * (n_min / n_c)^(1/4)``: a class must win by its margin, and the rarest has the largest. For a

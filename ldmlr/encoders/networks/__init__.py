@@ -38,8 +38,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, in
         hint = nearest(name, NETWORKS)
         raise UsageError(f"--network: unknown network {name!r}; {hint} or give package.module:factory")
     channels = shape[2]
-    if name == "resnet32":
-        cifar = CifarResNet(blocks=5, channels=channels)
+    if name in ("resnet32", "resnet32x4"):
+        cifar = CifarResNet(blocks=5, channels=channels, width=16 if name == "resnet32" else 64)
         return cifar, cifar.dim
     if name in ("resnet10", "resnet50"):
         basic = name == "resnet10"

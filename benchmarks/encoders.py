@@ -1,0 +1,80 @@
+"""What each lever of stage 1 gains: the built-in digits, everything else as in the preset.
+
+Every variant differs from the preset ``digits`` by the options that are named. Stages 2 and 3 are those of
+``ldmlr run``, with the head of the variant in stage 3. The same seeds for all, last epoch; nothing is
+chosen by the figures. The folder of runs is reused, so an interrupted table goes on.
+
+    python benchmarks/encoders.py --folder runs/encoders --out encoders.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ldmlr import results
+from ldmlr.config import plain
+from ldmlr.files import write_text
+from ldmlr.run.config import RunConfig, stage_tables
+from ldmlr.run.pipeline import Run
+from ldmlr.run.stages import Machine
+from ldmlr.tables import accuracy_table
+
+MIXED = {"mixup": 1.0, "cutmix": 1.0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "weight decay 5e-3": {"weight_decay": 5e-3},
+    "mixup": {"mixup": 1.0},
+    "CutMix": {"cutmix": 1.0},
+    "mixup or CutMix": MIXED,
+    "two mixed views": {**MIXED, "consistency": 1e-9},
+    "two mixed views, consistency 1": {**MIXED, "consistency": 1.0},
+    "two mixed views, consistency 4": {**MIXED, "consistency": 4.0},
+    "balanced softmax": {"loss": "balanced-softmax"},
+    "weighted": {"loss": "weighted"},
+    "cumulative weighted": {"loss": "weighted", "cumulative": True},
+    "cosine head": {"head": "cosine"},
+    "cosine head, LDAM": {"head": "cosine", "loss": "ldam"},
+    "WCDAS head": {"head": "wcdas"},
+    "WCDAS head, head step": {"head": "wcdas", "head_epochs": 10},
+    "head step": {"head_epochs": 10},
+    "MaxNorm 1": {"max_norm": 1.0},
+    "MaxNorm 1, head step": {"max_norm": 1.0, "head_epochs": 10},
+    "GLMC": {**MIXED, "consistency": 4.0, "loss": "weighted", "weight_power": 1.2, "cumulative": True},
+    "GLMC, balanced softmax": {
+        **MIXED, "consistency": 1.0, "loss": "balanced-softmax", "cumulative": True,
+    },
+}  # fmt: skip
+
+
+def measure(options: dict[str, Any], seeds: int, folder: Path) -> list[dict[str, Any]]:
+    """Return the accuracy rows of a variant."""
+    config = RunConfig(seeds=seeds, preset="digits")
+    tables = stage_tables({"baseline": options, "finetune": {"head": options.get("head", "linear")}}, config)
+    run = Run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
+    rows: list[dict[str, Any]] = run.execute(lambda line: None)["rows"]
+    return rows
+
+
+def main() -> None:
+    """Run, print and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", action="append", choices=VARIANTS, help="only this variant (repeatable)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/encoders"))
+    parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
+    arguments = parser.parse_args()
+    found: list[dict[str, Any]] = []
+    for name in arguments.only or VARIANTS:
+        rows = measure(VARIANTS[name], arguments.seeds, arguments.folder)
+        found += [{"variant": name, "options": VARIANTS[name], **row} for row in rows]
+        print(f"{name}\n{accuracy_table(rows)}\n", flush=True)
+    if arguments.out:
+        document = results.document("encoders", {"seeds": arguments.seeds, "source": "digits-lt"}, rows=found)
+        write_text(arguments.out, json.dumps(plain(document), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
