@@ -29,6 +29,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixup": {"mixup": 1.0},
     "CutMix": {"cutmix": 1.0},
     "mixup or CutMix": MIXED,
+    # Two views are twice the work of one: beside them, one view for twice the epochs.
+    "preset, 40 epochs": {"epochs": 40},
+    "mixup or CutMix, 40 epochs": {**MIXED, "epochs": 40},
     "two mixed views": {**MIXED, "consistency": 1e-9},
     "two mixed views, consistency 1": {**MIXED, "consistency": 1.0},
     "two mixed views, consistency 4": {**MIXED, "consistency": 4.0},
