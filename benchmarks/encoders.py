@@ -1,8 +1,9 @@
-"""What each lever of stage 1 gains: the built-in digits, everything else as in the preset.
+"""What each lever of stage 1 gains on the built-in digits, at equal work.
 
-Every variant differs from the preset ``digits`` by the options that are named. Stages 2 and 3 are those of
-``ldmlr run``, with the head of the variant in stage 3. The same seeds for all, last epoch; nothing is
-chosen by the figures. The folder of runs is reused, so an interrupted table goes on.
+Every variant differs from the preset ``digits`` by the options that are named, and trains for 40 epochs,
+or for 20 with two views (twice the work). With ``--ldmlr`` stages 2 and 3 follow as in ``ldmlr run``, with
+the head of the variant in stage 3. The same seeds for all, last epoch; nothing is chosen by the figures.
+The folder of runs is reused, so an interrupted table goes on.
 
     python benchmarks/encoders.py --folder runs/encoders --out encoders.json
 """
@@ -22,6 +23,7 @@ from ldmlr.run.pipeline import Run
 from ldmlr.run.stages import Machine
 from ldmlr.tables import accuracy_table
 
+EPOCHS = 40
 MIXED = {"mixup": 1.0, "cutmix": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "preset": {},
@@ -29,9 +31,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixup": {"mixup": 1.0},
     "CutMix": {"cutmix": 1.0},
     "mixup or CutMix": MIXED,
-    # Two views are twice the work of one: beside them, one view for twice the epochs.
-    "preset, 40 epochs": {"epochs": 40},
-    "mixup or CutMix, 40 epochs": {**MIXED, "epochs": 40},
     "two mixed views": {**MIXED, "consistency": 1e-9},
     "two mixed views, consistency 1": {**MIXED, "consistency": 1.0},
     "two mixed views, consistency 4": {**MIXED, "consistency": 4.0},
@@ -52,13 +51,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def measure(options: dict[str, Any], seeds: int, folder: Path) -> list[dict[str, Any]]:
-    """Return the accuracy rows of a variant."""
+def measure(options: dict[str, Any], seeds: int, folder: Path, ldmlr: bool) -> list[dict[str, Any]]:
+    """Return the accuracy rows of a variant: of the baseline, and with `ldmlr` those of all stages."""
     config = RunConfig(seeds=seeds, preset="digits")
-    tables = stage_tables({"baseline": options, "finetune": {"head": options.get("head", "linear")}}, config)
+    # Two views are twice the work of one.
+    epochs = EPOCHS // 2 if options.get("consistency") else EPOCHS
+    tables = stage_tables(
+        {"baseline": {"epochs": epochs, **options}, "finetune": {"head": options.get("head", "linear")}},
+        config,
+    )
     run = Run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
-    rows: list[dict[str, Any]] = run.execute(lambda line: None)["rows"]
-    return rows
+    if ldmlr:
+        whole: list[dict[str, Any]] = run.execute(lambda line: None)["rows"]
+        return whole
+    records = [tasks[0].step.run(tasks[0].work) for tasks in run.tasks]
+    trained = [record["figures"]["rows"] for record in records]
+    return [
+        results.accuracy_row(
+            rows[0]["method"], rows[0]["adjustment"],
+            [{column: _value(row[column]) for column in results.GROUP_COLUMNS} for row in rows],
+        )
+        for rows in zip(*trained, strict=True)
+    ]  # fmt: skip
+
+
+def _value(entry: dict[str, Any] | None) -> float | None:
+    return None if entry is None else entry["values"][0]
 
 
 def main() -> None:
@@ -66,16 +84,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", action="append", choices=VARIANTS, help="only this variant (repeatable)")
+    parser.add_argument("--ldmlr", action="store_true", help="stages 2 and 3 too")
     parser.add_argument("--folder", type=Path, default=Path("runs/encoders"))
     parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
     for name in arguments.only or VARIANTS:
-        rows = measure(VARIANTS[name], arguments.seeds, arguments.folder)
+        rows = measure(VARIANTS[name], arguments.seeds, arguments.folder, arguments.ldmlr)
         found += [{"variant": name, "options": VARIANTS[name], **row} for row in rows]
         print(f"{name}\n{accuracy_table(rows)}\n", flush=True)
     if arguments.out:
-        document = results.document("encoders", {"seeds": arguments.seeds, "source": "digits-lt"}, rows=found)
+        document = results.document(
+            "encoders",
+            {"source": "digits-lt", "seeds": arguments.seeds, "epochs": EPOCHS, "ldmlr": arguments.ldmlr},
+            rows=found,
+        )
         write_text(arguments.out, json.dumps(plain(document), indent=2) + "\n")
 
 
