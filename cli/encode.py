@@ -96,7 +96,7 @@ def command(
         say(f"note: {source} is not the image set, or not the draw (--seed), that {model} was trained on")
     settings = {"model": model, "source": source, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
-        rows = {name: len(split) for name, split in splits_to_encode(encoder, images).items()}
+        rows = {name: len(split) for name, split in splits_to_encode(encoder, images)[0].items()}
         plan = {"encoder": encoder.name, "dim": encoder.dim, "rows": rows, "views": list(config.kinds())}
         text = "\n".join(f"{key:<8} {value}" for key, value in plan.items())
         emit({"command": "encode", "dry_run": True, **plan, "config": settings}, as_json, text)

@@ -15,6 +15,7 @@ from ldmlr import native
 from ldmlr.device import resolve_device
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.diffusion.widen import plain_spec, widen
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.config import WEIGHTS
 
@@ -164,7 +165,10 @@ class Sampler:
         if first_row < 0 or first_row + len(classes) > 2**64:
             raise UsageError(f"first_row: must be at least 0 and below 2^64, not {first_row}")
         count = threads or len(os.sched_getaffinity(0))
-        return Drawn(self._draw(classes, first_row, count, dtype), self.backend)
+        # Rows that are finished here are rounded once, after that.
+        kind = dtype if self.spec.class_k is None else "float32"
+        rows = widen(self.spec, self._draw(classes, first_row, count, kind), classes)
+        return Drawn(rows.to(DTYPES[dtype]), self.backend)
 
 
 def prepare(
@@ -173,7 +177,7 @@ def prepare(
     """Prepare a model for drawing; arguments and errors are those of `sample`."""
     where = resolve_device(device)
     chosen = choose_backend(backend, spec, where, weights)
-    draw, kernels = BACKENDS[chosen].prepare(spec, where, weights)
+    draw, kernels = BACKENDS[chosen].prepare(plain_spec(spec), where, weights)
     return Sampler(spec, chosen, kernels, draw)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import ldmlr
 from ldmlr.data import open_image_set
+from ldmlr.data.longtail import hold_out
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.encoders.encode import encode_images
@@ -119,6 +120,34 @@ def test_held_out_images_become_val(image_file, tmp_path):
         assert (len(store.train), len(store.val)) == (46, 16)
         assert store.val.counts.tolist() == [10, 4, 2]
         assert sorted([*store.train.ids, *store.val.ids]) == list(range(62))
+
+
+def test_the_rows_held_out_at_training_are_those_of_val(image_file, tmp_path):
+    images = open_image_set(image_file)
+    kept, held = hold_out(images.train.labels, 0.1, 5)
+    config = BaselineConfig(**SMALL, val_fraction=0.1)
+    train_baseline(images, config, tmp_path / "model", seed=5, device="cpu")
+    with encode(tmp_path / "model", image_file, tmp_path / "f.h5", seed=3) as store:
+        assert store.val.ids.tolist() == held.tolist()
+        assert store.train.ids.tolist() == kept.tolist()
+        # At least one of each class, the smallest of 6 images included.
+        assert store.val.counts.tolist() == [4, 2, 1]
+        record = store.config["held_out"]
+    assert record == Baseline.load(tmp_path / "model").provenance["held_out"]
+    assert (record["fraction"], record["seed"], record["counts"]) == (0.1, 5, [4, 2, 1])
+
+
+def test_nothing_is_held_out_of_images_that_the_baseline_never_saw(image_file, tmp_path, colour_images):
+    config = BaselineConfig(**SMALL, val_fraction=0.25)
+    train_baseline(open_image_set(image_file), config, tmp_path / "model", device="cpu")
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["train/images"], file["train/labels"] = colour_images((5, 5, 5), 9)
+        file["class_names"] = ["red", "green", "blue"]
+    with encode(tmp_path / "model", other, tmp_path / "f.h5") as store:
+        assert list(store.splits) == ["train"]
+        assert len(store.train) == 15
+        assert store.config["held_out"] == {}
 
 
 def test_images_in_files_keep_their_paths(model, tmp_path):

@@ -24,6 +24,7 @@ from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import SampleConfig
+from ldmlr.generation.plan import class_scales
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -219,6 +220,7 @@ class LatentDiffusion:
             tables=self.network.tables(table.t), rows=table,
             mean=transform.class_means(self.num_classes), scale=transform.scale,
             k=chosen.scale, floor=transform.floor, guidance=chosen.guidance, seed=seed,
+            class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
         )  # fmt: skip
 
     def sample(
@@ -230,6 +232,7 @@ class LatentDiffusion:
         guidance: float | None = None,
         eta: float = 0.0,
         scale: float | None = None,
+        class_scale: Mapping[Any, float] | Sequence[str] = (),
         seed: int = 0,
         first_row: int = 0,
         backend: str = "auto",
@@ -254,6 +257,8 @@ class LatentDiffusion:
             Share of ancestral noise of ``ddim``.
         scale
             Widening of rows around their class mean; None: 1.41 for a whitened model, else 1.
+        class_scale
+            Widening of single classes instead of `scale`: from class (number or name) to factor.
         seed, first_row
             Row i is a pure function of (model, label, solver options, seed, first_row + i).
         backend
@@ -275,7 +280,10 @@ class LatentDiffusion:
         UsageError
             An unknown option or a label the model does not have.
         """
-        config = SampleConfig(solver=solver, steps=steps, guidance=guidance, scale=scale, eta=eta)
+        config = SampleConfig.from_mapping({
+            "solver": solver, "steps": steps, "guidance": guidance, "scale": scale,
+            "class_scale": class_scale, "eta": eta,
+        })  # fmt: skip
         drawn = sampling.sample(
             self.spec(config, seed), labels,
             first_row=first_row, backend=backend, weights=weights, dtype=dtype, device=device,

@@ -34,6 +34,8 @@ class SamplerSpec:
         ``f = f_null + guidance (f_class - f_null)``; 1 evaluates the class alone.
     seed
         0 .. 2^64 - 1.
+    class_k
+        float64 ``[C]``: a widening for each class instead of `k`; None: `k` for all.
     """
 
     tables: Tables
@@ -44,6 +46,7 @@ class SamplerSpec:
     floor: float
     guidance: float
     seed: int
+    class_k: npt.NDArray[np.float64] | None = None
 
     @property
     def dim(self) -> int:

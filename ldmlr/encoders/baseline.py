@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ldmlr.config import config_hash
 from ldmlr.data.images import ImageSet, ImageSplit
 from ldmlr.data.longtail import hold_out
 from ldmlr.device import resolve_device
@@ -93,6 +94,12 @@ def train_baseline(
     _check_folder(out, resume, overwrite)
     config = config.replace(precision=resolve_precision(config.precision, device))
     train, held_out = training_split(images, config.val_fraction, seed)
+    origin = {
+        "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
+        "counts": train.counts.tolist(),
+    }  # fmt: skip
+    if held_out is not None:
+        origin["held_out"] = held_out_record(images, held_out, config.val_fraction, seed)
     if overwrite and not resume:
         (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
@@ -103,11 +110,7 @@ def train_baseline(
         trainer = _trained(images, train, config, out, seed, device, resume)
         baseline = Baseline(
             trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
-            images.class_names, config.to_dict(),
-            {
-                "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
-                "counts": train.counts.tolist(),
-            },
+            images.class_names, config.to_dict(), origin,
         )  # fmt: skip
         rows = []
         if images.test is not None:
@@ -177,6 +180,17 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
         raise UsageError(f"--val-fraction: {images.name} has validation images already; leave the option out")
     kept, held = hold_out(images.train.labels, fraction, seed)
     return images.train.subset(kept), images.train.subset(held)
+
+
+def held_out_record(images: ImageSet, held: ImageSplit, fraction: float, seed: int) -> dict[str, Any]:
+    """Return what a model has to remember of its held-out images, so that encoding finds the same ones."""
+    return {
+        "fraction": fraction,
+        "seed": seed,
+        "counts": held.counts.tolist(),
+        "ids_sha256": config_hash([str(name) for name in held.ids]),
+        "of": images.train.fingerprint(),
+    }
 
 
 def accuracy_rows(

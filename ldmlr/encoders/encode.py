@@ -17,7 +17,7 @@ import torch
 from ldmlr.data.images import ImageSet, ImageSplit
 from ldmlr.device import resolve_device
 from ldmlr.encoders.augment.views import View
-from ldmlr.encoders.baseline import training_split
+from ldmlr.encoders.baseline import held_out_record, training_split
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.encoder import Encoder
 from ldmlr.encoders.pixels import Pixels, image_shape
@@ -84,14 +84,14 @@ def encode_images(
     device = resolve_device(device) if isinstance(device, str) else device
     start = time.perf_counter()
     encoder.to(device)
-    splits = splits_to_encode(encoder, images)
+    splits, held_out = splits_to_encode(encoder, images)
     kinds = config.kinds()
     shape = image_shape(images.train)
     total = sum(len(split) for split in splits.values()) + len(kinds) * len(splits["train"])
     settings = {
         "stage": "encode", **config.to_dict(), "view_kinds": list(kinds), "seed": seed,
         "encoder": encoder.provenance, "images": dict(images.provenance),
-        "images_fingerprint": images.fingerprint(),
+        "images_fingerprint": images.fingerprint(), "held_out": held_out,
     }  # fmt: skip
     flip = encoder.flip if config.view_flip == "auto" else config.view_flip == "yes"
     scores = _Scores(encoder, splits["train"].counts, groups)
@@ -162,14 +162,31 @@ class _Scores:
         ]
 
 
-def splits_to_encode(encoder: Encoder, images: ImageSet) -> dict[str, ImageSplit]:
-    """Return the splits to encode; those that the baseline held out are validation images."""
-    train, held_out = images.train, images.val
-    if encoder.baseline is not None and encoder.baseline.config.get("val_fraction"):
-        fraction = encoder.baseline.config["val_fraction"]
-        train, held_out = training_split(images, fraction, encoder.baseline.provenance["seed"])
-    named = {"train": train, "test": images.test, "val": held_out}
-    return {name: split for name, split in named.items() if split is not None and len(split)}
+def splits_to_encode(encoder: Encoder, images: ImageSet) -> tuple[dict[str, ImageSplit], dict[str, Any]]:
+    """Return the splits to encode, and what is known of images that the baseline held out.
+
+    Those become ``val``. Nothing of an image set that the baseline was not trained on was held out,
+    so its training images stay together.
+
+    Raises
+    ------
+    InputError
+        The images are those of the training, but other ones come out as held out.
+    """
+    train, val = images.train, images.val
+    record = encoder.baseline.provenance.get("held_out", {}) if encoder.baseline is not None else {}
+    if record and record["of"] != images.train.fingerprint():
+        record = {}
+    if record:
+        train, val = training_split(images, record["fraction"], record["seed"])
+        found = None if val is None else held_out_record(images, val, record["fraction"], record["seed"])
+        if found != record:
+            raise InputError(
+                f"{images.name}: the images are not in the order that the baseline was trained on, so those it "
+                "held out cannot be told; name the source as at training, or train again"
+            )
+    named = {"train": train, "test": images.test, "val": val}
+    return {name: split for name, split in named.items() if split is not None and len(split)}, record
 
 
 def _batches(encoder: Encoder, split: ImageSplit, size: int, device: torch.device) -> Any:

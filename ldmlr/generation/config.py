@@ -65,6 +65,9 @@ class SampleConfig(Config):
         "Widening of rows around their class mean.  [default: 1.41 whitened, 1 standardised]",
         metavar="FLOAT", above=0,
     )  # fmt: skip
+    class_scale: tuple[str, ...] = option(
+        (), "Widening of one class, instead of --scale; may be repeated.", metavar="CLASS=FACTOR"
+    )
     eta: float = option(0.0, "Share of ancestral noise of ddim.", minimum=0, maximum=1)
     weights: str = option(
         "auto",
@@ -73,6 +76,10 @@ class SampleConfig(Config):
     )
 
     def __post_init__(self) -> None:
+        # A file or a caller may also give a table from class to factor.
+        if isinstance(self.class_scale, Mapping):
+            entries = tuple(f"{name}={factor}" for name, factor in self.class_scale.items())
+            object.__setattr__(self, "class_scale", entries)
         super().__post_init__()
         if self.eta and self.solver != "ddim":
             raise UsageError(

@@ -110,21 +110,57 @@ def parse_count(entries: Sequence[str]) -> dict[str, int]:
     return found
 
 
+def class_scales(
+    entries: Sequence[str], scale: float, num_classes: int, class_names: Sequence[str] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """Return the widening of every class ``[C]`` of ``CLASS=FACTOR`` entries, or None without entries.
+
+    Classes without an entry have `scale`.
+
+    Raises
+    ------
+    UsageError
+        An entry of another form, a factor that is not above 0, or a class that is not there.
+    """
+    if not entries:
+        return None
+    names = {name: number for number, name in enumerate(class_names or ())}
+    factors = np.full(num_classes, float(scale))
+    for entry in entries:
+        name, _, text = entry.rpartition("=")
+        try:
+            factor = float(text)
+        except ValueError:
+            factor = np.nan
+        if not name or not 0 < factor < np.inf:
+            raise UsageError(
+                f"--class-scale: expected CLASS=FACTOR with a factor above 0, such as 7=1.5, not {entry!r}"
+            )
+        factors[_class_number(name.strip(), names, num_classes, "--class-scale")] = factor
+    return factors
+
+
 def by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[str] | None = None) -> Counts:
     """Return ``[C]`` numbers of a dictionary from class (number or name) to number."""
     names = {name: number for number, name in enumerate(class_names or ())}
     numbers = np.zeros(num_classes, np.int64)
     for key, value in wanted.items():
-        number = names.get(key, key)
-        if isinstance(number, str) and number.isdigit():
-            number = int(number)
-        if isinstance(number, str) or not 0 <= int(number) < num_classes:
-            known = nearest(str(key), names) if names else f"classes are 0 .. {num_classes - 1}"
-            raise UsageError(f"the plan names the class {key!r}, which is not there; {known}")
+        number = _class_number(key, names, num_classes, "the plan")
         if int(value) != value or value < 0:
             raise UsageError(f"the plan asks for {value!r} rows of class {key!r}; give a whole number from 0")
-        numbers[int(number)] = int(value)
+        numbers[number] = int(value)
     return numbers
+
+
+def _class_number(key: Any, names: Mapping[str, int], num_classes: int, who: str) -> int:
+    """Return the number of a class given by name or number."""
+    number = names.get(key, key)
+    if isinstance(number, str) and number.isdigit():
+        number = int(number)
+    if isinstance(number, str) or not 0 <= int(number) < num_classes:
+        known = nearest(str(key), names) if names else f"classes are 0 .. {num_classes - 1}"
+        raise UsageError(f"{who} names the class {key!r}, which is not there; {known}")
+    return int(number)
 
 
 def labels_of(plan: Counts, start: int, stop: int) -> npt.NDArray[np.int64]:
