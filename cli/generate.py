@@ -33,7 +33,8 @@ from .options import (
 @out_option("Store to write, such as pseudo.h5.", required=False)
 @click.option(
     "--store", type=click.Path(path_type=Path), default=None,
-    help="Plan for the training rows of this store.  [default: those the model was trained on]",
+    help="Plan for the training rows of this store; its head is the judge of --gate head.  "
+         "[default: the rows the model was trained on]",
 )  # fmt: skip
 @config_options(GenerateConfig)
 @seed_option
@@ -117,6 +118,12 @@ def command(
     results.write_result(path, result)
     if part is not None and figures["manifest"] is None:
         say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
+    if figures["gate"] is not None:
+        gate = figures["gate"]
+        say(
+            f"gate {gate['kind']}: {gate['refused']:,} of {gate['rows']:,} rows were drawn again; "
+            f"{gate['failed']:,} never passed, and their best attempt was kept"
+        )
     emit(
         result, as_json,
         f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "

@@ -182,8 +182,8 @@ def splits_to_encode(encoder: Encoder, images: ImageSet) -> tuple[dict[str, Imag
         found = None if val is None else held_out_record(images, val, record["fraction"], record["seed"])
         if found != record:
             raise InputError(
-                f"{images.name}: the images are not in the order that the baseline was trained on, so those it "
-                "held out cannot be told; name the source as at training, or train again"
+                f"{images.name}: the images are not in the order that the baseline was trained on, so those "
+                "it held out cannot be told; name the source as at training, or train again"
             )
     named = {"train": train, "test": images.test, "val": val}
     return {name: split for name, split in named.items() if split is not None and len(split)}, record

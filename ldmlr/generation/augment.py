@@ -100,7 +100,7 @@ def augment(
     Returns
     -------
     Figures: ``store``, ``output``, ``model``, ``rows``, ``generated``, ``per_class``, ``backend``, ``loss``,
-    ``train_seconds``, ``generate_seconds``, ``finished_before``.
+    ``gate``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
     """
     store = FeatureStore.open(job.store)
     if not resume:
@@ -110,7 +110,7 @@ def augment(
         store, job.model, diffusion,
         seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
     )  # fmt: skip
-    generation = prepare(model, config, seed=seed)
+    generation = prepare(model, config, seed=seed, judge=store)
     key = config_hash(generation.key, store.fingerprint())
     figures: dict[str, Any] = {
         "store": job.store, "output": job.out, "model": job.model, "rows": int(generation.counts.sum()),
@@ -119,6 +119,7 @@ def augment(
     }  # fmt: skip
     if resume and finished(job.out, key):
         backend = FeatureStore.open(job.out).config["backend"]
+        figures["gate"] = None
         return {**figures, "backend": backend, "generate_seconds": 0.0, "finished_before": True}
     check_output(job.out, overwrite)
     check_space(job.out, generation.rows + len(store.split("train")), generation)
@@ -127,10 +128,11 @@ def augment(
         model.spec(generation.config, seed), backend=backend, weights=config.weights, device=device
     )
     with parts_folder(job.out, f"{key} {sampler.kernels}", resume) as folder:
-        parts = Parts(folder, sampler, generation.plan, 0, generation.rows)
+        parts = Parts(folder, sampler, generation.plan, 0, generation.rows, generation.gate)
         parts.draw(threads)
         _write(store, job.out, generation, parts, key, sampler, overwrite)
     seconds = time.perf_counter() - began
+    figures["gate"] = parts.gate_figures()
     return {**figures, "backend": sampler.backend, "generate_seconds": seconds, "finished_before": False}
 
 

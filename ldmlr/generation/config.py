@@ -10,6 +10,7 @@ from ldmlr.config import Config, option
 from ldmlr.errors import UsageError
 
 SOLVERS = ("dpmpp2m", "ddim", "ddpm", "heun")
+GATES = ("none", "prototype", "head")
 DTYPES = ("float32", "float16", "bfloat16")
 WEIGHTS = ("auto", "float32", "bfloat16", "int8")
 # Scale and guidance by the model's transform: the recipe, and the paper's plain conditional model.
@@ -97,4 +98,18 @@ class SampleConfig(Config):
 class GenerateConfig(SampleConfig, PlanConfig):
     """A whole generation: which rows, how they are drawn and how they are kept."""
 
+    gate: str = option(
+        "none",
+        "Draw rows again that look like another class: prototype, another class mean is nearer; head, the "
+        "baseline's head gives their class too little.",
+        choices=GATES,
+    )
+    gate_confidence: float = option(
+        0.1, "Smallest probability of its own class that --gate head accepts.", minimum=0.001, maximum=0.999
+    )
     dtype: str = option("float32", "How the rows are kept.", choices=DTYPES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gate_confidence != 0.1 and self.gate != "head":
+            raise UsageError(f"--gate-confidence: only --gate head uses it, not {self.gate}; leave it out")

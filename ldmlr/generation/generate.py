@@ -17,6 +17,7 @@ from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.sampling import prepare as prepare_sampler
@@ -38,6 +39,8 @@ class Generation:
         Seed of the noise.
     counts, plan
         Training rows and rows to generate per class ``[C]``.
+    gate
+        What rows have to pass, or None.
     """
 
     model: LatentDiffusion
@@ -45,6 +48,7 @@ class Generation:
     seed: int
     counts: Counts
     plan: Counts
+    gate: Gate | None = None
 
     @property
     def rows(self) -> int:
@@ -54,7 +58,8 @@ class Generation:
     @property
     def key(self) -> str:
         """Hash of all that determines the output."""
-        return config_hash(self.model.fingerprint(), self.config, self.seed, self.plan)
+        judge = [] if self.gate is None else [self.gate.fingerprint]
+        return config_hash(self.model.fingerprint(), self.config, self.seed, self.plan, *judge)
 
     def settings(self) -> dict[str, Any]:
         """Return what is saved with the rows."""
@@ -67,6 +72,7 @@ def prepare(
     *,
     seed: int = 0,
     store: FeatureStore | None = None,
+    judge: FeatureStore | None = None,
 ) -> Generation:
     """Return the generation of a model: its plan made, its configuration resolved.
 
@@ -80,6 +86,8 @@ def prepare(
         Seed of the noise.
     store
         Take the training rows per class from this store instead.
+    judge
+        The store whose head is the judge of ``gate="head"``; by default `store`.
 
     Raises
     ------
@@ -96,7 +104,7 @@ def prepare(
         )
     chosen = config.resolved(model.config.transform)
     plan = plan_from_config(counts, chosen, model.class_names)
-    return Generation(model, chosen, seed, counts, plan)
+    return Generation(model, chosen, seed, counts, plan, make_gate(model, chosen, judge or store))
 
 
 def encoded_counts(store: FeatureStore) -> Counts:
@@ -170,8 +178,9 @@ def generate(
 
     Returns
     -------
-    Figures: ``output``, ``rows``, ``per_class``, ``backend``, ``kernels``, ``seconds`` (all),
-    ``draw_seconds``, ``rows_per_s`` (drawn now, per second of drawing), ``finished_before``,
+    Figures: ``output``, ``rows``, ``per_class``, ``gate`` (what it did to the rows drawn
+    now, None without one), ``backend``, ``kernels``, ``seconds`` (all), ``draw_seconds``,
+    ``rows_per_s`` (drawn now, per second of drawing), ``finished_before``,
     ``manifest`` (None until all shards are there).
     """
     path = output_path(out, shard)
@@ -180,7 +189,7 @@ def generate(
     if resume and finished(path, generation.key):
         before = FeatureStore.open(path).config
         figures |= {
-            "backend": before["backend"], "kernels": before["kernels"],
+            "gate": None, "backend": before["backend"], "kernels": before["kernels"],
             "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "finished_before": True,
         }  # fmt: skip
         return {**figures, "manifest": _manifest(out, shard)}
@@ -190,7 +199,7 @@ def generate(
     spec = generation.model.spec(generation.config, generation.seed)
     sampler = prepare_sampler(spec, backend=backend, weights=generation.config.weights, device=device)
     with parts_folder(path, f"{generation.key} {sampler.kernels}", resume) as folder:
-        parts = Parts(folder, sampler, generation.plan, start, stop)
+        parts = Parts(folder, sampler, generation.plan, start, stop, generation.gate)
         drawn = parts.draw(threads)
         draw_seconds = time.perf_counter() - began
         with StoreWriter(
@@ -209,7 +218,7 @@ def generate(
                 numbers = np.arange(first, first + len(labels))
                 train.write(first - start, features, labels, source=1, ids=numbers)
     figures |= {
-        "backend": sampler.backend, "kernels": sampler.kernels,
+        "gate": parts.gate_figures(), "backend": sampler.backend, "kernels": sampler.kernels,
         "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
         "rows_per_s": drawn / draw_seconds, "finished_before": False,
     }  # fmt: skip

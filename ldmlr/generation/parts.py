@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import atomic_path, os_error, write_text
+from ldmlr.generation.gate import Gate, draw
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.sampling import Sampler
 
@@ -43,10 +44,15 @@ class Parts:
         Rows to generate per class ``[C]``.
     start, stop
         Range of global row numbers.
+    gate
+        What the rows have to pass, or None.
     """
 
-    def __init__(self, folder: Path, sampler: Sampler, plan: Counts, start: int, stop: int) -> None:
-        self.folder, self.sampler, self.plan = folder, sampler, plan
+    def __init__(
+        self, folder: Path, sampler: Sampler, plan: Counts, start: int, stop: int, gate: Gate | None = None
+    ) -> None:
+        self.folder, self.sampler, self.plan, self.gate = folder, sampler, plan, gate
+        self.judged = self.refused = self.failed = 0
         rows = max(1, PART_BYTES // (4 * sampler.spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
         edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
         self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
@@ -59,12 +65,31 @@ class Parts:
             for low, high in self.ranges:
                 if not self._path(low).exists():
                     labels = labels_of(self.plan, low, high)
-                    done = self.sampler(labels, low, threads=threads)
+                    done = self._drawn(labels, low, threads)
                     with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
-                        np.save(file, done.numpy(), allow_pickle=False)
+                        np.save(file, done, allow_pickle=False)
                     drawn += high - low
                 bar.update(high - low)
         return drawn
+
+    def _drawn(
+        self, labels: npt.NDArray[np.int64], low: int, threads: int | None
+    ) -> npt.NDArray[np.float32]:
+        if self.gate is None:
+            return self.sampler(labels, low, threads=threads).numpy()
+        gated = draw(self.sampler, self.gate, labels, low, threads=threads)
+        self.judged += len(labels)
+        self.refused += gated.refused
+        self.failed += gated.failed
+        return gated.numpy()
+
+    def gate_figures(self) -> dict[str, Any] | None:
+        """Return what the gate did to the rows drawn now; None without a gate."""
+        if self.gate is None:
+            return None
+        return {
+            "kind": self.gate.kind, "rows": self.judged, "refused": self.refused, "failed": self.failed,
+        }  # fmt: skip
 
     def __iter__(self) -> Iterator[Part]:
         """Yield (global number of the first row, features, labels) of each part."""

@@ -170,7 +170,7 @@ class Run:
                 stages.run_diffuse, encoded, tables.diffuse, seed=seed, machine=machine
             )),
             Task(draw, functools.partial(
-                stages.run_generate, diffuse.output, tables.generate, seed=seed, machine=machine
+                stages.run_generate, encoded, diffuse.output, tables.generate, seed=seed, machine=machine
             )),
             Task(tune, functools.partial(
                 stages.run_finetune, encoded, draw.output, tables.finetune, self.config.groups,

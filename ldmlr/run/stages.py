@@ -68,15 +68,16 @@ def run_diffuse(
 
 
 def run_generate(
-    model: Path, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
+    store: Path, model: Path, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
 ) -> dict[str, Any]:
     """Draw pseudo-features, keeping what an interrupted run has drawn."""
-    generation = prepare(LatentDiffusion.load(model), config, seed=seed)
+    with FeatureStore.open(store) as opened:
+        generation = prepare(LatentDiffusion.load(model), config, seed=seed, judge=opened)
     figures = generate(
         generation, out, backend=machine.backend, device=machine.device, threads=machine.threads,
         resume=True, overwrite=True,
     )  # fmt: skip
-    return {name: figures[name] for name in ("rows", "per_class", "backend", "rows_per_s")}
+    return {name: figures[name] for name in ("rows", "per_class", "gate", "backend", "rows_per_s")}
 
 
 def run_finetune(
