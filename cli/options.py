@@ -31,6 +31,7 @@ STAGES = (
     "augment",
     "finetune",
     "evaluate",
+    "select",
     "run",
     "compare",
     "bench",

@@ -62,12 +62,17 @@ def command(
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
     them again, in folders of their own.
 
+    With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
+    for others. With --refit everything the choice was made with is taken over.
+
     \b
     Examples:
       ldmlr run digits-lt
       ldmlr run features.h5 --seeds 5 --out runs/c10
       ldmlr run features.h5 --set diffuse.hidden=64 --set generate.guidance=2
       ldmlr run experiment.toml
+      ldmlr run digits-lt --auto --set baseline.val_fraction=0.1 --out runs/chosen
+      ldmlr run features.h5 --refit runs/chosen/result.json
     """
     given = {
         name for name in RunConfig.names()
@@ -78,12 +83,19 @@ def command(
     if source is None:
         raise click.UsageError("Missing argument 'SOURCE'.")
     config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
-    tables = stage_tables(document.merged(parse_set(assignments)), config, document.name)
+    wanted = document.merged(parse_set(assignments))
+    if config.refit is not None:
+        from ldmlr.select.choice import Choice
+
+        choice = Choice.load(config.refit)
+        config, wanted = config.replace(generator=choice.generator), choice.tables(wanted)
+    tables = stage_tables(wanted, config, document.name)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.run.pipeline import Run
     from ldmlr.run.source import default_name
     from ldmlr.run.stages import Machine
+    from ldmlr.select.report import evidence_table
     from ldmlr.tables import accuracy_table, table
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
@@ -101,4 +113,7 @@ def command(
     results.write_result(root, result)
     seeds = ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
-    emit(result, as_json, accuracy_table(figures["rows"]))
+    text = accuracy_table(figures["rows"])
+    if config.auto:
+        text = f"{evidence_table(figures['choice'])}\n\n{text}"
+    emit(result, as_json, text)

@@ -13,6 +13,7 @@ from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.config import FinetuneConfig
+from ldmlr.select.config import GENERATORS, SelectConfig
 
 # Tables of the TOML file and the configuration behind each.
 STAGES: dict[str, type[Config]] = {
@@ -21,6 +22,7 @@ STAGES: dict[str, type[Config]] = {
     "diffuse": DiffusionConfig,
     "generate": GenerateConfig,
     "finetune": FinetuneConfig,
+    "select": SelectConfig,
 }
 
 
@@ -54,9 +56,23 @@ class RunConfig(Config):
         "100,20", "Shot groups: many above, few below so many training rows; paper: fixed class ranges.",
         metavar="MANY,FEW|paper",
     )  # fmt: skip
+    generator: str = option(
+        "diffusion", "What generates: diffusion, or a Gaussian per class with shrunken covariance.",
+        choices=GENERATORS,
+    )  # fmt: skip
+    auto: bool = option(
+        False,
+        "Choose generator, widening, guidance, gate, tau and average on the held-out rows (val); "
+        "--set select.KEY=VALUE changes what is tried.",
+    )
+    refit: Path | None = option(
+        None, "Take over what an --auto run chose: its choice.json or result.json.", metavar="CHOICE.json"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.auto and self.refit is not None:
+            raise UsageError("--auto chooses anew and --refit takes a choice over; give one of the two")
         if self.preset is not None and self.preset not in PRESETS:
             raise UsageError(f"--preset: unknown value {self.preset!r}; {nearest(self.preset, PRESETS)}")
 
@@ -79,6 +95,7 @@ class StageTables:
     diffuse: DiffusionConfig
     generate: GenerateConfig
     finetune: FinetuneConfig
+    select: SelectConfig
 
 
 def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where: str = "") -> StageTables:
@@ -117,4 +134,5 @@ def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where:
         diffuse=diffuse,
         generate=build("generate", groups=run.groups),
         finetune=build("finetune"),
+        select=build("select"),
     )

@@ -14,7 +14,9 @@ from ldmlr.data.open import open_image_set
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.errors import InputError
+from ldmlr.generation.config import GenerateConfig
 from ldmlr.groups import parse_groups
+from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import group_sizes
 from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import accuracy_row
@@ -23,6 +25,8 @@ from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.source import kind_of
 from ldmlr.run.stages import Machine
 from ldmlr.run.steps import Step
+from ldmlr.select.choice import TABLES, Choice, no_val
+from ldmlr.select.choose import Settings
 from ldmlr.store import FeatureStore
 
 Work = Callable[[Path], dict[str, Any]]
@@ -64,12 +68,23 @@ class Run:
         self.kind = kind_of(source)
         self.device = devices.resolve_device(machine.device)
         self.machine = dataclasses.replace(machine, device=str(self.device))
+        # What was asked for; with --auto, the choice changes tables and generator later.
+        self.own, self.own_generator = tables, config.generator
         parse_groups(config.groups)
         per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and self.kind == "builtin")
         self.baselines = "per-seed" if per_seed and self.kind != "store" else "shared"
         self.preset: str | None = None
         self.baseline: BaselineConfig | None = None
-        self.tasks = [self._tasks(seed) for seed in config.seed_list]
+        self.choice: Choice | None = None
+        if config.refit is not None:
+            self.choice = Choice.load(config.refit)
+        # With --auto the later steps are known when the choice is made.
+        self.tasks = [self._prepared(seed) if config.auto else self._tasks(seed) for seed in config.seed_list]
+        if config.auto:
+            self._check_val()
+        elif self.choice is not None and self.kind == "store":
+            with FeatureStore.open(source) as store:
+                self.choice.check(store.num_classes, source)
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved configuration: what a TOML file would have to say."""
@@ -81,6 +96,8 @@ class Run:
             stage.pop("encode")
         elif self.baseline is not None:
             stage = {"baseline": self.baseline.to_dict(), **stage}
+        if self.config.auto:
+            stage["select"] = self.tables.select.to_dict()
         return {
             "source": self.source, **self.config.to_dict(), "baselines": self.baselines,
             "preset": self.preset, **stage,
@@ -95,6 +112,17 @@ class Run:
                 "stage": step.stage, "seed": step.seed, "output": str(step.output),
                 "status": "run" if step.record() is None else "reuse",
             }  # fmt: skip
+        if self.config.auto:
+            step = self._selection().step
+            status = "run" if step.record() is None else "reuse"
+            seen[step.key] = {
+                "stage": step.stage, "seed": step.seed, "output": str(step.output), "status": status,
+            }  # fmt: skip
+            for seed in self.config.seed_list:
+                for stage in ("generate", "finetune"):
+                    seen[f"{seed} {stage}"] = {
+                        "stage": stage, "seed": seed, "status": "run", "output": "settings by the choice",
+                    }  # fmt: skip
         return list(seen.values())
 
     def execute(self, report: Report) -> dict[str, Any]:
@@ -108,19 +136,16 @@ class Run:
         started = time.perf_counter()
         devices.set_threads(self.machine.threads)
         records: dict[str, dict[str, Any]] = {}
-        for task in self._each():
-            step = task.step
-            if step.key in records:
-                continue
-            before = step.record()
-            records[step.key] = before if before is not None else step.run(task.work)
-            done = "reused" if before is not None else f"{records[step.key]['seconds']:.1f} s"
-            report(f"seed {step.seed}  {step.stage:<8}  {done:>8}  {step.output}")
+        if self.config.auto:
+            self._do([*self._each(), self._selection()], records, report)
+            self._take(Choice.load(self._selection().step.output))
+        self._do(self._each(), records, report)
         last = [records[tasks[-1].step.key] for tasks in self.tasks]
         return {
             "rows": _rows([record["figures"]["measured"] for record in last]),
             "seeds": list(self.config.seed_list),
             "selection": "last epoch",
+            "choice": None if self.choice is None else dict(self.choice.document),
             "baseline_head": last[0]["figures"]["baseline_head"],
             "groups": self._groups(),
             "seconds": round(time.perf_counter() - started, 2),
@@ -130,6 +155,68 @@ class Run:
                 for record in records.values()
             ],
         }  # fmt: skip
+
+    def _do(self, tasks: Sequence[Task], records: dict[str, dict[str, Any]], report: Report) -> None:
+        """Do what is missing of some tasks and note the records."""
+        for task in tasks:
+            step = task.step
+            if step.key in records:
+                continue
+            before = step.record()
+            records[step.key] = before if before is not None else step.run(task.work)
+            done = "reused" if before is not None else f"{records[step.key]['seconds']:.1f} s"
+            report(f"seed {step.seed}  {step.stage:<8}  {done:>8}  {step.output}")
+
+    def _take(self, choice: Choice) -> None:
+        """Go on with what was chosen."""
+        self.choice = choice
+        generate, finetune = choice.settings["generate"], choice.settings["finetune"]
+        self.tables = dataclasses.replace(
+            self.tables,
+            generate=GenerateConfig.from_mapping({**self.tables.generate.to_dict(), **generate}),
+            finetune=FinetuneConfig.from_mapping({**self.tables.finetune.to_dict(), **finetune}),
+        )
+        self.config = self.config.replace(generator=choice.generator)
+        self.tasks = [self._tasks(seed) for seed in self.config.seed_list]
+
+    def _check_val(self) -> None:
+        """Refuse a source that will have no held-out rows, before anything is trained."""
+        if self.kind == "store":
+            with FeatureStore.open(self.source) as store:
+                if store.val is None:
+                    raise no_val(self.source)
+            return
+        held_out = self.baseline is not None and self.baseline.val_fraction > 0
+        if not held_out and self._images(self.config.seed_list[0]).val is None:
+            raise no_val(self.source)
+
+    def _selection(self) -> Task:
+        """Return the step that chooses, over the stores and models of all seeds."""
+        own, generator = self.own, self.own_generator
+        stores: list[tuple[int, Path, Path | None]] = []
+        inputs: list[str] = []
+        for seed in self.config.seed_list:
+            done = {task.step.stage: task.step for task in self._prepared(seed)}
+            encode, diffuse = done.get("encode"), done.get("diffuse")
+            stores.append((
+                seed, Path(self.source) if encode is None else encode.output,
+                None if diffuse is None else diffuse.output,
+            ))  # fmt: skip
+            last = diffuse or encode
+            inputs.append(self._store_key if last is None else last.key)
+        settings = Settings(
+            own.diffuse, own.generate, own.finetune, generator, self.config.groups,
+            self.machine.backend, self.machine.device, self.machine.threads,
+        )  # fmt: skip
+        step = self._step(
+            "select", self.config.seed_list[0],
+            {
+                **{name: getattr(own, name).to_dict() for name in ("select", *TABLES)},
+                "generator": generator, "groups": self.config.groups, "seeds": list(self.config.seed_list),
+            },
+            inputs, "choice.json",
+        )  # fmt: skip
+        return Task(step, functools.partial(stages.run_select, stores, settings, own.select))
 
     def _each(self) -> list[Task]:
         return [task for tasks in self.tasks for task in tasks]
@@ -150,28 +237,55 @@ class Run:
     ) -> Step:
         return Step(stage, seed, settings, tuple(inputs), self.root, name)
 
+    def _prepared(self, seed: int) -> list[Task]:
+        """Return the steps of a seed that come before a choice: stage 1 and, if it is tried, the model."""
+        tables, before = self.own, [] if self.kind == "store" else self._image_tasks(seed)
+        if "diffusion" not in (self.own_generator, *tables.select.generators):
+            return before
+        return [*before, self._diffuse(seed, before)]
+
+    def _encoded(self, before: Sequence[Task]) -> tuple[Path, str]:
+        """Return the store that stages 2 and 3 read, and its key."""
+        if before:
+            return before[-1].step.output, before[-1].step.key
+        return Path(self.source), self._store_key
+
+    def _diffuse(self, seed: int, before: Sequence[Task]) -> Task:
+        encoded, key = self._encoded(before)
+        diffuse = self._step("diffuse", seed, self.tables.diffuse.to_dict(), [key], "model.safetensors")
+        return Task(diffuse, functools.partial(
+            stages.run_diffuse, encoded, self.tables.diffuse, seed=seed, machine=self.machine
+        ))  # fmt: skip
+
     def _tasks(self, seed: int) -> list[Task]:
         """Return the steps of a seed in order."""
         tables, machine = self.tables, self.machine
         before = [] if self.kind == "store" else self._image_tasks(seed)
-        if before:
-            encoded, store_key = before[-1].step.output, before[-1].step.key
+        encoded, store_key = self._encoded(before)
+        tasks = list(before)
+        if self.config.generator == "gaussian":
+            views = {"weak_views": tables.diffuse.weak_views, "strong_views": tables.diffuse.strong_views}
+            draw = self._step(
+                "generate", seed, {"generator": "gaussian", **views, **tables.generate.to_dict()},
+                [store_key], "pseudo.h5",
+            )  # fmt: skip
+            work = functools.partial(
+                stages.run_gaussian, encoded, tables.diffuse, tables.generate, seed=seed, machine=machine
+            )
         else:
-            encoded, store_key = Path(self.source), self._store_key
-        diffuse = self._step("diffuse", seed, tables.diffuse.to_dict(), [store_key], "model.safetensors")
-        draw = self._step("generate", seed, tables.generate.to_dict(), [diffuse.key], "pseudo.h5")
+            tasks.append(self._diffuse(seed, before))
+            diffuse = tasks[-1].step
+            draw = self._step("generate", seed, tables.generate.to_dict(), [diffuse.key], "pseudo.h5")
+            work = functools.partial(
+                stages.run_generate, encoded, diffuse.output, tables.generate, seed=seed, machine=machine
+            )
         tune = self._step(
             "finetune", seed, {**tables.finetune.to_dict(), "groups": self.config.groups},
             [store_key, draw.key], "head.safetensors",
         )  # fmt: skip
         return [
-            *before,
-            Task(diffuse, functools.partial(
-                stages.run_diffuse, encoded, tables.diffuse, seed=seed, machine=machine
-            )),
-            Task(draw, functools.partial(
-                stages.run_generate, encoded, diffuse.output, tables.generate, seed=seed, machine=machine
-            )),
+            *tasks,
+            Task(draw, work),
             Task(tune, functools.partial(
                 stages.run_finetune, encoded, draw.output, tables.finetune, self.config.groups,
                 seed=seed, machine=machine,

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ldmlr.config import plain
 from ldmlr.data.images import ImageSet
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.job import diffuse
 from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.diffusion.rows import blocks, store_rows
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.encoders.encode import encode_images
 from ldmlr.encoders.encoder import open_encoder
+from ldmlr.errors import UsageError
+from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate, prepare
+from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
-from ldmlr.store import FeatureStore
+from ldmlr.heads.rows import encoded_counts
+from ldmlr.select.choose import Settings, sample_gaussian, select
+from ldmlr.select.config import SelectConfig
+from ldmlr.select.gaussian import ClassGaussians
+from ldmlr.store import FeatureStore, SplitData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +91,41 @@ def run_generate(
         resume=True, overwrite=True,
     )  # fmt: skip
     return {name: figures[name] for name in ("rows", "per_class", "gate", "backend", "rows_per_s")}
+
+
+def run_gaussian(
+    store: Path, diffuse: DiffusionConfig, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
+) -> dict[str, Any]:
+    """Draw pseudo-features from a Gaussian per class, fitted to the rows that diffusion would learn from."""
+    if config.gate != "none":
+        raise UsageError(f"--gate {config.gate}: is a gate of the diffusion model; use --generator diffusion")
+    chosen = config.resolved("whitened")
+    with FeatureStore.open(store) as opened:
+        features, labels, views = store_rows(opened, diffuse.weak_views, diffuse.strong_views)
+        counts = encoded_counts(opened.split("train"), opened.num_classes)
+        fitted = ClassGaussians.fit(blocks(features, labels, views), counts, opened.class_names)
+        plan = plan_from_config(counts, chosen, opened.class_names)
+        wanted = labels_of(plan, 0, int(plan.sum()))
+        rows = sample_gaussian(fitted, chosen, wanted, seed, opened)
+        FeatureStore.write(
+            out, train=SplitData(rows, wanted, source=np.ones(len(wanted), np.uint8)),
+            class_names=opened.class_names, num_classes=opened.num_classes, encoder=opened.encoder,
+            dtype=config.dtype, overwrite=True,
+            config={"command": "run", "generator": "gaussian", "generate": chosen.to_dict(), "seed": seed},
+        )  # fmt: skip
+    return {"rows": len(wanted), "per_class": plan, "gate": None, "backend": "gaussian", "rows_per_s": None}
+
+
+def run_select(
+    stores: Sequence[tuple[int, Path, Path | None]],
+    settings: Settings,
+    grid: SelectConfig,
+    out: Path,
+) -> dict[str, Any]:
+    """Choose generator and settings on the held-out rows."""
+    choice = select(stores, settings, grid)
+    write_text(out, json.dumps(plain(choice.document), indent=2, allow_nan=False) + "\n")
+    return {"generator": choice.generator, "settings": choice.settings}
 
 
 def run_finetune(

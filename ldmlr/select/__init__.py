@@ -1,0 +1,1 @@
+"""Selection: generator and settings chosen on held-out rows, never on the test split."""

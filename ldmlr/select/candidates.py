@@ -1,0 +1,105 @@
+"""The candidates: which settings are tried, and how many of the run's own each of them changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.errors import UsageError
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.select.config import BY_CLASS, SelectConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A way to generate.
+
+    Attributes
+    ----------
+    generator
+        ``diffusion`` or ``gaussian``.
+    scale
+        A number as text, or ``class``.
+    guidance
+        None for the Gaussian, which has none.
+    gate
+        ``none``, ``prototype`` or ``head``.
+    """
+
+    generator: str
+    scale: str
+    guidance: float | None
+    gate: str = "none"
+
+    def changes(self, base: Candidate) -> int:
+        """Return how many settings differ from those of the run."""
+        guided = self.guidance is not None and base.guidance is not None
+        return (
+            int(self.generator != base.generator) + int(self.scale != base.scale)
+            + int(guided and self.guidance != base.guidance) + int(self.gate != base.gate)
+        )  # fmt: skip
+
+    def settings(self, k: npt.NDArray[np.float64], class_names: Sequence[str] | None) -> dict[str, Any]:
+        """Return the keys of the ``generate`` table, given the widening per class ``[C]``."""
+        names = class_names or [str(label) for label in range(len(k))]
+        found: dict[str, Any] = {"gate": self.gate, "class_scale": []}
+        if self.guidance is not None:
+            found["guidance"] = self.guidance
+        if self.scale == BY_CLASS:
+            found["class_scale"] = [f"{name}={factor:.4f}" for name, factor in zip(names, k, strict=True)]
+        else:
+            found["scale"] = float(self.scale)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return dataclasses.asdict(self)
+
+
+def base_candidate(generate: GenerateConfig, generator: str, transform: str) -> Candidate:
+    """Return the candidate that the run's own settings are.
+
+    Raises
+    ------
+    UsageError
+        They widen single classes, which is for the selection to do.
+    """
+    if generate.class_scale:
+        raise UsageError("--auto: measures the widening of every class itself; leave class_scale out")
+    chosen = generate.resolved(transform)
+    guidance = chosen.guidance if generator == "diffusion" else None
+    return Candidate(generator, f"{chosen.scale:g}", guidance, chosen.gate)
+
+
+def grid(base: Candidate, select: SelectConfig, transform: str) -> list[Candidate]:
+    """Return the candidates of the first round, the run's own first: generator, scale and guidance.
+
+    A widening per class is measured around class means, which a standardised model does not have.
+    """
+    scales = [s if s == BY_CLASS else f"{float(s):g}" for s in select.scales]
+    if transform != "whitened":
+        scales = [scale for scale in scales if scale != BY_CLASS]
+    found = [base]
+    for generator in select.generators:
+        diffusion = generator == "diffusion"
+        guidances: Sequence[float | None] = select.guidances if diffusion else (None,)
+        gate = base.gate if diffusion else "none"
+        found += [
+            Candidate(generator, scale, guidance, gate)
+            for guidance, scale in itertools.product(guidances, scales)
+        ]
+    return list(dict.fromkeys(found))
+
+
+def gate_round(chosen: Candidate, select: SelectConfig, transform: str) -> list[Candidate]:
+    """Return the candidates of the second round: the chosen one, and it with other gates."""
+    if chosen.generator != "diffusion":
+        return [chosen]
+    gates = [gate for gate in select.gates if gate != "prototype" or transform == "whitened"]
+    others = [dataclasses.replace(chosen, gate=gate) for gate in gates]
+    return list(dict.fromkeys([chosen, *others]))

@@ -1,0 +1,105 @@
+"""A choice: the settings that held-out rows spoke for, as a document that another run can take over."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.files import check_input, os_error
+
+FORMAT = "ldmlr-choice"
+SCHEMA_VERSION = 1
+# Tables of a run that a choice brings along.
+TABLES = ("diffuse", "generate", "finetune")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Generator and settings that were chosen on held-out rows.
+
+    Attributes
+    ----------
+    generator
+        ``diffusion`` or ``gaussian``.
+    settings
+        Table of a run (``generate``, ``finetune``) -> keys and values that were chosen.
+    base
+        The same for all that was not chosen but held while choosing (``diffuse`` included).
+    num_classes
+        Classes C: a choice may hold a number per class.
+    document
+        Everything, with the evidence: what is written.
+    """
+
+    generator: str
+    settings: Mapping[str, Mapping[str, Any]]
+    base: Mapping[str, Mapping[str, Any]]
+    num_classes: int
+    document: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], where: str = "choice") -> Self:
+        """Read a document.
+
+        Raises
+        ------
+        InputError
+            It is not a choice.
+        """
+        try:
+            if document["format"] != FORMAT or document["schema_version"] != SCHEMA_VERSION:
+                raise ValueError
+            settings, base = (
+                {str(name): dict(table) for name, table in document[part].items()}
+                for part in ("settings", "base")
+            )
+            if not {*settings, *base} <= set(TABLES):
+                raise ValueError
+            return cls(str(document["generator"]), settings, base, int(document["num_classes"]), document)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise InputError(
+                f"{where}: not a choice ({FORMAT}, version {SCHEMA_VERSION}); give the choice.json or the "
+                "result.json of ldmlr run --auto"
+            ) from None
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a choice.json, or the result.json of a run that chose."""
+        path = check_input(Path(path), "choice")
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise os_error(error, path) from error
+        except ValueError:
+            raise InputError(f"{path}: not a JSON file; give the choice.json of ldmlr run --auto") from None
+        if isinstance(document, dict) and "choice" in document:
+            document = document["choice"]
+        return cls.of(document if isinstance(document, dict) else {}, str(path))
+
+    def tables(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return the tables of a run: the choice over what is given, over what held while choosing."""
+        names = {*given, *self.base, *self.settings}
+        return {
+            name: {**self.base.get(name, {}), **given.get(name, {}), **self.settings.get(name, {})}
+            for name in sorted(names)
+        }
+
+    def check(self, num_classes: int, where: str) -> None:
+        """Refuse a store of other classes."""
+        if num_classes != self.num_classes:
+            raise UsageError(
+                f"--refit: was chosen for {self.num_classes} classes, but {where} has {num_classes}; "
+                "give a choice made for the same classes"
+            )
+
+
+def no_val(where: str) -> LdmlrError:
+    """Return the error for a store without held-out rows."""
+    return InputError(
+        f"{where}: has no validation rows (/val) to choose on; train with ldmlr baseline --val-fraction 0.1 "
+        "and encode again, or for ldmlr run from images add --set baseline.val_fraction=0.1"
+    )

@@ -1,0 +1,116 @@
+"""A Gaussian per class with shrunken covariance: the plain generator that diffusion has to beat.
+
+The covariance of class c is ``w S_c + (1 - w) S`` with S shared by all classes (that of the whitened
+transform) and ``w = n_c / (n_c + 64)``. Row i is a function of the model, its label and (seed, i) alone:
+noise is counter-based and products run over tiles of fixed size, aligned to the global row number.
+Memory: C D^2 numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldmlr.diffusion.transform import CHUNK, RIDGE, Block, fit_transform
+from ldmlr.noise import standard_normal
+
+SHRINKAGE_ROWS = 64
+TILE = 512
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassGaussians:
+    """A fitted Gaussian per class.
+
+    Attributes
+    ----------
+    mean
+        ``[C, D]``.
+    factor
+        Lower triangular ``[C, D, D]``: the root of each covariance.
+    floor
+        Smallest value of a feature: 0 if no training feature is negative, else -inf.
+    """
+
+    mean: Floats
+    factor: Floats
+    floor: float
+
+    @classmethod
+    def fit(
+        cls, blocks: Sequence[Block], counts: Labels, class_names: Sequence[str] | None = None
+    ) -> ClassGaussians:
+        """Fit to training rows: the clean rows first, then each view, as (features, labels) pairs.
+
+        Parameters
+        ----------
+        blocks
+            Features ``[N, D]`` and labels ``[N]``.
+        counts
+            Clean rows per class ``[C]``.
+        class_names
+            For error messages.
+        """
+        shared = fit_transform("whitened", blocks, counts, class_names)
+        classes, dim = shared.mean.shape
+        scatter, rows = np.zeros((classes, dim, dim)), np.zeros(classes)
+        for features, labels in blocks:
+            for start in range(0, len(labels), CHUNK):
+                part = slice(start, start + CHUNK)
+                residual = np.asarray(features[part], np.float64) - shared.mean[labels[part]]
+                for label in np.unique(labels[part]):
+                    own = residual[labels[part] == label]
+                    scatter[label] += own.T @ own
+                    rows[label] += len(own)
+        common = shared.scale @ shared.scale.T
+        weight = (counts / (counts + SHRINKAGE_ROWS))[:, None, None]
+        covariance = weight * scatter / rows[:, None, None] + (1 - weight) * common
+        ridge = RIDGE * np.trace(common) / dim * np.eye(dim)
+        return cls(shared.mean, np.linalg.cholesky(covariance + ridge), shared.floor)
+
+    def sample(
+        self, labels: Labels, *, scale: float | Floats = 1.0, seed: int = 0, first_row: int = 0
+    ) -> npt.NDArray[np.float32]:
+        """Draw one row per label.
+
+        Parameters
+        ----------
+        labels
+            Class of each row ``[N]``.
+        scale
+            Widening around the class mean, one number or one per class ``[C]``.
+        seed, first_row
+            Row i is a pure function of (model, label, scale, seed, first_row + i).
+
+        Returns
+        -------
+        Features ``[N, D]`` float32.
+        """
+        factors = np.broadcast_to(np.asarray(scale, np.float64), len(self.mean))
+        out = np.empty((len(labels), self.mean.shape[1]), np.float32)
+        for start in range(first_row // TILE * TILE, first_row + len(labels), TILE):
+            low, high = max(start, first_row), min(start + TILE, first_row + len(labels))
+            noise = standard_normal(seed, start, TILE, self.mean.shape[1]).astype(np.float64)
+            wanted = labels[low - first_row : high - first_row]
+            for label in np.unique(wanted):
+                at = np.flatnonzero(wanted == label)
+                rows = self.mean[label] + factors[label] * _product(noise, self.factor[label].T)
+                out[low - first_row + at] = np.maximum(rows[low - start + at], self.floor)
+        return out
+
+
+def _product(one: Floats, other: Floats) -> Floats:
+    """Return a matrix product computed on one thread: the last bits depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found: Floats = (torch.from_numpy(one) @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
+        return found
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,55 @@
+"""The evidence of a choice as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ldmlr.tables import table
+
+
+def evidence_table(choice: Mapping[str, Any]) -> str:
+    """Return every candidate with its figures on the held-out rows, and the choice in words.
+
+    Parameters
+    ----------
+    choice
+        The document of a choice.
+    """
+    evidence = choice["evidence"]
+    columns = ["generator", "scale", "guidance", "gate", "val", "below best", "std error", ""]
+    seen: dict[tuple[str, ...], list[str]] = {}
+    for part in ("generation", "gate"):
+        for entry in evidence[part]:
+            name = tuple("-" if entry[key] is None else str(entry[key]) for key in columns[:4])
+            seen[name] = [*name, *_figures(entry)]
+    shifts = [[f"{e['tau_shift']:g}", f"{e['average']:g}", *_figures(e)] for e in evidence["label_shift"]]
+    base = evidence["baseline"]
+    val = sum(entry["val_rows"] for entry in choice["stores"])
+    lines = [
+        f"class-balanced accuracy on {val} held-out rows; the baseline has {base['none']:.2f}, "
+        f"with label shift {base['label-shift']:.2f}",
+        table(columns, list(seen.values())),
+        table(["tau", "average", "val", "below best", "std error", ""], shifts),
+        _words(choice),
+    ]
+    return "\n\n".join(lines)
+
+
+def _figures(entry: Mapping[str, Any]) -> list[str]:
+    mark = "chosen" if entry["chosen"] else "best" if entry["best"] else ""
+    return [f"{entry['val']:.2f}", f"{entry['shortfall']:.2f}", f"{entry['error']:.2f}", mark]
+
+
+def _words(choice: Mapping[str, Any]) -> str:
+    chosen, shift = choice["chosen"], choice["settings"]["finetune"]
+    scale = "a widening per class" if chosen["scale"] == "class" else f"scale {chosen['scale']}"
+    parts: Sequence[str] = [
+        choice["generator"], scale,
+        *([] if chosen["guidance"] is None else [f"guidance {chosen['guidance']:g}"]),
+        *([] if chosen["gate"] == "none" else [f"gate {chosen['gate']}"]),
+        f"tau {shift['tau_shift']:g}", f"average {shift['average']:g}",
+    ]  # fmt: skip
+    k = choice["evidence"]["scatter"]["k"]
+    measured = f"measured widening per class {min(k):.2f} to {max(k):.2f}"
+    return f"chosen ({choice['rule']}): {', '.join(parts)}; {measured}"
