@@ -25,6 +25,7 @@ from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.source import kind_of
 from ldmlr.run.stages import Machine
 from ldmlr.run.steps import Step
+from ldmlr.select.candidates import base_candidate
 from ldmlr.select.choice import TABLES, Choice, no_val
 from ldmlr.select.choose import Settings
 from ldmlr.store import FeatureStore
@@ -81,10 +82,10 @@ class Run:
         # With --auto the later steps are known when the choice is made.
         self.tasks = [self._prepared(seed) if config.auto else self._tasks(seed) for seed in config.seed_list]
         if config.auto:
+            base_candidate(tables.generate, config.generator, tables.diffuse.transform)
             self._check_val()
-        elif self.choice is not None and self.kind == "store":
-            with FeatureStore.open(source) as store:
-                self.choice.check(store.num_classes, source)
+        elif self.choice is not None:
+            self.choice.check(self._num_classes(), source)
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved configuration: what a TOML file would have to say."""
@@ -178,6 +179,12 @@ class Run:
         )
         self.config = self.config.replace(generator=choice.generator)
         self.tasks = [self._tasks(seed) for seed in self.config.seed_list]
+
+    def _num_classes(self) -> int:
+        if self.kind != "store":
+            return int(self._images(self.config.seed_list[0]).num_classes)
+        with FeatureStore.open(self.source) as store:
+            return store.num_classes
 
     def _check_val(self) -> None:
         """Refuse a source that will have no held-out rows, before anything is trained."""

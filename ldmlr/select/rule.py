@@ -5,10 +5,11 @@ at most one standard error of their difference is as good as far as the rows can
 them that changes fewest settings of the run is taken (ties: the more accurate one). So a setting is changed
 only where the held-out rows show a reason (Breiman et al., Classification and Regression Trees, 1984).
 
-The difference is paired: the same rows, each with its share of right answers over the seeds. Its variance
-is s^2 sum w_i^2 with the row weights w_i = 1 / (classes x rows of the class) and s^2 the weighted variance
-of the row differences over all classes. It is pooled, because a class with one held-out row says nothing
-about its own spread.
+The difference is paired, sum_i w_i d_i: d_i is how much more often over the seeds row i is right, and
+w_i = 1 / (classes x rows of the class). Its variance is sum_i (w_i d_i)^2, that of flipping the sign of every
+d_i at random, as it would be if the two candidates were as good. It needs no estimate within a class, where
+there may be one row; and one row alone never decides, however much it weighs, for its difference is one
+standard error.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def difference(one: Scores, other: Scores) -> tuple[float, float]:
         weight = _weights(one.labels[seeds[0]])
         gap = float(weight @ delta)
         gaps.append(gap)
-        variances.append(float(weight @ np.square(delta - gap)) * float(np.square(weight).sum()))
+        variances.append(float(np.square(weight * delta).sum()))
         parts.append(len(seeds))
     share = np.array(parts) / sum(parts)
     return 100 * float(share @ gaps), 100 * float(np.sqrt(np.square(share) @ variances))
