@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr import progress
+from ldmlr.config import plain
 from ldmlr.data.longtail import hold_out, long_tailed_indices
 from ldmlr.results import hardware, versions
 from ldmlr.run.config import RunConfig, stage_tables
@@ -102,10 +103,10 @@ def main() -> None:
     result: dict[str, Any] = {
         "versions": versions(),
         "hardware": hardware(),
-        "settings": vars(options),
+        "settings": dict(vars(options)),
         "sources": {},
     }
-    result["settings"]["out"] = options.out.name
+    result["settings"].update(out=options.out.name, sources=[Path(source).name for source in options.sources])
     for source in options.sources:
         draws = []
         for draw in range(options.draws):
@@ -115,8 +116,8 @@ def main() -> None:
             finally:
                 shutil.rmtree(folder)
             report(source, draws)
-        result["sources"][Path(source).name] = draws
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+            result["sources"][Path(source).name] = draws
+            options.out.write_text(json.dumps(plain(result), indent=1) + "\n")
 
 
 def report(source: str, draws: list[dict[str, Any]]) -> None:

@@ -399,7 +399,7 @@ def test_images_need_a_held_out_part(run_cli, tmp_path):
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        (["--auto"], 1, "no validation rows (/val) to choose on; train with ldmlr baseline --val-fraction 0.1"),
+        (["--auto"], 1, "no validation rows (/val) to choose on; train with ldmlr baseline --val-"),
         (["--auto", "--refit", "x.json"], 2, "give one of the two"),
         (["--refit", "missing.json"], 1, "no such choice"),
         (["--set", "select.scales=wide"], 2, "--scales"),
