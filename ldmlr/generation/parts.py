@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +73,7 @@ class Parts:
                 bar.update(high - low)
         return drawn
 
-    def _drawn(
-        self, labels: npt.NDArray[np.int64], low: int, threads: int | None
-    ) -> npt.NDArray[np.float32]:
+    def _drawn(self, labels: npt.NDArray[np.int64], low: int, threads: int | None) -> npt.NDArray[np.float32]:
         if self.gate is None:
             return self.sampler(labels, low, threads=threads).numpy()
         gated = draw(self.sampler, self.gate, labels, low, threads=threads)

@@ -113,11 +113,13 @@ class Seed:
         assert self.model is not None
         generation = prepare(self.model, config, seed=self.seed, judge=self.store)
         labels = labels_of(generation.plan, 0, generation.rows)
-        spec = self.model.spec(generation.config, self.seed)
-        machine = {"backend": settings.backend, "device": settings.device, "threads": settings.threads}
+        sampler = sampling.prepare(
+            self.model.spec(generation.config, self.seed),
+            backend=settings.backend, weights=generation.config.weights, device=settings.device,
+        )  # fmt: skip
         if generation.gate is not None:
-            return draw(spec, generation.gate, labels, 0, **machine).rows.numpy(), labels  # type: ignore[arg-type]
-        return sampling.sample(spec, labels, **machine).numpy(), labels  # type: ignore[arg-type]
+            return draw(sampler, generation.gate, labels, threads=settings.threads).numpy(), labels
+        return sampler(labels, threads=settings.threads).numpy(), labels
 
     def gaussians(self) -> ClassGaussians:
         """Return the class Gaussians, fitted once."""
