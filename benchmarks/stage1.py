@@ -106,7 +106,7 @@ class Variant:
     def step(self) -> None:
         """Take one step: augmentation, forward, backward, update."""
         self.trainer.model.train()
-        self.trainer._step(self.pixels, self.labels, 1e-4, self.draws)
+        self.trainer._step(self.pixels, self.labels, 1e-4, self.draws, epoch=0)
 
     @torch.no_grad()
     def features(self) -> torch.Tensor:
