@@ -8,12 +8,20 @@ Environment
 -----------
 LDMLR_SANITIZE
     ``address``, ``undefined`` or ``thread``: build with that sanitizer (see CONTRIBUTING.md).
+LDMLR_CUDA
+    ``auto`` (default): build the CUDA kernels where there is an ``nvcc``; ``1``: build them or fail;
+    ``0``: leave them out. Whether the machine that builds has a GPU plays no part.
+LDMLR_CUDA_ARCHS
+    Targets of the CUDA kernels, such as ``80,90a`` (default). Later devices compile the first at start.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,12 +52,51 @@ def sanitizer() -> list[str]:
     return [f"-fsanitize={name}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
 
+# -fmad=false: as for the CPU, the compiler must not fuse a product and a sum that were written apart.
+NVCC_FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Werror", "all-warnings"]
+NVCC_FLAGS += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off,-pthread"]
+CUDA_ARCHS = "80,90a"
+
+
+def find_nvcc() -> str | None:
+    """Return the nvcc to build with, None for a build without CUDA."""
+    wanted = os.environ.get("LDMLR_CUDA", "auto")
+    if wanted not in ("auto", "0", "1"):
+        sys.exit(f"LDMLR_CUDA: unknown value {wanted!r}; choose auto, 0 or 1")
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    if wanted == "1" and not found:
+        where = f"{home}/bin (CUDA_HOME)" if home else "PATH"
+        sys.exit(
+            f"LDMLR_CUDA=1: there is no nvcc in {where}; install the CUDA toolkit, or use LDMLR_CUDA=auto"
+        )
+    return None if wanted == "0" else found
+
+
+def cuda_archs() -> list[str]:
+    """Return the targets of the CUDA kernels."""
+    text = os.environ.get("LDMLR_CUDA_ARCHS") or CUDA_ARCHS
+    archs = re.split(r"[\s,;]+", text.strip())
+    wrong = [arch for arch in archs if not re.fullmatch(r"\d{2,3}[a-z]?", arch)]
+    if wrong or int(re.sub(r"\D", "", min(archs, key=lambda arch: int(re.sub(r"\D", "", arch))))) < 80:
+        sys.exit(f"LDMLR_CUDA_ARCHS: expected numbers from 80 such as {CUDA_ARCHS!r}, not {text!r}")
+    return archs
+
+
+def cuda_library_dirs(nvcc: str) -> list[str]:
+    """Return the folders of the CUDA libraries, which nvcc knows."""
+    run = subprocess.run([nvcc, "--dryrun", "csrc/cuda/fused.cu"], capture_output=True, text=True, check=True)
+    line = re.search(r"LIBRARIES=(.*)", run.stderr)
+    return re.findall(r'"?-L([^"\s]+)"?', line[1]) if line else []
+
+
 class BuildExt(build_ext):
     """Build with our flags after those of the Python installation, so that ours win."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the instruction-set files with their flags, then everything else, and link."""
         flags = [*FLAGS, *sanitizer()]
+        nvcc = find_nvcc()
         if platform.machine() in ("x86_64", "AMD64"):
             for name, more in INSTRUCTION_SETS.items():
                 ext.extra_objects += self.compiler.compile(
@@ -59,12 +106,37 @@ class BuildExt(build_ext):
                 )
         ext.extra_compile_args = flags
         ext.extra_link_args = ["-pthread", *sanitizer()]
+        if nvcc:
+            self.build_cuda(ext, nvcc)
+        else:
+            ext.sources = [*ext.sources, "csrc/cuda/stub.cpp"]
         super().build_extension(ext)
+
+    def build_cuda(self, ext: Extension, nvcc: str) -> None:
+        """Compile the CUDA files and link the runtime statically: a machine without CUDA can load it."""
+        archs = cuda_archs()
+        flags = [*NVCC_FLAGS, f'-DLDMLR_CUDA_TARGETS="{" ".join(archs)}"']
+        flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+        flags.append(f"-gencode=arch=compute_{archs[0]},code=compute_{archs[0]}")
+        folder = Path(self.build_temp, "cuda")
+        folder.mkdir(parents=True, exist_ok=True)
+        running = {}
+        for source in sorted(Path("csrc/cuda").glob("*.cu")):
+            target = str(folder / f"{source.stem}.o")
+            print(f"nvcc {source} for {' '.join(archs)}", flush=True)
+            running[target] = subprocess.Popen([nvcc, *flags, "-c", str(source), "-o", target])
+        if any([process.wait() for process in running.values()]):
+            sys.exit("nvcc failed (see above); install with LDMLR_CUDA=0 to leave the CUDA kernels out")
+        ext.extra_objects += running
+        ext.library_dirs = cuda_library_dirs(nvcc)
+        ext.libraries = ["cudart_static", "rt", "dl"]
+        # Another copy of the runtime in the process, torch's, must not meet these symbols.
+        ext.extra_link_args.append("-Wl,--exclude-libs,ALL")
 
 
 special = {Path(f"csrc/cpu/denoise_{name}.cpp") for name in INSTRUCTION_SETS}
 sources = {path for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
-headers = {path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")}
+headers = {path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".cu", ".cuh")}
 
 native = Extension(
     "ldmlr._native",

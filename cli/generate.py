@@ -124,8 +124,10 @@ def command(
             f"gate {gate['kind']}: {gate['refused']:,} of {gate['rows']:,} rows were drawn again; "
             f"{gate['failed']:,} never passed, and their best attempt was kept"
         )
+    wait = figures["device_wait"]
+    waited = "" if wait is None else f", the GPU idle {wait:.0%} of that time"
     emit(
         result, as_json,
         f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "
-        f"({figures['backend']}, {figures['kernels']}, drawn at {figures['rows_per_s']:,.0f} rows/s)",
+        f"({figures['backend']}, {figures['kernels']}, drawn at {figures['rows_per_s']:,.0f} rows/s{waited})",
     )  # fmt: skip

@@ -12,6 +12,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/pack.h"
 #include "cpu/sample.h"
+#include "cuda/launch.h"
 #include "philox.h"
 
 namespace py = pybind11;
@@ -189,4 +190,34 @@ PYBIND11_MODULE(_native, m) {
     m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("row"), py::arg("x"), py::arg("x0"),
           py::arg("f"), py::arg("rows"), py::arg("dim"), py::arg("seed"), py::arg("first_row"),
           py::arg("step"), py::arg("threads"));
+
+    // CUDA: the structs are filled by ldmlr/cuda/abi.py and passed by address.
+    namespace cuda = ldmlr::cuda;
+    using Release = py::call_guard<py::gil_scoped_release>;
+    m.attr("cuda_architectures") = cuda::architectures();
+    m.attr("cuda_sizes") = py::make_tuple(sizeof(cuda::Model), sizeof(cuda::Rows), sizeof(cuda::Call),
+                                          sizeof(ldmlr::StepParams), sizeof(ldmlr::NoiseParams));
+    m.def(
+        "cuda_sample", [](Address call) { cuda::sample(*pointer<const cuda::Call>(call)); }, py::arg("call"),
+        Release());
+    m.def(
+        "cuda_scratch_bytes",
+        [](Address model, int64_t slab) {
+            return cuda::scratch_bytes(*pointer<const cuda::Model>(model), slab);
+        },
+        py::arg("model"), py::arg("slab"));
+    m.def("cuda_forget", &cuda::forget, py::arg("graph_key"), Release());
+    m.def(
+        "cuda_denoise_step",
+        [](Address params, int device, Address stream) {
+            cuda::denoise_step(*pointer<const ldmlr::StepParams>(params), device, pointer<void>(stream));
+        },
+        py::arg("params"), py::arg("device"), py::arg("stream"), Release());
+    m.def(
+        "cuda_normals",
+        [](Address params, Address out, int device, Address stream) {
+            cuda::normals(*pointer<const ldmlr::NoiseParams>(params), pointer<float>(out), device,
+                          pointer<void>(stream));
+        },
+        py::arg("params"), py::arg("out"), py::arg("device"), py::arg("stream"), Release());
 }

@@ -46,7 +46,7 @@ def build_info() -> dict[str, str]:
         "instruction_sets": " ".join(entry.name for entry in sets),
         "available": " ".join(entry.name for entry in sets if entry.available),
         "chosen": cpu.choose().name,
-        "cuda": "not built",
+        "cuda": " ".join(f"sm_{arch}" for arch in _native.cuda_architectures.split()) or "not built",
     }
 
 

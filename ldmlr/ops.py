@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ldmlr import _native, cpu
+from ldmlr.cuda import elementwise
 from ldmlr.errors import UsageError
 from ldmlr.noise import standard_normal
 
@@ -25,8 +26,15 @@ from ldmlr.noise import standard_normal
 GRAIN = 1 << 18
 
 
-def initial_noise(seed: int, first_row: int, rows: int, dim: int) -> Tensor:
-    """Return the normals that rows ``first_row .. first_row + rows - 1`` start from, ``[rows, dim]``."""
+def initial_noise(
+    seed: int, first_row: int, rows: int, dim: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return the normals that rows ``first_row .. first_row + rows - 1`` start from, ``[rows, dim]``.
+
+    They are the same to the bit on the CPU and on CUDA devices.
+    """
+    if torch.device(device).type == "cuda":
+        return elementwise.standard_normal(seed, first_row, rows, dim, device=device)
     return torch.from_numpy(standard_normal(seed, first_row, rows, dim))
 
 
@@ -43,11 +51,12 @@ def denoise_step(
     Parameters
     ----------
     x
-        State ``[N, D]``, float32 on the CPU, contiguous; replaced by the next state.
+        State ``[N, D]``, float32, contiguous, on the CPU or a CUDA device; replaced by the next state.
     x0
         Estimate of the step before (zeros at the first), like x; replaced by the new estimate.
     output
-        What the denoiser returned for x, like x. Conditions, guidance included, are in it.
+        What the denoiser returned for x, like x and on its device. Conditions, guidance included, are
+        in it.
     rows
         Solver table ``[S, 8]``, float64 on the CPU: columns p, q, lo, hi, a, b, c, s.
     step
@@ -70,6 +79,13 @@ def denoise_step(
         )  # fmt: skip
 
 
+@denoise_step.register_kernel("cuda")
+def _(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int = 0) -> None:
+    _check(x, x0, output, rows, step, seed, first_row)
+    if x.numel():
+        elementwise.denoise_step(rows[step].tolist(), x, x0, output, step, seed, first_row)
+
+
 @denoise_step.register_fake
 def _(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int = 0) -> None:
     return None
@@ -81,8 +97,12 @@ def _check(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed:
             raise UsageError(
                 f"{name}: expected float32 {list(x.shape)}, not {tensor.dtype} {list(tensor.shape)}"
             )
+        if tensor.device != x.device:
+            raise UsageError(f"{name}: is on {tensor.device}, x on {x.device}; move it there")
         if not tensor.is_contiguous():
             raise UsageError(f"{name}: expected a contiguous tensor; pass {name}.contiguous()")
+    if rows.device.type != "cpu":
+        raise UsageError("rows: the solver table stays on the CPU; pass rows.cpu()")
     if rows.dtype != torch.float64 or rows.ndim != 2 or rows.shape[1] != 8:
         raise UsageError(f"rows: expected float64 [S, 8], not {rows.dtype} {list(rows.shape)}")
     if not 0 <= step < len(rows):

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import native
+from ldmlr.cuda.sampler import CudaSampler
+from ldmlr.cuda.sampler import refuses as cuda_refuses
 from ldmlr.device import resolve_device
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
@@ -66,8 +68,26 @@ def _native_refuses(spec: SamplerSpec, device: torch.device) -> str | None:
     return native.refuses(spec) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
 
 
+@dataclasses.dataclass(frozen=True)
+class _OnCuda:
+    """Draws on a CUDA device."""
+
+    sampler: CudaSampler
+
+    def __call__(
+        self, labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str
+    ) -> torch.Tensor:
+        return self.sampler(labels, first_row, dtype=dtype).cpu()
+
+
+def _cuda(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
+    sampler = CudaSampler(spec, device)
+    return _OnCuda(sampler), f"{torch.cuda.get_device_name(sampler.device)} {sampler.tier.name} bfloat16"
+
+
 # In the order in which ``auto`` tries them.
 BACKENDS: dict[str, Backend] = {
+    "cuda": Backend(_cuda, cuda_refuses, ("bfloat16",)),
     "native": Backend(_native, _native_refuses, tuple(native.WEIGHTS)),
     "reference": Backend(_reference, lambda spec, device: None, ("float32",)),
 }
@@ -149,6 +169,11 @@ class Sampler:
     backend: str
     kernels: str
     _draw: Draw
+
+    @property
+    def on_cuda(self) -> CudaSampler | None:
+        """The sampler on the device, for the ``cuda`` backend: it draws plain rows, before `widen`."""
+        return self._draw.sampler if isinstance(self._draw, _OnCuda) else None
 
     def __call__(
         self,

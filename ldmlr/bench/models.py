@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.schedule import make_schedule
-from ldmlr.diffusion.solvers import step_rows
+from ldmlr.diffusion.solvers import LAMBDA_MIN, step_rows
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
 
@@ -20,6 +20,11 @@ def random_spec(
     guidance: float = 1.5,
     classes: int = 10,
     seed: int = 0,
+    solver: str = "dpmpp2m",
+    prediction: str = "v",
+    eta: float = 0.0,
+    diagonal: bool = False,
+    floor: float = 0.0,
 ) -> SamplerSpec:
     """Return a sampler of the recipe's shape with random weights, whose signals stay of order one.
 
@@ -28,13 +33,19 @@ def random_spec(
     dim, hidden, layers
         D, H and L.
     steps
-        Solver steps of DPM-Solver++(2M).
+        Solver steps.
     guidance
         1 evaluates the class alone.
     classes
         C.
     seed
         Seed of the weights and of the noise.
+    solver, prediction, eta
+        As `ldmlr.diffusion.solvers.step_rows` takes them.
+    diagonal
+        Scale rows by a diagonal instead of a triangle.
+    floor
+        Smallest value of a row.
     """
     rng = np.random.default_rng(seed)
 
@@ -42,7 +53,10 @@ def random_spec(
         values: npt.NDArray[np.float32] = rng.standard_normal(shape, np.float32) * np.float32(scale)
         return values
 
-    rows = step_rows("dpmpp2m", steps, make_schedule("cosine"), clip=8.0)
+    # An estimate of x0 from eps divides by alpha: a later start keeps the amplification small.
+    start = -2.0 if prediction == "eps" else LAMBDA_MIN
+    schedule = make_schedule("cosine")
+    rows = step_rows(solver, steps, schedule, prediction, eta, clip=8.0, lambda_min=start)
     tables = DenoiserTables(
         w_in=normal(hidden, dim, scale=dim**-0.5),
         b_in=normal(hidden, scale=0.1),
@@ -56,7 +70,8 @@ def random_spec(
     )
     lower = np.tril(rng.standard_normal((dim, dim)), -1) * 0.3 * dim**-0.5
     scale = np.diag(0.5 + rng.random(dim)) + lower
-    return SamplerSpec(tables, rows, rng.random((classes, dim)), scale, 1.41, 0.0, guidance, seed)
+    mean = rng.random((classes, dim))
+    return SamplerSpec(tables, rows, mean, np.diag(scale) if diagonal else scale, 1.41, floor, guidance, seed)
 
 
 def random_labels(spec: SamplerSpec, rows: int) -> npt.NDArray[np.int64]:

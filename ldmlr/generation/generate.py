@@ -180,7 +180,8 @@ def generate(
     -------
     Figures: ``output``, ``rows``, ``per_class``, ``gate`` (what it did to the rows drawn
     now, None without one), ``backend``, ``kernels``, ``seconds`` (all), ``draw_seconds``,
-    ``rows_per_s`` (drawn now, per second of drawing), ``finished_before``,
+    ``rows_per_s`` (drawn now, per second of drawing), ``device_wait`` (share of that time in which
+    a CUDA device had nothing to compute, None on the CPU), ``finished_before``,
     ``manifest`` (None until all shards are there).
     """
     path = output_path(out, shard)
@@ -190,7 +191,8 @@ def generate(
         before = FeatureStore.open(path).config
         figures |= {
             "gate": None, "backend": before["backend"], "kernels": before["kernels"],
-            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "finished_before": True,
+            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None,
+            "finished_before": True,
         }  # fmt: skip
         return {**figures, "manifest": _manifest(out, shard)}
     check_output(path, overwrite)
@@ -220,7 +222,7 @@ def generate(
     figures |= {
         "gate": parts.gate_figures(), "backend": sampler.backend, "kernels": sampler.kernels,
         "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
-        "rows_per_s": drawn / draw_seconds, "finished_before": False,
+        "rows_per_s": drawn / draw_seconds, "device_wait": parts.device_wait, "finished_before": False,
     }  # fmt: skip
     return {**figures, "manifest": _manifest(out, shard)}
 

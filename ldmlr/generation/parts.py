@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import atomic_path, os_error, write_text
+from ldmlr.generation.drawing import Drawing
 from ldmlr.generation.gate import Gate, draw
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.sampling import Sampler
@@ -47,6 +48,12 @@ class Parts:
         Range of global row numbers.
     gate
         What the rows have to pass, or None.
+
+    Attributes
+    ----------
+    device_wait
+        Share of the time of `draw` in which a CUDA device had nothing to compute; None where that is
+        not known: on the CPU, and with a gate.
     """
 
     def __init__(
@@ -54,28 +61,31 @@ class Parts:
     ) -> None:
         self.folder, self.sampler, self.plan, self.gate = folder, sampler, plan, gate
         self.judged = self.refused = self.failed = 0
+        self.device_wait: float | None = None
         rows = max(1, PART_BYTES // (4 * sampler.spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
         edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
         self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
 
     def draw(self, threads: int | None = None) -> int:
         """Draw the parts that are missing; return the number of rows drawn now."""
-        drawn = 0
+        missing = [(low, high) for low, high in self.ranges if not self._path(low).exists()]
+        drawn: int = sum(high - low for low, high in missing)
         total = sum(high - low for low, high in self.ranges)
+        gated = None if self.gate is None else lambda labels, low: self._gated(labels, low, threads)
+        drawing = Drawing(self.sampler, self.plan, threads, gated)
         with progress.bar(total, "generate", "rows") as bar:
-            for low, high in self.ranges:
-                if not self._path(low).exists():
-                    labels = labels_of(self.plan, low, high)
-                    done = self._drawn(labels, low, threads)
-                    with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
-                        np.save(file, done, allow_pickle=False)
-                    drawn += high - low
+            bar.update(total - drawn)
+            for (low, high), rows in drawing(missing):
+                with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
+                    np.save(file, rows, allow_pickle=False)
                 bar.update(high - low)
+        self.device_wait = drawing.device_wait
         return drawn
 
-    def _drawn(self, labels: npt.NDArray[np.int64], low: int, threads: int | None) -> npt.NDArray[np.float32]:
-        if self.gate is None:
-            return self.sampler(labels, low, threads=threads).numpy()
+    def _gated(
+        self, labels: npt.NDArray[np.int64], low: int, threads: int | None
+    ) -> npt.NDArray[np.float32]:
+        assert self.gate is not None
         gated = draw(self.sampler, self.gate, labels, low, threads=threads)
         self.judged += len(labels)
         self.refused += gated.refused

@@ -1,0 +1,53 @@
+// The entry points: select the device, choose the tier, queue the work.
+#include "launch.h"
+
+#include "step.cuh"
+#include "tiers.cuh"
+
+#ifndef LDMLR_CUDA_TARGETS
+#error "setup.py defines LDMLR_CUDA_TARGETS"
+#endif
+
+namespace ldmlr::cuda {
+
+namespace {
+
+// The device of a call, for as long as it lasts.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) {
+        check(cudaGetDevice(&before_), "current device");
+        if (device != before_) check(cudaSetDevice(device), "device");
+    }
+    ~OnDevice() { cudaSetDevice(before_); }
+    OnDevice(const OnDevice &) = delete;
+    OnDevice &operator=(const OnDevice &) = delete;
+
+  private:
+    int before_ = 0;
+};
+
+}  // namespace
+
+const char *architectures() {
+    return LDMLR_CUDA_TARGETS;
+}
+
+void sample(const Call &call) {
+    if (call.rows.count == 0) return;
+    const OnDevice on(call.device);
+    const Stream stream = static_cast<Stream>(call.stream);
+    call.tier == Tier::layered ? run_layered(call, stream) : run_fused(call, stream);
+}
+
+void denoise_step(const StepParams &params, int device, void *stream) {
+    const OnDevice on(device);
+    denoise_step(params, static_cast<Stream>(stream));
+}
+
+void normals(const NoiseParams &params, float *out, int device, void *stream) {
+    const OnDevice on(device);
+    normals(params, out, static_cast<Stream>(stream));
+}
+
+}  // namespace ldmlr::cuda

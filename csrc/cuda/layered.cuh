@@ -1,0 +1,99 @@
+// The layered tier: the kernels of one slab of rows, layer by layer.
+//
+// Works for every size. A slab is small enough that its activations stay in the second-level cache from
+// one layer to the next; the kernels of all steps are launched in one go, captured as a graph (graph.cuh).
+#pragma once
+
+#include <algorithm>
+
+#include "epilogues.cuh"
+#include "launch.cuh"
+
+namespace ldmlr::cuda {
+
+// Lays out the buffers of a slab from `base`; returns the bytes used (base may be null).
+inline int64_t place_slab(const Model &m, int64_t slab_rows, char *base, Slab &s) {
+    const int64_t stacked = slab_rows * (m.guidance != 1.0f ? 2 : 1);
+    int64_t used = 0;
+    auto take = [&](auto *&pointer, int64_t count) {
+        using T = std::remove_reference_t<decltype(*pointer)>;
+        pointer = reinterpret_cast<T *>(base + used);
+        used += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    };
+    take(s.rows, 1);
+    take(s.x, slab_rows * m.dim_padded);
+    take(s.x0, slab_rows * m.dim_padded);
+    take(s.xt, slab_rows * m.dim_padded);
+    take(s.split, 2 * slab_rows * m.dim_padded);
+    take(s.h, slab_rows * m.hidden_padded);
+    // The last layer keeps no h, so one layer needs no buffer and two need one.
+    take(s.even, m.layers > 1 ? stacked * m.hidden_padded : 0);
+    take(s.odd, m.layers > 2 ? stacked * m.hidden_padded : 0);
+    take(s.u, stacked * m.hidden_padded);
+    take(s.a, stacked * m.hidden_padded);
+    return used;
+}
+
+inline int64_t layered_scratch(const Model &m, int64_t slab_rows) {
+    alignas(256) static char nothing[1];  // sizes are differences of addresses; nothing is written
+    Slab s;
+    return place_slab(m, slab_rows, nothing, s);
+}
+
+template <class Epilogue>
+void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue, Stream stream) {
+    const Grid grid = {(p.columns + gemm_columns - 1) / gemm_columns, static_cast<int>(rows / gemm_rows)};
+    launch(gemm_kernel<Epilogue>, grid, gemm_threads, gemm_shared_bytes, stream, p, m, epilogue);
+}
+
+// All solver steps of the rows that s.rows describes.
+template <bool Guided>
+void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
+    const int dim = m.dim_padded, hidden = m.hidden_padded, never = 1 << 30;
+    const int64_t stacked = slab_rows * (Guided ? 2 : 1);
+    const int64_t matrix = static_cast<int64_t>(hidden) * hidden * 2;
+    const int items = static_cast<int>((slab_rows * (dim / 4) + item_threads - 1) / item_threads);
+    auto layer_of = [&](const void *matrices, int layer) {
+        return static_cast<const void *>(static_cast<const char *>(matrices) + layer * matrix);
+    };
+    launch(start_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
+    for (int step = 0; step < m.num_steps; ++step) {
+        multiply(m, {s.xt, dim, m.input, dim, hidden, never}, slab_rows, InputEpilogue{s}, stream);
+        const Product first = m.folded ? Product{s.xt, dim, m.first, dim, hidden, never}
+                                       : Product{s.a, hidden, m.first, hidden, hidden, never};
+        multiply(m, first, slab_rows, FirstEpilogue<Guided>{s, step}, stream);
+        for (int layer = 0; layer < m.layers; ++layer) {
+            const Product residual = {s.u, hidden, layer_of(m.w2, layer), hidden, hidden, never};
+            if (layer + 1 < m.layers) {
+                multiply(m, residual, stacked, ResidualEpilogue<Guided, false>(s, layer), stream);
+                const Product next = {s.a, hidden, layer_of(m.w1, layer), hidden, hidden, never};
+                multiply(m, next, stacked, HiddenEpilogue<Guided>{s, step, layer + 1}, stream);
+            } else {
+                multiply(m, residual, stacked, ResidualEpilogue<Guided, true>(s, layer), stream);
+            }
+        }
+        multiply(m, {s.a, hidden, m.output, hidden, dim, never}, slab_rows, UpdateEpilogue{s, step}, stream);
+    }
+    if (m.triangle) {
+        const Product transform = {s.split, 2 * dim, m.triangle, 3 * dim, dim, 2 * dim};
+        multiply(m, transform, slab_rows, FeatureEpilogue{s}, stream);
+    } else {
+        launch(diagonal_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
+    }
+}
+
+inline void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
+    m.guidance != 1.0f ? run_slab<true>(m, s, slab_rows, stream) : run_slab<false>(m, s, slab_rows, stream);
+}
+
+// Rows [from, from + count) of a call.
+inline Rows part_of(const Rows &rows, const Model &m, int64_t from, int64_t count) {
+    Rows part = rows;
+    part.first_row += static_cast<uint64_t>(from);
+    part.count = count;
+    part.labels += from;
+    part.out = static_cast<char *>(rows.out) + from * m.dim * (rows.out_dtype == Dtype::float32 ? 4 : 2);
+    return part;
+}
+
+}  // namespace ldmlr::cuda

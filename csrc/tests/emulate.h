@@ -1,0 +1,302 @@
+// A block of CUDA threads on the host: enough to run the kernels of ../cuda without a GPU.
+//
+// Threads are fibers on one host thread. They change at the points where the hardware makes them wait for
+// each other (mma, ldmatrix, barrier), first to last and last to first in turn, so that an order that only
+// happens to work shows. Copies to shared memory arrive as late as the waits allow, shared memory starts as
+// NaN and ends in a guard, and threads that wait for each other forever are reported.
+//
+// Not shown by this: data races between warps that these orders do not meet, and the hardware's rounding
+// inside a product (here a double sum, rounded once).
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#define LDMLR_KERNEL
+#define LDMLR_BOUNDS(threads, blocks)
+#define LDMLR_DEVICE inline
+#define LDMLR_BOTH
+#define LDMLR_UNROLL
+#define LDMLR_LOOP
+
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+
+namespace ldmlr::cuda::emulate {
+
+constexpr size_t stack_bytes = 256 << 10, guard_bytes = 4096;
+
+struct Copy {
+    void *to;
+    const void *from;
+};
+
+struct Warp {
+    int arrived = 0;
+    uint64_t generation = 0;
+    struct Mma {
+        float *c[4];
+        const uint32_t *a;
+        uint32_t b[2];
+    } mma[32];
+    struct Matrices {
+        uint32_t *a;
+        const void *row;
+    } matrices[32];
+};
+
+struct Fiber {
+    ucontext_t context;
+    jmp_buf state;
+    std::unique_ptr<char[]> stack;
+    bool started = false, finished = false;
+    std::deque<std::vector<Copy>> groups;
+    std::vector<Copy> open;
+};
+
+struct Block {
+    int x, y, width, threads, current = 0;
+    bool progress = false;
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    int at_barrier = 0;
+    uint64_t barrier_generation = 0;
+    char *memory = nullptr;
+    jmp_buf scheduler;
+    const std::function<void()> *body = nullptr;
+    std::exception_ptr error;
+};
+
+inline Block *&block() {
+    static Block *current = nullptr;
+    return current;
+}
+inline Fiber &fiber() {
+    return block()->fibers[static_cast<size_t>(block()->current)];
+}
+inline Warp &warp() {
+    return block()->warps[static_cast<size_t>(block()->current / 32)];
+}
+
+inline void yield() {
+    if (_setjmp(fiber().state) == 0) _longjmp(block()->scheduler, 1);
+}
+
+// Waits until all 32 lanes are here; the last one runs `together` for the whole warp.
+template <class F>
+void collective(const F &together) {
+    Warp &w = warp();
+    const uint64_t generation = w.generation;
+    block()->progress = true;
+    if (++w.arrived == 32) {
+        together(w);
+        w.arrived = 0;
+        ++w.generation;
+        return;
+    }
+    while (w.generation == generation) yield();
+}
+
+inline void entry() {
+    try {
+        (*block()->body)();
+    } catch (...) {
+        block()->error = std::current_exception();
+    }
+    fiber().finished = true;
+    block()->progress = true;
+    _longjmp(block()->scheduler, 1);
+}
+
+inline void resume(Block &b, int thread) {
+    b.current = thread;
+    Fiber &f = b.fibers[static_cast<size_t>(thread)];
+    if (f.finished || _setjmp(b.scheduler) != 0) return;
+    if (f.started) _longjmp(f.state, 1);
+    f.started = true;
+    setcontext(&f.context);
+}
+
+inline void run_block(int x, int y, int width, int threads, size_t shared,
+                      const std::function<void()> &body) {
+    Block b;
+    b.x = x, b.y = y, b.width = width, b.threads = threads, b.body = &body;
+    b.fibers = std::vector<Fiber>(static_cast<size_t>(threads));
+    b.warps.resize(static_cast<size_t>(threads / 32));
+    std::unique_ptr<char, decltype(&std::free)> memory(
+        static_cast<char *>(std::aligned_alloc(128, (shared + 127) / 128 * 128 + guard_bytes)), &std::free);
+    b.memory = memory.get();
+    std::memset(b.memory, 0xff, shared + guard_bytes);
+    block() = &b;
+    for (Fiber &f : b.fibers) {
+        f.stack.reset(new char[stack_bytes]);
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack.get();
+        f.context.uc_stack.ss_size = stack_bytes;
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, &entry, 0);
+    }
+    for (volatile int round = 0;; round = round + 1) {
+        b.progress = false;
+        bool running = false;
+        for (volatile int i = 0; i < threads; i = i + 1) resume(b, round % 2 ? threads - 1 - i : i);
+        if (b.error) std::rethrow_exception(b.error);
+        for (const Fiber &f : b.fibers) running |= !f.finished;
+        if (!running) break;
+        if (!b.progress) throw std::runtime_error("threads wait for each other forever");
+    }
+    for (const Fiber &f : b.fibers)
+        if (!f.groups.empty() || !f.open.empty()) throw std::runtime_error("a copy was never waited for");
+    for (size_t i = 0; i < guard_bytes; ++i)
+        if (b.memory[shared + i] != static_cast<char>(0xff))
+            throw std::runtime_error("a write beyond the shared memory");
+    block() = nullptr;
+}
+
+inline void run(int width, int height, int threads, size_t shared, const std::function<void()> &body) {
+    if (shared > 227 * 1024) throw std::runtime_error("more shared memory than there is");
+    for (int y = 0; y < height; ++y)
+        for (int x = 0; x < width; ++x) run_block(x, y, width, threads, shared, body);
+}
+
+inline float from_bfloat(uint32_t bits) {
+    bits <<= 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+inline uint32_t to_bfloat(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    if (value != value) return 0x7fff;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+inline uint32_t to_half(float value) {
+    const _Float16 half = static_cast<_Float16>(value);
+    uint16_t bits;
+    std::memcpy(&bits, &half, 2);
+    return bits;
+}
+inline float element(const uint32_t *registers, int index) {
+    return from_bfloat((registers[index / 2] >> (index % 2 * 16)) & 0xffff);
+}
+
+// PTX ISA, matrix fragments of mma.m16n8k16.
+inline void mma_of_warp(Warp &w) {
+    static float a[16][16], b[16][8];
+    for (int lane = 0; lane < 32; ++lane) {
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 8; ++i)
+            a[g + (i / 2 % 2) * 8][2 * t + i % 2 + (i / 4) * 8] = element(w.mma[lane].a, i);
+        for (int i = 0; i < 4; ++i) b[2 * t + i % 2 + (i / 2) * 8][g] = element(w.mma[lane].b, i);
+    }
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i) {
+            const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            double sum = *w.mma[lane].c[i];
+            for (int k = 0; k < 16; ++k) sum += static_cast<double>(a[row][k]) * b[k][column];
+            *w.mma[lane].c[i] = static_cast<float>(sum);
+        }
+}
+
+}  // namespace ldmlr::cuda::emulate
+
+// The functions of ../cuda/ptx.cuh.
+namespace ldmlr::cuda {
+
+inline char *shared_memory() {
+    return emulate::block()->memory;
+}
+inline float exp2_fast(float x) {
+    return std::exp2(x);
+}
+inline float reciprocal_fast(float x) {
+    return 1.0f / x;
+}
+inline uint32_t pack_bfloat(float low, float high) {
+    return emulate::to_bfloat(low) | emulate::to_bfloat(high) << 16;
+}
+inline uint32_t pack_half(float low, float high) {
+    return emulate::to_half(low) | emulate::to_half(high) << 16;
+}
+inline float bits_to_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+inline void mma(float &c0, float &c1, float &c2, float &c3, const uint32_t (&a)[4], uint32_t b0,
+                uint32_t b1) {
+    emulate::warp().mma[emulate::block()->current % 32] = {{&c0, &c1, &c2, &c3}, a, {b0, b1}};
+    emulate::collective(&emulate::mma_of_warp);
+}
+inline void load_matrices(uint32_t (&a)[4], const void *row) {
+    emulate::warp().matrices[emulate::block()->current % 32] = {a, row};
+    emulate::collective([](emulate::Warp &w) {
+        for (int lane = 0; lane < 32; ++lane)
+            for (int i = 0; i < 4; ++i)
+                std::memcpy(&w.matrices[lane].a[i],
+                            static_cast<const char *>(w.matrices[8 * i + lane / 4].row) + lane % 4 * 4, 4);
+    });
+}
+inline void copy_async(void *shared, const void *global) {
+    if (reinterpret_cast<uintptr_t>(shared) % 16 || reinterpret_cast<uintptr_t>(global) % 16)
+        throw std::runtime_error("a copy of 16 bytes to or from an odd address");
+    emulate::fiber().open.push_back({shared, global});
+}
+inline void copy_commit() {
+    emulate::fiber().groups.push_back(std::move(emulate::fiber().open));
+    emulate::fiber().open.clear();
+}
+template <int pending>
+inline void copy_wait() {
+    auto &groups = emulate::fiber().groups;
+    for (; groups.size() > pending; groups.pop_front())
+        for (const emulate::Copy &copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+}
+inline void sync_block() {
+    emulate::Block &b = *emulate::block();
+    const uint64_t generation = b.barrier_generation;
+    b.progress = true;
+    if (++b.at_barrier == b.threads) {
+        b.at_barrier = 0;
+        ++b.barrier_generation;
+        return;
+    }
+    while (b.barrier_generation == generation) emulate::yield();
+}
+template <class T>
+inline T load_constant(const T *p) {
+    return *p;
+}
+inline int thread_index() {
+    return emulate::block()->current;
+}
+inline int block_x() {
+    return emulate::block()->x;
+}
+inline int block_y() {
+    return emulate::block()->y;
+}
+inline int blocks_x() {
+    return emulate::block()->width;
+}
+
+}  // namespace ldmlr::cuda

@@ -1,0 +1,70 @@
+// The kernels of ../cuda on emulated threads, as a library for tests/test_cuda_kernels.py:
+//
+//   c++ -std=c++17 -O2 -ffp-contract=off -DLDMLR_EMULATE -shared -fPIC csrc/tests/emulated.cpp -o emulated.so
+//
+// All addresses of a call are those of host memory.
+#include <cstdio>
+#include <vector>
+
+#include "../cuda/fused_table.cuh"
+#include "../cuda/layered.cuh"
+#include "../cuda/step.cuh"
+
+using namespace ldmlr;
+using namespace ldmlr::cuda;
+
+namespace {
+
+void run(const Call &call, int multiprocessors) {
+    if (call.tier != Tier::layered) {
+        fused_shape(call.tier, call.model.dim_padded, call.model.hidden_padded)
+            .run(call.model, call.rows, multiprocessors, nullptr);
+        return;
+    }
+    Slab s;
+    place_slab(call.model, call.slab, static_cast<char *>(call.scratch), s);
+    for (int64_t from = 0; from < call.rows.count; from += call.slab) {
+        const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
+        launch(rows_kernel, {1, 1}, 32, 0, nullptr, part_of(call.rows, call.model, from, count), s.rows);
+        run_slab(call.model, s, call.slab, nullptr);
+    }
+}
+
+template <class F>
+int guarded(const F &f) {
+    try {
+        f();
+        return 0;
+    } catch (const std::exception &error) {
+        std::fprintf(stderr, "emulated: %s\n", error.what());
+        return 1;
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int emulated_sample(const Call *call, int multiprocessors) {
+    return guarded([&] { run(*call, multiprocessors); });
+}
+int64_t emulated_scratch(const Model *model, int64_t slab) {
+    return layered_scratch(*model, slab);
+}
+int emulated_denoise_step(const StepParams *params) {
+    return guarded([&] { denoise_step(*params, nullptr); });
+}
+int emulated_normals(const NoiseParams *params, float *out) {
+    return guarded([&] { normals(*params, out, nullptr); });
+}
+void emulated_sizes(int64_t *sizes) {
+    sizes[0] = sizeof(Model), sizes[1] = sizeof(Rows), sizes[2] = sizeof(Call);
+}
+int emulated_shape(int index, int layers, int guided, int64_t *found) {
+    if (index >= static_cast<int>(std::size(fused_shapes))) return 0;
+    const FusedShape &shape = fused_shapes[index];
+    found[0] = static_cast<int64_t>(shape.tier), found[1] = shape.dim, found[2] = shape.hidden;
+    found[3] = shape.shared_bytes(layers, guided != 0);
+    return 1;
+}
+}

@@ -1,0 +1,60 @@
+"""What the extension was compiled for, and whether a device can run it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ldmlr import _native
+from ldmlr.errors import LdmlrError
+
+
+def architectures() -> tuple[str, ...]:
+    """Return the targets of the CUDA kernels in this build, such as ``sm_80``; none without CUDA."""
+    return tuple(f"sm_{arch}" for arch in _native.cuda_architectures.split())
+
+
+def unavailable(device: torch.device) -> str | None:
+    """Return why the CUDA kernels cannot run on a device, or None if they can."""
+    if device.type != "cuda":
+        return f"it computes on a CUDA device, not on {device}"
+    if not architectures():
+        return "this build has no CUDA kernels; install with LDMLR_CUDA=1 where nvcc is"
+    if not torch.cuda.is_available():
+        return "no CUDA device is visible"
+    oldest = min(int(re.sub(r"\D", "", arch)) for arch in architectures())
+    major, minor = torch.cuda.get_device_capability(device)
+    if 10 * major + minor < oldest:
+        return f"{torch.cuda.get_device_name(device)} is sm_{major}{minor}; the kernels need sm_{oldest}"
+    return None
+
+
+def indexed(device: torch.device) -> torch.device:
+    """Return the device with its number: the current one, where none is given."""
+    index: int | None = device.index
+    return torch.device("cuda", torch.cuda.current_device() if index is None else index)
+
+
+def shared_limit(device: torch.device) -> int:
+    """Return the bytes of shared memory that a block may have on a device."""
+    properties: Any = torch.cuda.get_device_properties(device)
+    # Older versions of torch do not say; sm_80 and the sm_9x and sm_10x have these.
+    known = {(8, 0): 163 << 10, (8, 7): 163 << 10, (9, 0): 227 << 10, (10, 0): 227 << 10, (10, 3): 227 << 10}
+    fallback = known.get(torch.cuda.get_device_capability(device), 99 << 10)
+    return int(getattr(properties, "shared_memory_per_block_optin", fallback))
+
+
+def stream_of(device: torch.device) -> int:
+    """Return the handle of torch's current stream on a device."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def checked(call: Callable[..., object], *arguments: int) -> None:
+    """Call the extension; what the CUDA runtime reports becomes an error of one line."""
+    try:
+        call(*arguments)
+    except RuntimeError as error:
+        raise LdmlrError(f"the CUDA kernels failed: {error}") from None

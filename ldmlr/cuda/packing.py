@@ -1,0 +1,112 @@
+"""Matrices in the order in which the CUDA kernels read them (``csrc/cuda/fragment.cuh``).
+
+A block is 16 outputs by 16 inputs as the 32 lanes of a warp hold it: 16 bytes a lane, so that one
+vector load gives a lane its share of both halves of eight outputs. Lane ``4 g + t`` has output g of
+each half and inputs ``2t, 2t + 1`` and ``8 + 2t, 9 + 2t``. Outputs are placed so that a lane's four
+results are adjacent columns: position g of half j is column ``4 (g // 2) + 2 j + g % 2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK = 16
+BLOCK_BYTES = 512
+
+Bits = npt.NDArray[np.uint16]
+Matrix = npt.NDArray[np.floating]
+
+
+def bfloat16(values: Matrix) -> Bits:
+    """Return the bit patterns of values rounded to bfloat16, to nearest even."""
+    single = np.ascontiguousarray(values, np.float32)
+    bits = single.view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(single), np.uint16(0x7FC0), rounded)
+
+
+def from_bfloat16(bits: Bits) -> npt.NDArray[np.float32]:
+    """Return the values of bit patterns."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def pad(array: Matrix, *shape: int) -> npt.NDArray[np.float32]:
+    """Return a float32 copy whose last dimensions are filled up with zeros."""
+    widths = [(0, 0)] * (array.ndim - len(shape))
+    widths += [(0, size - old) for size, old in zip(shape, array.shape[-len(shape) :], strict=True)]
+    return np.pad(array.astype(np.float32), widths)
+
+
+def pack(matrix: Matrix, outputs: int, inputs: int, *, chained: bool) -> Bits:
+    """Return a matrix as blocks ``[outputs / 16, inputs / 16, 256]``.
+
+    Parameters
+    ----------
+    matrix
+        ``[N, K]``, outputs by inputs.
+    outputs, inputs
+        Sizes to fill up to, multiples of 16.
+    chained
+        The left operand comes from the registers of the product before, which hold adjacent columns:
+        inputs are counted as its outputs are. Else it comes from memory and they are counted in order.
+    """
+    bits = bfloat16(pad(matrix, outputs, inputs))
+    inner = (4, 2, 2) if chained else (2, 4, 2)  # chained: (t, r, e), else (r, t, e)
+    split = bits.reshape(outputs // BLOCK, 4, 2, 2, inputs // BLOCK, *inner)
+    # axes: n, g // 2, j, g % 2, k, then t, r, e in either order
+    t, r = (5, 6) if chained else (6, 5)
+    ordered = split.transpose(0, 4, 1, 3, t, 2, r, 7)
+    return np.ascontiguousarray(ordered).reshape(outputs // BLOCK, inputs // BLOCK, 256)
+
+
+def pack_layers(matrices: Sequence[Matrix], size: int) -> Bits:
+    """Return square matrices one after the other, for left operands from memory."""
+    if not len(matrices):
+        return np.zeros(0, np.uint16)
+    return np.concatenate([pack(matrix, size, size, chained=False).ravel() for matrix in matrices])
+
+
+def pack_stream(
+    w_in: Matrix,
+    first: Matrix,
+    w1: Sequence[Matrix],
+    w2: Sequence[Matrix],
+    w_out: Matrix,
+    dim: int,
+    hidden: int,
+) -> Bits:
+    """Return all weights in the order in which a fused kernel reads them (``csrc/cuda/fused.cuh``).
+
+    Parameters
+    ----------
+    w_in, first
+        ``[H, D]``; the product of the first layer and the folded one of the first block.
+    w1, w2
+        Matrices ``[H, H]``: L - 1 of layers 1 and up, and L.
+    w_out
+        ``[D, H]``.
+    dim, hidden
+        D' and H'.
+    """
+    parts = [pack(w_in, hidden, dim, chained=True).ravel()]
+    inner = [pack(first, hidden, dim, chained=True), *(pack(w, hidden, hidden, chained=True) for w in w1)]
+    outer = [pack(w, hidden, hidden, chained=True) for w in w2]
+    for into, back in zip(inner, outer, strict=True):
+        for chunk in range(hidden // BLOCK):
+            parts += [into[chunk].ravel(), back[:, chunk].ravel()]
+    parts.append(pack(w_out, dim, hidden, chained=True).ravel())
+    return np.concatenate(parts)
+
+
+def pack_triangle(triangle: Matrix, dim: int, *, chained: bool) -> Bits:
+    """Return a lower triangle ``[D, D]`` as blocks of ``[D', 3 D']``: high part twice, then low part.
+
+    With z = high + low as well, three bfloat16 products give ``triangle z`` to about 16 bits.
+    """
+    exact = np.tril(triangle).astype(np.float32)
+    high = from_bfloat16(bfloat16(exact))
+    parts = [pad(part, dim, dim) for part in (high, high, exact - high)]
+    return pack(np.concatenate(parts, axis=1), dim, 3 * dim, chained=chained)

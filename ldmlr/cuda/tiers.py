@@ -1,0 +1,132 @@
+"""Which kernels run: a table by size, to be confirmed by measurements on each kind of device.
+
+==========  =============================================================================================
+resident    all weights and the state of 128 rows stay in shared memory; the fastest where they fit
+streamed    activations stay in registers, the weights pass through shared memory
+layered     one matrix product per layer; every size
+==========  =============================================================================================
+
+The choice depends on the model and on the device, never on the number of rows: two parts of one
+request must not run on kernels that round differently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from ldmlr.cuda.packing import BLOCK, BLOCK_BYTES
+from ldmlr.errors import UsageError, nearest
+
+VARIABLE = "LDMLR_CUDA_TIER"
+# Tier of csrc/cuda/params.h
+TIERS = {"layered": 0, "resident": 1, "streamed": 2}
+# (tier, D', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
+SHAPES = (
+    ("resident", 64, 64),
+    ("resident", 64, 128),
+    ("streamed", 64, 128),
+    ("streamed", 64, 256),
+)
+LAYERED_MULTIPLE = 64
+ROWS_MULTIPLE = 128  # rows of a block of the layered kernels
+# Activations of a slab should stay in the second-level cache from one layer to the next.
+SLAB_BYTES = 40 << 20
+SLAB_SMALLEST, SLAB_LARGEST = 4096, 32768
+
+_WARPS, _RING_SLOTS = 8, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Tier:
+    """The kernels that run a model.
+
+    Attributes
+    ----------
+    name
+        ``resident``, ``streamed`` or ``layered``.
+    dim, hidden
+        D' and H': the sizes that the kernels compute with.
+    """
+
+    name: str
+    dim: int
+    hidden: int
+
+    @property
+    def code(self) -> int:
+        """Number of the tier in the extension."""
+        return TIERS[self.name]
+
+    @property
+    def fused(self) -> bool:
+        """All steps run in one kernel."""
+        return self.name != "layered"
+
+
+def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) -> int:
+    """Return the shared memory that a fused kernel needs (``csrc/cuda/fused_table.cuh``)."""
+    d, h = dim // BLOCK, hidden // BLOCK
+    two_passes = guided and h > 8
+    state = _WARPS * 32 * 16 * (3 if two_passes else 2) * d * 2
+    if tier == "resident":
+        return (2 * d * h + h * (d + h) + (layers - 1) * 2 * h * h) * BLOCK_BYTES + state
+    return _RING_SLOTS * max(d * h, 2 * h) * BLOCK_BYTES + state
+
+
+def choose(
+    dim: int, hidden: int, layers: int, guided: bool, shared_limit: int, name: str | None = None
+) -> Tier:
+    """Return the kernels for a model.
+
+    Parameters
+    ----------
+    dim, hidden, layers
+        D, H and L.
+    guided
+        Guidance evaluates two classes.
+    shared_limit
+        Bytes of shared memory that a block may have on the device.
+    name
+        Take this tier; None: that of ``LDMLR_CUDA_TIER``, or the first of the table.
+
+    Raises
+    ------
+    UsageError
+        The tier is unknown or cannot run the model.
+    """
+    where = "tier" if name else VARIABLE
+    wanted = name or os.environ.get(VARIABLE) or None
+    if wanted is not None and wanted not in TIERS:
+        raise UsageError(f"{where}: unknown value {wanted!r}; {nearest(wanted, TIERS)}")
+    for tier, d, h in SHAPES:
+        fits = dim <= d and hidden <= h and shared_bytes(tier, d, h, layers, guided) <= shared_limit
+        if fits and wanted in (None, tier):
+            return Tier(tier, d, h)
+    if wanted not in (None, "layered"):
+        raise UsageError(
+            f"{where}: the {wanted} kernels cannot run D {dim}, H {hidden} and {layers} layers with "
+            f"{shared_limit} bytes of shared memory; use layered"
+        )
+    return Tier("layered", _up(dim, LAYERED_MULTIPLE), _up(hidden, LAYERED_MULTIPLE))
+
+
+def largest_slab(tier: Tier, guided: bool) -> int:
+    """Return the rows that go through the layers together, a power of two times `ROWS_MULTIPLE`."""
+    row = 12 * tier.dim + tier.hidden * (4 + (8 if not guided else 16))
+    rows = SLAB_LARGEST
+    while rows > SLAB_SMALLEST and rows * row > SLAB_BYTES:
+        rows //= 2
+    return rows
+
+
+def slab_for(rows: int, largest: int) -> int:
+    """Return the slab for a call: the smallest power of two times `ROWS_MULTIPLE` that holds it."""
+    slab = ROWS_MULTIPLE
+    while slab < min(rows, largest):
+        slab *= 2
+    return min(slab, largest)
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

@@ -1,0 +1,324 @@
+"""The CUDA kernels on emulated threads: the device code itself, compiled for the host, beside float64.
+
+What this cannot show is what only the hardware has: timing, races it would meet, its own rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldmlr.bench.models import random_spec
+from ldmlr.cuda import abi, tiers
+from ldmlr.cuda.packing import bfloat16, from_bfloat16, pack, pack_stream, pack_triangle
+from ldmlr.cuda.prepare import prepare
+from ldmlr.cuda.tiers import SHAPES, Tier, shared_bytes
+from ldmlr.diffusion import reference
+from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.noise import standard_normal_reference
+from ldmlr.ops import denoise_step
+
+SOURCE = Path(__file__).resolve().parent.parent / "csrc" / "tests" / "emulated.cpp"
+# Deviation allowed from float64, in unit roundoffs of bfloat16: (maximum, RMS), as for the CPU.
+EPSILON, ALLOWED = 2.0**-9, (16, 3)
+OUTPUTS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+
+SMALL = {
+    "resident": Tier("resident", 64, 64),
+    "streamed": Tier("streamed", 64, 128),  # the guided case of two passes is in test_widths
+    "layered": Tier("layered", 64, 64),
+}
+
+
+def canary(size: int) -> np.ndarray:
+    """Return `size` bytes that start at a multiple of 256, all ones: NaN as any type of float."""
+    room = np.full(size + 512, 0xFF, np.uint8)
+    start = -room.ctypes.data % 256
+    return room[start : start + size]
+
+
+class Emulator:
+    """The library of csrc/tests/emulated.cpp."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.library.emulated_scratch.restype = ctypes.c_int64
+
+    def sample(
+        self,
+        spec: SamplerSpec,
+        labels: np.ndarray,
+        tier: Tier,
+        first_row: int = 0,
+        *,
+        dtype: str = "float32",
+        slab: int = 128,
+        multiprocessors: int = 2,
+    ) -> np.ndarray:
+        model, arrays = prepare(spec, tier)
+        kept = []
+        for name, array in arrays.items():
+            if array.nbytes:
+                kept.append(canary(array.nbytes))
+                kept[-1][:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                setattr(model, name, kept[-1].ctypes.data)
+        kind = np.dtype(OUTPUTS[dtype])
+        bytes_out = len(labels) * spec.dim * kind.itemsize
+        out = canary(bytes_out + 256)
+        scratch = canary(self.library.emulated_scratch(ctypes.byref(model), ctypes.c_int64(slab)))
+        rows = abi.Rows(
+            first_row=first_row, count=len(labels), labels=labels.ctypes.data, out=out.ctypes.data,
+            out_dtype=abi.DTYPES[dtype],
+        )  # fmt: skip
+        call = abi.Call(model=model, rows=rows, tier=tier.code, slab=slab, scratch=scratch.ctypes.data)
+        assert self.library.emulated_sample(ctypes.byref(call), multiprocessors) == 0
+        assert (out[bytes_out:] == 0xFF).all(), "a write beyond the output"
+        return out[:bytes_out].view(kind).reshape(len(labels), spec.dim)
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    path = tmp_path_factory.mktemp("emulated") / "emulated.so"
+    flags = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-DLDMLR_EMULATE"]
+    subprocess.run([compiler, *flags, "-shared", "-fPIC", str(SOURCE), "-o", str(path)], check=True)
+    return Emulator(path)
+
+
+def classes_of(spec: SamplerSpec, rows: int) -> np.ndarray:
+    return np.random.default_rng(rows).integers(0, spec.num_classes, rows)
+
+
+def check(emulator: Emulator, spec: SamplerSpec, tier: Tier, rows: int, first_row: int = 11) -> None:
+    labels = classes_of(spec, rows)
+    exact = reference.sample(spec, labels, first_row, precision=torch.float64).numpy()
+    deviation = emulator.sample(spec, labels, tier, first_row) - exact
+    amplified = EPSILON * max(1.0, np.abs(spec.rows.q).max())
+    assert np.abs(deviation).max() < ALLOWED[0] * amplified * np.abs(exact).max()
+    assert np.sqrt(np.mean(deviation**2) / np.mean(exact**2)) < ALLOWED[1] * amplified
+
+
+# Layouts
+
+
+def test_structs_are_those_of_the_kernels(emulator: Emulator) -> None:
+    sizes = (ctypes.c_int64 * 3)()
+    emulator.library.emulated_sizes(sizes)
+    assert list(sizes) == [ctypes.sizeof(kind) for kind in (abi.Model, abi.Rows, abi.Call)]
+
+
+@given(
+    outputs=st.integers(1, 40), inputs=st.integers(1, 40), chained=st.booleans(), seed=st.integers(0, 2**32)
+)
+def test_packed_blocks_multiply_as_the_matrix(outputs: int, inputs: int, chained: bool, seed: int) -> None:
+    """Do by hand what a warp does: who holds which value is written down here a second time."""
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-8, 9, (outputs, inputs)).astype(np.float32)
+    x = rng.integers(-8, 9, (16, inputs)).astype(np.float32)
+    n, k = -(-outputs // 16) * 16, -(-inputs // 16) * 16
+    blocks = from_bfloat16(pack(matrix, n, k, chained=chained)).reshape(n // 16, k // 16, 32, 2, 2, 2)
+    padded = np.zeros((16, k), np.float32)
+    padded[:, :inputs] = x
+    result = np.zeros((16, n), np.float32)
+    for group in range(n // 16):
+        for block in range(k // 16):
+            for half in range(2):
+                b = np.zeros((16, 8), np.float32)  # the right operand of mma.m16n8k16
+                a = np.zeros((16, 16), np.float32)
+                for lane in range(32):
+                    g, t = divmod(lane, 4)
+                    for r in range(2):
+                        for e in range(2):
+                            b[8 * r + 2 * t + e, g] = blocks[group, block, lane, half, r, e]
+                            # Inputs that come from registers are the adjacent columns of their lane.
+                            source = 4 * t + 2 * r + e if chained else 8 * r + 2 * t + e
+                            a[:, 8 * r + 2 * t + e] = padded[:, 16 * block + source]
+                product = a @ b
+                for t in range(4):
+                    for e in range(2):
+                        result[:, 16 * group + 4 * t + 2 * half + e] += product[:, 2 * t + e]
+    assert np.array_equal(result[:, :outputs], x @ matrix.T)
+    assert not result[:, outputs:].any()
+
+
+def test_bfloat16_is_rounded_as_torch_rounds() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 100_000, np.uint32)
+    ties = np.float32([0, -0.0, np.inf, -np.inf, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38])
+    values = np.concatenate([bits.view(np.float32), ties])
+    values = values[~np.isnan(values)]
+    expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
+    assert np.array_equal(bfloat16(values), expected)
+    assert np.isnan(from_bfloat16(bfloat16(np.float32([np.nan])))).all()
+
+
+def test_a_stream_has_every_weight_once() -> None:
+    rng = np.random.default_rng(0)
+    d, h, layers = 64, 128, 3
+    w_in, first, w_out = rng.random((h, d)), rng.random((h, d)), rng.random((d, h))
+    w1, w2 = list(rng.random((layers - 1, h, h))), list(rng.random((layers, h, h)))
+    stream = pack_stream(w_in, first, w1, w2, w_out, d, h)
+    every = np.concatenate([m.ravel() for m in (w_in, first, w_out, *w1, *w2)])
+    assert np.array_equal(np.sort(stream), np.sort(bfloat16(every)))
+
+
+def test_a_triangle_in_parts_is_precise() -> None:
+    rng = np.random.default_rng(0)
+    matrix = np.tril(rng.standard_normal((48, 48)))
+    parts = from_bfloat16(pack_triangle(matrix, 64, chained=False)).reshape(-1)
+    assert len(parts) == 64 * 192
+    high, again, low = parts.reshape(4, 3, 4 * 256).transpose(1, 0, 2).astype(np.float64)
+    assert np.array_equal(high, again)
+    assert np.array_equal(bfloat16(high).ravel(), pack(matrix, 64, 64, chained=False).ravel())
+    # Every place holds a value of the matrix or zero; sorted, they must be the same.
+    error = np.sort((high + low).ravel())[-200:] - np.sort(matrix.ravel())[-200:]
+    assert np.abs(error).max() < 2.0**-16 * np.abs(matrix).max()
+
+
+# Tiers
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+@pytest.mark.parametrize("guided", [False, True])
+def test_shared_memory_of_the_table_is_that_of_the_kernels(
+    emulator: Emulator, layers: int, guided: bool
+) -> None:
+    found = []
+    values = (ctypes.c_int64 * 4)()
+    while emulator.library.emulated_shape(len(found), layers, int(guided), values):
+        found.append(tuple(values))
+    names = {code: name for name, code in tiers.TIERS.items()}
+    assert {(names[code], dim, hidden) for code, dim, hidden, _ in found} == set(SHAPES)
+    for code, dim, hidden, size in found:
+        assert size == shared_bytes(names[code], dim, hidden, layers, guided)
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("rows", [1, 7, 63, 65, 140])
+@pytest.mark.parametrize("name", SMALL)
+def test_numbers_of_rows(emulator: Emulator, name: str, rows: int) -> None:
+    check(emulator, random_spec(10, 32, 1, steps=2, classes=3), SMALL[name], rows)
+
+
+@pytest.mark.parametrize(
+    ("tier", "dim", "hidden", "layers"),
+    [
+        (Tier("resident", 64, 64), 1, 1, 1),
+        (Tier("resident", 64, 64), 64, 33, 3),
+        (Tier("resident", 64, 128), 64, 128, 2),
+        (Tier("resident", 64, 128), 37, 100, 1),
+        (Tier("streamed", 64, 128), 50, 100, 4),
+        (Tier("streamed", 64, 256), 64, 200, 2),
+        (Tier("layered", 128, 192), 100, 130, 3),
+        (Tier("layered", 128, 64), 100, 40, 2),
+        (Tier("layered", 64, 512), 64, 512, 1),
+    ],
+)
+@pytest.mark.parametrize("guidance", [1.5, 1.0])
+def test_widths(emulator: Emulator, tier: Tier, dim: int, hidden: int, layers: int, guidance: float) -> None:
+    check(emulator, random_spec(dim, hidden, layers, steps=2, classes=3, guidance=guidance), tier, rows=13)
+
+
+@pytest.mark.parametrize("classes", [1, 8142])
+@pytest.mark.parametrize("name", SMALL)
+def test_numbers_of_classes(emulator: Emulator, name: str, classes: int) -> None:
+    check(emulator, random_spec(10, 32, steps=2, classes=classes), SMALL[name], rows=40)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("solver", "eta", "prediction"),
+    [
+        ("ddim", 0.0, "x0"),
+        ("ddim", 0.5, "v"),
+        ("ddpm", 0.0, "eps"),
+        ("dpmpp2m", 0.0, "v"),
+        ("heun", 0.0, "v"),
+    ],
+)
+@pytest.mark.parametrize("name", SMALL)
+def test_solvers_and_guidance(
+    emulator: Emulator, name: str, solver: str, eta: float, prediction: str, guidance: float
+) -> None:
+    spec = random_spec(
+        18, 40, 1, steps=2, classes=3, solver=solver, eta=eta, prediction=prediction, guidance=guidance
+    )
+    check(emulator, spec, SMALL[name], rows=20)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("floor", [0.0, -np.inf])
+@pytest.mark.parametrize("name", SMALL)
+def test_transforms_and_types(emulator: Emulator, name: str, diagonal: bool, floor: float) -> None:
+    for dim in (13, 16):
+        spec = random_spec(dim, 40, 1, steps=2, classes=3, diagonal=diagonal, floor=floor)
+        check(emulator, spec, SMALL[name], rows=9)
+        labels = classes_of(spec, 9)
+        single = emulator.sample(spec, labels, SMALL[name])
+        assert single.min() >= floor
+        half = emulator.sample(spec, labels, SMALL[name], dtype="float16")
+        assert np.array_equal(half, single.astype(np.float16))
+        assert np.array_equal(emulator.sample(spec, labels, SMALL[name], dtype="bfloat16"), bfloat16(single))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_same_bits_however_it_is_split(emulator: Emulator, name: str) -> None:
+    spec = random_spec(30, 48, 1 if name == "layered" else 2, steps=2, classes=3, solver="ddpm")
+    labels, first = classes_of(spec, 150), 2**32 - 50
+    whole = emulator.sample(spec, labels, SMALL[name], first)
+    for processors, slab in ((1, 256), (5, 128)):
+        again = emulator.sample(spec, labels, SMALL[name], first, multiprocessors=processors, slab=slab)
+        assert np.array_equal(again, whole)
+    for start, stop in ((0, 1), (1, 8), (8, 70), (70, 150)):
+        part = emulator.sample(spec, labels[start:stop].copy(), SMALL[name], first + start)
+        assert np.array_equal(part, whole[start:stop])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_broken_network_shows_and_large_activations_do_not_break_it(emulator: Emulator, name: str) -> None:
+    spec = random_spec(10, 32, steps=2, classes=3)
+    labels = classes_of(spec, 20)
+    spec.tables.bias_class[:] *= np.float32(1e4)
+    assert np.isfinite(emulator.sample(spec, labels, SMALL[name])).all()
+    spec.tables.b_out[:] = np.nan
+    assert np.isnan(emulator.sample(spec, labels, SMALL[name])).all()
+
+
+@pytest.mark.parametrize("dim", [1, 6, 64])
+def test_normals_are_those_of_the_reference_to_the_bit(emulator: Emulator, dim: int) -> None:
+    out = np.full((9, dim), np.nan, np.float32)
+    params = abi.NoiseParams(
+        seed=2**63 + 5, first_row=2**32 - 3, rows=9, dim=dim, stride=dim, stream=1, step=7
+    )
+    pointer = ctypes.c_void_p(out.ctypes.data)
+    assert emulator.library.emulated_normals(ctypes.byref(params), pointer) == 0
+    assert np.array_equal(out, standard_normal_reference(2**63 + 5, 2**32 - 3, 9, dim, 1, 7))
+
+
+@pytest.mark.parametrize("dim", [5, 8])
+def test_one_step_is_that_of_the_cpu(emulator: Emulator, dim: int) -> None:
+    spec = random_spec(dim, 16, solver="ddpm", steps=4)
+    rng = np.random.default_rng(0)
+    x, x0, output = (rng.standard_normal((70, dim)).astype(np.float32) for _ in range(3))
+    expected, expected_x0 = torch.from_numpy(x.copy()), torch.from_numpy(x0.copy())
+    rows = torch.from_numpy(spec.rows.table())
+    denoise_step(expected, expected_x0, torch.from_numpy(output), rows, 2, 5, 100)
+    params = abi.StepParams(
+        row=(ctypes.c_float * 8)(*rows[2].tolist()), x=x.ctypes.data, x0=x0.ctypes.data, f=output.ctypes.data,
+        rows=70, dim=dim, seed=5, first_row=100, step=2,
+    )  # fmt: skip
+    assert emulator.library.emulated_denoise_step(ctypes.byref(params)) == 0
+    # Instruction sets without a fused multiply-add round twice.
+    assert np.allclose(x, expected.numpy(), rtol=1e-6, atol=1e-6)
+    assert np.allclose(x0, expected_x0.numpy(), rtol=1e-6, atol=1e-6)
