@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ldmlr import _native, cuda, ops, sampling
+from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.cuda import abi, elementwise, tiers
 from ldmlr.cuda import device as devices
@@ -172,6 +173,39 @@ def test_build_switches_that_cannot_be_met_are_named(
     )
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
+    spec = random_spec(12, 32, classes=2)
+    labels = random_labels(spec, 3000)
+    torch.manual_seed(0)
+    rows = bench.Baseline(spec, torch.device("cpu"), compiled=False).draw(torch.from_numpy(labels)).numpy()
+    native = sampling.sample(spec, labels, device="cpu", threads=1).numpy()
+    for label in (0, 1):
+        mine, other = native[labels == label], rows[labels == label]
+        assert np.abs(mine.mean(0) - other.mean(0)).max() < 0.2
+        assert np.abs(mine.std(0) / other.std(0) - 1).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [((), "PART"), (("{folder}", "speed"), "unknown part 'speed'")]
+)
+def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments: tuple, word: str) -> None:
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), *(a.format(folder=tmp_path) for a in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert word in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "sanitize", "sample"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = json.loads((tmp_path / "summary.json").read_text())
+    assert [part["part"] for part in found["parts"]] == ["sanitize", "sample"]
+    assert all(part["state"].startswith("failed") for part in found["parts"])
+    assert "Error: " in done.stdout
 
 
 # On a device

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one visit to a machine that has one:
+#
+#   benchmarks/gpu_run.sh OUT [PART...]
+#
+# Parts, in this order by default; each has its own time limit in seconds, and one that fails or runs out of
+# time does not stop the others:
+#
+#   build      installs the checkout with CUDA into the current Python (nothing is downloaded)
+#   tests      the tests of the CUDA backend
+#   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier
+#   sample     ceilings, every tier at every size, latency
+#   slabs      the layered kernels with slabs of several sizes
+#   baselines  eager PyTorch and torch.compile
+#   disk       10 million rows to a store, with the share of time the GPU waits
+#   stage2     training the diffusion model
+#   stage1     training ResNet-32 (LDMLR_GPU_EPOCHS epochs, default 20; the time grows with them)
+#   suite      the whole test suite; not among the defaults
+#
+# OUT gets a log and, where the part measures, a JSON file for each part, and summary.json. A call ends within
+# LDMLR_GPU_SECONDS (default 570): parts for which no time is left are left out and said to be, so that they
+# can be asked for by name in another call. PYTHON names the interpreter (default: python3).
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+[ $# -ge 1 ] || { sed -n '2,24p' "$0" >&2; exit 2; }
+out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
+shift
+python=${PYTHON:-python3}
+all=(build tests sanitize sample slabs baselines disk stage2 stage1 suite)
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:9}")
+for part in "${parts[@]}"; do
+    [[ " ${all[*]} " == *" $part "* ]] || { echo "unknown part '$part'; choose from ${all[*]}" >&2; exit 2; }
+done
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/path" && ln -s "$PWD/cli" "$work/path/ldmlr_cli"
+export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${PYTHONPATH:+:$PYTHONPATH}"
+deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
+
+declare -A limit=([build]=240 [tests]=200 [sanitize]=150 [sample]=120 [slabs]=60 [baselines]=150 [disk]=60
+                  [stage2]=45 [stage1]=90 [suite]=560)
+
+ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
+
+build() {
+    # Where pip cannot install, building in place is enough: PYTHONPATH names the checkout.
+    LDMLR_CUDA=1 "$python" -m pip install --no-build-isolation --no-deps -e . ||
+        LDMLR_CUDA=1 "$python" setup.py build_ext --inplace || return 1
+    ldmlr info
+}
+tests() { "$python" -m pytest tests/test_cuda.py tests/test_cuda_kernels.py -q -rs --durations=10; }
+sanitize() {
+    local failed=0 tool tier
+    for tool in memcheck racecheck; do
+        for tier in resident streamed layered; do
+            echo "== $tool, $tier"
+            LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --error-exitcode 9 \
+                "$python" benchmarks/gpu_small.py || failed=1
+        done
+    done
+    return $failed
+}
+measure() { "$python" benchmarks/gpu.py "$1" --out "$out/gpu-$1.json"; }
+sample() { measure sample; }
+slabs() { measure slabs; }
+baselines() { measure baselines; }
+disk() { TMPDIR=$work measure disk; }
+stage2() {
+    "$python" benchmarks/gpu.py features --out "$work/features.h5" &&
+        ldmlr diffuse "$work/features.h5" --out "$work/model.safetensors" --device cuda &&
+        cp "$work/result.json" "$out/gpu-stage2.json"
+}
+stage1() {
+    "$python" benchmarks/gpu.py images --out "$work/images.h5" &&
+        ldmlr baseline "$work/images.h5" --preset cifar-ce-mixup --epochs "${LDMLR_GPU_EPOCHS:-20}" \
+            --device cuda --out "$work/baseline" &&
+        cp "$work/baseline/result.json" "$out/gpu-stage1.json"
+}
+suite() { "$python" -m pytest -q; }
+
+nvidia-smi > "$out/gpu.txt" 2>&1 || echo "nvidia-smi is not there" > "$out/gpu.txt"
+lines=()
+for part in "${parts[@]}"; do
+    began=$(date +%s.%N)
+    # A part is a child of its own, so that timeout can end it and all it started.
+    export -f ldmlr measure build tests sanitize sample slabs baselines disk stage2 stage1 suite
+    export out work python
+    left=$((deadline - $(date +%s) - 10))
+    if [ "$left" -lt 10 ]; then
+        printf '%-10s no time left\n' "$part"
+        lines+=("{\"part\": \"$part\", \"state\": \"no time left\", \"seconds\": 0}")
+        continue
+    fi
+    seconds=$((left < limit[$part] ? left : limit[$part]))
+    timeout --kill-after=5 "$seconds" bash -c "set -o pipefail; $part" > "$out/$part.log" 2>&1
+    status=$?
+    took=$(echo "$(date +%s.%N) $began" | awk '{ printf "%.1f", $1 - $2 }')
+    state=$([ $status = 0 ] && echo ok || { [ $status = 124 ] && echo "out of time" || echo "failed ($status)"; })
+    printf '%-10s %-12s %7s s\n' "$part" "$state" "$took"
+    [ "$status" = 0 ] || tail -n 15 "$out/$part.log" | sed 's/^/    /'
+    lines+=("{\"part\": \"$part\", \"state\": \"$state\", \"seconds\": $took}")
+done
+commit=$(git rev-parse HEAD 2> /dev/null || echo unknown)
+{
+    printf '{"commit": "%s", "parts": [\n' "$commit"
+    (IFS=,; printf '%s' "${lines[*]}" | sed 's/},{/},\n{/g')
+    printf '\n]}\n'
+} > "$out/summary.json"

@@ -1,0 +1,229 @@
+"""The CUDA sampler beside the bfloat16 product of torch and the same network in PyTorch, in one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldmlr.bench.models import operations_per_row, random_labels, random_spec
+from ldmlr.cuda import tiers
+from ldmlr.cuda.device import shared_limit
+from ldmlr.cuda.sampler import CudaSampler
+from ldmlr.diffusion import reference
+from ldmlr.diffusion.reference import additive
+from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.errors import UsageError
+
+Row = dict[str, Any]
+
+# (D, H, target share of torch's product) at L 2, 10 evaluations, guidance 1.5.
+SIZES = (
+    (64, 64, None), (64, 128, 0.30), (64, 256, None), (64, 512, 0.50), (512, 512, None),
+    (512, 1024, 0.60), (512, 2048, 0.60), (2048, 2048, None),
+)  # fmt: skip
+RECIPE = (64, 128)
+SECONDS = 0.25  # of one timed call, about
+PRODUCT = 8192  # of the matrix product that counts as the ceiling
+
+
+def seconds(work: Callable[[], object], repeats: int = 5) -> float:
+    """Return the median time of `work` on the device, by events, after a warm-up."""
+    work()
+    found: list[float] = []
+    for _ in range(repeats):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
+        work()
+        stop.record()
+        stop.synchronize()
+        found.append(start.elapsed_time(stop) * 1e-3)
+    return statistics.median(found)
+
+
+def product_rate(device: torch.device, size: int = PRODUCT) -> float:
+    """Return GFLOP/s of a large bfloat16 matrix product through torch, on random values."""
+    a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    out = torch.empty_like(a)
+    return 2e-9 * size**3 / seconds(lambda: torch.mm(a, b, out=out), 10)
+
+
+def copy_rate(device: torch.device, size: int = 1 << 31) -> float:
+    """Return GB/s of a copy in device memory, read and written bytes counted."""
+    a, b = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
+    return 2e-9 * size / seconds(lambda: b.copy_(a), 5)
+
+
+def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
+    """Return the tiers that can run a model on a device."""
+    tables: Any = spec.tables
+    found = []
+    for name in tiers.TIERS:
+        try:
+            tiers.choose(
+                spec.dim, tables.w_in.shape[0], len(tables.w1), spec.guidance != 1, shared_limit(device), name
+            )
+            found.append(name)
+        except UsageError:
+            continue
+    return found
+
+
+def throughput(
+    dim: int, hidden: int, tier: str, device: torch.device, ceiling: float, slab: int | None = None
+) -> Row:
+    """Return the rate of one tier at one size beside the rate of the product.
+
+    Parameters
+    ----------
+    dim, hidden
+        D and H.
+    tier
+        Kernels to run.
+    device
+        Where.
+    ceiling
+        GFLOP/s of the matrix product.
+    slab
+        Rows that go through the layers together; None: the table's.
+    """
+    spec = random_spec(dim, hidden)
+    sampler = CudaSampler(spec, device, tier=tier, slab=slab)
+    operations = operations_per_row(spec)
+    count = max(1 << 15, int(0.3e9 * ceiling * SECONDS / operations) >> 15 << 15)
+    labels = torch.from_numpy(random_labels(spec, count)).to(device)
+    out = torch.empty(count, dim, device=device)
+    time = seconds(lambda: sampler(labels, out=out, check=False))
+    largest, rms = deviation(spec, sampler)
+    return {
+        "what": "sampler", "backend": "cuda", "isa": sampler.tier.name, "dtype": "bfloat16", "dim": dim,
+        "hidden": hidden, "layers": 2, "steps": 10, "guidance": 1.5, "threads": None, "slab": slab,
+        "rows": count, "rows_per_s": count / time, "gflop_per_s": 1e-9 * operations * count / time,
+        "ceiling_gflop_per_s": ceiling, "fraction": 1e-9 * operations * count / time / ceiling,
+        "error": largest, "error_rms": rms,
+    }  # fmt: skip
+
+
+def deviation(spec: SamplerSpec, sampler: CudaSampler, rows: int = 200) -> tuple[float, float]:
+    """Return the maximum and RMS deviation from the float64 reference, in standard deviations of its rows."""
+    labels = random_labels(spec, rows)
+    exact = reference.sample(spec, labels, precision=torch.float64).numpy()
+    difference = (sampler(labels).cpu().numpy() - exact) / exact.std()
+    return float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2)))
+
+
+def latency(rows: int, device: torch.device, tier: str | None = None, repeats: int = 200) -> Row:
+    """Return the time of one call for a few rows, waiting for its end, by the host's clock."""
+    import time
+
+    spec = random_spec(*RECIPE)
+    sampler = CudaSampler(spec, device, tier=tier)
+    labels = torch.from_numpy(random_labels(spec, rows)).to(device)
+    out = torch.empty(rows, spec.dim, device=device)
+    found = []
+    for _ in range(repeats + 20):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        sampler(labels, out=out, check=False)
+        torch.cuda.synchronize(device)
+        found.append(time.perf_counter() - start)
+    return {
+        "what": f"one call for {rows} rows", "backend": "cuda", "isa": sampler.tier.name, "dim": spec.dim,
+        "hidden": RECIPE[1], "rows": rows, "milliseconds": 1e3 * statistics.median(found[20:]),
+    }  # fmt: skip
+
+
+@dataclasses.dataclass
+class Baseline:
+    """The sampler in PyTorch on the device: bfloat16 weights and products, float32 state.
+
+    Attributes
+    ----------
+    spec
+        What to draw from.
+    device
+        Where.
+    compiled
+        `torch.compile` of the network with ``max-autotune``, all steps in one CUDA graph.
+    """
+
+    spec: SamplerSpec
+    device: torch.device
+    compiled: bool
+
+    def __post_init__(self) -> None:
+        tables: Any = self.spec.tables
+        self.weights = {
+            name: torch.from_numpy(getattr(tables, name)).to(self.device, torch.bfloat16)
+            for name in tables.__dataclass_fields__
+        }
+        self.mean = torch.from_numpy(self.spec.mean).to(self.device, torch.float32)
+        self.scale = torch.from_numpy(self.spec.k * self.spec.scale).to(self.device, torch.float32)
+        self.network: Callable[[Tensor, Tensor, Tensor], Tensor] = self._network
+        if self.compiled:
+            self.network = torch.compile(self._network, mode="max-autotune-no-cudagraphs")
+
+    def _network(self, x: Tensor, step_bias: Tensor, labels: Tensor) -> Tensor:
+        w = {**self.weights, "bias_step": step_bias}
+        h = torch.addmm(w["b_in"], x.bfloat16(), w["w_in"].T)
+        null = additive(w, h, 0, torch.full_like(labels, self.spec.num_classes))
+        f = additive(w, h, 0, labels)
+        return (null + self.spec.guidance * (f - null)).float()
+
+    @torch.no_grad()
+    def draw(self, labels: Tensor) -> Tensor:
+        """Return one row per label."""
+        x = torch.randn(len(labels), self.spec.dim, device=self.device)
+        previous = torch.zeros_like(x)
+        for step, (p, q, lo, hi, a, b, c, _) in enumerate(self.spec.rows.table().tolist()):
+            f = self.network(x, self.weights["bias_step"][step : step + 1], labels)
+            x0 = (p * x + q * f).clamp(lo, hi)
+            x, previous = a * x + b * x0 + c * previous, x0
+        return (self.mean[labels] + x @ self.scale.T).clamp_min(self.spec.floor)
+
+    def rate(self, rows: int) -> float:
+        """Return rows per second of batches of a size."""
+        labels = torch.from_numpy(random_labels(self.spec, rows)).to(self.device)
+        if not self.compiled:
+            return rows / seconds(lambda: self.draw(labels), 3)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                self.draw(labels)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.draw(labels)
+        return rows / seconds(graph.replay, 5)
+
+
+def against(dim: int, hidden: int, device: torch.device, compiled: bool, rows_per_s: float) -> Row:
+    """Return how many times faster than PyTorch a measured rate is, PyTorch at its best of three batches."""
+    baseline = Baseline(random_spec(dim, hidden), device, compiled)
+    batches = (8192, 65536, 262144) if not compiled else (65536,)
+    rates = {rows: baseline.rate(rows) for rows in batches}
+    best = max(rates.values())
+    name = "torch.compile max-autotune in a graph" if compiled else "eager"
+    return {
+        "what": f"against {name}, bfloat16", "backend": "cuda", "dim": dim, "hidden": hidden,
+        "rows_per_s": rows_per_s, "baseline_rows_per_s": best, "baseline_rates": rates,
+        "times": rows_per_s / best,
+    }  # fmt: skip
+
+
+def text(row: Row) -> str:
+    """Return one line for people."""
+    parts = [f"{row['what']:<48} {row.get('isa') or '':<9} D {row['dim']:<5}H {row['hidden']:<5}"]
+    for name, form in (
+        ("slab", "slab {:>6}"), ("rows_per_s", "{:>13,.0f} rows/s"), ("fraction", "{:>6.1%}"),
+        ("times", "{:>6.2f} x"), ("milliseconds", "{:>8.4f} ms"), ("error_rms", "rms {:.1e}"),
+    ):  # fmt: skip
+        if row.get(name) is not None:
+            parts.append(form.format(row[name]))
+    return " ".join(parts)
