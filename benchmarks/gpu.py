@@ -3,7 +3,7 @@
     python benchmarks/gpu.py sample --out results/gpu-sample.json
 
 sample      ceilings, every tier at every size, latency
-slabs       the layered kernels with slabs of several sizes
+slabs       the kernels in layers with slabs of several sizes
 baselines   the same network in eager PyTorch and under torch.compile
 disk        10 million rows to a store, with the share of time the GPU waits
 images      writes an image set of the size of CIFAR-10-LT (noise), for timing stage 1
@@ -57,11 +57,12 @@ def sample(device: torch.device) -> Iterator[Row]:
 
 
 def slabs(device: torch.device) -> Iterator[Row]:
-    """Yield the layered kernels with slabs of several sizes."""
+    """Yield the kernels in layers with slabs of several sizes."""
     ceiling = bench.product_rate(device)
-    for dim, hidden in ((64, 256), (64, 512), (512, 512), (512, 1024), (512, 2048)):
+    for dim, hidden in ((64, 512), (512, 1024), (512, 2048)):
         for slab in (2048, 4096, 8192, 16384, 32768):
-            yield bench.throughput(dim, hidden, "layered", device, ceiling, slab)
+            for tier in set(bench.runnable(random_spec(dim, hidden), device)) & {"layered", "warpgroup"}:
+                yield bench.throughput(dim, hidden, tier, device, ceiling, slab)
 
 
 def baselines(device: torch.device) -> Iterator[Row]:

@@ -10,7 +10,7 @@
 #   tests      the tests of the CUDA backend
 #   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier
 #   sample     ceilings, every tier at every size, latency
-#   slabs      the layered kernels with slabs of several sizes
+#   slabs      the kernels in layers with slabs of several sizes
 #   baselines  eager PyTorch and torch.compile
 #   disk       10 million rows to a store, with the share of time the GPU waits
 #   stage2     training the diffusion model
@@ -39,7 +39,7 @@ mkdir "$work/path" && ln -s "$PWD/cli" "$work/path/ldmlr_cli"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${PYTHONPATH:+:$PYTHONPATH}"
 deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
 
-declare -A limit=([build]=240 [tests]=200 [sanitize]=150 [sample]=120 [slabs]=60 [baselines]=150 [disk]=60
+declare -A limit=([build]=240 [tests]=200 [sanitize]=180 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
                   [stage2]=45 [stage1]=90 [suite]=560)
 
 ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
@@ -54,7 +54,7 @@ tests() { "$python" -m pytest tests/test_cuda.py tests/test_cuda_kernels.py -q -
 sanitize() {
     local failed=0 tool tier
     for tool in memcheck racecheck; do
-        for tier in resident streamed layered; do
+        for tier in resident streamed layered warpgroup; do
             echo "== $tool, $tier"
             LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$python" benchmarks/gpu_small.py || failed=1

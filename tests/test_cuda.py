@@ -90,6 +90,14 @@ def test_a_tier_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         tiers.choose(64, 512, 2, True, H200, "resident")
 
 
+def test_the_kernels_of_sm_90a_need_sm_90a(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tiers.VARIABLE, raising=False)
+    with pytest.raises(UsageError, match="need a device and a build of sm_90a"):
+        tiers.choose(64, 512, 2, True, H200, "warpgroup")
+    assert tiers.choose(65, 129, 2, True, H200, "warpgroup", wgmma=True) == tiers.Tier("warpgroup", 128, 256)
+    assert tiers.choose(64, 512, 2, True, H200, wgmma=True).name == tiers.ON_SM90
+
+
 @pytest.mark.parametrize("rows", [1, 128, 129, 5000, 10**7])
 def test_slabs(rows: int) -> None:
     for hidden in (64, 512, 2048):
@@ -187,11 +195,9 @@ def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
         assert np.abs(mine.std(0) / other.std(0) - 1).max() < 0.2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"), [((), "PART"), (("{folder}", "speed"), "unknown part 'speed'")]
-)
+@pytest.mark.parametrize(("arguments", "word"), [((), "PART"), (("{out}", "speed"), "unknown part 'speed'")])
 def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments: tuple, word: str) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), *(a.format(folder=tmp_path) for a in arguments)]
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), *(a.format(out=tmp_path) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert word in done.stderr
@@ -233,17 +239,7 @@ def check(spec: SamplerSpec, device: torch.device, rows: int, tier: str | None =
 
 def forced(spec: SamplerSpec, device: torch.device) -> list[str]:
     """Return the tiers that can run a model on this device."""
-    found = []
-    tables = spec.tables
-    for name in tiers.TIERS:
-        try:
-            hidden = tables.w_in.shape[0]
-            limit = devices.shared_limit(device)
-            tiers.choose(spec.dim, hidden, len(tables.w1), spec.guidance != 1, limit, name)
-            found.append(name)
-        except UsageError:
-            pass
-    return found
+    return bench.runnable(spec, device)
 
 
 @pytest.mark.cuda

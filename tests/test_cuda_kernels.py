@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldmlr.bench.models import random_spec
 from ldmlr.cuda import abi, tiers
-from ldmlr.cuda.packing import bfloat16, from_bfloat16, pack, pack_stream, pack_triangle
+from ldmlr.cuda.packing import bfloat16, from_bfloat16, pack, pack_stream, pack_swizzled, split_triangle
 from ldmlr.cuda.prepare import prepare
 from ldmlr.cuda.tiers import SHAPES, Tier, shared_bytes
 from ldmlr.diffusion import reference
@@ -35,6 +35,7 @@ SMALL = {
     "resident": Tier("resident", 64, 64),
     "streamed": Tier("streamed", 64, 128),  # the guided case of two passes is in test_widths
     "layered": Tier("layered", 64, 64),
+    "warpgroup": Tier("warpgroup", 64, 128),
 }
 
 
@@ -117,6 +118,7 @@ def test_structs_are_those_of_the_kernels(emulator: Emulator) -> None:
     assert list(sizes) == [ctypes.sizeof(kind) for kind in (abi.Model, abi.Rows, abi.Call)]
 
 
+@settings(max_examples=10)
 @given(
     outputs=st.integers(1, 40), inputs=st.integers(1, 40), chained=st.booleans(), seed=st.integers(0, 2**32)
 )
@@ -171,17 +173,37 @@ def test_a_stream_has_every_weight_once() -> None:
     assert np.array_equal(np.sort(stream), np.sort(bfloat16(every)))
 
 
+@settings(max_examples=5)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32))
+def test_swizzled_matrices_multiply_as_the_matrix(groups: int, steps: int, seed: int) -> None:
+    outputs, inputs = 64 * groups - 5, 64 * steps - 9
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-8, 9, (outputs, inputs)).astype(np.float32)
+    x = rng.integers(-8, 9, inputs).astype(np.float32)
+    n, k = 64 * groups, 64 * steps
+    image = from_bfloat16(pack_swizzled(matrix, n, k)).reshape(-1)
+    result = np.zeros(n)
+    for position in range(n):
+        group, half, g = position // 16, position // 8 % 2, position % 8
+        column = 16 * group + 4 * (g // 2) + 2 * half + g % 2
+        for step in range(steps):
+            row = 128 * (step * n + position)  # bytes
+            for i in range(min(64, inputs - 64 * step)):
+                address = row + 2 * i
+                address ^= (address >> 7 & 7) << 4
+                result[column] += image[address // 2] * x[64 * step + i]
+    assert np.array_equal(result[:outputs], matrix @ x)
+    assert not result[outputs:].any()
+
+
 def test_a_triangle_in_parts_is_precise() -> None:
-    rng = np.random.default_rng(0)
-    matrix = np.tril(rng.standard_normal((48, 48)))
-    parts = from_bfloat16(pack_triangle(matrix, 64, chained=False)).reshape(-1)
-    assert len(parts) == 64 * 192
-    high, again, low = parts.reshape(4, 3, 4 * 256).transpose(1, 0, 2).astype(np.float64)
+    matrix = np.random.default_rng(0).standard_normal((48, 48))
+    high, again, low = np.split(split_triangle(matrix, 64).astype(np.float64), 3, axis=1)
     assert np.array_equal(high, again)
-    assert np.array_equal(bfloat16(high).ravel(), pack(matrix, 64, 64, chained=False).ravel())
-    # Every place holds a value of the matrix or zero; sorted, they must be the same.
-    error = np.sort((high + low).ravel())[-200:] - np.sort(matrix.ravel())[-200:]
-    assert np.abs(error).max() < 2.0**-16 * np.abs(matrix).max()
+    assert np.array_equal(high, from_bfloat16(bfloat16(high)))
+    both = high + from_bfloat16(bfloat16(low))
+    assert np.abs(both[:48, :48] - np.tril(matrix)).max() < 2.0**-16 * np.abs(matrix).max()
+    assert not both[48:].any()
 
 
 # Tiers
@@ -223,6 +245,8 @@ def test_numbers_of_rows(emulator: Emulator, name: str, rows: int) -> None:
         (Tier("layered", 128, 192), 100, 130, 3),
         (Tier("layered", 128, 64), 100, 40, 2),
         (Tier("layered", 64, 512), 64, 512, 1),
+        (Tier("warpgroup", 128, 128), 100, 40, 3),
+        (Tier("warpgroup", 192, 256), 130, 150, 1),
     ],
 )
 @pytest.mark.parametrize("guidance", [1.5, 1.0])
@@ -274,7 +298,7 @@ def test_transforms_and_types(emulator: Emulator, name: str, diagonal: bool, flo
 
 @pytest.mark.parametrize("name", SMALL)
 def test_same_bits_however_it_is_split(emulator: Emulator, name: str) -> None:
-    spec = random_spec(30, 48, 1 if name == "layered" else 2, steps=2, classes=3, solver="ddpm")
+    spec = random_spec(30, 48, 1 if name in tiers.IN_LAYERS else 2, steps=2, classes=3, solver="ddpm")
     labels, first = classes_of(spec, 150), 2**32 - 50
     whole = emulator.sample(spec, labels, SMALL[name], first)
     for processors, slab in ((1, 256), (5, 128)):

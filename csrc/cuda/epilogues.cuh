@@ -1,14 +1,15 @@
-// What follows each product of the layered tier, on the 64 by 64 tile that a warp holds.
+// What follows each product of the layered tiers, on the part of a block's tile that a warp holds: M times 16
+// rows by N times 16 columns (MmaTile in gemm.cuh, WarpgroupTile in warpgroup.cuh).
 //
-// With guidance the rows of both classes go through the hidden layers together, stacked: 64 stacked rows are
-// 32 rows with their class followed by the same 32 rows with the null class. So both evaluations of a row are
-// in one lane (groups i and i + 2), and mixing them needs no exchange.
+// With guidance the rows of both classes go through the hidden layers together, stacked: 128 stacked rows are
+// 64 rows with their class followed by the same 64 rows with the null class. The second half of a warp's rows
+// lies 64 below the first, so both evaluations of a row are in one lane, and mixing them needs no exchange.
 //
 // Whatever a kernel reads here it does not write, but for x and x0, whose loads come before the stores of
 // the same row by hand: the compiler may keep many loads under way.
 #pragma once
 
-#include "gemm.cuh"
+#include "fragment.cuh"
 
 namespace ldmlr::cuda {
 
@@ -33,9 +34,11 @@ LDMLR_DEVICE void store(float *to, const float (&v)[4]) {
 // Row numbers of a tile: `plain` rows as they are counted by the call, `stacked` as above.
 template <bool Guided>
 struct Stacking {
-    LDMLR_DEVICE static int stacked(int plain) { return Guided ? plain / 32 * 64 + plain % 32 : plain; }
-    LDMLR_DEVICE static int plain(int stacked) { return Guided ? stacked / 64 * 32 + stacked % 32 : stacked; }
-    LDMLR_DEVICE static bool null(int stacked) { return Guided && stacked / 32 % 2 == 1; }
+    LDMLR_DEVICE static int stacked(int plain) { return Guided ? plain / 64 * 128 + plain % 64 : plain; }
+    LDMLR_DEVICE static int plain(int stacked) {
+        return Guided ? stacked / 128 * 64 + stacked % 64 : stacked;
+    }
+    LDMLR_DEVICE static bool null(int stacked) { return Guided && stacked / 64 % 2 == 1; }
 };
 
 // Classes of rows; rows that only fill the slab are of class 0.
@@ -47,12 +50,12 @@ struct Labels {
 };
 
 // Calls f(i, half, row) for each row of the tile that a lane has a part of: c.v[i][..].v[half].
-template <class F>
-LDMLR_DEVICE void for_each_row(int row0, Lane lane, const F &f) {
+template <class Tile, class F>
+LDMLR_DEVICE void for_each_row(const Tile &, int row0, Lane lane, const F &f) {
     LDMLR_UNROLL
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < Tile::M; ++i) {
         LDMLR_UNROLL
-        for (int half = 0; half < 2; ++half) f(i, half, row0 + 16 * i + 8 * half + lane.g);
+        for (int half = 0; half < 2; ++half) f(i, half, row0 + Tile::row(i) + 8 * half + lane.g);
     }
 }
 constexpr int column_step = 16;  // from one group of columns to the next
@@ -60,11 +63,12 @@ constexpr int column_step = 16;  // from one group of columns to the next
 // h = W_in x + b_in.
 struct InputEpilogue {
     Slab s;
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const int first = column0 + 4 * lane.t;
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 const int64_t at = static_cast<int64_t>(row) * m.hidden_padded + column;
@@ -81,15 +85,16 @@ template <bool Guided>
 struct FirstEpilogue {
     Slab s;
     int step;
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const int64_t per_class = static_cast<int64_t>(m.layers) * m.hidden_padded;
         const int first = column0 + 4 * lane.t;
         const Labels label_of(s);
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const float *bias = m.bias_class + label_of(row) * per_class;
             const int64_t at = static_cast<int64_t>(Stacking<Guided>::stacked(row)) * m.hidden_padded;
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(v, constant_at(m.bias_step + step * per_class + column));
@@ -100,7 +105,7 @@ struct FirstEpilogue {
                 if constexpr (Guided) {
                     add(v, constant_at(m.bias_class + m.classes * per_class + column));
                     silu(v);
-                    store_operand(s.u + at + 32 * static_cast<int64_t>(m.hidden_padded) + column, v);
+                    store_operand(s.u + at + 64 * static_cast<int64_t>(m.hidden_padded) + column, v);
                 }
             }
         });
@@ -112,18 +117,19 @@ template <bool Guided>
 struct HiddenEpilogue {
     Slab s;
     int step, layer;
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         using K = Stacking<Guided>;
         const int64_t per_class = static_cast<int64_t>(m.layers) * m.hidden_padded;
         const int64_t offset = static_cast<int64_t>(layer) * m.hidden_padded;
         const int first = column0 + 4 * lane.t;
         const Labels label_of(s);
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t label = K::null(row) ? m.classes : label_of(K::plain(row));
             const float *bias = m.bias_class + label * per_class + offset;
             const int64_t at = static_cast<int64_t>(row) * m.hidden_padded;
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(v, constant_at(m.bias_step + step * per_class + offset + column));
@@ -150,15 +156,16 @@ struct ResidualEpilogue {
                : number % 2 ? slab.even
                             : slab.odd),
           to(number % 2 ? slab.odd : slab.even) {}
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         using K = Stacking<Guided>;
         const int first = column0 + 4 * lane.t;
         const float *b2 = m.b2 + static_cast<int64_t>(layer) * m.hidden_padded;
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t read = static_cast<int64_t>(layer == 0 ? K::plain(row) : row) * m.hidden_padded;
             const int64_t at = static_cast<int64_t>(Last ? K::plain(row) : row) * m.hidden_padded;
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(v, constant_at(from + read + column));
@@ -173,13 +180,13 @@ struct ResidualEpilogue {
             }
         });
         if constexpr (Last && Guided) {
-            for_each_row(row0, lane, [&](int i, int half, int row) {
-                if (i >= 2) return;
+            for_each_row(c, row0, lane, [&](int i, int half, int row) {
+                if (i >= Tile::M / 2) return;
                 const int64_t at = static_cast<int64_t>(K::plain(row)) * m.hidden_padded;
                 LDMLR_UNROLL
-                for (int n = 0; n < 4; ++n) {
+                for (int n = 0; n < Tile::N; ++n) {
                     float (&y)[4] = c.v[i][n].v[half];
-                    const float (&null)[4] = c.v[i < 2 ? i + 2 : i][n].v[half];
+                    const float (&null)[4] = c.v[i % (Tile::M / 2) + Tile::M / 2][n].v[half];
                     LDMLR_UNROLL
                     for (int e = 0; e < 4; ++e) y[e] = fmaf(m.guidance, y[e] - null[e], null[e]);
                     store_operand(s.a + at + first + n * column_step, y);
@@ -193,21 +200,22 @@ struct ResidualEpilogue {
 struct UpdateEpilogue {
     Slab s;
     int step;
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const StepRow values = m.steps[step];
         const bool last = step + 1 == m.num_steps && m.triangle != nullptr;
         const uint64_t number = s.rows->first_row;
         const int first = column0 + 4 * lane.t;
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t at = static_cast<int64_t>(row) * m.dim_padded;
-            float4 x[4], before[4];
+            float4 x[Tile::N], before[Tile::N];
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 x[n] = vector_at(s.x + at + first + n * column_step);
                 before[n] = vector_at(s.x0 + at + first + n * column_step);
             }
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&f)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(f, constant_at(m.b_out + column));
@@ -237,14 +245,15 @@ struct UpdateEpilogue {
 // row = max(floor, mean + triangle z).
 struct FeatureEpilogue {
     Slab s;
-    LDMLR_DEVICE void operator()(const Model &m, WarpTile &c, int row0, int column0, Lane lane) const {
+    template <class Tile>
+    LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const Rows rows = *s.rows;
         const int first = column0 + 4 * lane.t;
-        for_each_row(row0, lane, [&](int i, int half, int row) {
+        for_each_row(c, row0, lane, [&](int i, int half, int row) {
             if (row >= rows.count) return;
             const float *mean = m.mean + rows.labels[row] * m.dim_padded;
             LDMLR_UNROLL
-            for (int n = 0; n < 4; ++n) {
+            for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(v, constant_at(mean + column));

@@ -1,7 +1,7 @@
 // One layer as one tensor-core product with its epilogue: activations [rows, K] times packed weights.
 //
-// A block of 128 threads computes 128 rows by 128 columns, each warp 64 by 64; K goes by in steps of 64
-// through three stages of shared memory (96 KB, two blocks to a multiprocessor). Activations are row-major
+// A block of 128 threads computes 128 rows by 128 columns, each warp 64 by 64 of them; K goes by in steps of
+// 64 through three stages of shared memory (96 KB, two blocks to a multiprocessor). Activations are row-major
 // in memory, swizzled in shared memory and read by ldmatrix; weights are in fragment order and
 // read by one 16-byte load a block (fragment.cuh). Per 16 inputs a warp reads 4 KB from shared memory for
 // 128 products: 2,048 multiply-adds per 128 bytes, what the tensor cores of sm_90 do in the cycle that takes.
@@ -28,9 +28,11 @@ struct Product {
     int wrap;
 };
 
-// 64 rows by 64 columns of one warp: v[m][n] covers rows 16 m .. and columns 16 n ..
-struct WarpTile {
-    Group v[4][4];
+// The part of one warp: rows in two halves of 32 that lie 64 apart (epilogues.cuh says why), 64 columns.
+struct MmaTile {
+    static constexpr int M = 4, N = 4;
+    Group v[M][N];
+    LDMLR_DEVICE static constexpr int row(int i) { return i % 2 * 16 + i / 2 * 64; }
 };
 
 struct GemmLoader {
@@ -69,7 +71,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(gemm_threads, 2)
     char *memory = shared_memory();
     const int warp = thread_index() / 32, lane = thread_index() % 32;
     const int row0 = block_y() * gemm_rows, column0 = block_x() * gemm_columns;
-    const int warp_row = warp / 2 * 64, warp_column = warp % 2 * 64;
+    const int warp_row = warp / 2 * 32, warp_column = warp % 2 * 64;
     const GemmLoader loader{p, memory, row0, column0 / 16};
     const int steps = p.depth / gemm_depth;
     LDMLR_UNROLL
@@ -77,7 +79,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(gemm_threads, 2)
         if (i < steps) loader.load(i, i);
         copy_commit();
     }
-    WarpTile c;
+    MmaTile c;
     LDMLR_UNROLL
     for (int i = 0; i < 4; ++i) LDMLR_UNROLL
     for (int n = 0; n < 4; ++n) fill(c.v[i][n], {0.0f, 0.0f, 0.0f, 0.0f});
@@ -95,7 +97,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(gemm_threads, 2)
             Operand a[4];
             LDMLR_UNROLL
             for (int i = 0; i < 4; ++i) {
-                const int row = warp_row + 16 * i + lane % 16, part = 2 * k + lane / 16;
+                const int row = warp_row + MmaTile::row(i) + lane % 16, part = 2 * k + lane / 16;
                 load_matrices(a[i].r, left + row * gemm_row_bytes + (part ^ (row & 7)) * 16);
             }
             LDMLR_UNROLL

@@ -37,7 +37,7 @@ void sample(const Call &call) {
     if (call.rows.count == 0) return;
     const OnDevice on(call.device);
     const Stream stream = static_cast<Stream>(call.stream);
-    call.tier == Tier::layered ? run_layered(call, stream) : run_fused(call, stream);
+    in_layers(call.tier) ? run_layered(call, stream) : run_fused(call, stream);
 }
 
 void denoise_step(const StepParams &params, int device, void *stream) {

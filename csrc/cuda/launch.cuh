@@ -38,11 +38,20 @@ inline void check(cudaError_t status, const char *what) {
     throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
 
+// While true, launches only load their kernels: a kernel is loaded when it is first used, which is no thing
+// to do while a stream is captured.
+inline thread_local bool loading = false;
+
 // More than 48 KB of shared memory must be asked for, once per kernel and device; asking again is cheap.
 template <class... P>
 void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream stream,
             const typename Same<P>::type &...arguments) {
     const void *function = reinterpret_cast<const void *>(kernel);
+    if (loading) {
+        cudaFuncAttributes attributes;
+        check(cudaFuncGetAttributes(&attributes, function), "kernel");
+        return;
+    }
     if (shared > 48 * 1024)
         check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),

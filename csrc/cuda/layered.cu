@@ -1,9 +1,10 @@
-// Graphs of the layered tier: a slab takes some dozens of launches, which a graph makes one.
+// Graphs of the layered tiers: a slab takes some dozens of launches, which a graph makes one.
 //
 // A graph holds the addresses of one scratch and the launches of one size of slab; the numbers of a call
 // (Rows) lie in the scratch, written there by a kernel of their own before each run, so one graph serves all
 // calls with the same key. While the caller captures the stream itself, the kernels are launched one by one
 // and become part of the caller's graph.
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
 
@@ -17,7 +18,31 @@ namespace {
 std::mutex graphs_lock;
 std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
 
-cudaGraphExec_t capture(const Model &m, const Slab &s, int64_t slab_rows) {
+void run(const Call &call, const Slab &s, Stream stream) {
+    call.tier == Tier::warpgroup ? run_slab<ByWarpgroup>(call.model, s, call.slab, stream)
+                                 : run_slab<ByMma>(call.model, s, call.slab, stream);
+}
+
+void load_kernels(const Call &call, const Slab &s, Stream stream) {
+    loading = true;
+    try {
+        run(call, s, stream);
+    } catch (...) {
+        loading = false;
+        throw;
+    }
+    loading = false;
+}
+
+// The kernels of the warpgroup tier are empty for targets without wgmma.
+void check_warpgroup(int device) {
+    int major = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
+    if (major != 9 || !std::strstr(architectures(), "90a"))
+        throw std::invalid_argument("the warpgroup kernels need a device and a build of sm_90a");
+}
+
+cudaGraphExec_t capture(const Call &call, const Slab &s) {
     // A stream of its own, and a mode that leaves other threads alone.
     cudaStream_t stream = nullptr;
     cudaGraph_t graph = nullptr;
@@ -26,7 +51,7 @@ cudaGraphExec_t capture(const Model &m, const Slab &s, int64_t slab_rows) {
     try {
         check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin of the capture");
         try {
-            run_slab(m, s, slab_rows, stream);
+            run(call, s, stream);
         } catch (...) {
             cudaStreamEndCapture(stream, &graph);
             throw;
@@ -60,6 +85,7 @@ void forget(uint64_t graph_key) {
 void run_layered(const Call &call, Stream stream) {
     const Model &m = call.model;
     Slab s;
+    if (call.tier == Tier::warpgroup) check_warpgroup(call.device);
     place_slab(m, call.slab, static_cast<char *>(call.scratch), s);
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     check(cudaStreamIsCapturing(stream, &status), "state of the stream");
@@ -68,8 +94,13 @@ void run_layered(const Call &call, Stream stream) {
     const std::lock_guard<std::mutex> lock(graphs_lock);
     if (status == cudaStreamCaptureStatusNone) {
         cudaGraphExec_t &kept = graphs[call.graph_key];
-        if (!kept) kept = capture(m, s, call.slab);
+        if (!kept) {
+            load_kernels(call, s, stream);
+            kept = capture(call, s);
+        }
         graph = kept;
+    } else {
+        load_kernels(call, s, stream);
     }
     for (int64_t from = 0; from < call.rows.count; from += call.slab) {
         const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
@@ -77,7 +108,7 @@ void run_layered(const Call &call, Stream stream) {
         if (graph)
             check(cudaGraphLaunch(graph, stream), "graph launch");
         else
-            run_slab(m, s, call.slab, stream);
+            run(call, s, stream);
     }
 }
 

@@ -1,13 +1,14 @@
-// The layered tier: the kernels of one slab of rows, layer by layer.
+// The layered tiers: the kernels of one slab of rows, layer by layer.
 //
-// Works for every size. A slab is small enough that its activations stay in the second-level cache from
-// one layer to the next; the kernels of all steps are launched in one go, captured as a graph (graph.cuh).
+// They work for every size. A slab is small enough that its activations stay in the second-level cache from
+// one layer to the next; the kernels of all steps are launched in one go, captured as a graph (layered.cu).
 #pragma once
 
 #include <algorithm>
 
 #include "epilogues.cuh"
 #include "launch.cuh"
+#include "warpgroup.cuh"
 
 namespace ldmlr::cuda {
 
@@ -40,15 +41,43 @@ inline int64_t layered_scratch(const Model &m, int64_t slab_rows) {
     return place_slab(m, slab_rows, nothing, s);
 }
 
-template <class Epilogue>
-void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue, Stream stream) {
-    const Grid grid = {(p.columns + gemm_columns - 1) / gemm_columns, static_cast<int>(rows / gemm_rows)};
-    launch(gemm_kernel<Epilogue>, grid, gemm_threads, gemm_shared_bytes, stream, p, m, epilogue);
-}
+// A product by mma, which every target has.
+struct ByMma {
+    template <bool Narrow, class Epilogue>
+    static void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue,
+                         Stream stream) {
+        const Grid grid = {(p.columns + gemm_columns - 1) / gemm_columns, static_cast<int>(rows / gemm_rows)};
+        launch(gemm_kernel<Epilogue>, grid, gemm_threads, gemm_shared_bytes, stream, p, m, epilogue);
+    }
+};
+
+// A product by wgmma; H' is a multiple of 128, so only products to D' (Narrow) may have 64 columns over.
+struct ByWarpgroup {
+    template <bool Narrow, class Epilogue>
+    static void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue,
+                         Stream stream) {
+        const int height = static_cast<int>(rows / gemm_rows);
+        if constexpr (Narrow) {
+            if (p.columns % 128 != 0) {
+                launch(warpgroup_kernel<4, Epilogue>, {p.columns / 64, height}, gemm_threads,
+                       warpgroup_shared_bytes<4>, stream, p, m, epilogue);
+                return;
+            }
+        }
+        launch(warpgroup_kernel<8, Epilogue>, {p.columns / 128, height}, gemm_threads,
+               warpgroup_shared_bytes<8>, stream, p, m, epilogue);
+    }
+};
 
 // All solver steps of the rows that s.rows describes.
-template <bool Guided>
+template <class By, bool Guided>
 void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
+    auto multiply = [&](const Product &p, int64_t rows, const auto &epilogue) {
+        By::template multiply<false>(m, p, rows, epilogue, stream);
+    };
+    auto multiply_narrow = [&](const Product &p, const auto &epilogue) {
+        By::template multiply<true>(m, p, slab_rows, epilogue, stream);
+    };
     const int dim = m.dim_padded, hidden = m.hidden_padded, never = 1 << 30;
     const int64_t stacked = slab_rows * (Guided ? 2 : 1);
     const int64_t matrix = static_cast<int64_t>(hidden) * hidden * 2;
@@ -58,32 +87,34 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
     };
     launch(start_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
     for (int step = 0; step < m.num_steps; ++step) {
-        multiply(m, {s.xt, dim, m.input, dim, hidden, never}, slab_rows, InputEpilogue{s}, stream);
+        multiply(Product{s.xt, dim, m.input, dim, hidden, never}, slab_rows, InputEpilogue{s});
         const Product first = m.folded ? Product{s.xt, dim, m.first, dim, hidden, never}
                                        : Product{s.a, hidden, m.first, hidden, hidden, never};
-        multiply(m, first, slab_rows, FirstEpilogue<Guided>{s, step}, stream);
+        multiply(first, slab_rows, FirstEpilogue<Guided>{s, step});
         for (int layer = 0; layer < m.layers; ++layer) {
             const Product residual = {s.u, hidden, layer_of(m.w2, layer), hidden, hidden, never};
             if (layer + 1 < m.layers) {
-                multiply(m, residual, stacked, ResidualEpilogue<Guided, false>(s, layer), stream);
+                multiply(residual, stacked, ResidualEpilogue<Guided, false>(s, layer));
                 const Product next = {s.a, hidden, layer_of(m.w1, layer), hidden, hidden, never};
-                multiply(m, next, stacked, HiddenEpilogue<Guided>{s, step, layer + 1}, stream);
+                multiply(next, stacked, HiddenEpilogue<Guided>{s, step, layer + 1});
             } else {
-                multiply(m, residual, stacked, ResidualEpilogue<Guided, true>(s, layer), stream);
+                multiply(residual, stacked, ResidualEpilogue<Guided, true>(s, layer));
             }
         }
-        multiply(m, {s.a, hidden, m.output, hidden, dim, never}, slab_rows, UpdateEpilogue{s, step}, stream);
+        multiply_narrow(Product{s.a, hidden, m.output, hidden, dim, never}, UpdateEpilogue{s, step});
     }
     if (m.triangle) {
         const Product transform = {s.split, 2 * dim, m.triangle, 3 * dim, dim, 2 * dim};
-        multiply(m, transform, slab_rows, FeatureEpilogue{s}, stream);
+        multiply_narrow(transform, FeatureEpilogue{s});
     } else {
         launch(diagonal_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
     }
 }
 
-inline void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
-    m.guidance != 1.0f ? run_slab<true>(m, s, slab_rows, stream) : run_slab<false>(m, s, slab_rows, stream);
+template <class By>
+void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
+    m.guidance != 1.0f ? run_slab<By, true>(m, s, slab_rows, stream)
+                       : run_slab<By, false>(m, s, slab_rows, stream);
 }
 
 // Rows [from, from + count) of a call.

@@ -5,7 +5,7 @@
 // them field by field and checks their sizes).
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
-// for each group of outputs the blocks of all inputs one after the other.
+// for each group of outputs the blocks of all inputs one after the other; or swizzled (warpgroup.cuh).
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Model {
     float guidance;  // f = f_null + guidance (f_class - f_null); 1: the class alone
     float floor;     // -inf: none
     uint64_t seed;
-    // Layered tier: the matrices one by one. Fused tiers: `input` is the whole stream (fused.cuh).
+    // Layered tiers: the matrices one by one. Fused tiers: `input` is the whole stream (fused.cuh).
     const void *input;   // D' -> H'
     const void *first;   // D' or H' -> H'
     const void *w1;      // L - 1 matrices H' -> H', layers 1 and up
@@ -51,7 +51,12 @@ struct Rows {
     int32_t reserved;
 };
 
-enum class Tier : int32_t { layered = 0, resident = 1, streamed = 2 };
+// warpgroup is the layered tier by wgmma (sm_90a), with matrices in an order of its own (warpgroup.cuh).
+enum class Tier : int32_t { layered = 0, resident = 1, streamed = 2, warpgroup = 3 };
+
+inline bool in_layers(Tier tier) {
+    return tier == Tier::layered || tier == Tier::warpgroup;
+}
 
 // One call of the sampler.
 struct Call {
@@ -59,11 +64,11 @@ struct Call {
     Rows rows;
     Tier tier;
     int32_t device;
-    int32_t slab;  // layered: rows that go through the layers together, a multiple of 128
+    int32_t slab;  // in layers: rows that go through the layers together, a multiple of 128
     int32_t reserved;
-    void *scratch;       // layered: layered_scratch(model, slab) bytes of device memory
+    void *scratch;       // in layers: layered_scratch(model, slab) bytes of device memory
     void *stream;        // cudaStream_t
-    uint64_t graph_key;  // layered: calls with the same key, scratch and stream may share a graph
+    uint64_t graph_key;  // in layers: calls with the same key, scratch and stream may share a graph
 };
 
 }  // namespace ldmlr::cuda

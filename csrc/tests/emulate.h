@@ -29,6 +29,7 @@
 #define LDMLR_BOTH
 #define LDMLR_UNROLL
 #define LDMLR_LOOP
+#define LDMLR_WARPGROUP
 
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -63,6 +64,13 @@ struct Warp {
     } matrices[32];
 };
 
+// One wgmma of a warpgroup of 128 threads: descriptors and everybody's accumulators.
+struct WarpgroupMma {
+    uint64_t a, b;
+    int columns;
+    float *d[128];
+};
+
 struct Fiber {
     ucontext_t context;
     jmp_buf state;
@@ -77,7 +85,11 @@ struct Block {
     bool progress = false;
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
-    int at_barrier = 0;
+    int at_barrier = 0, at_warpgroup = 0;
+    uint64_t warpgroup_generation = 0;
+    WarpgroupMma collecting;
+    std::deque<std::vector<WarpgroupMma>> products;  // committed, not yet waited for
+    std::vector<WarpgroupMma> open;
     uint64_t barrier_generation = 0;
     char *memory = nullptr;
     jmp_buf scheduler;
@@ -115,6 +127,21 @@ void collective(const F &together) {
     while (w.generation == generation) yield();
 }
 
+// The same for all threads of a block, which is one warpgroup.
+template <class F>
+void warpgroup_collective(const F &together) {
+    Block &b = *block();
+    const uint64_t generation = b.warpgroup_generation;
+    b.progress = true;
+    if (++b.at_warpgroup == b.threads) {
+        together(b);
+        b.at_warpgroup = 0;
+        ++b.warpgroup_generation;
+        return;
+    }
+    while (b.warpgroup_generation == generation) yield();
+}
+
 inline void entry() {
     try {
         (*block()->body)();
@@ -142,7 +169,8 @@ inline void run_block(int x, int y, int width, int threads, size_t shared,
     b.fibers = std::vector<Fiber>(static_cast<size_t>(threads));
     b.warps.resize(static_cast<size_t>(threads / 32));
     std::unique_ptr<char, decltype(&std::free)> memory(
-        static_cast<char *>(std::aligned_alloc(128, (shared + 127) / 128 * 128 + guard_bytes)), &std::free);
+        static_cast<char *>(std::aligned_alloc(1024, (shared + 1023) / 1024 * 1024 + guard_bytes)),
+        &std::free);
     b.memory = memory.get();
     std::memset(b.memory, 0xff, shared + guard_bytes);
     block() = &b;
@@ -165,6 +193,7 @@ inline void run_block(int x, int y, int width, int threads, size_t shared,
     }
     for (const Fiber &f : b.fibers)
         if (!f.groups.empty() || !f.open.empty()) throw std::runtime_error("a copy was never waited for");
+    if (!b.products.empty() || !b.open.empty()) throw std::runtime_error("a product was never waited for");
     for (size_t i = 0; i < guard_bytes; ++i)
         if (b.memory[shared + i] != static_cast<char>(0xff))
             throw std::runtime_error("a write beyond the shared memory");
@@ -217,6 +246,30 @@ inline void mma_of_warp(Warp &w) {
         }
 }
 
+// PTX ISA, matrix descriptor and 128-byte swizzle: address bits 4 - 6 are exclusive-ored with bits 7 - 9.
+inline float swizzled(uint64_t descriptor, int row, int k) {
+    const uint64_t base = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
+    if (descriptor >> 62 != 1 || (descriptor >> 49 & 7) != 0) throw std::runtime_error("descriptor");
+    uint64_t at =
+        base + static_cast<uint64_t>(row / 8) * stride + static_cast<uint64_t>(row % 8 * 128 + 2 * k);
+    at ^= (at >> 7 & 7) << 4;
+    uint16_t bits;
+    std::memcpy(&bits, block()->memory + at, 2);
+    return from_bfloat(bits);
+}
+
+inline void execute(const WarpgroupMma &w) {
+    for (int thread = 0; thread < 128; ++thread)
+        for (int i = 0; i < w.columns / 2; ++i) {
+            const int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
+            const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+            double sum = w.d[thread][i];
+            for (int k = 0; k < 16; ++k)
+                sum += static_cast<double>(swizzled(w.a, row, k)) * swizzled(w.b, column, k);
+            w.d[thread][i] = static_cast<float>(sum);
+        }
+}
+
 }  // namespace ldmlr::cuda::emulate
 
 // The functions of ../cuda/ptx.cuh.
@@ -254,6 +307,33 @@ inline void load_matrices(uint32_t (&a)[4], const void *row) {
             for (int i = 0; i < 4; ++i)
                 std::memcpy(&w.matrices[lane].a[i],
                             static_cast<const char *>(w.matrices[8 * i + lane / 4].row) + lane % 4 * 4, 4);
+    });
+}
+inline void fence_async() {}
+inline void warpgroup_fence() {}
+inline uint64_t matrix_descriptor(const void *p) {
+    const uint64_t address = static_cast<uint64_t>(static_cast<const char *>(p) - emulate::block()->memory);
+    if (address % 1024) throw std::runtime_error("a swizzled tile at an odd address");
+    return address >> 4 | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
+}
+template <int count>
+inline void warpgroup_mma(float (&d)[count], uint64_t a, uint64_t b) {
+    emulate::block()->collecting.d[emulate::block()->current] = d;
+    emulate::warpgroup_collective([&](emulate::Block &block) {
+        block.collecting.a = a, block.collecting.b = b, block.collecting.columns = 2 * count;
+        block.open.push_back(block.collecting);
+    });
+}
+inline void warpgroup_commit() {
+    emulate::warpgroup_collective([](emulate::Block &block) {
+        block.products.push_back(std::move(block.open));
+        block.open.clear();
+    });
+}
+inline void warpgroup_wait() {
+    emulate::warpgroup_collective([](emulate::Block &block) {
+        for (; !block.products.empty(); block.products.pop_front())
+            for (const emulate::WarpgroupMma &product : block.products.front()) emulate::execute(product);
     });
 }
 inline void copy_async(void *shared, const void *global) {

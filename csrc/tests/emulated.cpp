@@ -16,7 +16,7 @@ using namespace ldmlr::cuda;
 namespace {
 
 void run(const Call &call, int multiprocessors) {
-    if (call.tier != Tier::layered) {
+    if (!in_layers(call.tier)) {
         fused_shape(call.tier, call.model.dim_padded, call.model.hidden_padded)
             .run(call.model, call.rows, multiprocessors, nullptr);
         return;
@@ -26,7 +26,8 @@ void run(const Call &call, int multiprocessors) {
     for (int64_t from = 0; from < call.rows.count; from += call.slab) {
         const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
         launch(rows_kernel, {1, 1}, 32, 0, nullptr, part_of(call.rows, call.model, from, count), s.rows);
-        run_slab(call.model, s, call.slab, nullptr);
+        call.tier == Tier::warpgroup ? run_slab<ByWarpgroup>(call.model, s, call.slab, nullptr)
+                                     : run_slab<ByMma>(call.model, s, call.slab, nullptr);
     }
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.cuda import tiers
-from ldmlr.cuda.device import shared_limit
+from ldmlr.cuda.device import has_wgmma, shared_limit
 from ldmlr.cuda.sampler import CudaSampler
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.reference import additive
@@ -66,8 +66,9 @@ def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
     for name in tiers.TIERS:
         try:
             tiers.choose(
-                spec.dim, tables.w_in.shape[0], len(tables.w1), spec.guidance != 1, shared_limit(device), name
-            )
+                spec.dim, tables.w_in.shape[0], len(tables.w1), spec.guidance != 1, shared_limit(device),
+                name, wgmma=has_wgmma(device),
+            )  # fmt: skip
             found.append(name)
         except UsageError:
             continue

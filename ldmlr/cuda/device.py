@@ -47,6 +47,11 @@ def shared_limit(device: torch.device) -> int:
     return int(getattr(properties, "shared_memory_per_block_optin", fallback))
 
 
+def has_wgmma(device: torch.device) -> bool:
+    """Return whether the kernels of sm_90a were built and can run on a device."""
+    return "sm_90a" in architectures() and torch.cuda.get_device_capability(device)[0] == 9
+
+
 def stream_of(device: torch.device) -> int:
     """Return the handle of torch's current stream on a device."""
     return int(torch.cuda.current_stream(device).cuda_stream)

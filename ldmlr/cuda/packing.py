@@ -62,11 +62,25 @@ def pack(matrix: Matrix, outputs: int, inputs: int, *, chained: bool) -> Bits:
     return np.ascontiguousarray(ordered).reshape(outputs // BLOCK, inputs // BLOCK, 256)
 
 
-def pack_layers(matrices: Sequence[Matrix], size: int) -> Bits:
-    """Return square matrices one after the other, for left operands from memory."""
-    if not len(matrices):
-        return np.zeros(0, np.uint16)
-    return np.concatenate([pack(matrix, size, size, chained=False).ravel() for matrix in matrices])
+def pack_swizzled(matrix: Matrix, outputs: int, inputs: int) -> Bits:
+    """Return a matrix as wgmma reads it from shared memory, ``[inputs / 64, outputs, 64]``.
+
+    A row is 64 inputs of one output, 128 bytes in eight parts; part p of row r lies at ``p ^ (r % 8)``.
+    Outputs are placed as in `pack`.
+
+    Parameters
+    ----------
+    matrix
+        ``[N, K]``, outputs by inputs.
+    outputs, inputs
+        Sizes to fill up to, multiples of 64.
+    """
+    bits = bfloat16(pad(matrix, outputs, inputs))
+    placed = bits.reshape(outputs // BLOCK, 4, 2, 2, inputs).transpose(0, 2, 1, 3, 4)  # n, j, g // 2, g % 2
+    parts = placed.reshape(outputs // 8, 8, inputs // 64, 8, 8)
+    row, part = np.arange(8)[:, None], np.arange(8)[None, :]
+    swizzled = parts[:, row, :, part ^ row]  # the two index arrays come first: row, part
+    return np.ascontiguousarray(swizzled.transpose(3, 2, 0, 1, 4)).reshape(inputs // 64, outputs, 64)
 
 
 def pack_stream(
@@ -101,12 +115,12 @@ def pack_stream(
     return np.concatenate(parts)
 
 
-def pack_triangle(triangle: Matrix, dim: int, *, chained: bool) -> Bits:
-    """Return a lower triangle ``[D, D]`` as blocks of ``[D', 3 D']``: high part twice, then low part.
+def split_triangle(triangle: Matrix, dim: int) -> npt.NDArray[np.float32]:
+    """Return a lower triangle ``[D, D]`` as ``[D', 3 D']``: its high part twice, then its low part.
 
     With z = high + low as well, three bfloat16 products give ``triangle z`` to about 16 bits.
     """
     exact = np.tril(triangle).astype(np.float32)
     high = from_bfloat16(bfloat16(exact))
     parts = [pad(part, dim, dim) for part in (high, high, exact - high)]
-    return pack(np.concatenate(parts, axis=1), dim, 3 * dim, chained=chained)
+    return np.concatenate(parts, axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.cuda import abi
-from ldmlr.cuda.packing import pack, pack_layers, pack_stream, pack_triangle, pad
+from ldmlr.cuda.packing import pack_stream, pad, split_triangle
 from ldmlr.cuda.tiers import Tier
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
@@ -48,15 +48,16 @@ def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
     w1, w2 = tables.w1[1:], tables.w2
     d, h = tier.dim, tier.hidden
     arrays: Arrays
+    pack = tier.packing
     if tier.fused:
         arrays = {"input": pack_stream(w_in, first, list(w1), list(w2), w_out, d, h)}
     else:
         arrays = {
-            "input": pack(w_in, h, d, chained=False),
-            "first": pack(first, h, d if folded else h, chained=False),
-            "w1": pack_layers(list(w1), h),
-            "w2": pack_layers(list(w2), h),
-            "output": pack(w_out, d, h, chained=False),
+            "input": pack(w_in, h, d),
+            "first": pack(first, h, d if folded else h),
+            "w1": np.array([pack(matrix, h, h) for matrix in w1]),
+            "w2": np.array([pack(matrix, h, h) for matrix in w2]),
+            "output": pack(w_out, d, h),
         }
     arrays |= {
         "mean": pad(spec.mean, d),
@@ -69,7 +70,7 @@ def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
     }
     scale = spec.k * spec.scale
     if scale.ndim == 2:
-        arrays["triangle"] = pack_triangle(scale, d, chained=tier.fused)
+        arrays["triangle"] = pack(split_triangle(scale, d), d, 3 * d)
     else:
         arrays["diagonal"] = pad(scale, d)
     model = abi.Model(

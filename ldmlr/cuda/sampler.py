@@ -89,7 +89,10 @@ class CudaSampler:
         assert isinstance(tables, DenoiserTables)
         guided = spec.guidance != 1
         hidden, dim = tables.w_in.shape
-        self.tier = tiers.choose(dim, hidden, len(tables.w1), guided, devices.shared_limit(self.device), tier)
+        self.tier = tiers.choose(
+            dim, hidden, len(tables.w1), guided, devices.shared_limit(self.device), tier,
+            wgmma=devices.has_wgmma(self.device),
+        )  # fmt: skip
         if slab is not None and (slab < tiers.ROWS_MULTIPLE or slab % tiers.ROWS_MULTIPLE):
             raise UsageError(f"slab: expected a multiple of {tiers.ROWS_MULTIPLE}, not {slab}")
         self._slab = slab or tiers.largest_slab(self.tier, guided)

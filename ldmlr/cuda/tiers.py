@@ -4,6 +4,7 @@
 resident    all weights and the state of 128 rows stay in shared memory; the fastest where they fit
 streamed    activations stay in registers, the weights pass through shared memory
 layered     one matrix product per layer; every size
+warpgroup   the same with the instructions of sm_90a
 ==========  =============================================================================================
 
 The choice depends on the model and on the device, never on the number of rows: two parts of one
@@ -15,12 +16,13 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from ldmlr.cuda.packing import BLOCK, BLOCK_BYTES
+from ldmlr.cuda.packing import BLOCK, BLOCK_BYTES, Bits, Matrix, pack, pack_swizzled
 from ldmlr.errors import UsageError, nearest
 
 VARIABLE = "LDMLR_CUDA_TIER"
 # Tier of csrc/cuda/params.h
-TIERS = {"layered": 0, "resident": 1, "streamed": 2}
+TIERS = {"layered": 0, "resident": 1, "streamed": 2, "warpgroup": 3}
+IN_LAYERS = ("layered", "warpgroup")
 # (tier, D', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
 SHAPES = (
     ("resident", 64, 64),
@@ -28,7 +30,10 @@ SHAPES = (
     ("streamed", 64, 128),
     ("streamed", 64, 256),
 )
-LAYERED_MULTIPLE = 64
+# What D' and H' of the tiers in layers are multiples of.
+MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128)}
+# Where no fused kernel fits and the device has wgmma. It has never run: until it has, the portable kernels.
+ON_SM90 = "layered"
 ROWS_MULTIPLE = 128  # rows of a block of the layered kernels
 # Activations of a slab should stay in the second-level cache from one layer to the next.
 SLAB_BYTES = 40 << 20
@@ -44,7 +49,7 @@ class Tier:
     Attributes
     ----------
     name
-        ``resident``, ``streamed`` or ``layered``.
+        ``resident``, ``streamed``, ``layered`` or ``warpgroup``.
     dim, hidden
         D' and H': the sizes that the kernels compute with.
     """
@@ -61,7 +66,13 @@ class Tier:
     @property
     def fused(self) -> bool:
         """All steps run in one kernel."""
-        return self.name != "layered"
+        return self.name not in IN_LAYERS
+
+    def packing(self, matrix: Matrix, outputs: int, inputs: int) -> Bits:
+        """Return a matrix in the order in which the kernels read it."""
+        if self.name == "warpgroup":
+            return pack_swizzled(matrix, outputs, inputs)
+        return pack(matrix, outputs, inputs, chained=self.fused)
 
 
 def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) -> int:
@@ -75,7 +86,14 @@ def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) ->
 
 
 def choose(
-    dim: int, hidden: int, layers: int, guided: bool, shared_limit: int, name: str | None = None
+    dim: int,
+    hidden: int,
+    layers: int,
+    guided: bool,
+    shared_limit: int,
+    name: str | None = None,
+    *,
+    wgmma: bool = False,
 ) -> Tier:
     """Return the kernels for a model.
 
@@ -89,6 +107,8 @@ def choose(
         Bytes of shared memory that a block may have on the device.
     name
         Take this tier; None: that of ``LDMLR_CUDA_TIER``, or the first of the table.
+    wgmma
+        The device and the build have the instructions of sm_90a.
 
     Raises
     ------
@@ -103,12 +123,15 @@ def choose(
         fits = dim <= d and hidden <= h and shared_bytes(tier, d, h, layers, guided) <= shared_limit
         if fits and wanted in (None, tier):
             return Tier(tier, d, h)
-    if wanted not in (None, "layered"):
+    if wanted == "warpgroup" and not wgmma:
+        raise UsageError(f"{where}: the warpgroup kernels need a device and a build of sm_90a; use layered")
+    if wanted is not None and wanted not in IN_LAYERS:
         raise UsageError(
             f"{where}: the {wanted} kernels cannot run D {dim}, H {hidden} and {layers} layers with "
             f"{shared_limit} bytes of shared memory; use layered"
         )
-    return Tier("layered", _up(dim, LAYERED_MULTIPLE), _up(hidden, LAYERED_MULTIPLE))
+    found = wanted or (ON_SM90 if wgmma else "layered")
+    return Tier(found, _up(dim, MULTIPLES[found][0]), _up(hidden, MULTIPLES[found][1]))
 
 
 def largest_slab(tier: Tier, guided: bool) -> int:
