@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from ldmlr.cuda.pipeline import Pipeline
 from ldmlr.cuda.sampler import CudaSampler
+from ldmlr.diffusion.widen import widen
 from ldmlr.generation.plan import Counts, labels_of
-from ldmlr.sampling import Sampler, widen
+from ldmlr.sampling import Sampler
 
 Range = tuple[int, int]
 Floats = npt.NDArray[np.float32]

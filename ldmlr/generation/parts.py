@@ -82,9 +82,7 @@ class Parts:
         self.device_wait = drawing.device_wait
         return drawn
 
-    def _gated(
-        self, labels: npt.NDArray[np.int64], low: int, threads: int | None
-    ) -> npt.NDArray[np.float32]:
+    def _gated(self, labels: npt.NDArray[np.int64], low: int, threads: int | None) -> npt.NDArray[np.float32]:
         assert self.gate is not None
         gated = draw(self.sampler, self.gate, labels, low, threads=threads)
         self.judged += len(labels)
