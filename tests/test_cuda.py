@@ -362,7 +362,7 @@ def test_inside_a_graph_of_the_caller(device: torch.device, tier: str) -> None:
     spec = random_spec(16, 64)
     if tier not in forced(spec, device):
         pytest.skip(f"{tier} does not fit this device")
-    sampler = CudaSampler(spec, device, tier=tier, slab=128)
+    sampler = CudaSampler(spec, device, tier=tier, slab=256)
     labels = torch.from_numpy(random_labels(spec, 300)).to(device)
     expected = sampler(labels, 7)
     static = labels.clone()

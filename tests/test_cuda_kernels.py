@@ -61,7 +61,7 @@ class Emulator:
         first_row: int = 0,
         *,
         dtype: str = "float32",
-        slab: int = 128,
+        slab: int = 256,
         multiprocessors: int = 2,
     ) -> np.ndarray:
         model, arrays = prepare(spec, tier)
@@ -301,7 +301,7 @@ def test_same_bits_however_it_is_split(emulator: Emulator, name: str) -> None:
     spec = random_spec(30, 48, 1 if name in tiers.IN_LAYERS else 2, steps=2, classes=3, solver="ddpm")
     labels, first = classes_of(spec, 150), 2**32 - 50
     whole = emulator.sample(spec, labels, SMALL[name], first)
-    for processors, slab in ((1, 256), (5, 128)):
+    for processors, slab in ((1, 512), (5, 256)):
         again = emulator.sample(spec, labels, SMALL[name], first, multiprocessors=processors, slab=slab)
         assert np.array_equal(again, whole)
     for start, stop in ((0, 1), (1, 8), (8, 70), (70, 150)):

@@ -56,15 +56,15 @@ struct ByWarpgroup {
     template <bool Narrow, class Epilogue>
     static void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue,
                          Stream stream) {
-        const int height = static_cast<int>(rows / gemm_rows);
+        const int height = static_cast<int>(rows / warpgroup_rows);
         if constexpr (Narrow) {
             if (p.columns % 128 != 0) {
-                launch(warpgroup_kernel<4, Epilogue>, {p.columns / 64, height}, gemm_threads,
+                launch(warpgroup_kernel<4, Epilogue>, {p.columns / 64, height}, warpgroup_threads,
                        warpgroup_shared_bytes<4>, stream, p, m, epilogue);
                 return;
             }
         }
-        launch(warpgroup_kernel<8, Epilogue>, {p.columns / 128, height}, gemm_threads,
+        launch(warpgroup_kernel<8, Epilogue>, {p.columns / 128, height}, warpgroup_threads,
                warpgroup_shared_bytes<8>, stream, p, m, epilogue);
     }
 };

@@ -64,7 +64,7 @@ struct Call {
     Rows rows;
     Tier tier;
     int32_t device;
-    int32_t slab;  // in layers: rows that go through the layers together, a multiple of 128
+    int32_t slab;  // in layers: rows that go through the layers together, a multiple of 256
     int32_t reserved;
     void *scratch;       // in layers: layered_scratch(model, slab) bytes of device memory
     void *stream;        // cudaStream_t

@@ -108,8 +108,10 @@ LDMLR_DEVICE void warpgroup_fence() {
 LDMLR_DEVICE void warpgroup_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+// Waits until at most `pending` groups are under way.
+template <int pending>
 LDMLR_DEVICE void warpgroup_wait() {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
 // Rows of 128 bytes, swizzled in atoms of 8 rows (1,024 bytes), inputs contiguous. PTX ISA, "matrix

@@ -71,6 +71,14 @@ struct WarpgroupMma {
     float *d[128];
 };
 
+struct Warpgroup {
+    int arrived = 0;
+    uint64_t generation = 0;
+    WarpgroupMma collecting;
+    std::vector<WarpgroupMma> open;
+    std::deque<std::vector<WarpgroupMma>> committed;  // not yet waited for
+};
+
 struct Fiber {
     ucontext_t context;
     jmp_buf state;
@@ -85,11 +93,8 @@ struct Block {
     bool progress = false;
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
-    int at_barrier = 0, at_warpgroup = 0;
-    uint64_t warpgroup_generation = 0;
-    WarpgroupMma collecting;
-    std::deque<std::vector<WarpgroupMma>> products;  // committed, not yet waited for
-    std::vector<WarpgroupMma> open;
+    int at_barrier = 0;
+    std::vector<Warpgroup> warpgroups;
     uint64_t barrier_generation = 0;
     char *memory = nullptr;
     jmp_buf scheduler;
@@ -127,19 +132,19 @@ void collective(const F &together) {
     while (w.generation == generation) yield();
 }
 
-// The same for all threads of a block, which is one warpgroup.
+// The same for the 128 threads of a warpgroup.
 template <class F>
 void warpgroup_collective(const F &together) {
-    Block &b = *block();
-    const uint64_t generation = b.warpgroup_generation;
-    b.progress = true;
-    if (++b.at_warpgroup == b.threads) {
-        together(b);
-        b.at_warpgroup = 0;
-        ++b.warpgroup_generation;
+    Warpgroup &w = block()->warpgroups[static_cast<size_t>(block()->current / 128)];
+    const uint64_t generation = w.generation;
+    block()->progress = true;
+    if (++w.arrived == 128) {
+        together(w);
+        w.arrived = 0;
+        ++w.generation;
         return;
     }
-    while (b.warpgroup_generation == generation) yield();
+    while (w.generation == generation) yield();
 }
 
 inline void entry() {
@@ -168,6 +173,7 @@ inline void run_block(int x, int y, int width, int threads, size_t shared,
     b.x = x, b.y = y, b.width = width, b.threads = threads, b.body = &body;
     b.fibers = std::vector<Fiber>(static_cast<size_t>(threads));
     b.warps.resize(static_cast<size_t>(threads / 32));
+    b.warpgroups.resize(static_cast<size_t>(threads / 128));
     std::unique_ptr<char, decltype(&std::free)> memory(
         static_cast<char *>(std::aligned_alloc(1024, (shared + 1023) / 1024 * 1024 + guard_bytes)),
         &std::free);
@@ -193,7 +199,9 @@ inline void run_block(int x, int y, int width, int threads, size_t shared,
     }
     for (const Fiber &f : b.fibers)
         if (!f.groups.empty() || !f.open.empty()) throw std::runtime_error("a copy was never waited for");
-    if (!b.products.empty() || !b.open.empty()) throw std::runtime_error("a product was never waited for");
+    for (const Warpgroup &w : b.warpgroups)
+        if (!w.committed.empty() || !w.open.empty())
+            throw std::runtime_error("a product was never waited for");
     for (size_t i = 0; i < guard_bytes; ++i)
         if (b.memory[shared + i] != static_cast<char>(0xff))
             throw std::runtime_error("a write beyond the shared memory");
@@ -318,22 +326,24 @@ inline uint64_t matrix_descriptor(const void *p) {
 }
 template <int count>
 inline void warpgroup_mma(float (&d)[count], uint64_t a, uint64_t b) {
-    emulate::block()->collecting.d[emulate::block()->current] = d;
-    emulate::warpgroup_collective([&](emulate::Block &block) {
-        block.collecting.a = a, block.collecting.b = b, block.collecting.columns = 2 * count;
-        block.open.push_back(block.collecting);
+    const int thread = emulate::block()->current;
+    emulate::block()->warpgroups[static_cast<size_t>(thread / 128)].collecting.d[thread % 128] = d;
+    emulate::warpgroup_collective([&](emulate::Warpgroup &w) {
+        w.collecting.a = a, w.collecting.b = b, w.collecting.columns = 2 * count;
+        w.open.push_back(w.collecting);
     });
 }
 inline void warpgroup_commit() {
-    emulate::warpgroup_collective([](emulate::Block &block) {
-        block.products.push_back(std::move(block.open));
-        block.open.clear();
+    emulate::warpgroup_collective([](emulate::Warpgroup &w) {
+        w.committed.push_back(std::move(w.open));
+        w.open.clear();
     });
 }
+template <int pending>
 inline void warpgroup_wait() {
-    emulate::warpgroup_collective([](emulate::Block &block) {
-        for (; !block.products.empty(); block.products.pop_front())
-            for (const emulate::WarpgroupMma &product : block.products.front()) emulate::execute(product);
+    emulate::warpgroup_collective([](emulate::Warpgroup &w) {
+        for (; w.committed.size() > pending; w.committed.pop_front())
+            for (const emulate::WarpgroupMma &product : w.committed.front()) emulate::execute(product);
     });
 }
 inline void copy_async(void *shared, const void *global) {

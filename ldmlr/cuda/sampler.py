@@ -57,7 +57,7 @@ class CudaSampler:
     tier
         Kernels to run (`ldmlr.cuda.tiers`); None: the table's choice, or that of ``LDMLR_CUDA_TIER``.
     slab
-        Rows that go through the layers together in the layered kernels, a multiple of 128; None:
+        Rows that go through the layers together in the layered kernels, a multiple of 256; None:
         what fits the second-level cache.
 
     Attributes

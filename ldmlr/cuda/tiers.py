@@ -34,7 +34,7 @@ SHAPES = (
 MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128)}
 # Where no fused kernel fits and the device has wgmma. It has never run: until it has, the portable kernels.
 ON_SM90 = "layered"
-ROWS_MULTIPLE = 128  # rows of a block of the layered kernels
+ROWS_MULTIPLE = 256  # rows of the largest block of the kernels in layers
 # Activations of a slab should stay in the second-level cache from one layer to the next.
 SLAB_BYTES = 40 << 20
 SLAB_SMALLEST, SLAB_LARGEST = 4096, 32768
