@@ -50,7 +50,7 @@ build() {
         LDMLR_CUDA=1 "$python" setup.py build_ext --inplace || return 1
     ldmlr info
 }
-tests() { "$python" -m pytest tests/test_cuda.py tests/test_cuda_kernels.py -q -rs --durations=10; }
+tests() { "$python" -m pytest tests/test_cuda*.py -q -rs --durations=10; }
 sanitize() {
     local failed=0 tool tier
     for tool in memcheck racecheck; do
