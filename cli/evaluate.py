@@ -14,6 +14,7 @@ from .options import (
     emit,
     groups_option,
     json_option,
+    seed_option,
     threads_option,
 )
 
@@ -36,6 +37,19 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
 )  # fmt: skip
 @groups_option
 @click.option("--per-class", is_flag=True, help="Also the accuracy of every class.")
+@click.option(
+    "--confusion", is_flag=True,
+    help="Also the most confused pairs of classes; with --json or --out, the whole matrix.",
+)  # fmt: skip
+@click.option(
+    "--generated", type=click.Path(path_type=Path), default=None, metavar="FILE.h5",
+    help="Also the quality of these generated rows, beside the encoded rows of STORE.",
+)  # fmt: skip
+@click.option(
+    "--sample", type=click.IntRange(min=10), default=6000, show_default=True, metavar="ROWS",
+    help="With --generated: compare at most so many rows of each kind.",
+)  # fmt: skip
+@seed_option
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for result.json.")
 @device_option
 @threads_option
@@ -48,6 +62,10 @@ def command(
     tau: float,
     groups: str,
     per_class: bool,
+    confusion: bool,
+    generated: Path | None,
+    sample: int,
+    seed: int,
     out: Path | None,
     device: str,
     threads: int | None,
@@ -58,10 +76,16 @@ def command(
     Measures the head stored in STORE and those given with --head, each as it is and with label shift.
     Accuracies are per cent, a group's is the mean over its classes. ECE has 15 bins; NLL is in nats.
 
+    With --generated, generated rows are compared with the encoded training rows of their classes: distance
+    (Frechet), width, precision, recall, density, coverage and nearness to single training rows (are they
+    copies?). Test rows, measured in the same way, are the yardstick. --seed is that of the sample.
+
     \b
     Examples:
       ldmlr evaluate features.h5
       ldmlr evaluate features.h5 --head runs/heads/head-seed0.safetensors --per-class
+      ldmlr evaluate features.h5 --generated pseudo.h5
+      ldmlr evaluate features.h5 --confusion --out runs/evaluation
     """
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
@@ -69,6 +93,7 @@ def command(
     from ldmlr.groups import parse_groups
     from ldmlr.heads.evaluation import evaluate_store, group_sizes, result_rows
     from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
+    from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
@@ -79,30 +104,43 @@ def command(
     rows_of = FeatureStore.open(store)
     loaded = [(str(path), FinetunedHead.load(path)) for path in heads]
     measured, counts = evaluate_store(
-        rows_of, loaded, split=split, groups=shot_groups, tau=tau, device=str(place)
+        rows_of, loaded, split=split, groups=shot_groups, tau=tau, device=str(place), confusion=confusion
     )
+    quality = None
+    if generated is not None:
+        quality = store_quality(rows_of, FeatureStore.open(generated), sample=sample, seed=seed)
     rows: list[dict[str, Any]] = []
     for name, entry in measured:
         row = result_rows([[entry]])[0] | {"head": name}
         if per_class:
             row["per_class"] = [None if share != share else float(share) for share in entry.per_class]
+        if entry.confusion is not None:
+            row["confusion"], row["reliability"] = entry.confusion.tolist(), entry.reliability
         rows.append(row)
     resolved = {
         "store": store, "heads": list(heads), "split": split, "tau": tau, "groups": groups,
-        "device": str(place), "threads": used,
+        "generated": generated, "sample": sample, "seed": seed, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(
         "evaluate", resolved, rows=rows, groups=group_sizes(counts, shot_groups), counts=counts,
         class_names=rows_of.class_names,
         selection={name: tuned.selection for name, tuned in loaded},
+        **({} if quality is None else {"generated_quality": quality}),
     )  # fmt: skip
     if out is not None:
         make_folder(out)
         results.write_result(out, result)
     warnings = [f"{name}: {tuned.selection}\n" for name, tuned in loaded if tuned.selection != LAST_EPOCH]
     text = "".join(warnings) + _table(rows)
+    names = rows_of.class_names or tuple(str(index) for index in range(len(counts)))
+    if confusion:
+        text += "".join(
+            f"\n\n{_pair_table(row, entry.confusion, names)}"
+            for row, (_, entry) in zip(rows, measured, strict=True)
+        )
+    if quality is not None:
+        text += f"\n\n{_quality_table(quality)}"
     if per_class:
-        names = rows_of.class_names or tuple(str(index) for index in range(len(counts)))
         text += "\n\n" + _class_table(rows, names, counts.tolist())
     emit(result, as_json, text)
 
@@ -134,3 +172,30 @@ def _class_table(rows: Sequence[dict[str, Any]], names: Sequence[str], counts: S
         shares = [row["per_class"][index] for row in rows]
         body.append([name, str(count), *("-" if share is None else f"{share:.2f}" for share in shares)])
     return table(["class", "train rows", *map(_title, rows)], body)
+
+
+def _pair_table(row: dict[str, Any], confusion: Any, names: Sequence[str]) -> str:
+    from ldmlr.metrics.accuracy import confused_pairs
+    from ldmlr.tables import table
+
+    body = [
+        [names[int(pair["label"])], names[int(pair["predicted"])], str(pair["rows"]), f"{pair['share']:.1f}"]
+        for pair in confused_pairs(confusion)
+    ]
+    return table([f"{_title(row)}: label", "predicted", "rows", "% of the label"], body)
+
+
+def _quality_table(quality: dict[str, Any]) -> str:
+    from ldmlr.metrics.generated_store import quality_lines
+    from ldmlr.tables import table
+
+    sampled, rows = quality["sampled"], quality["rows"]
+    body = [
+        [name, *("-" if value is None else f"{value:.3f}" for value in values)]
+        for name, *values in quality_lines(quality)
+    ]
+    return (
+        f"{sampled['generated']} of {rows['generated']} generated rows beside {sampled['encoded']} training rows; "
+        f"the yardstick are {sampled['test']} test rows\n\n"
+        + table(["quality", "generated", "test rows"], body)
+    )

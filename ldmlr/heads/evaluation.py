@@ -63,11 +63,17 @@ class Measured:
         ``nll``, ``brier``.
     per_class
         Per cent, ``[C]``; NaN for a class without rows.
+    reliability
+        Rows, mean confidence and accuracy per bin of the confidence.
+    confusion
+        Rows with label i predicted as j, ``[C, C]``, where it was asked for.
     """
 
     variant: Variant
     figures: dict[str, float | None]
     per_class: npt.NDArray[np.float64]
+    reliability: list[dict[str, float | int | None]] = dataclasses.field(default_factory=list)
+    confusion: npt.NDArray[np.int64] | None = None
 
 
 def plain_variants(
@@ -94,6 +100,7 @@ def measure(
     counts: npt.NDArray[np.int64],
     groups: ClassGroups | None = None,
     device: torch.device | str = "cpu",
+    confusion: bool = False,
 ) -> list[Measured]:
     """Measure every variant on the encoded rows of a split, in one pass and batch by batch.
 
@@ -107,13 +114,15 @@ def measure(
         Encoded training rows per class, ``[C]``: they decide the shot groups.
     groups
         Thresholds or ranges; many > 100, few < 20 by default.
+    confusion
+        Keep each variant's confusion matrix.
 
     Raises
     ------
     InputError
         The split has no encoded row, or a head gives values that are not finite.
     """
-    accuracy = [AccuracyCounter(len(counts)) for _ in variants]
+    accuracy = [AccuracyCounter(len(counts), confusion) for _ in variants]
     calibration = [CalibrationCounter(len(counts)) for _ in variants]
     for variant in variants:
         variant.head.to(device).eval()
@@ -138,9 +147,12 @@ def measure(
     if not at or not accuracy[0].total.any():
         raise InputError(f"split {split.name!r}: has no encoded row to measure heads on")
     return [
-        Measured(variant, {**counter.summary(counts, groups), **sums.summary()}, counter.per_class())
+        Measured(
+            variant, {**counter.summary(counts, groups), **sums.summary()}, counter.per_class(),
+            sums.reliability(), counter.confusion,
+        )
         for variant, counter, sums in zip(variants, accuracy, calibration, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def result_rows(runs: Sequence[Sequence[Measured]], **more: Any) -> list[dict[str, Any]]:
@@ -174,6 +186,7 @@ def evaluate_store(
     groups: ClassGroups | None = None,
     tau: float = 1.0,
     device: str = "cpu",
+    confusion: bool = False,
 ) -> tuple[list[tuple[str, Measured]], npt.NDArray[np.int64]]:
     """Measure the store's own head and fine-tuned heads, each without and with label shift.
 
@@ -189,6 +202,8 @@ def evaluate_store(
         Shot groups.
     tau
         Label shift of the store's own head; a fine-tuned head brings its own.
+    confusion
+        Keep the confusion matrices.
 
     Returns
     -------
@@ -220,5 +235,7 @@ def evaluate_store(
         named += [("stored", variant) for variant in plain_variants("baseline", own, counts, tau)]
     for name, tuned in heads:
         named += [(name, variant) for variant in tuned_variants(tuned)]
-    measured = measure([variant for _, variant in named], rows, counts, groups, resolve_device(device))
+    measured = measure(
+        [variant for _, variant in named], rows, counts, groups, resolve_device(device), confusion
+    )
     return [(name, entry) for (name, _), entry in zip(named, measured, strict=True)], counts

@@ -101,6 +101,32 @@ def confusion_matrix(logits: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArra
     return counter.confusion
 
 
+def confused_pairs(confusion: npt.NDArray[np.int64], count: int = 10) -> list[dict[str, float | int]]:
+    """Return the largest entries off the diagonal of a confusion matrix, the largest share first.
+
+    Parameters
+    ----------
+    confusion
+        Rows with label i predicted as j, ``[C, C]``.
+    count
+        Pairs, at most.
+
+    Returns
+    -------
+    list of dict
+        ``label``, ``predicted``, ``rows``, and ``share`` of the label's rows in per cent.
+    """
+    share = 100.0 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(share, 0.0)
+    order = np.argsort(-share, axis=None, kind="stable")[:count]
+    places = zip(*np.unravel_index(order, share.shape), strict=True)
+    return [
+        {"label": int(i), "predicted": int(j), "rows": int(confusion[i, j]), "share": float(share[i, j])}
+        for i, j in places
+        if share[i, j] > 0
+    ]
+
+
 def checked(
     logits: npt.ArrayLike, labels: npt.ArrayLike, num_classes: int
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

@@ -71,6 +71,17 @@ class CalibrationCounter:
         gap = np.abs(self.confidence - self.correct).sum() / total
         return {"ece": float(gap), "nll": self.nll / total, "brier": self.brier / total}
 
+    def reliability(self) -> list[dict[str, float | int | None]]:
+        """Return per bin ``rows``, mean ``confidence`` and ``accuracy`` (0 to 1; None without rows)."""
+        return [
+            {
+                "rows": int(rows),
+                "confidence": float(confidence / rows) if rows else None,
+                "accuracy": float(correct / rows) if rows else None,
+            }
+            for rows, confidence, correct in zip(self.rows, self.confidence, self.correct, strict=True)
+        ]
+
 
 def calibration(logits: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> dict[str, float]:
     """Return ``ece``, ``nll`` and ``brier`` of logits ``[N, C]``; see `CalibrationCounter`."""

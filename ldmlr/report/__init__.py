@@ -1,0 +1,1 @@
+"""A self-contained HTML page of a run: figures first, then pictures and words of the same figures."""

@@ -1,0 +1,132 @@
+"""Opening a run: its result document, and the files of each seed beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ldmlr.errors import InputError
+from ldmlr.files import check_input
+
+RESULT = "result.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedRun:
+    """A result document and the folder it is in.
+
+    Parameters
+    ----------
+    document
+        The contents of ``result.json``.
+    path
+        The file.
+    """
+
+    document: dict[str, Any]
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return self.path.parent
+
+    @property
+    def command(self) -> str:
+        """The command that wrote the document, or an empty text."""
+        return str(self.document.get("command", ""))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        found = self.document.get("config")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds."""
+        found = self.document.get("seeds")
+        return [seed for seed in found if isinstance(seed, int)] if isinstance(found, list) else []
+
+    def steps(self, stage: str) -> list[dict[str, Any]]:
+        """Return the records of a stage, the last one of each seed."""
+        found = self.document.get("steps")
+        records = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        last = {entry.get("seed"): entry for entry in records if entry.get("stage") == stage}
+        return list(last.values())
+
+    def output(self, step: dict[str, Any], name: str) -> Path | None:
+        """Return a file of a step's folder, or None if it is gone."""
+        path = self.folder / f"seed-{step.get('seed')}" / f"{step['stage']}-{str(step.get('key'))[:8]}" / name
+        return path if path.is_file() else None
+
+    def outputs(self, stage: str, name: str) -> Iterator[tuple[int, Path]]:
+        """Yield (seed, file) of a stage, for the files that are there."""
+        for step in self.steps(stage):
+            path = self.output(step, name)
+            if path is not None:
+                yield int(step["seed"]), path
+
+    def store_of(self, seed: int) -> Path | None:
+        """Return the store of encoded rows of a seed: its own, a shared one, or the source."""
+        encoded = dict(self.outputs("encode", "features.h5"))
+        if encoded:
+            return encoded.get(seed, next(iter(encoded.values())))
+        given = self.config.get("source" if self.command == "run" else "store")
+        return self._beside(given) if isinstance(given, str) else None
+
+    def heads(self) -> list[tuple[int, Path]]:
+        """Return (seed, head file) of the seeds whose head is there."""
+        found = list(self.outputs("finetune", "head.safetensors"))
+        if self.command == "finetune":
+            files = ((seed, self.folder / f"head-seed{seed}.safetensors") for seed in self.seeds)
+            found = [(seed, path) for seed, path in files if path.is_file()]
+        return found
+
+    def pseudo_of(self, seed: int) -> Path | None:
+        """Return the store of generated rows of a seed; for augmented stores, the store itself."""
+        drawn = dict(self.outputs("generate", "pseudo.h5"))
+        given = self.config.get("pseudo")
+        if self.command == "finetune" and isinstance(given, list):
+            if not given:
+                return self.store_of(seed)
+            return self._beside(str(given[seed if seed < len(given) else 0]))
+        return drawn.get(seed)
+
+    def _beside(self, name: str) -> Path | None:
+        """Return a path as it was given, or from the folder of the run."""
+        found = [path for path in (Path(name), self.folder / name) if path.is_file()]
+        return found[0] if found else None
+
+
+def open_run(path: Path) -> OpenedRun:
+    """Read the result document of a run.
+
+    Parameters
+    ----------
+    path
+        A folder with a ``result.json``, or the file itself.
+
+    Raises
+    ------
+    InputError
+        There is none, or it is not a result document.
+    """
+    check_input(path, "run folder or result.json")
+    file = path / RESULT if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(
+            f"{path}: has no {RESULT}; give a folder that a command wrote, or let ldmlr run finish"
+        )
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check the permissions") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{file}: not JSON, or cut short; give the result.json of a command") from None
+    if not isinstance(document, dict) or not isinstance(document.get("command"), str):
+        raise InputError(f"{file}: not a result document; give the result.json of a command")
+    return OpenedRun(document, file)
