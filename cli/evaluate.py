@@ -91,8 +91,9 @@ def command(
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.files import check_output, make_folder
     from ldmlr.groups import parse_groups
-    from ldmlr.heads.evaluation import evaluate_store, group_sizes, result_rows
+    from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes, result_rows
     from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
+    from ldmlr.heads.rows import encoded_counts
     from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
 
@@ -103,9 +104,13 @@ def command(
     used = set_threads(threads)
     rows_of = FeatureStore.open(store)
     loaded = [(str(path), FinetunedHead.load(path)) for path in heads]
-    measured, counts = evaluate_store(
-        rows_of, loaded, split=split, groups=shot_groups, tau=tau, device=str(place), confusion=confusion
-    )
+    measured: list[tuple[str, Measured]] = []
+    if generated is not None and rows_of.head is None and not loaded:
+        counts = encoded_counts(rows_of.split("train"), rows_of.num_classes)
+    else:
+        measured, counts = evaluate_store(
+            rows_of, loaded, split=split, groups=shot_groups, tau=tau, device=str(place), confusion=confusion
+        )
     quality = None
     if generated is not None:
         quality = store_quality(rows_of, FeatureStore.open(generated), sample=sample, seed=seed)
@@ -131,7 +136,7 @@ def command(
         make_folder(out)
         results.write_result(out, result)
     warnings = [f"{name}: {tuned.selection}\n" for name, tuned in loaded if tuned.selection != LAST_EPOCH]
-    text = "".join(warnings) + _table(rows)
+    text = "".join(warnings) + (_table(rows) if rows else "")
     names = rows_of.class_names or tuple(str(index) for index in range(len(counts)))
     if confusion:
         text += "".join(
@@ -139,8 +144,8 @@ def command(
             for row, (_, entry) in zip(rows, measured, strict=True)
         )
     if quality is not None:
-        text += f"\n\n{_quality_table(quality)}"
-    if per_class:
+        text = "\n\n".join(filter(None, [text, _quality_table(quality)]))
+    if per_class and rows:
         text += "\n\n" + _class_table(rows, names, counts.tolist())
     emit(result, as_json, text)
 
@@ -195,7 +200,7 @@ def _quality_table(quality: dict[str, Any]) -> str:
         for name, *values in quality_lines(quality)
     ]
     return (
-        f"{sampled['generated']} of {rows['generated']} generated rows beside {sampled['encoded']} training rows; "
-        f"the yardstick are {sampled['test']} test rows\n\n"
+        f"{sampled['generated']} of {rows['generated']} generated rows beside {sampled['encoded']} training "
+        f"rows; the yardstick are {sampled['test']} test rows\n\n"
         + table(["quality", "generated", "test rows"], body)
     )

@@ -35,10 +35,10 @@ def command(
 ) -> None:
     """A self-contained HTML page of a run: figures, pictures, verdict.
 
-    RUN is a folder that ldmlr run wrote, or the result.json of any command. The page loads nothing, so it can
-    be mailed, printed and archived. It shows accuracy, the plan, training, the quality of generated rows beside
-    test rows, calibration, confusion and times, and says plainly where generation did not help. What the files
-    of a run do not give is left out, with the command that gives it.
+    RUN is a folder that ldmlr run wrote, or the result.json of any command. The page loads nothing, so it
+    can be mailed, printed and archived. It shows accuracy, the plan, training, the quality of generated rows
+    beside test rows, calibration, confusion and times, and says plainly where generation did not help. What
+    the files of a run do not give is left out, with the command that gives it.
 
     \b
     Examples:

@@ -138,14 +138,12 @@ def store_quality(
 def quality_lines(found: dict[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
     """Yield name, figure of the generated rows and of the test rows: medians over the classes first."""
     for name in ("frechet", "scatter_ratio"):
-        pair = (
+        made, held = (
             [entry[prefix + name] for entry in found["classes"] if entry[prefix + name] is not None]
             for prefix in ("", "test_")
         )
-        yield (
-            f"{name.replace('_', ' ')}, median",
-            *(float(np.median(part)) if part else None for part in pair),
-        )
+        middle = [float(np.median(part)) if part else None for part in (made, held)]
+        yield f"{name.replace('_', ' ')}, median", middle[0], middle[1]
     for name, value in found["generated"].items():
         yield name.replace("_", " "), value, (found["test"] or {}).get(name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ldmlr.report.svg import Drawing, Scale, padded, short
@@ -15,7 +16,10 @@ NAMED = 24
 
 def row_name(row: Mapping[str, Any]) -> str:
     """Return the name of a row of an accuracy table."""
-    name = str(row.get("head") or row.get("method", ""))
+    head = str(row.get("head", ""))
+    # A measured head has its file's name; in other tables, `head` is the kind of head.
+    measured = head == "stored" or head.endswith(".safetensors")
+    name = Path(head).stem if measured else str(row.get("method") or head)
     if row.get("adjustment", "none") != "none":
         name += f" + {str(row['adjustment']).replace('-', ' ')}"
     return name
@@ -43,7 +47,7 @@ def group_dots(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> Draw
         ends = [entry["mean"] + sign * entry["std"] for entry in found if entry for sign in (-1, 1)]
         scale = Scale(*padded(ends, 0.1), start + 6, start + panel - 16)
         drawing.text((start + 6, 14), group, kind="strong")
-        drawing.x_axis(scale, bottom, top, "top-1 %", 3)
+        drawing.x_axis(scale, bottom, top, "top-1 %", 4)
         for place, (row, entry) in enumerate(zip(rows, found, strict=True)):
             if entry is None:
                 continue
@@ -103,7 +107,8 @@ def class_pairs(
         )  # fmt: skip
     for number, kind in enumerate(kinds):
         if len(points) > 300:
-            dots = [(x(rows), y(pair[number])) for _, rows, pair in shown if pair[number] is not None]
+            found = [(rows, pair[number]) for _, rows, pair in shown]
+            dots = [(x(rows), y(value)) for rows, value in found if value is not None]
             drawing.dots(dots, f"{kind} small")
             continue
         for name, rows, pair in shown:
@@ -158,7 +163,7 @@ def plan_bars(classes: Sequence[Mapping[str, Any]]) -> Drawing:
                 (entry["train_rows"], y(entry["train_rows"]) + 13, "inside"),
                 (entry["generated_rows"], y(totals[place]) - 5, "tick"),
             ):
-                if value and bottom - y(entry["train_rows"]) > 18 or kind == "tick" and value:
+                if value and (kind == "tick" or bottom - y(entry["train_rows"]) > 18):
                     drawing.text((middle, height), short(value), "middle", kind)
     if few:
         drawing.text(((left + WIDTH) / 2, bottom + 36), "class, most training rows first", "middle", "label")
@@ -209,7 +214,8 @@ def projection(found: Mapping[str, Any]) -> Drawing:
         WIDTH, lines * (height + head + gap),
         f"Encoded, generated and test rows of {len(panels)} classes in the plane of two principal components",
     )  # fmt: skip
-    points = [point for panel in panels for kind in ("test", "generated", "encoded") for point in panel[kind]]
+    kinds = ("generated", "test", "encoded")
+    points = [point for panel in panels for kind in kinds for point in panel[kind]]
     ranges = [padded([point[axis] for point in points], 0.04) for axis in (0, 1)]
     for number, panel in enumerate(panels):
         left = (number % columns) * (size + gap)
@@ -220,7 +226,7 @@ def projection(found: Mapping[str, Any]) -> Drawing:
         many = f"{panel['train_rows']:,} training, {panel['generated_rows']:,} generated rows"
         drawing.text((left, top - 8), _cut(panel["name"], 18), kind="strong")
         drawing.text((left + size, top - 8), many, "end", "tick")
-        for kind in ("test", "generated", "encoded"):
+        for kind in kinds:
             drawing.dots([(x(a), y(b)) for a, b in panel[kind]], f"row-{kind}")
     return drawing
 
@@ -246,7 +252,8 @@ def reliability(entries: Sequence[Mapping[str, Any]]) -> Drawing:
         places = [(x(found["confidence"]), y(found["accuracy"])) for found in bins]
         drawing.polyline(places, f"curve {kind_of(entry)}")
         for place, found in zip(places, bins, strict=True):
-            words = f"{found['rows']:,} rows: confidence {found['confidence']:.2f}, accuracy {found['accuracy']:.2f}"
+            mean = f"confidence {found['confidence']:.2f}, accuracy {found['accuracy']:.2f}"
+            words = f"{found['rows']:,} rows: {mean}"
             radius = 1.5 + 9 * math.sqrt(found["rows"] / total)
             drawing.circle(place, radius, f"mark faint {kind_of(entry)}", words)
     return drawing

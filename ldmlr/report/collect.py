@@ -15,11 +15,13 @@ from ldmlr.heads.finetune import FinetunedHead
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track
+from ldmlr.report.charts import row_name
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
 from ldmlr.report.verdict import verdict
+from ldmlr.results import spread
 from ldmlr.store import FeatureStore
 
 # A confusion matrix of more classes is not kept: it would take 100 MB and nobody could read it.
@@ -29,7 +31,7 @@ SAME = 0.05
 Figures = dict[str, Any]
 
 
-class Missing(Exception):  # noqa: N818
+class Missing(Exception):
     """A section has no data: why, and what gives it."""
 
     def __init__(self, why: str, command: str) -> None:
@@ -44,9 +46,12 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
     """
     figures: Figures = {"rows": run.document.get("rows", []), "groups": run.document.get("groups")}
     missing: list[dict[str, str]] = []
+    if not isinstance(figures["rows"], list):
+        figures["rows"] = []
     parts: list[tuple[str, Callable[[OpenedRun, ReportConfig, Figures], Any]]] = [
         ("measured", _measured), ("classes", _classes), ("training", _training), ("quality", _quality),
-        ("projection", _projection), ("choice", _choice), ("times", _times), ("verdict", _verdict),
+        ("projection", _projection), ("calibration", _calibration), ("choice", _choice),
+        ("times", _times), ("verdict", _verdict),
     ]  # fmt: skip
     for name, part in track(parts, "report", unit="part"):
         try:
@@ -57,6 +62,11 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
         except LdmlrError as error:
             figures[name] = None
             missing.append({"section": name, "why": str(error), "command": _again(run)})
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # The document was written by someone else: another version, or a hand.
+            figures[name] = None
+            why = f"{run.path} is not as this version writes it ({type(error).__name__}: {error})"
+            missing.append({"section": name, "why": why, "command": _again(run)})
     return figures, missing
 
 
@@ -92,25 +102,32 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
         counts, names, rows = tuned.counts, store.class_names, len(store.split("test"))
         for number, entry in enumerate(found):
             if len(entries) <= number:
-                entries.append({
-                    "method": entry.variant.method, "adjustment": entry.variant.adjustment,
-                    "reliability": entry.reliability, "confusion": entry.confusion, "per_class": [],
-                })  # fmt: skip
+                entries.append(
+                    {
+                        "method": entry.variant.method,
+                        "adjustment": entry.variant.adjustment,
+                        "reliability": entry.reliability,
+                        "confusion": entry.confusion,
+                        "per_class": [],
+                    }
+                )
             else:
-                entries[number]["reliability"] = _merged(entries[number]["reliability"], entry.reliability)
+                together = entries[number]
+                together["reliability"] = _merged(together["reliability"], entry.reliability)
                 if keep:
-                    entries[number]["confusion"] = entries[number]["confusion"] + entry.confusion
+                    together["confusion"] = together["confusion"] + entry.confusion
             entries[number]["per_class"].append(entry.per_class)
             if _differs(run, seed, entry.figures["all"], entries[number]):
                 note = (
-                    f"Measured again, the heads give other figures than {run.path.name}: the store or a head has "
-                    "changed since. Run ldmlr run again."
+                    f"Measured again, the heads give other figures than {run.path.name}: the store or a "
+                    "head has changed since. Calibration and confusion are those of today's files."
                 )
         seeds.append(seed)
-    for entry in entries:
-        mean = np.mean(entry["per_class"], axis=0)
-        entry["per_class"] = [None if share != share else float(share) for share in mean]
-        entry["pairs"] = [] if entry["confusion"] is None else confused_pairs(entry["confusion"])
+    for together in entries:
+        mean = np.mean(together["per_class"], axis=0)
+        together["per_class"] = [None if share != share else float(share) for share in mean]
+        matrix = together["confusion"]
+        together["pairs"] = [] if matrix is None else confused_pairs(matrix)
     return {
         "entries": entries, "counts": counts, "class_names": names, "test_rows": rows, "seeds": seeds,
         "note": note,
@@ -201,8 +218,9 @@ def _per_class_rows(run: OpenedRun) -> dict[str, list[float | None]]:
 
 
 def _key(row: Mapping[str, Any]) -> str:
-    name = str(row.get("head") or row["method"])
-    return name if row["adjustment"] == "none" else f"{name} + {row['adjustment']}"
+    """Return the name of a row, as in the tables of the command line."""
+    plain = row_name({**row, "adjustment": "none"})
+    return plain if row["adjustment"] == "none" else f"{plain} + {row['adjustment']}"
 
 
 def _training(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures:
@@ -239,6 +257,25 @@ def _projection(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figur
         raise Missing("the rows cannot be compared", "ldmlr evaluate STORE --generated pseudo.h5")
     found = project(FeatureStore.open(encoded), FeatureStore.open(drawn), seed=config.seed)
     return {"of_seed": seed, **found}
+
+
+def _calibration(run: OpenedRun, config: ReportConfig, figures: Figures) -> list[Figures] | None:
+    """Return ECE, NLL and Brier score over the seeds: of the result's rows, or of the steps of a run."""
+    names = ("ece", "nll", "brier")
+    rows = [row for row in figures["rows"] if isinstance(row, dict) and all(row.get(name) for name in names)]
+    if rows:
+        return [
+            {key: row[key] for key in ("head", "method", "adjustment", *names) if key in row} for row in rows
+        ]
+    runs = [step["figures"]["measured"] for step in run.steps("finetune")]
+    return [
+        {
+            "method": entries[0]["method"],
+            "adjustment": entries[0]["adjustment"],
+            **{name: spread([entry["figures"].get(name) for entry in entries]) for name in names},
+        }
+        for entries in zip(*runs, strict=True)
+    ] or None
 
 
 def _choice(run: OpenedRun, config: ReportConfig, figures: Figures) -> Any:

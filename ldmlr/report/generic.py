@@ -53,8 +53,9 @@ def other_tables(document: Mapping[str, Any], shown: set[str]) -> Section | None
     return Section("figures", "Figures", body) if body else None
 
 
-def choice(found: Mapping[str, Any] | None) -> Section | None:
+def choice(figures: Mapping[str, Any]) -> Section | None:
     """Return the settings chosen on validation rows, and the evidence for them."""
+    found = figures["choice"]
     if not found:
         return None
     body = ""
@@ -86,8 +87,9 @@ def about(document: Mapping[str, Any], path: str) -> Section:
     backend = document.get("backend") or ", ".join(sorted(backends)) or config.get("backend")
     facts = {
         "command": command_line(document), "source": config.get("source") or config.get("store"),
-        "seeds": ", ".join(map(str, document.get("seeds") or [])) or None, "selection": document.get("selection"),
-        "backend": backend, "device": config.get("device"), "created": document.get("created"), "result": path,
+        "seeds": ", ".join(map(str, document.get("seeds") or [])) or None,
+        "selection": document.get("selection"), "backend": backend, "device": config.get("device"),
+        "created": document.get("created"), "result": path,
         **_flat(document.get("hardware")),
         "versions": ", ".join(f"{name} {value}" for name, value in _flat(document.get("versions")).items()),
     }  # fmt: skip

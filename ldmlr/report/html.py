@@ -51,6 +51,7 @@ def table(
     rows: Sequence[Sequence[str]],
     caption: str = "",
     marks: Mapping[int, str] | None = None,
+    kind: str = "",
 ) -> str:
     """Return a table of plain words: the first column names the row.
 
@@ -64,16 +65,19 @@ def table(
         What the table shows.
     marks
         Class of a row, by number.
+    kind
+        Class of the table: ``wordy`` where the last column is prose.
     """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     body = []
     for number, (first, *others) in enumerate(rows):
-        kind = f' class="{marks[number]}"' if marks and number in marks else ""
+        mark = f' class="{marks[number]}"' if marks and number in marks else ""
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in others)
-        body.append(f'<tr{kind}><th scope="row">{escape(first)}</th>{cells}</tr>')
+        body.append(f'<tr{mark}><th scope="row">{escape(first)}</th>{cells}</tr>')
     shown = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption or header[0])}"><table>{shown}'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption or header[0])}">'
+        f'<table class="{kind or "plain"}">{shown}'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -121,7 +125,8 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{escape(title)}</title><style>{style}</style></head><body><header><h1>{escape(title)}</h1>{lead}"
         f'</header><nav aria-label="Sections">{links}</nav><main>{body}</main></body></html>\n'
     )

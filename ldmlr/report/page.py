@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,22 @@ FILENAME = "report.html"
 NAMES = {
     "measured": "Calibration and confusion", "classes": "Accuracy per class and plan", "training": "Training",
     "quality": "Quality of generated rows", "projection": "Rows in the plane", "times": "Times",
-    "verdict": "Verdict",
+    "verdict": "Verdict", "calibration": "Calibration in figures",
 }  # fmt: skip
+
+# In the order of the page; tables of whatever else the document holds, times and settings follow.
+SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
+    sections.verdict,
+    sections.accuracy,
+    sections.classes,
+    sections.plan,
+    sections.training,
+    sections.quality,
+    sections.pictures,
+    sections.calibration,
+    sections.confusion,
+    generic.choice,
+)
 
 
 def write_report(
@@ -77,18 +91,25 @@ def write_report(
 def render(run: OpenedRun, figures: Mapping[str, Any], missing: list[dict[str, str]]) -> str:
     """Return the HTML of a page."""
     document = run.document
-    figures = {**figures, "calibration_rows": _calibration_rows(run)}
-    known = [
-        sections.verdict(figures), sections.accuracy(figures), sections.classes(figures), sections.plan(figures),
-        sections.training(figures), sections.quality(figures), sections.pictures(figures),
-        sections.calibration(figures), sections.confusion(figures), generic.choice(figures["choice"]),
-    ]  # fmt: skip
-    shown = {"rows"} if sections.is_accuracy(figures["rows"]) else set()
-    known += [
-        generic.other_tables(document, shown | {"selection", "baseline_head", "backend"}), sections.times(figures),
-        generic.about(document, str(run.path)), _left_out(missing),
-    ]  # fmt: skip
-    return page(title_of(run), _lead(run), [part for part in known if part is not None])
+    shown = {"selection", "baseline_head", "backend"}
+    if sections.is_accuracy(figures["rows"]):
+        shown.add("rows")
+    missing = list(missing)
+    parts: list[Section | None] = []
+    for make in SECTIONS:
+        try:
+            parts.append(make(figures))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            # Figures that another version or a hand wrote: the section is left out, and says why.
+            why = f"{run.path} is not as this version writes it ({type(error).__name__}: {error})"
+            missing.append({"section": make.__name__, "why": why, "command": "ldmlr run"})
+    parts += [
+        generic.other_tables(document, shown),
+        sections.times(figures),
+        generic.about(document, str(run.path)),
+        _left_out(missing),
+    ]
+    return page(title_of(run), _lead(run), [part for part in parts if part is not None])
 
 
 def title_of(run: OpenedRun) -> str:
@@ -100,27 +121,13 @@ def title_of(run: OpenedRun) -> str:
 
 def _lead(run: OpenedRun) -> str:
     """Return the line below the title."""
-    seeds = run.seeds
+    seeds, versions = run.seeds, run.document.get("versions")
     words = [
         f"{len(seeds)} seed{'s' if len(seeds) != 1 else ''}" if seeds else "",
-        f"ldmlr {run.document.get('versions', {}).get('ldmlr', '')}".strip(),
+        f"ldmlr {versions['ldmlr']}" if isinstance(versions, dict) and "ldmlr" in versions else "",
         str(run.document.get("created", ""))[:10],
     ]
     return f'<p class="soft">{escape(" · ".join(word for word in words if word))}</p>'
-
-
-def _calibration_rows(run: OpenedRun) -> list[dict[str, Any]]:
-    """Return ECE, NLL and Brier score of a run over its seeds."""
-    from ldmlr.results import spread
-
-    runs = [step["figures"]["measured"] for step in run.steps("finetune")]
-    return [
-        {
-            "method": entries[0]["method"], "adjustment": entries[0]["adjustment"],
-            **{name: spread([entry["figures"].get(name) for entry in entries]) for name in ("ece", "nll", "brier")},
-        }
-        for entries in zip(*runs, strict=False)
-    ]  # fmt: skip
 
 
 def _left_out(missing: list[dict[str, str]]) -> Section | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ Figures = Mapping[str, Any]
 ROWS_SHOWN = 200
 # Largest confusion matrix shown in full.
 MATRIX = 20
-KINDS = (("base", "baseline"), ("made", "LDMLR"))
 
 
 def accuracy(figures: Figures) -> Section | None:
@@ -44,8 +44,8 @@ def accuracy(figures: Figures) -> Section | None:
     )  # fmt: skip
     picture = figure(
         group_dots(rows, shown),
-        "The same figures: dots are means, bars one standard deviation to either side. Every panel has its own "
-        "scale.",
+        "The same figures: dots are means, bars one standard deviation to either side. Every panel has its "
+        "own scale.",
     )
     return Section("accuracy", "Accuracy", body + picture)
 
@@ -56,7 +56,16 @@ def is_accuracy(rows: Any) -> bool:
         isinstance(rows, list)
         and bool(rows)
         and all(isinstance(row, dict) and "all" in row and ("method" in row or "head" in row) for row in rows)
+        and all(_is_spread(row.get(name)) for row in rows for name in GROUP_COLUMNS)
     )
+
+
+def _is_spread(entry: Any) -> bool:
+    """Tell whether an entry is mean, deviation and values, or null."""
+    if entry is None:
+        return True
+    numbers = isinstance(entry, dict) and all(isinstance(entry.get(k), int | float) for k in ("mean", "std"))
+    return numbers and isinstance(entry.get("values"), list) and bool(entry["values"])
 
 
 def _seeds_caption(rows: Sequence[Figures]) -> str:
@@ -73,11 +82,12 @@ def verdict(figures: Figures) -> Section | None:
         return None
     lines = [str(line) for line in found["lines"]]
     kind = str(found.get("outcome", "")).split(" ")[0]
-    from html import escape
-
     head = f"<strong>{escape(str(found['headline']))}</strong>" if "headline" in found else ""
     box = f'<div class="verdict {escape(kind)}">{head}{listing(lines)}</div>'
-    notes = listing([str(found.get("rule", "")), *map(str, found.get("notes", []))], "soft")
+    changed = (figures["measured"] or {}).get("note")
+    notes = listing(
+        [str(note) for note in (changed, found.get("rule"), *found.get("notes", [])) if note], "soft"
+    )
     return Section("verdict", "Verdict", box + notes)
 
 
@@ -88,24 +98,22 @@ def classes(figures: Figures) -> Section | None:
         return None
     methods = list(found[0]["accuracy"])
     body = ""
+    plain = [name for name in methods if " + " not in name][:2]
     for shift, words in (("", ""), (" + label-shift", " with label shift")):
-        pair = [f"{name}{shift}" for name in ("baseline", "ldmlr")]
-        if all(name in methods for name in pair):
-            points = [
-                (entry["name"], entry["train_rows"], *(entry["accuracy"][name] for name in pair))
-                for entry in found
-            ]
-            kinds = ("base open", "made") if not shift else ("base-shift open", "made-shift")
-            body += figure(
-                class_pairs(
-                    points,
-                    title=f"Accuracy per class against training rows{words}",
-                    label="top-1 %",
-                    kinds=kinds,
-                ),
-                f"Accuracy of every class{words}, mean over the seeds; a line joins the two figures of a class.",
-                [(kinds[0], f"baseline{words}"), (kinds[1], f"LDMLR{words}")],
-            )
+        pair = [f"{name}{shift}" for name in plain]
+        if len(pair) < 2 or not all(name in methods for name in pair):
+            continue
+        points = [
+            (entry["name"], entry["train_rows"], *(entry["accuracy"][name] for name in pair))
+            for entry in found
+        ]
+        kinds = ("base-shift open", "made-shift") if shift else ("base open", "made")
+        title = f"Accuracy per class against training rows{words}"
+        body += figure(
+            class_pairs(points, title=title, label="top-1 %", kinds=kinds),
+            f"Accuracy of every class{words}, mean over the seeds; a line joins the two figures of a class.",
+            [(kind, f"{name}{words}") for kind, name in zip(kinds, plain, strict=True)],
+        )
     order = sorted(found, key=lambda entry: entry["train_rows"])
     shown = order[:ROWS_SHOWN]
     header = ["class", "group", "training rows", *methods]
@@ -157,7 +165,7 @@ def quality(figures: Figures) -> Section | None:
     if not found:
         return None
     beside, sampled = found["test"], found["sampled"]
-    of_seed = f"seed {found['of_seed']}; " if "of_seed" in found else ""
+    of_seed = f"Seed {found['of_seed']}: " if "of_seed" in found else ""
     rows = [
         [
             name.replace("_", " "),
@@ -168,26 +176,28 @@ def quality(figures: Figures) -> Section | None:
         for name, value in found["generated"].items()
     ]
     body = paragraph(
-        "Generated rows beside the encoded training rows of their classes. The yardstick are test rows, measured "
-        "in the same way and in the same numbers per class: good generated rows come close to their column. No "
-        "figure here says that a head gets better."
+        "Generated rows beside the encoded training rows of their classes. The yardstick are test rows, "
+        "measured in the same way and in the same numbers per class: rows like real ones come close to their "
+        "column. Rows that were widened on purpose (--scale of ldmlr generate) do not. No figure here says "
+        "that a head gets better."
         if beside
-        else "Generated rows beside the encoded training rows of their classes. There are no test rows to compare "
-        "with."
+        else "Generated rows beside the encoded training rows of their classes. There are no test rows to "
+        "compare with."
     )
     body += _warnings(found)
     body += table(
         ["figure", "generated", "test rows", "what it says"], rows,
-        f"{of_seed}{sampled['generated']:,} of {found['rows']['generated']:,} generated, {sampled['encoded']:,} "
-        f"training and {sampled['test']:,} test rows, a seeded sample.",
-    ).replace("<td>", '<td class="words">')  # fmt: skip
+        f"{of_seed}{sampled['generated']:,} of {found['rows']['generated']:,} generated, "
+        f"{sampled['encoded']:,} training and {sampled['test']:,} test rows, a seeded sample.", kind="wordy",
+    )  # fmt: skip
     entries = found["classes"]
     for name, label in (("frechet", "Fréchet distance"), ("scatter_ratio", "scatter ratio")):
         points = [
             (entry["name"], entry["train_rows"], entry[f"test_{name}"], entry[name]) for entry in entries
         ]
         if any(point[3] for point in points):
-            caption = f"{label[0].upper()}{label[1:]} to the training rows of each class: {found['definitions'][name]}."
+            start = f"{label[0].upper()}{label[1:]} to the training rows of each class"
+            caption = f"{start}: {found['definitions'][name]}."
             body += figure(
                 class_pairs(
                     points, title=f"{label} of each class", label=f"{label} (logarithmic)", log=True,
@@ -228,13 +238,19 @@ def _warnings(found: Figures) -> str:
         and made["distance_ratio"] < 0.5 * beside["distance_ratio"]
     ):
         lines.append(
-            "Generated rows lie less than half as far from training rows as test rows do: they may repeat them."
+            "Generated rows lie less than half as far from training rows as test rows do: they may repeat "
+            "them."
         )
     elif not lines:
         lines.append("Memorisation: no generated row is a copy of a training row.")
     if beside and made["recall"] < 0.5 * beside["recall"]:
         lines.append(
             "Recall is less than half that of test rows: the generated rows miss much of their classes."
+        )
+    if beside and made["precision"] < 0.8 * beside["precision"]:
+        lines.append(
+            "Precision is well below that of test rows: many generated rows lie where no training row does, "
+            "farther out than real rows."
         )
     return listing(lines)
 
@@ -256,24 +272,22 @@ def pictures(figures: Figures) -> Section | None:
 def calibration(figures: Figures) -> Section | None:
     """Return calibration: the figures of the table, and accuracy against confidence."""
     names = ("ece", "nll", "brier")
-    rows = [row for row in figures["rows"] if isinstance(row, dict) and row.get("ece")]
+    rows = figures["calibration"]
     measured = figures["measured"]
     entries = [entry for entry in measured["entries"] if entry.get("reliability")] if measured else []
-    if not rows:
-        rows = figures.get("calibration_rows") or []
     body = ""
     if rows:
         body += table(
             ["", "ECE", "NLL (nats)", "Brier score"],
             [[row_name(row), *(spread(row[name], 4) for name in names)] for row in rows],
-            "ECE: mean gap between confidence and accuracy over 15 bins. NLL and Brier score: means over the rows; "
-            "lower is better in all three.",
+            "ECE: mean gap between confidence and accuracy over 15 bins. NLL and Brier score: means over the "
+            "rows; lower is better in all three.",
         )
     if entries:
         body += figure(
             reliability(entries[:4]),
-            "Accuracy against confidence in 15 bins over the test rows of all seeds; the larger the dot, the more "
-            "rows. On the line, confidence is right; below it, too high.",
+            "Accuracy against confidence in 15 bins over the test rows of all seeds; the larger the dot, the "
+            "more rows. On the line, confidence is right; below it, too high.",
         )
     return Section("calibration", "Calibration", body) if body else None
 
@@ -302,8 +316,8 @@ def confusion(figures: Figures) -> Section | None:
             for pair in entry["pairs"]
         ]  # fmt: skip
         body += table(
-            ["label", "predicted", "training rows of the label", "of the predicted", "% of the label's rows"], cells,
-            f"{row_name(entry)}: most confused pairs",
+            ["label", "predicted", "training rows of the label", "of the predicted", "% of the label's rows"],
+            cells, f"{row_name(entry)}: most confused pairs",
         )  # fmt: skip
     return Section("confusion", "Confusion", body)
 

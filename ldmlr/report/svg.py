@@ -47,8 +47,13 @@ class Scale:
         """Return round values inside the scale, about `count` of them."""
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            if last > first:
-                return [10.0**power for power in range(first, last + 1)]
+            factors = (1.0,) if last - first > 2 else (1.0, 2.0, 5.0)
+            round_values = [
+                10.0**power * factor for power in range(first - 1, last + 1) for factor in factors
+            ]
+            found = [value for value in round_values if self.low <= value <= self.high]
+            if len(found) > 1:
+                return found
         step = _round_step((self.high - self.low) / max(count, 1))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [step * number for number in range(first, last + 1)]

@@ -180,19 +180,19 @@ def _notes(document: Mapping[str, Any], known: Mapping[Any, Row], test_rows: int
     stage = document.get("config", {}).get("finetune", document.get("config", {}))
     if ("ldmlr", "label-shift") in known and isinstance(stage, dict) and "tau_shift" in stage:
         notes.append(
-            f"The label-shift row of LDMLR averages the logits of the new head and the baseline's (share of the "
-            f"baseline's {stage.get('average')}) and subtracts {stage['tau_shift']} x log prior; the baseline's "
-            "subtracts 1 x log prior. A part of a gain may come from that."
+            "The label-shift row of LDMLR averages the logits of the new head and the baseline's (share of "
+            f"the baseline's {stage.get('average')}) and subtracts {stage['tau_shift']} x log prior; the "
+            "baseline's subtracts 1 x log prior. A part of a gain may come from that."
         )
     if test_rows:
         share = known.get(("ldmlr", "none"), next(iter(known.values())))["all"]["mean"] / 100
         error = 100 * math.sqrt(max(share * (1 - share), 0.0) / test_rows)
         notes.append(
-            f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} points (standard error); all seeds share "
-            "them, so the standard deviation over seeds does not show it."
+            f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} points (standard error); all seeds "
+            "share them, so the standard deviation over seeds does not show it."
         )
     notes.append(
-        "Other ways to balance classes (over-sampling, SMOTE, class Gaussians, balanced softmax) are not part of "
-        "this run."
+        "Other ways to balance classes (over-sampling, SMOTE, class Gaussians, balanced softmax) are not "
+        "part of this run."
     )
     return notes

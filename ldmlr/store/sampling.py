@@ -33,16 +33,17 @@ def sample_index(
     """
     limit = np.broadcast_to(np.asarray(per_class, np.int64), (split.num_classes,))
     rng = np.random.default_rng(seed)
-    labels, keys, index = np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64)
+    labels: Int64 = np.empty(0, np.int64)
+    keys: npt.NDArray[np.float64] = np.empty(0)
+    index: Int64 = np.empty(0, np.int64)
     for start in range(0, len(split), BLOCK):
         found = np.asarray(split.labels[start : start + BLOCK])
         drawn, rows = rng.random(len(found)), np.arange(start, start + len(found))
         if source is not None and split.source is not None:
             kept = np.asarray(split.source[start : start + BLOCK]) == source
             found, drawn, rows = found[kept], drawn[kept], rows[kept]
-        labels, keys, index = (
-            np.concatenate(pair) for pair in ((labels, found), (keys, drawn), (index, rows))
-        )
+        labels = np.concatenate([labels, found])
+        keys, index = np.concatenate([keys, drawn]), np.concatenate([index, rows])
         order = np.lexsort((keys, labels))
         labels, keys, index = labels[order], keys[order], index[order]
         first = np.searchsorted(labels, labels, side="left")

@@ -1,0 +1,453 @@
+"""``ldmlr report``: a well-formed page that loads nothing and shows the figures of the run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldmlr.metrics.accuracy import confused_pairs
+from ldmlr.metrics.generated_store import store_quality
+from ldmlr.report.html import table
+from ldmlr.report.page import write_report
+from ldmlr.report.svg import Scale
+from ldmlr.report.verdict import Duel, verdict
+from ldmlr.store import FeatureStore, SplitData, StoredHead
+from ldmlr.store import sampling as sampling_module
+from ldmlr.store.sampling import sample_index
+
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+HOSTILE = "<script>alert('&\"')</script>"
+QUICK = (
+    "--set", "baseline.epochs=2", "--set", "diffuse.iterations=60", "--set", "diffuse.hidden=16",
+    "--set", "finetune.epochs=2", "--threads", 1,
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Parses a page and notes what is wrong with it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def check_page(path: Path) -> Page:
+    """Return the page after the checks that hold for every page."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(text.encode()) < 1_000_000
+    # Nothing is loaded: no scripts, no frames, no addresses but anchors of the page itself.
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "img", "iframe", "object", "embed", "image", "use", "base"}
+    for tag, attrs in page.tags:
+        assert not any(key.startswith("on") or key in ("src", "srcset", "action") for key in attrs), tag
+        assert (attrs.get("href") or "#").startswith("#")
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "default-src 'none'" in text
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {str(attrs["href"])[1:] for attrs in page.named("a")} <= set(ids)
+    # Headers in tables, titles in drawings, finite coordinates.
+    assert text.count("<table") == text.count("<thead")
+    assert all(attrs.get("scope") in ("row", "col") for attrs in page.named("th"))
+    drawings = [attrs for attrs in page.named("svg") if "aria-hidden" not in attrs]
+    assert all(attrs["role"] == "img" and attrs["aria-labelledby"] in ids for attrs in drawings)
+    paths = " ".join(str(attrs.get("d", "")) for attrs in page.named("path"))
+    assert "nan" not in paths
+    assert "inf" not in paths
+    return page
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Return the folder of a short run of the built-in set, two seeds."""
+    from ldmlr_cli.main import main
+
+    folder = tmp_path_factory.mktemp("report") / "digits"
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "digits-lt", "--seeds", "2", "--out", str(folder), *map(str, QUICK)])
+    assert not ended.value.code
+    return folder
+
+
+@pytest.fixture
+def run_copy(whole_run, tmp_path):
+    """Return a copy of the run that a test may damage."""
+    return Path(shutil.copytree(whole_run, tmp_path / "run"))
+
+
+def section_names(page: Page) -> list[str]:
+    return [str(attrs["id"]) for attrs in page.named("section")]
+
+
+def test_a_run_has_a_page_with_every_section(run_cli, whole_run, tmp_path):
+    done = run_cli("report", whole_run, "--out", tmp_path / "page.html", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    page = check_page(tmp_path / "page.html")
+    assert section_names(page) == [
+        "verdict", "accuracy", "classes", "plan", "training", "quality", "rows", "calibration", "confusion",
+        "times", "about",
+    ]  # fmt: skip
+    assert figures["missing"] == []
+    assert figures["bytes"] == (tmp_path / "page.html").stat().st_size
+    assert sorted(path.name for path in whole_run.iterdir()) == ["result.json", "seed-0", "seed-1"]
+
+
+def test_figures_are_those_of_the_result(run_cli, whole_run, tmp_path):
+    figures = json.loads(run_cli("report", whole_run, "--out", tmp_path / "page.html", "--json").stdout)
+    result = json.loads((whole_run / "result.json").read_text())
+    page = check_page(tmp_path / "page.html")
+    assert figures["rows"] == result["rows"]
+    for row in result["rows"]:
+        for group in ("all", "many", "medium", "few"):
+            assert f"{row[group]['mean']:.2f} ± {row[group]['std']:.2f}" in page.text
+    steps = [step["figures"] for step in result["steps"] if step["stage"] == "finetune"]
+    for number, name in enumerate(("baseline", "baseline + label-shift", "ldmlr", "ldmlr + label-shift")):
+        mean = np.mean([step["measured"][number]["per_class"] for step in steps], axis=0)
+        assert [entry["accuracy"][name] for entry in figures["classes"]] == pytest.approx(list(mean))
+    drawn = next(step["figures"]["per_class"] for step in result["steps"] if step["stage"] == "generate")
+    assert [entry["generated_rows"] for entry in figures["classes"]] == drawn
+    for entry, row in zip(figures["measured"]["entries"], result["rows"], strict=True):
+        matrix = np.array(entry["confusion"])
+        assert matrix.sum() == 2 * figures["measured"]["test_rows"]
+        assert 100 * np.trace(matrix) / matrix.sum() == pytest.approx(row["all"]["mean"])
+        assert sum(found["rows"] for found in entry["reliability"]) == matrix.sum()
+    assert len(figures["training"]["diffuse"]) == 2
+    assert figures["training"]["diffuse"][0][-1][0] == 60
+    assert len(figures["training"]["finetune"][0]) == 2
+    assert figures["measured"]["note"] == ""
+
+
+def test_the_page_is_the_same_every_time_but_for_anchors(whole_run, tmp_path):
+    texts = []
+    for name in ("a.html", "b.html"):
+        write_report(whole_run, tmp_path / name)
+        texts.append(re.sub(r"drawing-\d+", "drawing", (tmp_path / name).read_text()))
+    assert texts[0] == texts[1]
+
+
+def test_missing_files_cost_their_sections_only(run_cli, run_copy):
+    for path in [*run_copy.rglob("pseudo.h5"), *run_copy.rglob("train.jsonl")]:
+        path.unlink()
+    done = run_cli("report", run_copy)
+    assert done.returncode == 0, done.stderr
+    page = check_page(run_copy / "report.html")
+    assert {"quality", "rows"}.isdisjoint(section_names(page))
+    assert {"accuracy", "calibration", "training", "left-out"} <= set(section_names(page))
+    assert "ldmlr evaluate STORE --generated pseudo.h5" in page.text
+    assert "left out: quality" in done.stdout
+    for path in run_copy.glob("seed-*"):
+        shutil.rmtree(path)
+    assert run_cli("report", run_copy, "--overwrite").returncode == 0
+    page = check_page(run_copy / "report.html")
+    assert section_names(page) == ["verdict", "accuracy", "calibration", "times", "about", "left-out"]
+
+
+def test_a_damaged_file_is_named_on_the_page(run_cli, run_copy):
+    next(run_copy.rglob("pseudo.h5")).write_bytes(b"no store")
+    head = next(run_copy.rglob("head.safetensors"))
+    head.write_bytes(b"no head")
+    done = run_cli("report", run_copy, "--json")
+    assert done.returncode == 0, done.stderr
+    reasons = {entry["section"]: entry["why"] for entry in json.loads(done.stdout)["missing"]}
+    assert {"measured", "training", "quality"} <= set(reasons)
+    assert str(head) in reasons["measured"]
+    check_page(run_copy / "report.html")
+
+
+def test_a_changed_head_is_noticed(run_copy):
+    heads = sorted(run_copy.rglob("head.safetensors"))
+    shutil.copy(heads[1], heads[0])
+    figures = write_report(run_copy)
+    assert "other figures than result.json" in figures["measured"]["note"]
+    assert "other figures than result.json" in check_page(run_copy / "report.html").text
+
+
+def toy_store(path: Path, names: list[str], generated: int = 0, seed: int = 0) -> Path:
+    """Write a store of three classes in the plane; with `generated`, only so many drawn rows of each."""
+    rng = np.random.default_rng(seed)
+    counts = [generated] * 3 if generated else [120, 40, 8]
+    labels = np.repeat([0, 1, 2], counts)
+    centres = np.array([[3.0, 0], [0, 3], [-3, -3]])
+
+    def rows(labels):
+        return (rng.normal(size=(len(labels), 2)) + centres[labels]).astype(np.float32)
+
+    held = np.repeat([0, 1, 2], 30)
+    FeatureStore.write(
+        path, train=SplitData(rows(labels), labels, source=np.full(len(labels), generated > 0, np.uint8)),
+        test=None if generated else SplitData(rows(held), held), class_names=names,
+        head=StoredHead(kind="linear", weight=centres.astype(np.float32), bias=None, extra={}),
+    )  # fmt: skip
+    return path
+
+
+def test_hostile_names_are_only_words(run_cli, tmp_path):
+    store = toy_store(tmp_path / "<b>features.h5", [HOSTILE, "a&b", "\"'>"])
+    args = ("--seed", 0, "--out", tmp_path / "run", *QUICK[2:])
+    assert run_cli("run", store, *args).returncode == 0
+    done = run_cli("report", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["missing"] == []
+    page = check_page(tmp_path / "run" / "report.html")
+    assert HOSTILE in page.text
+    assert "<b>features.h5" in page.text
+    assert "One seed cannot tell a gain from noise" in page.text
+
+
+@given(st.lists(st.lists(st.text(max_size=8), min_size=2, max_size=2), max_size=3))
+def test_any_words_make_a_well_formed_table(rows):
+    page = Page(table(["<a>", "b"], rows, "a <caption> & more"))
+    assert len(page.named("tr")) == len(rows) + 1
+    assert {name for name, _ in page.tags} <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_documents_of_other_commands_have_pages(run_cli, tmp_path):
+    store = toy_store(tmp_path / "features.h5", ["dog", "cat", "emu"])
+    pseudo = toy_store(tmp_path / "pseudo.h5", ["dog", "cat", "emu"], generated=40, seed=1)
+    heads, checked = tmp_path / "heads", tmp_path / "checked"
+    assert run_cli(
+        "finetune", store, "--pseudo", pseudo, "--seeds", 2, "--epochs", 2, "--out", heads
+    ).returncode == 0  # fmt: skip
+    assert run_cli(
+        "evaluate", store, "--head", heads / "head-seed0.safetensors", "--per-class", "--confusion",
+        "--generated", pseudo, "--out", checked,
+    ).returncode == 0  # fmt: skip
+    made = write_report(heads)
+    assert made["missing"] == []
+    assert {"quality", "confusion", "training", "verdict"} <= set(
+        section_names(check_page(heads / "report.html"))
+    )
+    made = write_report(checked / "result.json", tmp_path / "evaluation.html")
+    names = section_names(check_page(tmp_path / "evaluation.html"))
+    assert {"accuracy", "classes", "quality", "calibration", "confusion"} <= set(names)
+
+
+def test_an_unknown_document_gets_its_tables(tmp_path):
+    document = {
+        "command": "ablate", "rows": [{"ratio": 0.2, "all": {"mean": 70.5, "std": 0.5, "values": [70, 71]}}],
+        "sizes": {"small": 3, HOSTILE: 4}, "comment": "plain words", "deep": {"a": [1, {"b": None}]},
+        "config": {"width": [64, 128]}, "versions": {"ldmlr": "9"},
+    }  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    write_report(tmp_path)
+    page = check_page(tmp_path / "report.html")
+    assert {"figures", "about"} <= set(section_names(page))
+    for words in ("70.50 ± 0.50", "ratio", HOSTILE, "plain words"):
+        assert words in page.text
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"command": "run", "rows": [{"method": "baseline", "adjustment": "none", "all": 3}], "steps": [4]},
+        {"command": "run", "rows": 7, "steps": [{"stage": "finetune", "seed": 0, "key": "k"}], "seeds": "x"},
+        {"command": "evaluate", "rows": [{"head": "h", "confusion": [[1]]}], "counts": None},
+        {"command": "finetune", "config": 5, "versions": [], "hardware": 3, "history": {"a": 1}},
+        {"command": "compare", "verdict": {"lines": 3}, "rows": []},
+    ],
+)
+def test_a_document_of_another_shape_is_no_traceback(run_cli, tmp_path, document):
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    done = run_cli("report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left-out" in section_names(check_page(tmp_path / "report.html"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no result.json"),
+        ("{", "not JSON, or cut short"),
+        ("[1, 2]", "not a result document"),
+        ('{"rows": []}', "not a result document"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(run_cli, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    done = run_cli("report", tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_existing_page_is_kept(run_cli, tmp_path):
+    (tmp_path / "result.json").write_text('{"command": "info"}')
+    assert "no such run folder" in run_cli("report", tmp_path / "absent").stderr
+    (tmp_path / "report.html").write_text("mine")
+    done = run_cli("report", tmp_path)
+    assert done.returncode == 2
+    assert "already exists" in done.stderr
+    assert (tmp_path / "report.html").read_text() == "mine"
+    assert run_cli("report", tmp_path, "--overwrite").returncode == 0
+    check_page(tmp_path / "report.html")
+
+
+def entry(*values: float) -> dict[str, object]:
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+            "values": list(values)}  # fmt: skip
+
+
+def test_the_verdict_says_it_plainly():
+    def of(base, shifted, made, both):
+        names = [
+            ("baseline", "none"),
+            ("baseline", "label-shift"),
+            ("ldmlr", "none"),
+            ("ldmlr", "label-shift"),
+        ]
+        rows = [
+            {
+                "method": method,
+                "adjustment": adjustment,
+                "all": entry(*values),
+                "few": entry(*values),
+                "many": None,
+            }
+            for (method, adjustment), values in zip(names, (base, shifted, made, both), strict=True)
+        ]
+        return verdict({"command": "run", "rows": rows}, 100)
+
+    won = of([70, 71], [80, 81], [82, 83], [84, 85])
+    assert won["outcome"] == "ahead"
+    assert won["headline"].startswith("Generation helped")
+    assert won["comparisons"][0]["deviations"] == pytest.approx(12 / np.sqrt(0.5))
+    assert "ahead by 12.00 points (17.0 standard deviations)" in won["lines"][0]
+    even = of([70, 71], [80, 81], [80, 81], [80.2, 81])
+    assert even["outcome"] == "within noise"
+    assert "did not help beyond label shift" in even["headline"]
+    assert "it improves the baseline" in even["headline"]
+    lost = of([70, 71], [80, 81], [60, 61], [70, 71])
+    assert lost["outcome"] == "behind"
+    assert lost["headline"].startswith("Generation did not help")
+    assert "nor did it help the baseline" in lost["headline"]
+    assert of([70], [80], [90], [95])["outcome"] == "undecided"
+    assert verdict({"rows": []}) is None
+
+
+def test_a_difference_without_spread_is_told_apart_from_none():
+    assert Duel(entry(5, 5), entry(4, 4)).outcome == "ahead"
+    assert Duel(entry(4, 4), entry(4, 4)).outcome == "within noise"
+    assert Duel(entry(4, 4), entry(4, 4)).deviations is None
+
+
+def test_a_sample_is_even_seeded_and_independent_of_blocks(tmp_path, monkeypatch):
+    path = toy_store(tmp_path / "features.h5", ["a", "b", "c"])
+    split = FeatureStore.open(path).split("train")
+    index = sample_index(split, 10, seed=3)
+    assert np.bincount(split.labels[index]).tolist() == [10, 10, 8]
+    assert (np.diff(index) > 0).all()
+    monkeypatch.setattr(sampling_module, "BLOCK", 7)
+    assert sample_index(split, 10, seed=3).tolist() == index.tolist()
+    assert sample_index(split, 10, seed=4).tolist() != index.tolist()
+    assert np.bincount(split.labels[sample_index(split, [0, 5, 1])], minlength=3).tolist() == [0, 5, 1]
+    assert len(sample_index(split, 10, source=1)) == 0
+    picked = np.concatenate([sample_index(split, 12, seed=seed) for seed in range(300)])
+    hits = np.bincount(picked[picked < 120], minlength=120)
+    assert hits.min() > 10
+    assert hits.max() < 60
+
+
+def test_quality_of_a_store(run_cli, tmp_path):
+    store = FeatureStore.open(toy_store(tmp_path / "features.h5", ["a", "b", "c"]))
+    good = FeatureStore.open(toy_store(tmp_path / "good.h5", ["a", "b", "c"], generated=50, seed=1))
+    found = store_quality(store, good)
+    assert found["sampled"] == {"encoded": 168, "generated": 90, "test": 90}
+    assert found["generated"]["precision"] == pytest.approx(found["test"]["precision"], abs=0.1)
+    assert found["generated"]["duplicates"] == 0
+    train = store.split("train")
+    FeatureStore.write(
+        tmp_path / "copies.h5", train=SplitData(train.float32(), train.labels, source=np.ones(168, np.uint8)),
+        num_classes=3,
+    )  # fmt: skip
+    copied = store_quality(store, FeatureStore.open(tmp_path / "copies.h5"))
+    assert copied["generated"]["duplicates"] == 1
+    assert copied["generated"]["distance_ratio"] == 0
+    done = run_cli("evaluate", store.path, "--generated", tmp_path / "copies.h5")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"duplicates +1\.000 +0\.000", done.stdout)
+    bare = run_cli("evaluate", tmp_path / "good.h5", "--generated", good.path)
+    assert bare.returncode == 1  # its rows are all generated: there is nothing to compare them with
+    FeatureStore.write(tmp_path / "bare.h5", train=store.train, class_names=["a", "b", "c"])
+    bare = run_cli("evaluate", tmp_path / "bare.h5", "--generated", good.path)
+    assert bare.returncode == 0, bare.stderr  # a store without a head has no accuracy, but has rows
+    assert bare.stdout.startswith("150 of 150 generated rows beside 168 training rows")
+    document = json.loads(run_cli("evaluate", store.path, "--generated", good.path, "--json").stdout)
+    assert document["generated_quality"] == json.loads(json.dumps(found))
+
+
+def test_quality_refuses_what_does_not_fit(run_cli, tmp_path):
+    store = toy_store(tmp_path / "features.h5", ["a", "b", "c"])
+    FeatureStore.write(
+        tmp_path / "wide.h5", train=SplitData(np.ones((9, 4)), np.zeros(9, int)), num_classes=3
+    )
+    failed = run_cli("evaluate", store, "--generated", tmp_path / "wide.h5")
+    assert failed.returncode == 1
+    assert "give rows generated for this store" in failed.stderr
+    failed = run_cli("evaluate", store, "--generated", store)
+    assert failed.returncode == 1
+    assert "has no generated row" in failed.stderr
+
+
+def test_confusion_of_evaluate(run_cli, tmp_path):
+    store = toy_store(tmp_path / "features.h5", ["dog", "cat", "emu"])
+    document = json.loads(run_cli("evaluate", store, "--confusion", "--json").stdout)
+    for row in document["rows"]:
+        matrix = np.array(row["confusion"])
+        assert matrix.sum(axis=1).tolist() == [30, 30, 30]
+        assert 100 * np.trace(matrix) / 90 == pytest.approx(row["all"]["mean"])
+    assert "confusion" not in json.loads(run_cli("evaluate", store, "--json").stdout)["rows"][0]
+    pairs = confused_pairs(np.array([[8, 2, 0], [0, 5, 5], [0, 0, 0]]))
+    assert [(pair["label"], pair["predicted"], pair["share"]) for pair in pairs] == [
+        (1, 2, 50.0),
+        (0, 1, 20.0),
+    ]
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.booleans())
+def test_scales_keep_order_and_ticks_stay_inside(a, b, log):
+    low, high = sorted((a, b))
+    scale = Scale(low, high, 0, 100, log=log)
+    assert scale(scale.low) == pytest.approx(0, abs=1e-6)
+    assert scale(scale.high) == pytest.approx(100, abs=1e-6)
+    assert all(-1e-3 <= scale(tick) <= 100 + 1e-3 for tick in scale.ticks())
