@@ -193,6 +193,6 @@ def _notes(document: Mapping[str, Any], known: Mapping[Any, Row], test_rows: int
         )
     notes.append(
         "Other ways to balance classes (over-sampling, SMOTE, class Gaussians, balanced softmax) are not "
-        "part of this run."
+        "part of this run; ldmlr compare measures them."
     )
     return notes
