@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from ldmlr.config import read_toml
-from ldmlr.errors import UsageError, nearest
 from ldmlr.rivals.catalogue import METHODS, CompareConfig
 
 from .options import (
@@ -27,7 +25,7 @@ from .options import (
     seeds_option,
     threads_option,
 )
-from .run_file import parse_set
+from .run_file import stage_values
 
 # The stages a comparison has, and so the tables of the TOML file and of --set that it reads.
 TABLES = ("diffuse", "generate", "finetune")
@@ -89,7 +87,7 @@ def command(
       ldmlr compare features.h5 --set finetune.mix=1 --set generate.guidance=2
     """
     config = pick(CompareConfig, values)
-    given = _tables(file, assignments)
+    given = stage_values(file, assignments, TABLES, "a comparison")
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.files import check_output, make_folder, write_text
@@ -127,16 +125,3 @@ def command(
         make_folder(out)
         results.write_result(out, result)
     emit(result, as_json, comparison_text(figures))
-
-
-def _tables(file: Path | None, assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the values for each stage: the file's, and over them those of ``--set``."""
-    document = read_toml(file) if file is not None else {}
-    assigned = parse_set(assignments)
-    for stage in TABLES:
-        if not isinstance(document.get(stage, {}), dict):
-            raise UsageError(f"{file}: {stage}: expected a table [{stage}], not {document[stage]!r}")
-    for stage in assigned:
-        if stage not in TABLES:
-            raise UsageError(f"--set: a comparison has no stage {stage!r}; {nearest(stage, TABLES)}")
-    return {stage: {**document.get(stage, {}), **assigned.get(stage, {})} for stage in TABLES}

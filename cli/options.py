@@ -34,6 +34,7 @@ STAGES = (
     "select",
     "run",
     "compare",
+    "ablate",
     "report",
     "bench",
 )

@@ -108,6 +108,38 @@ def parse_set(assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return tables
 
 
+def stage_values(
+    file: Path | None, assignments: tuple[str, ...], stages: tuple[str, ...], who: str
+) -> dict[str, dict[str, Any]]:
+    """Return the values for each of a command's stages: the file's, and over them those of ``--set``.
+
+    Parameters
+    ----------
+    file
+        TOML file with a table per stage, or None.
+    assignments
+        ``STAGE.KEY=VALUE`` of the command line.
+    stages
+        The stages that the command has.
+    who
+        The command in words, for messages.
+
+    Raises
+    ------
+    UsageError
+        A stage that the command does not have, or a table that is none.
+    """
+    document = read_toml(file) if file is not None else {}
+    assigned = parse_set(assignments)
+    for stage in stages:
+        if not isinstance(document.get(stage, {}), dict):
+            raise UsageError(f"{file}: {stage}: expected a table [{stage}], not {document[stage]!r}")
+    for stage in assigned:
+        if stage not in stages:
+            raise UsageError(f"--set: {who} has no stage {stage!r}; {nearest(stage, stages)}")
+    return {stage: {**document.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -120,7 +120,7 @@ def compare(
     return {
         "rows": table,
         "verdict": verdict(table, test_rows=_encoded(test)),
-        "label_shift": shift_rule(tuning.average, tuning.tau_shift),
+        "label_shift": f"{shift_rule(tuning.average, tuning.tau_shift)}; tau-norm and ncm have none",
         "notes": [f"{name}: {note}" for name in names for note in notes[name]],
         "left_out": left_out,
         "seeds": list(range(seeds)),
@@ -143,7 +143,7 @@ def shift_rule(average: float, tau: float) -> str:
     """Return the rule of the label-shift rows in words; it is stated with every comparison."""
     return (
         f"label shift of every trained head: {average:g} x baseline head + {1 - average:g} x new head "
-        f"- {tau:g} x log prior; of the baseline: logits - log prior; tau-norm and ncm have none"
+        f"- {tau:g} x log prior; of the baseline: logits - log prior"
     )
 
 

@@ -18,7 +18,8 @@ class Diffusion:
     """Trains a model for a seed and draws from it; a generator.
 
     A model is trained once per configuration and seed. The seconds of a training that is reused are added to
-    `borrowed`, so that every method is charged with the whole of what it needs.
+    `borrowed`, so that every method is charged with the whole of what it needs. `drawing` has the seconds of the
+    latest draw alone.
 
     Parameters
     ----------
@@ -30,6 +31,7 @@ class Diffusion:
     threads: int | None = None
     backend: str = "auto"
     borrowed: float = 0.0
+    drawing: float = 0.0
     chosen: str = ""
     _models: dict[tuple[DiffusionConfig, int], tuple[LatentDiffusion, float]] = dataclasses.field(
         default_factory=dict
@@ -53,10 +55,12 @@ class Diffusion:
         """
         trained = self._trained(rows, seed, model)
         labels = labels_of(plan, 0, int(plan.sum()))
+        start = time.perf_counter()
         drawn = sample(
             trained.spec(drawing, seed), labels, backend=self.backend, weights=drawing.weights,
             device=self.device, threads=self.threads,
         )  # fmt: skip
+        self.drawing = time.perf_counter() - start
         self.chosen = drawn.backend
         return Generated(drawn.numpy(), labels)
 

@@ -116,7 +116,7 @@ def _ncm(name: str, bench: Bench, *, views: bool) -> Made:
 
 
 def _generating(name: str, bench: Bench, *, generator: Generator) -> Made:
-    return _with(name, bench, generator(bench.rows, bench.plan, bench.seed), bench.tuning)
+    return with_generated(name, bench, generator(bench.rows, bench.plan, bench.seed), bench.tuning)
 
 
 def _gaussian(name: str, bench: Bench, *, wide: bool) -> Made:
@@ -130,24 +130,24 @@ def _gaussian(name: str, bench: Bench, *, wide: bool) -> Made:
 def _ldmlr(name: str, bench: Bench) -> Made:
     tables = bench.tables
     drawn = bench.models.draw(bench.rows, bench.plan, bench.seed, tables.diffuse, tables.generate)
-    return _with(name, bench, drawn, bench.tuning)
+    return with_generated(name, bench, drawn, bench.tuning)
 
 
 def _ldmlr_plain(name: str, bench: Bench) -> Made:
     drawing = diffusion.plain_settings(bench.tables.generate)
     drawn = bench.models.draw(bench.rows, bench.plan, bench.seed, bench.tables.diffuse, drawing)
-    return _with(name, bench, drawn, bench.tuning.replace(mix=1.0))
+    return with_generated(name, bench, drawn, bench.tuning.replace(mix=1.0))
 
 
 def _ldmlr_paper(name: str, bench: Bench) -> Made:
     model, drawing = diffusion.paper_settings(bench.tables.diffuse, bench.tables.generate)
     plan = plan_from_config(bench.rows.counts, drawing)
     drawn = bench.models.draw(bench.rows, plan, bench.seed, model, drawing)
-    return _with(name, bench, drawn, bench.tuning.replace(mix=1.0))
+    return with_generated(name, bench, drawn, bench.tuning.replace(mix=1.0))
 
 
-def _with(name: str, bench: Bench, generated: Generated, config: FinetuneConfig) -> Made:
-    """Return the heads of stage 3 on clean and generated rows."""
+def with_generated(name: str, bench: Bench, generated: Generated, config: FinetuneConfig) -> Made:
+    """Return the heads of stage 3 on clean and generated rows, as they are and with label shift."""
     rows = bench.rows
     merged = TrainingRows(
         np.concatenate([rows.features, generated.features]),

@@ -1,0 +1,148 @@
+"""``ldmlr ablate``: one setting of generation varied, everything else kept."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ldmlr.ablate.settings import KINDS, AblateConfig, make_settings
+from ldmlr.errors import UsageError
+
+from .options import (
+    backend_option,
+    config_options,
+    device_option,
+    emit,
+    groups_option,
+    json_option,
+    load_config,
+    out_option,
+    overwrite_option,
+    pick,
+    say,
+    seeds_option,
+    threads_option,
+)
+from .run_file import parse_set, stage_values
+
+# The stages an ablation has, and so the tables of the TOML file and of --set that it reads.
+TABLES = ("diffuse", "generate", "finetune")
+
+KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
+    f"  {name:<10}{kind.what}\n            {', '.join(kind.values)}" for name, kind in KINDS.items()
+)
+
+
+@click.command(name="ablate", epilog=KIND_LIST)
+@click.argument("kind", type=click.Choice(tuple(KINDS)), metavar="|".join(KINDS))
+@click.argument("store", type=click.Path(path_type=Path))
+@config_options(AblateConfig)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
+    help=f"Set an option of a stage ({', '.join(TABLES)}); may be repeated.",
+)  # fmt: skip
+@seeds_option
+@groups_option
+@out_option("Folder for result.json and plot.svg.", required=False)
+@click.option(
+    "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    help="Write the table as CSV too.",
+)  # fmt: skip
+@click.option(
+    "--plot", "plot_file", type=click.Path(path_type=Path), default=None, metavar="FILE.svg",
+    help="Draw the plot into this file.",
+)  # fmt: skip
+@backend_option
+@device_option
+@threads_option
+@overwrite_option
+@json_option
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
+    metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
+)  # fmt: skip
+def command(
+    kind: str,
+    store: Path,
+    assignments: tuple[str, ...],
+    seeds: int,
+    groups: str,
+    out: Path | None,
+    csv_file: Path | None,
+    plot_file: Path | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+    file: Path | None,
+    **values: Any,
+) -> None:
+    """One setting of generation varied: ratio, groups, steps, guidance or width.
+
+    STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Everything else
+    stays as the stages have it (or as --set puts it): stage 2, stage 3, the seeds and the test split. A
+    diffusion model is trained once per seed and shared by all settings that only draw otherwise. The figures
+    are test figures: they show what a setting does, they do not choose one.
+
+    \b
+    Examples:
+      ldmlr ablate ratio features.h5
+      ldmlr ablate groups features.h5 --out runs/groups
+      ldmlr ablate steps features.h5 --values ddim:5,dpmpp2m:5,heun:5 --seeds 3
+      ldmlr ablate guidance features.h5 --values 1,1.5 --csv guidance.csv --plot guidance.svg
+      ldmlr ablate groups features.h5 --set generate.strategy=ratio --set generate.ratio=0.2
+    """
+    config: AblateConfig = pick(AblateConfig, values)
+    given = stage_values(file, assignments, TABLES, "an ablation")
+    for stage, keys in parse_set(assignments).items():
+        for key in keys:
+            if f"{stage}.{key}" in KINDS[kind].sets:
+                raise UsageError(f"--set: ablate {kind} varies {stage}.{key} itself; use --values")
+    from ldmlr.run.config import RunConfig, stage_tables
+
+    tables = stage_tables(given, RunConfig(groups=groups), str(file) if file else "")
+    make_settings(kind, config.values, tables.diffuse, tables.generate)  # wrong values end here, before torch
+    from ldmlr import results
+    from ldmlr.ablate.ablate import ablate
+    from ldmlr.ablate.plot import ablation_svg
+    from ldmlr.ablate.report import ablation_csv, ablation_text
+    from ldmlr.device import resolve_device, set_threads
+    from ldmlr.files import check_output, make_folder, write_text
+    from ldmlr.groups import parse_groups
+    from ldmlr.store import FeatureStore
+
+    shot_groups = parse_groups(groups)
+    for target in (out / "result.json" if out else None, out / "plot.svg" if out else None, csv_file, plot_file):
+        if target is not None:
+            check_output(target, overwrite)
+    place = resolve_device(device)
+    used = set_threads(threads)
+    start = time.perf_counter()
+    with FeatureStore.open(store) as opened:
+        figures = ablate(
+            opened, kind, config, tables, seeds=seeds, groups=shot_groups,
+            head=given["finetune"].get("head"),
+            device=str(place), threads=threads, backend=backend, report=say,
+        )  # fmt: skip
+    resolved = {
+        "store": store, "kind": kind, "values": figures["values"], "seeds": seeds, "groups": groups,
+        **{name: getattr(tables, name).to_dict() for name in TABLES},
+        "backend": backend, "device": str(place), "threads": used,
+    }  # fmt: skip
+    resolved["finetune"]["head"] = figures["head"]["trained"]
+    seconds = round(time.perf_counter() - start, 3)
+    result = results.document("ablate", resolved, **figures, seconds=seconds)
+    plot = ablation_svg(figures["rows"], f"{kind}, {store.name}, {seeds} seeds")
+    if csv_file is not None:
+        write_text(csv_file, ablation_csv(figures["rows"]), overwrite)
+    if plot_file is not None:
+        write_text(plot_file, plot, overwrite)
+    if out is not None:
+        make_folder(out)
+        write_text(out / "plot.svg", plot, overwrite)
+        results.write_result(out, result)
+    emit(result, as_json, ablation_text(figures))

@@ -1,0 +1,1 @@
+"""The paper's ablations: one setting of generation is varied, everything else stays."""
