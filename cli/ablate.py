@@ -116,7 +116,12 @@ def command(
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
-    for target in (out / "result.json" if out else None, out / "plot.svg" if out else None, csv_file, plot_file):
+    for target in (
+        out / "result.json" if out else None,
+        out / "plot.svg" if out else None,
+        csv_file,
+        plot_file,
+    ):
         if target is not None:
             check_output(target, overwrite)
     place = resolve_device(device)

@@ -143,7 +143,7 @@ def _occupied(
 ) -> tuple[list[Setting], list[str]]:
     """Return the settings without those that repeat another one here, and the names of these.
 
-    A group without classes adds nothing to a union, and alone generates nothing: what the user asks for by name
+    A group without classes adds nothing to a union, and alone generates nothing: what is asked for by name
     may repeat another setting, but must fill a class.
     """
     kept: list[Setting] = []

@@ -66,10 +66,13 @@ def ablation_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
                 parts.append(_line(LEFT, y, width - RIGHT, y, colour, 'stroke-dasharray="5 4"'))
         for at, row in enumerate(points):
             # The two series stand side by side, so that none hides the other.
-            x, mean, std = across(at) + 6 * (2 * number - 1), row["all"]["mean"], row["all"]["std"]
+            middle = across(at) + 6 * (2 * number - 1)
+            mean, std = row["all"]["mean"], row["all"]["std"]
             hint = f"{row['setting']}, {words}: {mean:.2f} ± {std:.2f}"
-            bar = _line(x, up(mean - std), x, up(mean + std), colour, 'stroke-width="2"')
-            parts.append(f"<g><title>{escape(hint)}</title>{bar}{_mark(number, x, up(mean), colour)}</g>")
+            bar = _line(middle, up(mean - std), middle, up(mean + std), colour, 'stroke-width="2"')
+            parts.append(
+                f"<g><title>{escape(hint)}</title>{bar}{_mark(number, middle, up(mean), colour)}</g>"
+            )
     parts.append(_text(LEFT + 320, 38, "dashed: the baseline's head"))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"

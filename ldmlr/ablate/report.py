@@ -30,7 +30,8 @@ def ablation_text(figures: Mapping[str, Any]) -> str:
         f"{figures['label_shift']}.",
     ]
     if figures["left_out"]:
-        lines.append(f"Left out, as a group has no classes here, so that they repeat others: {', '.join(figures['left_out'])}.")
+        names = ", ".join(figures["left_out"])
+        lines.append(f"Left out, as a group has no classes here, so that they repeat others: {names}.")
     return "\n".join(lines)
 
 
@@ -46,7 +47,7 @@ def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
     """
     shown = [row for row in rows if row["adjustment"] == adjustment]
     ends = [row["all"]["mean"] + side * row["all"]["std"] for row in shown for side in (-1, 1)]
-    low, high = min(ends), max(ends)
+    low, high = float(min(ends)), float(max(ends))
     room = (high - low) or 1.0
 
     def place(value: float) -> int:
@@ -77,7 +78,8 @@ def ablation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         cost = [row["generated"], f"{row['seconds']['mean']:.3f}"] if "generated" in row else ["", ""]
         writer.writerow([
-            row["method"], row["setting"] or "", row["adjustment"], *figures, len(row["all"]["values"]), *cost,
+            row["method"], row["setting"] or "", row["adjustment"], *figures,
+            len(row["all"]["values"]), *cost,
         ])  # fmt: skip
     return out.getvalue()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
@@ -152,12 +153,15 @@ class AblateConfig(Config):
 
     def __post_init__(self) -> None:
         # A file may hold plain numbers.
-        given = (self.values,) if isinstance(self.values, str | int | float) else self.values
+        given: Any = self.values
+        given = (given,) if isinstance(given, str | int | float) else given
         object.__setattr__(self, "values", tuple(str(value) for value in given))
         super().__post_init__()
 
 
-def make_settings(kind: str, values: Sequence[str], model: DiffusionConfig, drawing: GenerateConfig) -> list[Setting]:
+def make_settings(
+    kind: str, values: Sequence[str], model: DiffusionConfig, drawing: GenerateConfig
+) -> list[Setting]:
     """Return the settings of an ablation in the order they were named, each one once.
 
     Parameters

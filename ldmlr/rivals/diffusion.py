@@ -18,8 +18,8 @@ class Diffusion:
     """Trains a model for a seed and draws from it; a generator.
 
     A model is trained once per configuration and seed. The seconds of a training that is reused are added to
-    `borrowed`, so that every method is charged with the whole of what it needs. `drawing` has the seconds of the
-    latest draw alone.
+    `borrowed`, so that every method is charged with the whole of what it needs. `drawing` has the seconds
+    of the latest draw alone.
 
     Parameters
     ----------
