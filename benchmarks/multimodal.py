@@ -10,12 +10,13 @@ Settings, each with a long tail:
 
     python benchmarks/multimodal.py --store cifar100-lt-if100-features.h5 --out results/multimodal.json
 
-The small sets are drawn anew for each of the five seeds (half of the rows of each class for testing, the rest
-thinned to the long tail), so their standard deviations have the draw in them; the CIFAR-100 store is what it
-is. The methods are those of ``ldmlr compare``. The recipe's twelve passes over a few hundred rows do not move a
-head: on the small sets every class is filled up to 1,000 rows and the head takes 60 passes, with all methods.
-A further LDMLR setting is for classes with several modes: no widening, no guidance, no mix, and features
-standardised rather than whitened around the class mean, 2,000 iterations. No setting was tuned to test figures.
+The small sets are drawn anew for each of the five seeds (half of the rows of each class for testing, the
+rest thinned to the long tail), so their standard deviations have the draw in them; the CIFAR-100 store is
+what it is. The methods are those of ``ldmlr compare``. Twelve passes over a few hundred rows do not move
+a head: on the small sets every class is filled up to 1,000 rows and the head takes 60 passes, with all
+methods. A further LDMLR setting is for classes with several modes: no widening, no guidance, no mix, and
+features standardised rather than whitened around the class mean, 2,000 iterations. No setting was tuned
+on the test rows.
 """
 
 from __future__ import annotations
@@ -244,7 +245,8 @@ def text(name: str, found: dict[str, Any]) -> str:
         deviations = "-" if entry["deviations"] is None else f"{entry['deviations']:+.1f}"
         lines.append(
             f"  {entry['first']} - {entry['second']} ({entry['question']}): "
-            f"{entry['difference']:+.2f} points, {deviations} standard deviations, ahead in {entry['seeds_ahead']} seeds: {entry['outcome']}"
+            f"{entry['difference']:+.2f} points, {deviations} deviations, "
+            f"ahead in {entry['seeds_ahead']} seeds: {entry['outcome']}"
         )
     return "\n".join(lines)
 

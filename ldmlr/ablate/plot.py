@@ -62,8 +62,8 @@ def ablation_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
         points = [row for row in chosen if row["setting"] is not None]
         for row in chosen:
             if row["setting"] is None:
-                y = up(row["all"]["mean"])
-                parts.append(_line(LEFT, y, width - RIGHT, y, colour, 'stroke-dasharray="5 4"'))
+                level = up(row["all"]["mean"])
+                parts.append(_line(LEFT, level, width - RIGHT, level, colour, 'stroke-dasharray="5 4"'))
         for at, row in enumerate(points):
             # The two series stand side by side, so that none hides the other.
             middle = across(at) + 6 * (2 * number - 1)
