@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from ldmlr import progress, results
 from ldmlr.config import plain
 from ldmlr.errors import InputError
 from ldmlr.files import write_text
-from ldmlr.rivals.catalogue import DIFFUSION, GAUSSIAN, INTERPOLATION, METHODS, CompareConfig
+from ldmlr.rivals.catalogue import COPIES, DIFFUSION, GAUSSIAN, INTERPOLATION, METHODS, CompareConfig
 from ldmlr.rivals.compare import compare
 from ldmlr.rivals.verdict import Duel
 from ldmlr.run.config import RunConfig, StageTables, stage_tables
@@ -78,6 +78,7 @@ GENERATORS = (
     "baseline", "balanced-softmax", "random-oversampling", "duplicated-views", "smote", "smote-views",
     "adasyn", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr",
 )  # fmt: skip
+RIVALS = {"best Gaussian": GAUSSIAN, "best SMOTE or ADASYN": INTERPOLATION, "best copies": COPIES}
 MODES = "ldmlr-modes"
 MODES_TABLES: Tables = {
     "diffuse": {"transform": "standardised", "iterations": 2000},
@@ -225,28 +226,30 @@ def pooled(draws: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def duels(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return every LDMLR setting against the best Gaussian, the best SMOTE and the best copies.
 
-    The rival is the best one on these very test figures, which favours it.
+    Three times: without label shift, with it, and each method at its better row. The best rival and the
+    better row are picked by these very test figures; the first favours the rivals, the second no one.
     """
     found = []
-    families = {
-        "best Gaussian": (GAUSSIAN,),
-        "best SMOTE or ADASYN": (INTERPOLATION,),
-        "best copies": ("copies",),
-    }
-    for adjustment in ("none", "label-shift"):
+    for adjustment in ("none", "label-shift", "any"):
         here = [row for row in rows if row["adjustment"] == adjustment]
+        if adjustment == "any":
+            names = dict.fromkeys(row["method"] for row in rows)
+            here = [max((row for row in rows if row["method"] == name), key=_mean) for name in names]
         for row in here:
             if row["family"] != DIFFUSION:
                 continue
-            for question, members in families.items():
-                rivals = [other for other in here if other["family"] in members]
-                duel = Duel(row, max(rivals, key=lambda other: float(other["all"]["mean"])))
+            for question, family in RIVALS.items():
+                duel = Duel(row, max((other for other in here if other["family"] == family), key=_mean))
                 pairs = np.subtract(duel.first["all"]["values"], duel.second["all"]["values"])
                 entry = duel.document(question, adjustment)
                 entry["paired_std"] = float(pairs.std(ddof=1)) if len(pairs) > 1 else None
                 entry["seeds_ahead"] = int((pairs > 0).sum())
                 found.append(entry)
     return found
+
+
+def _mean(row: Mapping[str, Any]) -> float:
+    return float(row["all"]["mean"])
 
 
 def text(name: str, found: dict[str, Any]) -> str:
@@ -259,7 +262,7 @@ def text(name: str, found: dict[str, Any]) -> str:
     for entry in found["comparisons"]:
         deviations = "-" if entry["deviations"] is None else f"{entry['deviations']:+.1f}"
         lines.append(
-            f"  {entry['first']} - {entry['second']} ({entry['question']}): "
+            f"  {entry['adjustment']}: {entry['first']} - {entry['second']} ({entry['question']}): "
             f"{entry['difference']:+.2f} points, {deviations} deviations, "
             f"ahead in {entry['seeds_ahead']} seeds: {entry['outcome']}"
         )
@@ -317,6 +320,8 @@ def main() -> None:
         before = json.loads(options.out.read_text(encoding="utf-8"))
         # What was measured before in the same way stays in the file.
         found = before["settings"] if before["config"] == plain(config) else {}
+        for entry in found.values():
+            entry["comparisons"] = duels(entry["rows"])
     for name in names:
         found[name] = run(name, stores[name], options.seeds, quick)
         print(text(name, found[name]), flush=True)
