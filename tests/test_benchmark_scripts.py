@@ -37,3 +37,22 @@ def test_memory(tmp_path: Path) -> None:
     found = run(tmp_path, "memory.py", "--rows", 100, 3000, "--dim", 4, "--hidden", 8)
     assert [row["rows"] for row in found["rows"]] == [100, 3000]
     assert all(50 < row["peak_mb"] < 2000 for row in found["rows"])
+
+
+def test_multimodal(tmp_path: Path) -> None:
+    command = ("multimodal.py", "wine", "digits-pairs", "--seeds", 2, "--quick")
+    found = run(tmp_path, *command)["settings"]
+    assert list(found) == ["wine", "digits-pairs"]
+    assert found["wine"]["train_rows"] == [28, 12, 4]
+    assert found["digits-pairs"]["train_rows"] == [160, 76, 36, 16, 8]
+    assert {row["method"] for row in found["wine"]["rows"]} >= {"ldmlr", "ldmlr-modes", "gaussian", "smote"}
+    for entry in found["wine"]["comparisons"]:
+        assert entry["outcome"] in ("ahead", "behind", "within noise")
+        assert 0 <= entry["seeds_ahead"] <= 2
+
+
+def test_latent_vs_image(tmp_path: Path) -> None:
+    found = run(tmp_path, "latent_vs_image.py", "--rows", 64, "--images", 1, "--repeats", 1)
+    assert found["parameters"]["image"] > 4_000_000
+    assert [row["bytes"] for row in found["rows"]] == [256, 256, 4 * 3 * 32 * 32]
+    assert found["ratios"]["operations"] > 1000
