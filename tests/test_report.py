@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
+from ldmlr.report.charts import row_name
 from ldmlr.report.html import table
 from ldmlr.report.page import write_report
 from ldmlr.report.svg import Scale
@@ -326,6 +327,17 @@ def test_an_existing_page_is_kept(run_cli, tmp_path):
 def entry(*values: float) -> dict[str, object]:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
             "values": list(values)}  # fmt: skip
+
+
+def test_an_ablation_has_no_verdict_but_names_its_settings():
+    figure = {"mean": 1.0, "std": 0.1, "values": [0.9, 1.1]}
+    rows = [
+        {"method": method, "setting": setting, "adjustment": "none", "all": figure}
+        for method, setting in (("baseline", None), ("ldmlr", "ratio 0.2"), ("ldmlr", "balance"))
+    ]
+    assert verdict({"command": "ablate", "rows": rows}) is None
+    assert verdict({"command": "run", "rows": rows[:2]}) is not None
+    assert [row_name(row) for row in rows] == ["baseline", "ratio 0.2", "balance"]
 
 
 def test_the_verdict_says_it_plainly():

@@ -19,7 +19,8 @@ def row_name(row: Mapping[str, Any]) -> str:
     head = str(row.get("head", ""))
     # A measured head has its file's name; in other tables, `head` is the kind of head.
     measured = head == "stored" or head.endswith(".safetensors")
-    name = Path(head).stem if measured else str(row.get("method") or head)
+    # The rows of an ablation differ by their setting.
+    name = Path(head).stem if measured else str(row.get("setting") or row.get("method") or head)
     if row.get("adjustment", "none") != "none":
         name += f" + {str(row['adjustment']).replace('-', ' ')}"
     return name

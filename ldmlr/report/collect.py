@@ -305,5 +305,5 @@ def _verdict(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures 
     measured = figures["measured"]
     found = verdict(run.document, measured["test_rows"] if measured else None)
     if found is None:
-        raise Missing("the result has no LDMLR row beside a baseline", "ldmlr run")
+        raise Missing("the result has no single LDMLR row beside a baseline", "ldmlr run")
     return found

@@ -82,7 +82,9 @@ class Duel:
 
 
 def verdict(document: Mapping[str, Any], test_rows: int | None = None) -> dict[str, Any] | None:
-    """Return the verdict of a run, or None where there is no LDMLR row beside a baseline.
+    """Return the verdict of a run, or None where there is no single LDMLR row beside a baseline.
+
+    An ablation has an LDMLR row per setting: none of them speaks for the method.
 
     Parameters
     ----------
@@ -99,6 +101,8 @@ def verdict(document: Mapping[str, Any], test_rows: int | None = None) -> dict[s
         ``outcome``).
     """
     known = {(row.get("method"), row.get("adjustment")): row for row in _rows(document)}
+    if len(known) < len(_rows(document)):
+        return None
     lines: list[str] = []
     comparisons: list[dict[str, Any]] = []
     overall: dict[str, Duel] = {}
