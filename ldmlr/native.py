@@ -6,7 +6,6 @@ read them; csrc/params.h) and then draws any number of rows. It needs no torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,10 @@ from ldmlr import _native, cpu
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
 from ldmlr.errors import UsageError, nearest
+from ldmlr.kernel_units import KAPPA, kernel_tables
 from ldmlr.noise import check_counter
 from ldmlr.quantise import activation_ranges
 
-# The kernels keep kappa x instead of x, so that silu needs no multiplication by it.
-KAPPA = -1 / math.log(2)
 ALIGNMENT = 64
 WEIGHTS = {
     "float32": _native.Dtype.float32,
@@ -170,28 +168,21 @@ class NativeSampler:
     def _network(self, spec: SamplerSpec) -> _native.Denoiser:
         tables = spec.tables
         assert isinstance(tables, DenoiserTables)
-        w_in, b_in, w1 = tables.w_in.astype(np.float64), tables.b_in.astype(np.float64), tables.w1
         hidden, dim = tables.w_in.shape
         net = _native.Denoiser()
-        net.dim, net.hidden, net.layers = dim, hidden, len(w1)
+        net.dim, net.hidden, net.layers = dim, hidden, len(tables.w1)
         net.classes = len(tables.bias_class) - 1
-        # Two linear maps in a row are one. It is the cheaper one if x is narrower than h.
         net.folded = int(dim < hidden)
-        first, bias_step = w1[0].astype(np.float64), tables.bias_step.astype(np.float64)
-        if net.folded:
-            bias_step[:, 0] += first @ b_in
-            first = KAPPA * (first @ w_in)
+        w = kernel_tables(tables, dim < hidden)
         factors = self._factors(spec)
         net.quantise = self._keep(factors)
         of_h, of_u = factors[1:-1:2], factors[2:-1:2]
-        net.input = self._pack(KAPPA * w_in, factors=factors[:1])
-        net.first = self._pack(first, factors=factors[:1] if net.folded else of_h[:1])
-        net.w1, net.w2 = self._pack(*w1[1:], factors=of_h[1:]), self._pack(*tables.w2, factors=of_u)
-        net.output = self._pack(tables.w_out / KAPPA, factors=factors[-1:])
-        net.b_in, net.b2 = self._pad(KAPPA * b_in), self._pad(KAPPA * tables.b2)
-        net.b_out = self._pad(tables.b_out)
-        net.bias_step = self._pad(KAPPA * bias_step)
-        net.bias_class = self._pad(np.float32(KAPPA) * tables.bias_class)
+        net.input = self._pack(w.input, factors=factors[:1])
+        net.first = self._pack(w.first, factors=factors[:1] if net.folded else of_h[:1])
+        net.w1, net.w2 = self._pack(*w.w1, factors=of_h[1:]), self._pack(*w.w2, factors=of_u)
+        net.output = self._pack(w.output, factors=factors[-1:])
+        net.b_in, net.b2, net.b_out = self._pad(w.b_in), self._pad(w.b2), self._pad(w.b_out)
+        net.bias_step, net.bias_class = self._pad(w.bias_step), self._pad(w.bias_class)
         return net
 
     def _transform(self, spec: SamplerSpec) -> _native.Transform:
