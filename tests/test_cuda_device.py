@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.solvers import SOLVERS
 
 from ldmlr import ops, sampling
 from ldmlr.bench import cuda as bench
@@ -87,16 +88,7 @@ def test_numbers_of_classes(device: torch.device, classes: int) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize(
-    ("solver", "eta", "prediction"),
-    [
-        ("ddim", 0.0, "x0"),
-        ("ddim", 0.5, "v"),
-        ("ddpm", 0.0, "eps"),
-        ("dpmpp2m", 0.0, "v"),
-        ("heun", 0.0, "v"),
-    ],
-)
+@pytest.mark.parametrize(("solver", "eta", "prediction"), SOLVERS)
 def test_solvers_and_guidance(
     device: torch.device, solver: str, eta: float, prediction: str, guidance: float
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.solvers import SOLVERS
 
 from ldmlr.bench.models import random_spec
 from ldmlr.cuda import abi, tiers
@@ -261,16 +262,7 @@ def test_numbers_of_classes(emulator: Emulator, name: str, classes: int) -> None
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize(
-    ("solver", "eta", "prediction"),
-    [
-        ("ddim", 0.0, "x0"),
-        ("ddim", 0.5, "v"),
-        ("ddpm", 0.0, "eps"),
-        ("dpmpp2m", 0.0, "v"),
-        ("heun", 0.0, "v"),
-    ],
-)
+@pytest.mark.parametrize(("solver", "eta", "prediction"), SOLVERS)
 @pytest.mark.parametrize("name", SMALL)
 def test_solvers_and_guidance(
     emulator: Emulator, name: str, solver: str, eta: float, prediction: str, guidance: float

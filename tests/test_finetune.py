@@ -1,4 +1,4 @@
-"""Stage 3: fine-tuned heads, their label-shift row, head files, and the command."""
+"""Stage 3: fine-tuned heads, their label-shift row, and the command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from support.axes import COUNTS, DIM, draw
 
 import ldmlr
 from ldmlr.errors import InputError, UsageError
@@ -16,17 +17,6 @@ from ldmlr.heads.modules import LinearHead, make_head, to_stored
 from ldmlr.heads.rows import TrainingRows, gather_rows
 from ldmlr.heads.training import batch_size, fit_baseline, fresh_head, train_head
 from ldmlr.store import FeatureStore, SplitData
-
-COUNTS = (240, 60, 12)
-DIM = 6
-
-
-def draw(counts, seed=0, offset=0.0):
-    """Rows of overlapping Gaussian classes, one per axis."""
-    generator = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(len(counts)), counts)
-    features = generator.normal(size=(len(labels), DIM)) + 2.2 * np.eye(len(counts), DIM)[labels] + offset
-    return features.astype(np.float32), labels
 
 
 def biased_head(rows=None):
@@ -231,46 +221,6 @@ def test_small_sets_get_smaller_batches():
     assert batch_size(960, 1024) == 32
     assert batch_size(10, 1024) == 32
     assert batch_size(9600, 64) == 64
-
-
-def test_head_files_are_whole_and_reproducible(tmp_path, natural, generated):
-    tuned = ldmlr.finetune(natural, generated, epochs=2, average=0.3, seed=4)
-    for name in ("a", "b"):
-        tuned.save(tmp_path / f"{name}.safetensors")
-    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    back = FinetunedHead.load(tmp_path / "a.safetensors")
-    assert back.config == tuned.config
-    assert (back.seed, back.origin, back.generated) == (4, "fitted", 408)
-    assert back.history == tuned.history
-    np.testing.assert_array_equal(back.logits(natural[0]), tuned.logits(natural[0]))
-    with pytest.raises(UsageError, match="already exists"):
-        tuned.save(tmp_path / "a.safetensors")
-    tuned.save(tmp_path / "a.safetensors", overwrite=True)
-
-
-def test_files_that_are_no_heads(tmp_path, natural):
-    from safetensors.numpy import save_file
-
-    path = tmp_path / "head.safetensors"
-    with pytest.raises(InputError, match="no such head file"):
-        FinetunedHead.load(path)
-    path.write_bytes(b"not a head")
-    with pytest.raises(InputError, match="not a readable safetensors file"):
-        FinetunedHead.load(path)
-    save_file({"weight": np.zeros((3, 4))}, path)
-    with pytest.raises(InputError, match="is not a head file"):
-        FinetunedHead.load(path)
-    about = {"format": "ldmlr-head", "version": 1, "kinds": {"head": "linear", "baseline": "linear"}}
-    save_file({"counts": np.ones(3)}, path, metadata={"ldmlr": json.dumps(about)})
-    with pytest.raises(InputError, match="damaged head file"):
-        FinetunedHead.load(path)
-    save_file({"counts": np.ones(3)}, path, metadata={"ldmlr": json.dumps(about | {"version": 9})})
-    with pytest.raises(InputError, match="version 9"):
-        FinetunedHead.load(path)
-    ldmlr.finetune(natural, epochs=1).save(path, overwrite=True)
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(InputError, match="not a readable safetensors file"):
-        FinetunedHead.load(path)
 
 
 def test_rows_that_do_not_belong_together(natural, generated):

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from support.solvers import SOLVERS
 
 from ldmlr import cpu, native, sampling
 from ldmlr.diffusion.schedule import make_schedule
@@ -139,16 +140,7 @@ def test_numbers_of_classes(classes: int) -> None:
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize(
-    ("solver", "eta", "prediction"),
-    [
-        ("ddim", 0.0, "x0"),
-        ("ddim", 0.5, "v"),
-        ("ddpm", 0.0, "eps"),
-        ("dpmpp2m", 0.0, "v"),
-        ("heun", 0.0, "v"),
-    ],
-)
+@pytest.mark.parametrize(("solver", "eta", "prediction"), SOLVERS)
 def test_solvers_and_guidance(solver: str, eta: float, prediction: str, guidance: float) -> None:
     spec = make_spec(18, 40, 2, steps=6, solver=solver, eta=eta, prediction=prediction, guidance=guidance)
     check_against_float64(spec, rows=20)

@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
-from ldmlr.report.charts import row_name
 from ldmlr.report.html import table
 from ldmlr.report.page import write_report
-from ldmlr.report.svg import Scale
-from ldmlr.report.verdict import Duel, verdict
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 from ldmlr.store import sampling as sampling_module
 from ldmlr.store.sampling import sample_index
@@ -324,65 +321,6 @@ def test_an_existing_page_is_kept(run_cli, tmp_path):
     check_page(tmp_path / "report.html")
 
 
-def entry(*values: float) -> dict[str, object]:
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-            "values": list(values)}  # fmt: skip
-
-
-def test_an_ablation_has_no_verdict_but_names_its_settings():
-    figure = {"mean": 1.0, "std": 0.1, "values": [0.9, 1.1]}
-    rows = [
-        {"method": method, "setting": setting, "adjustment": "none", "all": figure}
-        for method, setting in (("baseline", None), ("ldmlr", "ratio 0.2"), ("ldmlr", "balance"))
-    ]
-    assert verdict({"command": "ablate", "rows": rows}) is None
-    assert verdict({"command": "run", "rows": rows[:2]}) is not None
-    assert [row_name(row) for row in rows] == ["baseline", "ratio 0.2", "balance"]
-
-
-def test_the_verdict_says_it_plainly():
-    def of(base, shifted, made, both):
-        names = [
-            ("baseline", "none"),
-            ("baseline", "label-shift"),
-            ("ldmlr", "none"),
-            ("ldmlr", "label-shift"),
-        ]
-        rows = [
-            {
-                "method": method,
-                "adjustment": adjustment,
-                "all": entry(*values),
-                "few": entry(*values),
-                "many": None,
-            }
-            for (method, adjustment), values in zip(names, (base, shifted, made, both), strict=True)
-        ]
-        return verdict({"command": "run", "rows": rows}, 100)
-
-    won = of([70, 71], [80, 81], [82, 83], [84, 85])
-    assert won["outcome"] == "ahead"
-    assert won["headline"].startswith("Generation helped")
-    assert won["comparisons"][0]["deviations"] == pytest.approx(12 / np.sqrt(0.5))
-    assert "ahead by 12.00 points (17.0 standard deviations)" in won["lines"][0]
-    even = of([70, 71], [80, 81], [80, 81], [80.2, 81])
-    assert even["outcome"] == "within noise"
-    assert "did not help beyond label shift" in even["headline"]
-    assert "it improves the baseline" in even["headline"]
-    lost = of([70, 71], [80, 81], [60, 61], [70, 71])
-    assert lost["outcome"] == "behind"
-    assert lost["headline"].startswith("Generation did not help")
-    assert "nor did it help the baseline" in lost["headline"]
-    assert of([70], [80], [90], [95])["outcome"] == "undecided"
-    assert verdict({"rows": []}) is None
-
-
-def test_a_difference_without_spread_is_told_apart_from_none():
-    assert Duel(entry(5, 5), entry(4, 4)).outcome == "ahead"
-    assert Duel(entry(4, 4), entry(4, 4)).outcome == "within noise"
-    assert Duel(entry(4, 4), entry(4, 4)).deviations is None
-
-
 def test_a_sample_is_even_seeded_and_independent_of_blocks(tmp_path, monkeypatch):
     path = toy_store(tmp_path / "features.h5", ["a", "b", "c"])
     split = FeatureStore.open(path).split("train")
@@ -454,12 +392,3 @@ def test_confusion_of_evaluate(run_cli, tmp_path):
         (1, 2, 50.0),
         (0, 1, 20.0),
     ]
-
-
-@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.booleans())
-def test_scales_keep_order_and_ticks_stay_inside(a, b, log):
-    low, high = sorted((a, b))
-    scale = Scale(low, high, 0, 100, log=log)
-    assert scale(scale.low) == pytest.approx(0, abs=1e-6)
-    assert scale(scale.high) == pytest.approx(100, abs=1e-6)
-    assert all(-1e-3 <= scale(tick) <= 100 + 1e-3 for tick in scale.ticks())

@@ -1,0 +1,73 @@
+"""What the latent diffusion model refuses: rows, what comes with them, options."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.blobs import SMALL, blobs
+
+import ldmlr
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import InputError, LdmlrError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), "expected rows and columns"),
+        (np.zeros(5), np.zeros(5, int), r"expected rows and columns \[N, D\], not shape \[5\]"),
+        (np.full((3, 2), np.nan), np.zeros(3, int), "row 0, column 0 is not finite"),
+        (np.array([[1, 2], [3, np.inf]]), np.zeros(2, int), "row 1, column 1 is not finite"),
+        (np.array([["a", "b"]]), np.zeros(1, int), "expected numbers"),
+        (np.eye(3), np.zeros(2, int), "labels: expected 3, one per row"),
+        (np.eye(3), np.array([0.0, 1.0, 1.0]), "expected whole numbers"),
+        (np.eye(3), np.array([0, -1, 1]), "found -1"),
+        (np.eye(4), np.array([0, 0, 2, 2]), "class 1 has no training row"),
+        (np.eye(3), np.arange(3), "no class has two different rows"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(features, labels, message):
+    with pytest.raises(InputError, match=message):
+        ldmlr.LatentDiffusion(**SMALL).fit(features, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": np.zeros((1, 3, 4))}, r"views\[0\]: expected shape \[93, 4\]"),
+        ({"views": [np.full((93, 4), np.nan)]}, r"views\[0\]: row 0"),
+        ({"class_names": ("a",)}, "class_names: expected 3"),
+        ({"counts": [1, 2]}, "counts: expected 3"),
+        ({"num_classes": 2}, "found 2, expected 0 .. 1"),
+    ],
+)
+def test_what_comes_with_the_rows_must_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        ldmlr.LatentDiffusion(**SMALL).fit(*blobs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hiden": 3}, "did you mean 'hidden'"),
+        ({"hidden": 0}, "--hidden: must be at least 1"),
+        ({"network": "unet"}, "--network: unknown value"),
+        ({"ema": 1.0}, "--ema: must be below 1"),
+        ({"seed": -1}, "--seed"),
+        ({"config": DiffusionConfig(), "hidden": 3}, "not both"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(UsageError, match=message):
+        ldmlr.LatentDiffusion(**options)
+
+
+def test_a_model_must_be_trained_first():
+    with pytest.raises(UsageError, match="not trained"):
+        ldmlr.LatentDiffusion().sample([0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    features, labels = blobs()
+    with pytest.raises(LdmlrError, match="loss is not finite at step"):
+        ldmlr.LatentDiffusion(**SMALL, lr=1e30).fit(features, labels)
