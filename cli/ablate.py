@@ -14,16 +14,18 @@ from ldmlr.errors import UsageError
 from .options import (
     backend_option,
     config_options,
+    csv_option,
     device_option,
     emit,
     groups_option,
     json_option,
-    load_config,
     out_option,
     overwrite_option,
     pick,
     say,
     seeds_option,
+    set_option,
+    stages_file_option,
     threads_option,
 )
 from .run_file import parse_set, stage_values
@@ -40,17 +42,11 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @click.argument("kind", type=click.Choice(tuple(KINDS)), metavar="|".join(KINDS))
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(AblateConfig)
-@click.option(
-    "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
-    help=f"Set an option of a stage ({', '.join(TABLES)}); may be repeated.",
-)  # fmt: skip
+@set_option(TABLES)
 @seeds_option
 @groups_option
 @out_option("Folder for result.json and plot.svg.", required=False)
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
-    help="Write the table as CSV too.",
-)  # fmt: skip
+@csv_option
 @click.option(
     "--plot", "plot_file", type=click.Path(path_type=Path), default=None, metavar="FILE.svg",
     help="Draw the plot into this file.",
@@ -60,10 +56,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @threads_option
 @overwrite_option
 @json_option
-@click.option(
-    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
-    metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
-)  # fmt: skip
+@stages_file_option
 def command(
     kind: str,
     store: Path,
@@ -111,19 +104,12 @@ def command(
     from ldmlr.ablate.plot import ablation_svg
     from ldmlr.ablate.report import ablation_csv, ablation_text
     from ldmlr.device import resolve_device, set_threads
-    from ldmlr.files import check_output, make_folder, write_text
+    from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
-    for target in (
-        out / "result.json" if out else None,
-        out / "plot.svg" if out else None,
-        csv_file,
-        plot_file,
-    ):
-        if target is not None:
-            check_output(target, overwrite)
+    check_outputs([out and out / "result.json", out and out / "plot.svg", csv_file, plot_file], overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
     start = time.perf_counter()

@@ -13,16 +13,18 @@ from ldmlr.rivals.catalogue import METHODS, CompareConfig
 from .options import (
     backend_option,
     config_options,
+    csv_option,
     device_option,
     emit,
     groups_option,
     json_option,
-    load_config,
     out_option,
     overwrite_option,
     pick,
     say,
     seeds_option,
+    set_option,
+    stages_file_option,
     threads_option,
 )
 from .run_file import stage_values
@@ -37,26 +39,17 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name,
 @click.command(name="compare", epilog=METHOD_LIST)
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(CompareConfig)
-@click.option(
-    "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
-    help=f"Set an option of a stage ({', '.join(TABLES)}); may be repeated.",
-)  # fmt: skip
+@set_option(TABLES)
 @seeds_option
 @groups_option
 @out_option("Folder for result.json.", required=False)
-@click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
-    help="Write the table as CSV too.",
-)  # fmt: skip
+@csv_option
 @backend_option
 @device_option
 @threads_option
 @overwrite_option
 @json_option
-@click.option(
-    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
-    metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
-)  # fmt: skip
+@stages_file_option
 def command(
     store: Path,
     assignments: tuple[str, ...],
@@ -90,7 +83,7 @@ def command(
     given = stage_values(file, assignments, TABLES, "a comparison")
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
-    from ldmlr.files import check_output, make_folder, write_text
+    from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
     from ldmlr.rivals.compare import compare
     from ldmlr.rivals.report import comparison_csv, comparison_text
@@ -99,9 +92,7 @@ def command(
 
     shot_groups = parse_groups(groups)
     tables = stage_tables(given, RunConfig(groups=groups), str(file) if file else "")
-    for target in (out / "result.json" if out else None, csv_file):
-        if target is not None:
-            check_output(target, overwrite)
+    check_outputs([out and out / "result.json", csv_file], overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
     start = time.perf_counter()

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,6 +147,15 @@ backend_option = click.option(
     "--backend", type=click.Choice(["auto", "reference", "native", "cuda"]), default="auto",
     show_default=True, help="What draws the rows.",
 )  # fmt: skip
+csv_option = click.option(
+    "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    help="Write the table as CSV too.",
+)  # fmt: skip
+# Beside `load_config`, the command reads the tables of the stages from the file.
+stages_file_option = click.option(
+    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
+    metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
+)  # fmt: skip
 shard_option = click.option(
     "--shard", default=None, metavar="I/N", help="Do only part I (from 0) of N equal parts."
 )
@@ -158,6 +167,14 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would 
 def out_option(help: str, required: bool = True) -> Callable[[F], F]:
     """Return the ``--out`` option with its help line."""
     return click.option("--out", type=click.Path(path_type=Path), required=required, help=help)
+
+
+def set_option(stages: Iterable[str]) -> Callable[[F], F]:
+    """Return ``--set STAGE.KEY=VALUE`` for the stages a command has."""
+    return click.option(
+        "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
+        help=f"Set an option of a stage ({', '.join(stages)}); may be repeated.",
+    )  # fmt: skip
 
 
 def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:

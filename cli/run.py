@@ -18,6 +18,7 @@ from .options import (
     out_option,
     pick,
     say,
+    set_option,
     threads_option,
 )
 from .run_file import parse_set, read_run_file
@@ -26,10 +27,7 @@ from .run_file import parse_set, read_run_file
 @click.command(name="run")
 @click.argument("source", required=False)
 @out_option("Folder of the run.  [default: runs/NAME of the source]", required=False)
-@click.option(
-    "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
-    help=f"Set an option of a stage ({', '.join(STAGES)}); may be repeated.",
-)  # fmt: skip
+@set_option(STAGES)
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), metavar="FILE.toml",
     help="Read options from a TOML file, a table per stage; the command line wins.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,13 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     except OSError as error:
         raise os_error(error, folder) from error
     return path
+
+
+def check_outputs(paths: Iterable[Path | None], overwrite: bool = False) -> None:
+    """Refuse outputs as `check_output` does; None is an output that is not asked for."""
+    for path in paths:
+        if path is not None:
+            check_output(path, overwrite)
 
 
 def make_folder(folder: Path) -> Path:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.results import GROUP_COLUMNS
+
+# Cells to the left, an accuracy row, cells to the right.
+CsvLine = tuple[Sequence[Any], Mapping[str, Any], Sequence[Any]]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -30,6 +35,31 @@ def row_name(row: Mapping[str, Any]) -> str:
     """Return the method of an accuracy row, with its adjustment if it has one."""
     method = str(row["method"])
     return method if row["adjustment"] == "none" else f"{method} + {row['adjustment']}"
+
+
+def accuracy_csv(
+    before: Sequence[str],
+    rows: Sequence[tuple[Sequence[Any], Mapping[str, Any], Sequence[Any]]],
+    after: Sequence[str],
+) -> str:
+    """Return an accuracy table as CSV: mean and deviation of every group, and how many seeds.
+
+    Parameters
+    ----------
+    before, after
+        Names of the columns to the left and to the right.
+    rows
+        Per line the cells to the left, the accuracy row and the cells to the right; a group without
+        classes has empty cells.
+    """
+    parts = [(column, part) for column in GROUP_COLUMNS for part in ("mean", "std")]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*before, *(f"{column}_{part}" for column, part in parts), "seeds", *after])
+    for left, row, right in rows:
+        figures = ["" if row[column] is None else f"{row[column][part]:.4f}" for column, part in parts]
+        writer.writerow([*left, *figures, len(row["all"]["values"]), *right])
+    return out.getvalue()
 
 
 def accuracy_cell(entry: Mapping[str, Any] | None) -> str:

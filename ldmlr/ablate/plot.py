@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ldmlr.report.svg import round_step
+
 SIZE = (720, 400)
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 46, 62
 SERIES = (("none", "as it is", "#0072b2"), ("label-shift", "with label shift", "#d55e00"))
@@ -80,9 +82,7 @@ def ablation_svg(rows: Sequence[Mapping[str, Any]], title: str) -> str:
 
 def _axis(low: float, high: float) -> tuple[float, float, float]:
     """Return round ends around a range, and the step between grid lines."""
-    room = max(high - low, 0.1)
-    power = 10.0 ** math.floor(math.log10(room / 5))
-    step = next(power * factor for factor in (1, 2, 5, 10) if room / 5 <= power * factor * 1.0001)
+    step = round_step(max(high - low, 0.1) / 5)
     return math.floor(low / step) * step, math.ceil(high / step + 1e-9) * step, step
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.results import GROUP_COLUMNS
-from ldmlr.tables import accuracy_cell, row_name, table
+from ldmlr.tables import accuracy_cell, accuracy_csv, row_name, table
 
 WIDTH = 48
 
@@ -66,22 +64,15 @@ def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
 
 def ablation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as CSV; empty cells for empty groups and for what the baseline does not have."""
-    columns = [f"{column}_{part}" for column in GROUP_COLUMNS for part in ("mean", "std")]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "setting", "adjustment", *columns, "seeds", "generated", "seconds"])
-    for row in rows:
-        figures = [
-            "" if row[column] is None else f"{row[column][part]:.4f}"
-            for column in GROUP_COLUMNS
-            for part in ("mean", "std")
-        ]
-        cost = [row["generated"], f"{row['seconds']['mean']:.3f}"] if "generated" in row else ["", ""]
-        writer.writerow([
-            row["method"], row["setting"] or "", row["adjustment"], *figures,
-            len(row["all"]["values"]), *cost,
-        ])  # fmt: skip
-    return out.getvalue()
+    lines = [
+        (
+            [row["method"], row["setting"] or "", row["adjustment"]],
+            row,
+            [row["generated"], f"{row['seconds']['mean']:.3f}"] if "generated" in row else ["", ""],
+        )
+        for row in rows
+    ]
+    return accuracy_csv(["method", "setting", "adjustment"], lines, ["generated", "seconds"])
 
 
 def _label(row: Mapping[str, Any]) -> str:

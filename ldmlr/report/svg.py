@@ -54,12 +54,13 @@ class Scale:
             found = [value for value in round_values if self.low <= value <= self.high]
             if len(found) > 1:
                 return found
-        step = _round_step((self.high - self.low) / max(count, 1))
+        step = round_step((self.high - self.low) / max(count, 1))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [step * number for number in range(first, last + 1)]
 
 
-def _round_step(rough: float) -> float:
+def round_step(rough: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, not below `rough`."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if rough <= power * factor * 1.0001)
 

@@ -6,15 +6,13 @@ Two rows differ if their means are at least two pooled standard deviations over 
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.groups import GROUPS
+from ldmlr.metrics.difference import CLEAR, Difference, accuracy_error
 from ldmlr.results import GROUP_COLUMNS
 
-CLEAR = 2.0
 RULE = (
     f"Two rows differ if their means are at least {CLEAR:g} pooled standard deviations over the seeds apart "
     "(root of the mean of the two variances); less is within noise."
@@ -33,39 +31,8 @@ DUELS: tuple[tuple[Key, Key, str], ...] = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Duel:
-    """Two entries of the accuracy table compared.
-
-    Parameters
-    ----------
-    first, second
-        ``mean``, ``std`` and ``values`` of a group.
-    """
-
-    first: Mapping[str, Any]
-    second: Mapping[str, Any]
-
-    @property
-    def difference(self) -> float:
-        """First minus second, in points."""
-        return float(self.first["mean"] - self.second["mean"])
-
-    @property
-    def deviations(self) -> float | None:
-        """The difference in pooled standard deviations; None where nothing varies with the seed."""
-        pooled = math.sqrt((self.first["std"] ** 2 + self.second["std"] ** 2) / 2)
-        return self.difference / pooled if pooled > 1e-9 else None
-
-    @property
-    def outcome(self) -> str:
-        """``ahead``, ``behind``, ``within noise``, or ``undecided`` for a single seed."""
-        if min(len(entry["values"]) for entry in (self.first, self.second)) < 2:
-            return "undecided"
-        steps = self.deviations
-        if abs(self.difference) < 1e-9 or (steps is not None and abs(steps) < CLEAR):
-            return "within noise"
-        return "ahead" if self.difference > 0 else "behind"
+class Duel(Difference):
+    """Two entries of the accuracy table, compared."""
 
     def words(self) -> str:
         """Return the difference in words."""
@@ -189,8 +156,8 @@ def _notes(document: Mapping[str, Any], known: Mapping[Any, Row], test_rows: int
             "baseline's subtracts 1 x log prior. A part of a gain may come from that."
         )
     if test_rows:
-        share = known.get(("ldmlr", "none"), next(iter(known.values())))["all"]["mean"] / 100
-        error = 100 * math.sqrt(max(share * (1 - share), 0.0) / test_rows)
+        mean = known.get(("ldmlr", "none"), next(iter(known.values())))["all"]["mean"]
+        error = accuracy_error(mean, test_rows)
         notes.append(
             f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} points (standard error); all seeds "
             "share them, so the standard deviation over seeds does not show it."

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.results import GROUP_COLUMNS
 from ldmlr.rivals.catalogue import BASELINE, METHODS
-from ldmlr.tables import accuracy_cell, row_name, table
+from ldmlr.tables import accuracy_cell, accuracy_csv, row_name, table
 
 
 def comparison_text(figures: Mapping[str, Any]) -> str:
@@ -38,21 +36,15 @@ def comparison_text(figures: Mapping[str, Any]) -> str:
 
 def comparison_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as CSV: one line per method and adjustment, empty cells for empty groups."""
-    columns = [f"{column}_{part}" for column in GROUP_COLUMNS for part in ("mean", "std")]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "adjustment", "family", "tau", *columns, "seeds", "seconds", "what"])
-    for row in rows:
-        figures = [
-            "" if row[column] is None else f"{row[column][part]:.4f}"
-            for column in GROUP_COLUMNS
-            for part in ("mean", "std")
-        ]
-        writer.writerow([
-            row["method"], row["adjustment"], row["family"], row["tau"], *figures,
-            len(row["all"]["values"]), f"{row['seconds']['mean']:.3f}", METHODS[row["method"]].what,
-        ])  # fmt: skip
-    return out.getvalue()
+    lines = [
+        (
+            [row["method"], row["adjustment"], row["family"], row["tau"]],
+            row,
+            [f"{row['seconds']['mean']:.3f}", METHODS[row["method"]].what],
+        )
+        for row in rows
+    ]
+    return accuracy_csv(["method", "adjustment", "family", "tau"], lines, ["seconds", "what"])
 
 
 def row_label(row: Mapping[str, Any]) -> str:

@@ -8,16 +8,15 @@ them share one training and one test set, so the test set's own error is stated 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ldmlr.metrics.difference import CLEAR, Difference, Entry, accuracy_error
 from ldmlr.rivals.catalogue import BASELINE, DIFFUSION, GAUSSIAN, NO_GENERATION
 from ldmlr.tables import row_name
 
 Row = Mapping[str, Any]
 
-CLEAR = 2.0
 RULE = (
     f"two rows differ if their means are at least {CLEAR:g} pooled standard deviations over the seeds apart "
     "(root of the mean of the two variances); less is within noise. The best of a family is picked by "
@@ -33,41 +32,13 @@ RECIPE = "ldmlr"
 
 
 @dataclasses.dataclass(frozen=True)
-class Duel:
-    """Two rows of the table, compared.
-
-    Parameters
-    ----------
-    first, second
-        The rows; the question asks whether the first is ahead.
-    """
-
-    first: Row
-    second: Row
+class Duel(Difference):
+    """Two rows of the table, compared over all classes."""
 
     @property
-    def difference(self) -> float:
-        """Mean of the first minus mean of the second, in points."""
-        return float(self.first["all"]["mean"] - self.second["all"]["mean"])
-
-    @property
-    def pooled(self) -> float:
-        """Pooled standard deviation over the seeds, in points."""
-        return math.sqrt((self.first["all"]["std"] ** 2 + self.second["all"]["std"] ** 2) / 2)
-
-    @property
-    def deviations(self) -> float | None:
-        """The difference in pooled standard deviations; None where neither row varies with the seed."""
-        return self.difference / self.pooled if self.pooled > 0 else None
-
-    @property
-    def outcome(self) -> str:
-        """``ahead``, ``behind``, ``within noise``, or ``undecided`` for a single seed."""
-        if len(self.first["all"]["values"]) < 2:
-            return "undecided"
-        if self.difference == 0 or (self.deviations is not None and abs(self.deviations) < CLEAR):
-            return "within noise"
-        return "ahead" if self.difference > 0 else "behind"
+    def entries(self) -> tuple[Entry, Entry]:
+        """Their entries for all classes."""
+        return self.first["all"], self.second["all"]
 
     def words(self) -> str:
         """Return the difference in words."""
@@ -131,8 +102,7 @@ def verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
                 against = f"{label(diffusion)} against the {question} ({label(rivals[0])})"
                 lines.append(f"  {against}: {duel.words()}")
                 comparisons.append(duel.document(question, adjustment))
-    share = _mean(max(rows, key=_mean)) / 100
-    error = 100 * math.sqrt(share * (1 - share) / test_rows)
+    error = accuracy_error(_mean(max(rows, key=_mean)), test_rows)
     lines.append(
         f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} (standard error); seeds do not show that"
     )
