@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ldmlr.errors import UsageError
@@ -43,3 +45,17 @@ def set_threads(threads: int | None) -> int:
         raise UsageError(f"--threads: must be at least 1, not {count}")
     torch.set_num_threads(count)
     return count
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Set the CPU threads of torch for a block and restore them; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        set_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

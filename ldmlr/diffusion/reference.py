@@ -1,9 +1,6 @@
 """The reference sampler: the solver loop in plain PyTorch, the twin of every faster one.
 
-The rows of a matrix product depend, in their last bits, on how many rows are multiplied and
-with how many threads. So rows are evaluated in tiles of fixed size, aligned to the global row
-number and padded at the ends, each on one thread: a row is the same to the bit for any batch
-split, offset and thread count. Threads take whole tiles.
+Rows are evaluated in aligned tiles (ldmlr/tiles.py), each on one thread; threads take whole tiles.
 """
 
 from __future__ import annotations
@@ -17,13 +14,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, silu
 
+from ldmlr.device import torch_threads
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.noise import standard_normal
+from ldmlr.tiles import aligned_tiles
 
 # Rows of a tile, per device type. Smaller wastes less on short calls, larger runs faster.
 TILE = {"cpu": 512, "cuda": 4096}
 
+# What `aligned_tiles` yields.
+Place = tuple[int, slice, slice]
 # first layer's output [N, H], step, labels [N] -> prediction [N, D]
 Network = Callable[[Tensor, int, Tensor], Tensor]
 
@@ -63,38 +64,32 @@ def sample(
     draw = _Tile(spec, device, precision)
     out = torch.empty((len(labels), spec.dim), dtype=precision)
 
-    def run(start: int) -> None:
-        """Fill in the part of the output that lies in the tile beginning at global row `start`."""
-        low, high = max(start, first_row), min(start + tile, first_row + len(labels))
+    def run(place: Place) -> None:
+        """Fill in the part of the output that lies in a tile."""
+        start, inside, part = place
         padded = np.zeros(tile, np.int64)
-        padded[low - start : high - start] = labels[low - first_row : high - first_row]
-        rows = draw(torch.from_numpy(padded).to(device), start)
-        out[low - first_row : high - first_row] = rows[low - start : high - start].cpu()
+        padded[inside] = labels[part]
+        out[part] = draw(torch.from_numpy(padded).to(device), start)[inside].cpu()
 
-    starts = range(first_row // tile * tile, first_row + len(labels), tile)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            if threads == 1 or len(starts) == 1 or device.type == "cuda":
-                for start in starts:
-                    run(start)
-            else:
-                _in_threads(run, starts, threads)
-    finally:
-        torch.set_num_threads(before)
+    places = list(aligned_tiles(first_row, len(labels), tile))
+    with torch_threads(1), torch.inference_mode():
+        if threads == 1 or len(places) == 1 or device.type == "cuda":
+            for place in places:
+                run(place)
+        else:
+            _in_threads(run, places, threads)
     return out
 
 
-def _in_threads(run: Callable[[int], None], starts: range, threads: int) -> None:
-    def one(start: int) -> None:
+def _in_threads(run: Callable[[Place], None], places: list[Place], threads: int) -> None:
+    def one(place: Place) -> None:
         with torch.inference_mode():
-            run(start)
+            run(place)
 
     # Asking for the thread count makes torch apply it to the new thread.
     with ThreadPoolExecutor(threads, initializer=torch.get_num_threads) as pool:
         try:
-            for _ in pool.map(one, starts):
+            for _ in pool.map(one, places):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)

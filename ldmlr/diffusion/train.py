@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from ldmlr import progress
-from ldmlr.device import set_threads
+from ldmlr.device import set_threads, torch_threads
 from ldmlr.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
@@ -35,12 +35,9 @@ def thread_count(config: DiffusionConfig, dim: int, threads: int | None) -> Iter
     """Set torch's threads for a training and restore them; None chooses by the size of a step."""
     layer = TIME_FEATURES + 2 * dim + 3 * config.layers * config.hidden
     small = 3 * config.batch_size * config.hidden * layer < SERIAL_STEP
-    before = torch.get_num_threads()
-    set_threads(1 if threads is None and small else threads)
-    try:
+    with torch_threads(None):
+        set_threads(1 if threads is None and small else threads)
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Batches:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from ldmlr.device import set_threads
+from ldmlr.device import torch_threads
 
 # A batch with fewer values than this (64 digits have 4,096, 128 CIFAR images 393,216) runs on one
 # thread: on more, waiting for each other costs more than it saves, and on a busy machine 30 times more.
@@ -25,10 +23,5 @@ def thread_count(values: int, threads: int | None = None) -> Iterator[None]:
     threads
         The wanted number; None is one for small batches, and torch's present setting for others.
     """
-    before = torch.get_num_threads()
-    if threads is not None or values < SERIAL_VALUES:
-        set_threads(threads or 1)
-    try:
+    with torch_threads(1 if threads is None and values < SERIAL_VALUES else threads):
         yield
-    finally:
-        torch.set_num_threads(before)

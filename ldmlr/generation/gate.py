@@ -4,9 +4,7 @@ Row i is drawn with row number i; while it is refused, attempt a = 1, 2, ... dra
 i + a 2^48. The first attempt that passes is kept, and if none of them does, the best. So a gated
 row, too, is a function of its number alone, and every class gets the rows that the plan says.
 
-Scores come from matrix products, whose last bits depend on how many rows are multiplied. So rows are
-judged in tiles of fixed size, aligned to the global row number and padded, on one thread: a row that lies
-on the edge is judged alike in every batch.
+Rows are judged in aligned tiles (ldmlr/tiles.py): a row that lies on the edge is judged alike in every batch.
 """
 
 from __future__ import annotations
@@ -21,12 +19,14 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.config import config_hash
+from ldmlr.device import torch_threads
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, from_stored
 from ldmlr.sampling import Sampler
+from ldmlr.tiles import aligned_tiles
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -64,19 +64,12 @@ class Gate:
     def judge(self, rows: torch.Tensor, labels: Labels, first_row: int) -> npt.NDArray[np.float64]:
         """Return the scores of rows ``[n, D]`` with global numbers from `first_row` on, ``[n]``."""
         scores = np.empty(len(rows))
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.inference_mode():
-                for start in range(first_row // TILE * TILE, first_row + len(rows), TILE):
-                    low, high = max(start, first_row), min(start + TILE, first_row + len(rows))
-                    inside, part = slice(low - start, high - start), slice(low - first_row, high - first_row)
-                    tile = torch.zeros((TILE, rows.shape[1]))
-                    classes = torch.zeros(TILE, dtype=torch.int64)
-                    tile[inside], classes[inside] = rows[part], torch.from_numpy(labels[part])
-                    scores[part] = self.score(tile, classes)[inside].numpy()
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(1), torch.inference_mode():
+            for _, inside, part in aligned_tiles(first_row, len(rows), TILE):
+                tile = torch.zeros((TILE, rows.shape[1]))
+                classes = torch.zeros(TILE, dtype=torch.int64)
+                tile[inside], classes[inside] = rows[part], torch.from_numpy(labels[part])
+                scores[part] = self.score(tile, classes)[inside].numpy()
         return scores
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import progress
+from ldmlr.device import torch_threads
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.losses import Loss, cross_entropy, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
@@ -42,13 +43,8 @@ def batch_size(rows: int, batch: int) -> int:
 @contextmanager
 def fitting_threads(work: int) -> Iterator[None]:
     """Compute on one thread while a step is `work` multiply-adds, if that is little."""
-    before = torch.get_num_threads()
-    if work < SMALL_STEP:
-        torch.set_num_threads(1)
-    try:
+    with torch_threads(1 if work < SMALL_STEP else None):
         yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def fresh_head(kind: str, dim: int, num_classes: int, seed: int) -> Head:

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ldmlr.device import torch_threads
 from ldmlr.diffusion.transform import CHUNK, RIDGE, Block, fit_transform
 from ldmlr.noise import standard_normal
+from ldmlr.tiles import aligned_tiles
 
 SHRINKAGE_ROWS = 64
 TILE = 512
@@ -94,23 +96,18 @@ class ClassGaussians:
         """
         factors = np.broadcast_to(np.asarray(scale, np.float64), len(self.mean))
         out = np.empty((len(labels), self.mean.shape[1]), np.float32)
-        for start in range(first_row // TILE * TILE, first_row + len(labels), TILE):
-            low, high = max(start, first_row), min(start + TILE, first_row + len(labels))
+        for start, inside, part in aligned_tiles(first_row, len(labels), TILE):
             noise = standard_normal(seed, start, TILE, self.mean.shape[1]).astype(np.float64)
-            wanted = labels[low - first_row : high - first_row]
+            wanted = labels[part]
             for label in np.unique(wanted):
                 at = np.flatnonzero(wanted == label)
                 rows = self.mean[label] + factors[label] * _product(noise, self.factor[label].T)
-                out[low - first_row + at] = np.maximum(rows[low - start + at], self.floor)
+                out[part.start + at] = np.maximum(rows[inside.start + at], self.floor)
         return out
 
 
 def _product(one: Floats, other: Floats) -> Floats:
     """Return a matrix product computed on one thread: the last bits depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         found: Floats = (torch.from_numpy(one) @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
-        return found
-    finally:
-        torch.set_num_threads(before)
+    return found
