@@ -26,6 +26,7 @@ LEVERS = {
     "cumulative": {"loss": "weighted", "cumulative": True, "ema": 0.9},
     "ldam": {"loss": "ldam", "head": "cosine"},
     "max norm": {"max_norm": 0.4, "weight_decay": 5e-3},
+    "small first": {"first_size": 0.5},
     "head": {"head": "wcdas", "head_epochs": 2, "head_lr": 0.1, "ema": 0.9, "head_weight_decay": 0.01},
 }
 
@@ -152,6 +153,22 @@ def test_the_head_step_is_cross_entropy_without_mixing(image_file, monkeypatch):
     trainer.run(lambda: None)
     assert len(calls) == 4
     assert all(((target == 0) | (target == 1)).all() for target in calls)
+
+
+def test_the_first_epochs_see_smaller_images(image_file, monkeypatch):
+    images, sides = open_image_set(image_file), []
+    trainer = Trainer(quick(first_size=0.5, epochs=5, head_epochs=1), images.train, 0, torch.device("cpu"))
+    features = Trainer._features
+
+    def watched(self, batch):
+        sides.append(batch.shape[2])
+        return features(self, batch)
+
+    monkeypatch.setattr(Trainer, "_features", watched)
+    trainer.run(lambda: None)
+    full = images.train.shape[0]
+    steps = trainer.steps_per_epoch
+    assert sides[::steps] == [full // 2, full // 2, full * 3 // 4, full * 3 // 4, full, full]
 
 
 def test_presets_name_their_levers():

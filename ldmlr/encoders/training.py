@@ -26,8 +26,8 @@ from tqdm import tqdm
 from ldmlr.data.images import ImageSplit
 from ldmlr.encoders.augment.mixing import Mixing
 from ldmlr.encoders.augment.pipeline import Augmentation
+from ldmlr.encoders.augment.shrink import shrink, side_share
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.encoders.constraints import max_norm
 from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.objective import Objective
@@ -36,6 +36,7 @@ from ldmlr.encoders.precision import DTYPES
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.errors import LdmlrError
+from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
 from ldmlr.heads.modules import Head, WCDASHead, make_head
 from ldmlr.progress import bar
@@ -202,7 +203,9 @@ class Trainer:
         self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws, epoch: int
     ) -> Outcome:
         """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
-        augmented = [self.augment(pixels, draws.augment) for _ in range(2 if self.config.consistency else 1)]
+        share = side_share(self.config.first_size, epoch, self.config.epochs)
+        views = range(2 if self.config.consistency else 1)
+        augmented = [shrink(self.augment(pixels, draws.augment), share) for _ in views]
         one_hot = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
         mixed = self.mixing(augmented, one_hot, draws.mixup, draws.augment)
         targets = [weights for _, weights in mixed]

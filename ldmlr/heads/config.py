@@ -34,8 +34,20 @@ class FinetuneConfig(Config):
         minimum=0, maximum=1,
     )  # fmt: skip
     tau_shift: float = option(0.75, "Label shift of the new head: logits - tau * log prior.", minimum=0)
+    norm_limit: float = option(
+        0.0,
+        "Bound on the norm of each class's weights in a linear head, in units of the mean over classes, kept "
+        "after every step; 0 is off.",
+        minimum=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if 0 < self.norm_limit < 1:
+            raise UsageError(f"--norm-limit: must be 0 or at least 1 (the mean), not {self.norm_limit!r}")
+        if self.norm_limit and self.head != "linear":
+            raise UsageError(
+                f"--norm-limit: only the direction of the weights of a {self.head} head counts; leave it out"
+            )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
             raise UsageError(f"--tau: only --loss logit-adjustment uses it, not {self.loss}; leave it out")

@@ -178,7 +178,7 @@ def finetune(
     config
         The configuration; otherwise it is built from `options`, the fields of `FinetuneConfig`:
         ``head="linear"``, ``init``, ``loss``, ``tau``, ``epochs``, ``batch``, ``lr``, ``weight_decay``,
-        ``mix``, ``average``, ``tau_shift``.
+        ``mix``, ``average``, ``tau_shift``, ``norm_limit``.
     seed
         Everything random depends on it alone.
     device

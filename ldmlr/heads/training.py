@@ -19,6 +19,7 @@ import torch
 from ldmlr import progress
 from ldmlr.device import torch_threads
 from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.constraints import limit_norms
 from ldmlr.heads.losses import Loss, cross_entropy, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
 from ldmlr.heads.rows import TrainingRows
@@ -76,7 +77,7 @@ def train_head(
     rows
         Encoded and generated rows.
     config
-        `epochs`, `batch`, `lr`, `weight_decay`, `mix`, `loss`, `tau`.
+        `epochs`, `batch`, `lr`, `weight_decay`, `mix`, `loss`, `tau`, `norm_limit`.
     seed
         Seeds the order of rows and the mix.
     on_epoch
@@ -115,6 +116,8 @@ def train_head(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+                if config.norm_limit:
+                    limit_norms(head.get_parameter("weight"), config.norm_limit)
                 running += loss.detach() * len(y)
             record = {
                 "epoch": epoch + 1,

@@ -1,0 +1,63 @@
+"""``--norm-limit``: class weights of stage 3 that are no longer than a multiple of their mean length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldmlr import finetune
+from ldmlr.errors import UsageError
+from ldmlr.heads import training
+from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.constraints import limit_norms
+
+
+@given(st.integers(0, 1000), st.floats(1, 3))
+def test_only_rows_beyond_the_limit_are_shortened(seed, limit):
+    weight = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) * torch.arange(1.0, 7)[:, None]
+    before = weight.clone()
+    limit_norms(weight, limit)
+    norms = before.norm(dim=1)
+    bound = limit * norms.mean()
+    torch.testing.assert_close(weight.norm(dim=1), torch.minimum(norms, bound))
+    assert torch.equal(weight[norms < bound], before[norms < bound])
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Two frequent classes and a rare one; frequent classes grow long weights."""
+    draw = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [400, 200, 10])
+    X = draw.normal(size=(len(y), 6)).astype(np.float32)
+    X[np.arange(len(y)), y] += 2
+    return X, y
+
+
+def test_the_limit_holds_after_every_step_and_changes_the_head(rows, monkeypatch):
+    seen = []
+
+    def watched(weight, limit):
+        limit_norms(weight, limit)
+        seen.append(weight.detach().norm(dim=1))
+
+    monkeypatch.setattr(training, "limit_norms", watched)
+    options = {"init": "fresh", "epochs": 4, "lr": 0.05}
+    free = finetune(rows, seed=0, **options)
+    assert not seen
+    bound = finetune(rows, seed=0, norm_limit=1.0, **options)
+    assert len(seen) >= 4 * 19
+    # A step shortens to the mean of before, so the longest end at most at that mean.
+    assert all(norms.max() <= norms.mean() * 1.2 for norms in seen)
+    lengths = [head.head.weight.detach().norm(dim=1) for head in (free, bound)]
+    spread = [float(norms.max() / norms.min()) for norms in lengths]
+    assert spread[1] < spread[0]
+
+
+def test_wrong_limits_name_the_option():
+    with pytest.raises(UsageError, match="--norm-limit: must be 0 or at least 1"):
+        FinetuneConfig(norm_limit=0.5)
+    with pytest.raises(UsageError, match="--norm-limit: only the direction of the weights of a wcdas head"):
+        FinetuneConfig(norm_limit=1.0, head="wcdas")
