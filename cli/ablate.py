@@ -116,7 +116,6 @@ def command(
     with FeatureStore.open(store) as opened:
         figures = ablate(
             opened, kind, config, tables, seeds=seeds, groups=shot_groups,
-            head=given["finetune"].get("head"),
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     resolved = {

@@ -99,7 +99,6 @@ def command(
     with FeatureStore.open(store) as opened:
         figures = compare(
             opened, config, tables, seeds=seeds, groups=shot_groups,
-            kind=given.get("finetune", {}).get("head"),
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     resolved = {

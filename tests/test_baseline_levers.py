@@ -17,6 +17,7 @@ from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
 from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.schedule import head_learning_rate
 from ldmlr.encoders.training import Trainer
+from ldmlr.heads.finetune import FinetunedHead
 from ldmlr.store import FeatureStore
 
 LEVERS = {
@@ -187,7 +188,6 @@ def test_every_cifar_preset_trains_and_goes_through_the_run(run_cli, image_file,
     sets = {
         "baseline.network": "small", "baseline.epochs": 2, "baseline.batch_size": 16,
         "baseline.head_epochs": 1, "diffuse.iterations": 10, "diffuse.hidden": 8, "finetune.epochs": 1,
-        "finetune.head": head,
     }  # fmt: skip
     options = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
     done = run_cli(
@@ -197,6 +197,9 @@ def test_every_cifar_preset_trains_and_goes_through_the_run(run_cli, image_file,
     result = json.loads(done.stdout)
     assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", "ldmlr", "ldmlr"]
     assert result["baseline_head"] == "stored"
+    # Stage 3 trains a head of the baseline's kind.
+    tuned = FinetunedHead.load(next((tmp_path / "run").glob("seed-0/finetune-*/head.safetensors")))
+    assert (tuned.head.kind, tuned.config.head) == (head, head)
     store = next((tmp_path / "run").glob("seed-0/encode-*/features.h5"))
     model = Baseline.load(next((tmp_path / "run").glob("seed-0/baseline-*")))
     with FeatureStore.open(store) as opened:

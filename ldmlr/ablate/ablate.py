@@ -38,7 +38,6 @@ def ablate(
     *,
     seeds: int = 5,
     groups: ClassGroups | None = None,
-    head: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
@@ -62,8 +61,6 @@ def ablate(
         K.
     groups
         Shot groups; many > 100, few < 20 by default.
-    head
-        Kind of the trained heads; None: that of the baseline's head.
     device, threads, backend
         Where to compute and what draws the rows.
     report
@@ -99,7 +96,7 @@ def ablate(
         for seed in range(seeds):
             begin = time.perf_counter()
             baseline, origin = baseline_head(rows.training_rows(), store.head, seed, place)
-            tuning = tables.finetune.replace(head=head or baseline.kind)
+            tuning = tables.finetune.settled(baseline.kind)
             variants: list[Variant] = plain_variants("baseline", baseline, rows.counts, BASELINE_TAU)
             for at, (setting, plan) in enumerate(zip(settings, plans, strict=True)):
                 bar.set_postfix_str(setting.name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Self
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError
 
 HEADS = ("linear", "cosine", "wcdas")
+AS_BASELINE = "auto"
 INITS = ("stored", "fresh")
 LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment")
 
@@ -16,7 +18,9 @@ LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment")
 class FinetuneConfig(Config):
     """How the head is fine-tuned on encoded and generated rows."""
 
-    head: str = option("linear", "Kind of head.", choices=HEADS)
+    head: str = option(
+        AS_BASELINE, "Kind of head; auto is that of the baseline's head.", choices=(AS_BASELINE, *HEADS)
+    )
     init: str = option("stored", "Start from the baseline's head, or from random weights.", choices=INITS)
     loss: str = option("cross-entropy", "Training loss; its prior is that of all rows.", choices=LOSSES)
     tau: float = option(1.0, "Strength of --loss logit-adjustment.", minimum=0)
@@ -45,9 +49,13 @@ class FinetuneConfig(Config):
         super().__post_init__()
         if 0 < self.norm_limit < 1:
             raise UsageError(f"--norm-limit: must be 0 or at least 1 (the mean), not {self.norm_limit!r}")
-        if self.norm_limit and self.head != "linear":
+        if self.norm_limit and self.head not in (AS_BASELINE, "linear"):
             raise UsageError(
                 f"--norm-limit: only the direction of the weights of a {self.head} head counts; leave it out"
             )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
             raise UsageError(f"--tau: only --loss logit-adjustment uses it, not {self.loss}; leave it out")
+
+    def settled(self, kind: str) -> Self:
+        """Return the configuration with the kind of head settled, where it is that of the baseline's."""
+        return self.replace(head=kind) if self.head == AS_BASELINE else self

@@ -177,8 +177,8 @@ def finetune(
         Generated rows: a `FeatureStore` or a pair of arrays.
     config
         The configuration; otherwise it is built from `options`, the fields of `FinetuneConfig`:
-        ``head="linear"``, ``init``, ``loss``, ``tau``, ``epochs``, ``batch``, ``lr``, ``weight_decay``,
-        ``mix``, ``average``, ``tau_shift``, ``norm_limit``.
+        ``head`` (``auto``: the kind of the store's head), ``init``, ``loss``, ``tau``, ``epochs``, ``batch``,
+        ``lr``, ``weight_decay``, ``mix``, ``average``, ``tau_shift``, ``norm_limit``.
     seed
         Everything random depends on it alone.
     device
@@ -216,6 +216,7 @@ def finetune(
     rows = gather_rows(store, pseudo)
     stored = None if isinstance(store, tuple) else store.head
     baseline, origin = baseline_head(rows, stored, seed, place)
+    config = config.settled(baseline.kind)
     head = start_head(config, baseline, rows, seed)
     history = train_head(head, rows, config, seed=seed, device=place, on_epoch=on_epoch)
     return FinetunedHead(head, baseline, origin, rows.counts, config, seed, history, rows.generated)
@@ -240,6 +241,7 @@ def start_head(config: FinetuneConfig, baseline: Head, rows: TrainingRows, seed:
     are too short to grow a scale from one to the hundred or more that WCDAS needs. With ``init="fresh"``
     everything is drawn from the seed.
     """
+    config = config.settled(baseline.kind)
     if config.init == "stored" and config.head == baseline.kind:
         return copy.deepcopy(baseline)
     head = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)

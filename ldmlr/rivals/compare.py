@@ -36,7 +36,6 @@ def compare(
     *,
     seeds: int = 5,
     groups: ClassGroups | None = None,
-    kind: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
@@ -57,8 +56,6 @@ def compare(
         K.
     groups
         Shot groups; many > 100, few < 20 by default.
-    kind
-        Kind of the trained heads; None: that of the baseline's head.
     device, threads, backend
         Where to compute and what draws LDMLR's rows.
     report
@@ -92,7 +89,7 @@ def compare(
         for seed in range(seeds):
             begin = time.perf_counter()
             baseline, origin = baseline_head(rows.training_rows(), store.head, seed, place)
-            tuning = tables.finetune.replace(head=kind or baseline.kind)
+            tuning = tables.finetune.settled(baseline.kind)
             bench = Bench(rows, baseline, origin, plan, tables, tuning, seed, models)
             variants = []
             for name in names:
