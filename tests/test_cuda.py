@@ -82,9 +82,10 @@ def test_a_tier_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kernels_of_sm_90a_need_sm_90a(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tiers.VARIABLE, raising=False)
-    with pytest.raises(UsageError, match="need a device and a build of sm_90a"):
-        tiers.choose(64, 512, 2, True, H200, "warpgroup")
-    assert tiers.choose(65, 129, 2, True, H200, "warpgroup", wgmma=True) == tiers.Tier("warpgroup", 128, 256)
+    for name in tiers.BY_WGMMA:
+        with pytest.raises(UsageError, match=f"the {name} kernels need a device and a build of sm_90a"):
+            tiers.choose(64, 512, 2, True, H200, name)
+        assert tiers.choose(65, 129, 2, True, H200, name, wgmma=True) == tiers.Tier(name, 128, 256)
     assert tiers.choose(64, 512, 2, True, H200, wgmma=True).name == tiers.ON_SM90
 
 

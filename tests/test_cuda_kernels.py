@@ -37,6 +37,7 @@ SMALL = {
     "streamed": Tier("streamed", 64, 128),  # the guided case of two passes is in test_widths
     "layered": Tier("layered", 64, 64),
     "warpgroup": Tier("warpgroup", 64, 128),
+    "bulk": Tier("bulk", 64, 128),
 }
 
 

@@ -26,8 +26,7 @@ void run(const Call &call, int multiprocessors) {
     for (int64_t from = 0; from < call.rows.count; from += call.slab) {
         const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
         launch(rows_kernel, {1, 1}, 32, 0, nullptr, part_of(call.rows, call.model, from, count), s.rows);
-        call.tier == Tier::warpgroup ? run_slab<ByWarpgroup>(call.model, s, call.slab, nullptr)
-                                     : run_slab<ByMma>(call.model, s, call.slab, nullptr);
+        run_slab(call, s, nullptr);
     }
 }
 
