@@ -139,7 +139,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(bulk_threads, 1)
 #ifdef LDMLR_WARPGROUP
     static_assert(Cluster == 1 || Cluster == bulk_left_tiles, "a block of a cluster loads one tile");
     const BulkStages<N, Cluster> stages{shared_memory()};
-    const int warp = thread_index() / 32, lane = thread_index() % 32;
+    const int warp = same_in_warp(thread_index() / 32), lane = thread_index() % 32;
     const int row0 = block_y() * bulk_rows, column0 = block_x() * 16 * N;
     const int steps = p.depth / gemm_depth;
     if (thread_index() == 0) stages.init();

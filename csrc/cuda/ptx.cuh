@@ -165,6 +165,10 @@ LDMLR_DEVICE T load_constant(const T *p) {
 LDMLR_DEVICE int thread_index() {
     return static_cast<int>(threadIdx.x);
 }
+// A value that is the same in all lanes of a warp, said so to the compiler.
+LDMLR_DEVICE int same_in_warp(int x) {
+    return __shfl_sync(0xffffffffu, x, 0);
+}
 LDMLR_DEVICE int block_x() {
     return static_cast<int>(blockIdx.x);
 }

@@ -15,9 +15,10 @@ LDMLR_DEVICE uint32_t cluster_rank() {
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
 }
-// A barrier of all threads of a cluster in two halves; what was written before is seen after it.
+// A barrier of all threads of a cluster in two halves. It orders barriers that were initialised (below), not
+// what was written: .release would wait for all writes of the thread to reach the whole device.
 LDMLR_DEVICE void cluster_arrive() {
-    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
 }
 LDMLR_DEVICE void cluster_wait() {
     asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
@@ -43,15 +44,16 @@ LDMLR_DEVICE uint32_t address_in(uint32_t rank, const void *p) {
     asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(p)), "r"(rank));
     return address;
 }
+// Orders no ordinary reads and writes beyond the block (.release.cluster, a wait for the whole device): what
+// lies behind these barriers is touched by wgmma and by the copy engine alone.
 LDMLR_DEVICE void barrier_arrive(uint32_t cluster_address) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(cluster_address)
-                 : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_address) : "memory");
 }
 // Whether the last phase of this parity is over, after a wait of a while; of a new barrier, phase 1 is.
 LDMLR_DEVICE bool barrier_try(uint64_t *barrier, uint32_t parity) {
     uint32_t over;
     asm volatile(
-        "{ .reg .pred over; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 over, [%1], %2; "
+        "{ .reg .pred over; mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2; "
         "selp.u32 %0, 1, 0, over; }"
         : "=r"(over)
         : "r"(shared_address(barrier)), "r"(parity)

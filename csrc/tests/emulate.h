@@ -193,6 +193,9 @@ inline T load_constant(const T *p) {
 inline int thread_index() {
     return emulate::block()->current;
 }
+inline int same_in_warp(int x) {
+    return x;
+}
 inline int block_x() {
     return emulate::block()->x;
 }

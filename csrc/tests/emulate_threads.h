@@ -168,7 +168,8 @@ inline void entry() {
     try {
         (*block()->body)();
     } catch (...) {
-        block()->cluster->error = std::current_exception();
+        std::exception_ptr &error = block()->cluster->error;
+        if (!error) error = std::current_exception();
     }
     fiber().finished = true;
     progress();
