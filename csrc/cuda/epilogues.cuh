@@ -1,5 +1,6 @@
 // What follows each product of the layered tiers, on the part of a block's tile that a warp holds: M times 16
-// rows by N times 16 columns (MmaTile in gemm.cuh, WarpgroupTile in warpgroup.cuh).
+// rows by N times 16 columns (MmaTile in gemm.cuh, WarpgroupTile in warpgroup.cuh and bulk.cuh). Columns
+// start at a multiple of 64.
 //
 // With guidance the rows of both classes go through the hidden layers together, stacked: 128 stacked rows are
 // 64 rows with their class followed by the same 64 rows with the null class. The second half of a warp's rows

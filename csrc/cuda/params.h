@@ -5,7 +5,8 @@
 // them field by field and checks their sizes).
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
-// for each group of outputs the blocks of all inputs one after the other; or swizzled (warpgroup.cuh).
+// for each group of outputs the blocks of all inputs one after the other; or, for wgmma,
+// images of shared memory (pack_swizzled in ldmlr/cuda/packing.py).
 #pragma once
 
 #include <cstdint>

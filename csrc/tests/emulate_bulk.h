@@ -105,8 +105,10 @@ inline uint32_t address_in(uint32_t rank, const void *p) {
     if (rank >= emulate::block()->cluster->blocks.size()) throw std::runtime_error("no such block");
     return rank << 24 | emulate::place_of(*emulate::block(), p, 1);
 }
+// Whoever waits for it goes on before this thread does.
 inline void barrier_arrive(uint32_t cluster_address) {
     emulate::arrive(*emulate::block()->cluster->blocks[cluster_address >> 24], cluster_address & 0xffffff);
+    emulate::yield();
 }
 inline bool barrier_try(uint64_t *barrier, uint32_t parity) {
     emulate::Block &b = *emulate::block();

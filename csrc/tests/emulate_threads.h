@@ -2,9 +2,8 @@
 //
 // Threads are fibers on one host thread. They change at the points where the hardware makes them wait for
 // each other (mma, ldmatrix, barriers), first to last and last to first in turn, so that an order that only
-// happens to work shows; the blocks of a cluster take turns within a round. Copies to shared memory arrive as
-// late as the waits allow, shared memory starts as NaN and ends in a guard, and threads that wait for each
-// other forever are reported.
+// happens to work shows. Copies to shared memory arrive as late as the waits allow, shared memory starts as
+// NaN and ends in a guard, and threads that wait for each other forever are reported.
 //
 // Not shown by this: data races between warps that these orders do not meet, and the hardware's rounding
 // inside a product (here a double sum, rounded once).
@@ -230,19 +229,26 @@ inline bool deliver_one(Cluster &c, bool oldest) {
     return true;
 }
 
-// Runs the blocks of one cluster to their end.
-inline void run_cluster(Cluster &c) {
-    const int threads = c.blocks.front()->threads;
+// Runs the blocks of one cluster to their end. They take turns: one goes on for some rounds, or until it can
+// not, so that no block relies on where its neighbour is.
+inline void run_cluster(Cluster &c, int first) {
+    const int threads = c.blocks.front()->threads, blocks = static_cast<int>(c.blocks.size());
+    constexpr int rounds_of_turn = 6;
+    volatile int turn = first, in_turn = 0, idle = 0;
     for (volatile int round = 0;; round = round + 1) {
+        Block &b = *c.blocks[static_cast<size_t>(turn % blocks)];
         c.progress = false;
-        for (volatile int i = 0; i < threads; i = i + 1)
-            for (const auto &b : c.blocks) resume(*b, round % 2 ? threads - 1 - i : i);
+        for (volatile int i = 0; i < threads; i = i + 1) resume(b, round % 2 ? threads - 1 - i : i);
         if (c.error) std::rethrow_exception(c.error);
         bool running = false;
-        for (const auto &b : c.blocks) running |= !b->exited();
+        for (const auto &other : c.blocks) running |= !other->exited();
         if (!running) break;
-        if (!c.progress && !deliver_one(c, round % 4 < 2))
-            throw std::runtime_error("threads wait for each other forever");
+        idle = c.progress ? 0 : idle + 1;
+        in_turn = in_turn + 1;
+        if (!c.progress || in_turn == rounds_of_turn) turn = turn + 1, in_turn = 0;
+        if (idle < blocks) continue;
+        if (!deliver_one(c, round % 4 < 2)) throw std::runtime_error("threads wait for each other forever");
+        idle = 0;
     }
     if (!c.copies.empty()) throw std::runtime_error("a bulk copy was never waited for");
     for (const auto &b : c.blocks) check_end(*b);
@@ -263,7 +269,7 @@ inline void run(int width, int height, int cluster, int threads, size_t shared,
                 b.x = x + rank, b.y = y, b.width = width, b.cluster = &c, b.rank = rank;
                 prepare(b, threads, shared, body);
             }
-            run_cluster(c);
+            run_cluster(c, y);
         }
     block() = nullptr;
 }
