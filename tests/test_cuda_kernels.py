@@ -164,6 +164,8 @@ def test_numbers_of_rows(emulator: Emulator, name: str, rows: int) -> None:
         (Tier("resident", 64, 128), 37, 100, 1),
         (Tier("streamed", 64, 128), 50, 100, 4),
         (Tier("streamed", 64, 256), 64, 200, 2),
+        (Tier("streamed", 128, 128), 100, 90, 2),
+        (Tier("streamed", 128, 256), 128, 256, 1),
         (Tier("layered", 128, 192), 100, 130, 3),
         (Tier("layered", 128, 64), 100, 40, 2),
         (Tier("layered", 64, 512), 64, 512, 1),

@@ -128,6 +128,7 @@ struct BulkStages {
             before = ring.stage;
         }
         warpgroup_wait<0>();
+        settled(d[0]), settled(d[1]);
     }
 };
 

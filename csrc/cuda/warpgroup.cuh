@@ -119,6 +119,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(warpgroup_threads, 1)
         next = next + 1 == warpgroup_stages ? 0 : next + 1;
     }
     warpgroup_wait<0>();
+    settled(d[0]), settled(d[1]);
     copy_wait<0>();
     WarpgroupTile<N> c(d);
     epilogue(m, c, row0 + upper_row + warp % 4 * 16, column0, Lane(lane));

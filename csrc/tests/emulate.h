@@ -133,6 +133,8 @@ inline void load_matrices(uint32_t (&a)[4], const void *row) {
 }
 inline void fence_async() {}
 inline void warpgroup_fence() {}
+template <int count>
+inline void settled(float (&)[count]) {}
 inline uint64_t matrix_descriptor(const void *p) {
     const uint64_t address = static_cast<uint64_t>(static_cast<const char *>(p) - emulate::block()->memory);
     if (address % 1024) throw std::runtime_error("a swizzled tile at an odd address");

@@ -31,6 +31,8 @@ SHAPES = (
     ("resident", 64, 128),
     ("streamed", 64, 128),
     ("streamed", 64, 256),
+    ("streamed", 128, 128),
+    ("streamed", 128, 256),
 )
 # What D' and H' of the tiers in layers are multiples of.
 MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128), "bulk": (64, 128)}
@@ -42,7 +44,7 @@ ROWS_MULTIPLE = 256  # rows of the largest block of the kernels in layers
 SLAB_BYTES = 40 << 20
 SLAB_SMALLEST, SLAB_LARGEST = 4096, 32768
 
-_WARPS, _RING_SLOTS = 8, 3
+_WARPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,8 @@ def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) ->
     state = _WARPS * 32 * 16 * (3 if two_passes else 2) * d * 2
     if tier == "resident":
         return (2 * d * h + h * (d + h) + (layers - 1) * 2 * h * h) * BLOCK_BYTES + state
-    return _RING_SLOTS * max(d * h, 2 * h) * BLOCK_BYTES + state
+    slots = 2 if d * h > 64 else 3
+    return slots * 2 * h * BLOCK_BYTES + state
 
 
 def choose(
