@@ -30,6 +30,7 @@ from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_spec
 from ldmlr.config import plain
 from ldmlr.cuda import device as devices
+from ldmlr.cuda import tiers
 from ldmlr.errors import LdmlrError
 from ldmlr.files import write_text
 
@@ -61,7 +62,7 @@ def slabs(device: torch.device) -> Iterator[Row]:
     ceiling = bench.product_rate(device)
     for dim, hidden in ((64, 512), (512, 1024), (512, 2048)):
         for slab in (2048, 4096, 8192, 16384, 32768):
-            for tier in set(bench.runnable(random_spec(dim, hidden), device)) & {"layered", "warpgroup"}:
+            for tier in sorted(set(bench.runnable(random_spec(dim, hidden), device)) & set(tiers.IN_LAYERS)):
                 yield bench.throughput(dim, hidden, tier, device, ceiling, slab)
 
 

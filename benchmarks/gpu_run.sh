@@ -54,7 +54,7 @@ tests() { "$python" -m pytest tests/test_cuda*.py -q -rs --durations=10; }
 sanitize() {
     local failed=0 tool tier
     for tool in memcheck racecheck; do
-        for tier in resident streamed layered warpgroup; do
+        for tier in resident streamed layered warpgroup bulk; do
             echo "== $tool, $tier"
             LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --error-exitcode 9 \
                 "$python" benchmarks/gpu_small.py || failed=1

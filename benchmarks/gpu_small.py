@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from ldmlr import ops
 from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.cuda import CudaSampler
+from ldmlr.cuda.tiers import IN_LAYERS, VARIABLE
 
 
 def main() -> None:
     """Draw with and without guidance, with noise in the steps, with both transforms; take one step."""
-    for guidance, diagonal in ((1.5, False), (1.0, True)):
-        spec = random_spec(34, 96, steps=3, solver="ddpm", guidance=guidance, diagonal=diagonal, classes=3)
+    # The wide model is for the kernels in layers: blocks in pairs, and more steps than stages.
+    wide = 480 if os.environ.get(VARIABLE) in IN_LAYERS else 96
+    for guidance, diagonal, hidden in ((1.5, False, 96), (1.0, True, wide)):
+        spec = random_spec(
+            34, hidden, steps=3, solver="ddpm", guidance=guidance, diagonal=diagonal, classes=3
+        )
         sampler = CudaSampler(spec)
         labels = random_labels(spec, 200)
         for dtype in ("float32", "bfloat16"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from support import emulator as emulation
 
 from ldmlr import progress
 
@@ -58,6 +61,17 @@ def data_dir() -> Path:
     if not (folder / "cifar10-lt-if100-features.h5").is_file():
         pytest.skip("the CIFAR-LT stores are absent; set LDMLR_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
+    """Compile the CUDA kernels for emulated threads, or skip the test where there is no compiler."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("there is no C++ compiler")
+    path = tmp_path_factory.mktemp("emulated") / "emulated.so"
+    subprocess.run([compiler, *emulation.FLAGS, str(emulation.SOURCE), "-o", str(path)], check=True)
+    return emulation.Emulator(path)
 
 
 ColourImages = Callable[..., tuple[np.ndarray, np.ndarray]]

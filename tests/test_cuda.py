@@ -35,11 +35,16 @@ H200, A100, SMALL = 232448, 166912, 101376  # bytes of shared memory of a block:
         (64, 128, 3, H200, ("streamed", 64, 128)),
         (64, 128, 2, A100, ("streamed", 64, 128)),
         (50, 200, 2, H200, ("streamed", 64, 256)),
-        (64, 256, 2, A100, ("layered", 64, 256)),
+        (64, 256, 2, A100, ("streamed", 64, 256)),
         (64, 512, 2, H200, ("layered", 64, 512)),
-        (65, 100, 2, H200, ("layered", 128, 128)),
+        (65, 100, 2, H200, ("streamed", 128, 128)),
+        (65, 100, 2, A100, ("streamed", 128, 128)),
+        (128, 256, 2, H200, ("streamed", 128, 256)),
+        (128, 256, 2, A100, ("layered", 128, 256)),
+        (129, 100, 2, H200, ("layered", 192, 128)),
         (2048, 2048, 4, H200, ("layered", 2048, 2048)),
-        (10, 32, 2, SMALL, ("layered", 64, 64)),
+        (10, 32, 2, SMALL, ("streamed", 64, 128)),
+        (64, 129, 2, SMALL, ("layered", 64, 192)),
     ],
 )
 def test_tier_of_a_size(
@@ -82,9 +87,10 @@ def test_a_tier_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kernels_of_sm_90a_need_sm_90a(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tiers.VARIABLE, raising=False)
-    with pytest.raises(UsageError, match="need a device and a build of sm_90a"):
-        tiers.choose(64, 512, 2, True, H200, "warpgroup")
-    assert tiers.choose(65, 129, 2, True, H200, "warpgroup", wgmma=True) == tiers.Tier("warpgroup", 128, 256)
+    for name in tiers.BY_WGMMA:
+        with pytest.raises(UsageError, match=f"the {name} kernels need a device and a build of sm_90a"):
+            tiers.choose(64, 512, 2, True, H200, name)
+        assert tiers.choose(65, 129, 2, True, H200, name, wgmma=True) == tiers.Tier(name, 128, 256)
     assert tiers.choose(64, 512, 2, True, H200, wgmma=True).name == tiers.ON_SM90
 
 

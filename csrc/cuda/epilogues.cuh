@@ -1,5 +1,6 @@
 // What follows each product of the layered tiers, on the part of a block's tile that a warp holds: M times 16
-// rows by N times 16 columns (MmaTile in gemm.cuh, WarpgroupTile in warpgroup.cuh).
+// rows by N times 16 columns (MmaTile in gemm.cuh, WarpgroupTile in warpgroup.cuh and bulk.cuh). Columns
+// start at a multiple of 64.
 //
 // With guidance the rows of both classes go through the hidden layers together, stacked: 128 stacked rows are
 // 64 rows with their class followed by the same 64 rows with the null class. The second half of a warp's rows
@@ -10,6 +11,7 @@
 #pragma once
 
 #include "fragment.cuh"
+#include "operand.cuh"
 
 namespace ldmlr::cuda {
 
@@ -17,16 +19,13 @@ namespace ldmlr::cuda {
 struct Slab {
     Rows *rows;         // filled before every run
     float *x, *x0;      // [R, D']
-    uint16_t *xt;       // [R, D']    x as bfloat16
-    uint16_t *split;    // [R, 2 D']  the final x as high and low part
-    float *h;           // [R, H']    W_in x + b_in; as bfloat16 in `a` where `first` reads it
+    uint16_t *xt;       // [R, D']    x as an operand (operand.cuh)
+    uint16_t *split;    // [R, 2 D']  the final x as high and low part, an operand
+    float *h;           // [R, H']    W_in x + b_in; as an operand in `a` where `first` reads it
     float *even, *odd;  // stacked, [.., H']: h behind even and odd layers
-    uint16_t *u, *a;    // stacked, [.., H']
+    uint16_t *u, *a;    // stacked, [.., H'], operands
 };
 
-LDMLR_DEVICE void store_operand(uint16_t *to, const float (&v)[4]) {
-    *reinterpret_cast<uint2 *>(to) = {pack_bfloat(v[0], v[1]), pack_bfloat(v[2], v[3])};
-}
 LDMLR_DEVICE void store(float *to, const float (&v)[4]) {
     *reinterpret_cast<float4 *>(to) = as_float4(v);
 }
@@ -67,6 +66,7 @@ struct InputEpilogue {
     LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const int first = column0 + 4 * lane.t;
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
+            const OperandRow a(s.a, row, first, m.hidden_padded);
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
@@ -74,7 +74,7 @@ struct InputEpilogue {
                 const int64_t at = static_cast<int64_t>(row) * m.hidden_padded + column;
                 add(v, constant_at(m.b_in + column));
                 store(s.h + at, v);
-                if (!m.folded) store_operand(s.a + at, v);
+                if (!m.folded) a.store(n, v);
             }
         });
     }
@@ -92,7 +92,9 @@ struct FirstEpilogue {
         const Labels label_of(s);
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const float *bias = m.bias_class + label_of(row) * per_class;
-            const int64_t at = static_cast<int64_t>(Stacking<Guided>::stacked(row)) * m.hidden_padded;
+            const int stacked = Stacking<Guided>::stacked(row);
+            const OperandRow u(s.u, stacked, first, m.hidden_padded);
+            const OperandRow u_null(s.u, stacked + 64, first, m.hidden_padded);
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
@@ -101,11 +103,11 @@ struct FirstEpilogue {
                 float y[4] = {v[0], v[1], v[2], v[3]};
                 add(y, constant_at(bias + column));
                 silu(y);
-                store_operand(s.u + at + column, y);
+                u.store(n, y);
                 if constexpr (Guided) {
                     add(v, constant_at(m.bias_class + m.classes * per_class + column));
                     silu(v);
-                    store_operand(s.u + at + 64 * static_cast<int64_t>(m.hidden_padded) + column, v);
+                    u_null.store(n, v);
                 }
             }
         });
@@ -127,7 +129,7 @@ struct HiddenEpilogue {
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t label = K::null(row) ? m.classes : label_of(K::plain(row));
             const float *bias = m.bias_class + label * per_class + offset;
-            const int64_t at = static_cast<int64_t>(row) * m.hidden_padded;
+            const OperandRow u(s.u, row, first, m.hidden_padded);
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
@@ -135,7 +137,7 @@ struct HiddenEpilogue {
                 add(v, constant_at(m.bias_step + step * per_class + offset + column));
                 add(v, constant_at(bias + column));
                 silu(v);
-                store_operand(s.u + at + column, v);
+                u.store(n, v);
             }
         });
     }
@@ -163,7 +165,7 @@ struct ResidualEpilogue {
         const float *b2 = m.b2 + static_cast<int64_t>(layer) * m.hidden_padded;
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t read = static_cast<int64_t>(layer == 0 ? K::plain(row) : row) * m.hidden_padded;
-            const int64_t at = static_cast<int64_t>(Last ? K::plain(row) : row) * m.hidden_padded;
+            const OperandRow a(s.a, row, first, m.hidden_padded);
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
                 float (&v)[4] = c.v[i][n].v[half];
@@ -172,24 +174,24 @@ struct ResidualEpilogue {
                 add(v, constant_at(b2 + column));
                 if constexpr (Last) {
                     silu(v);
-                    if constexpr (!Guided) store_operand(s.a + at + column, v);
+                    if constexpr (!Guided) a.store(n, v);
                 } else {
-                    store(to + at + column, v);
-                    store_operand(s.a + at + column, v);
+                    store(to + static_cast<int64_t>(row) * m.hidden_padded + column, v);
+                    a.store(n, v);
                 }
             }
         });
         if constexpr (Last && Guided) {
             for_each_row(c, row0, lane, [&](int i, int half, int row) {
                 if (i >= Tile::M / 2) return;
-                const int64_t at = static_cast<int64_t>(K::plain(row)) * m.hidden_padded;
+                const OperandRow a(s.a, K::plain(row), first, m.hidden_padded);
                 LDMLR_UNROLL
                 for (int n = 0; n < Tile::N; ++n) {
                     float (&y)[4] = c.v[i][n].v[half];
                     const float (&null)[4] = c.v[i % (Tile::M / 2) + Tile::M / 2][n].v[half];
                     LDMLR_UNROLL
                     for (int e = 0; e < 4; ++e) y[e] = fmaf(m.guidance, y[e] - null[e], null[e]);
-                    store_operand(s.a + at + first + n * column_step, y);
+                    a.store(n, y);
                 }
             });
         }
@@ -208,6 +210,9 @@ struct UpdateEpilogue {
         const int first = column0 + 4 * lane.t;
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
             const int64_t at = static_cast<int64_t>(row) * m.dim_padded;
+            const OperandRow xt(s.xt, row, first, m.dim_padded);
+            const OperandRow high(s.split, row, first, 2 * m.dim_padded);
+            const OperandRow low(s.split, row, m.dim_padded + first, 2 * m.dim_padded);
             float4 x[Tile::N], before[Tile::N];
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
@@ -230,12 +235,12 @@ struct UpdateEpilogue {
                                  solver_step(values, x[n].w, f[3], z[3], x0[3])};
                 store(s.x + at + column, next);
                 store(s.x0 + at + column, x0);
-                store_operand(s.xt + at + column, next);
+                xt.store(n, next);
                 if (last) {
-                    store_operand(s.split + 2 * at + column, next);
+                    high.store(n, next);
                     LDMLR_UNROLL
                     for (int e = 0; e < 4; ++e) next[e] = low_part(next[e]);
-                    store_operand(s.split + 2 * at + m.dim_padded + column, next);
+                    low.store(n, next);
                 }
             }
         });
@@ -274,12 +279,12 @@ LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     const int64_t item = static_cast<int64_t>(block_x()) * item_threads + thread_index();
     if (item >= slab_rows * vectors) return;
     const int64_t row = item / vectors, at = 4 * item;
+    const int vector = static_cast<int>(item % vectors);
     float z[4], zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    normals4(m.seed, s.rows->first_row + static_cast<uint64_t>(row), static_cast<int>(item % vectors), m.dim,
-             0, 0, z);
+    normals4(m.seed, s.rows->first_row + static_cast<uint64_t>(row), vector, m.dim, 0, 0, z);
     store(s.x + at, z);
     store(s.x0 + at, zero);
-    store_operand(s.xt + at, z);
+    store_operand(s.xt + operand_at(static_cast<int>(row), 4 * vector, m.dim_padded), z);
 }
 
 // row = max(floor, mean + diagonal z).

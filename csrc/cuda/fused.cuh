@@ -10,7 +10,8 @@
 //   W_in | for c < H'/16: first of columns 16c.., W2_0 of inputs 16c.. | the same of W1_l, W2_l | W_out
 //
 //   resident  the whole stream stays in shared memory, copied once per block
-//   streamed  chunks pass through a ring in shared memory, cp.async from L2, one barrier a chunk
+//   streamed  chunks pass through a ring in shared memory, cp.async from L2, one barrier a chunk; W_in and
+//             W_out are cut to their size
 //
 // Guidance evaluates the network for the class and for the null class. Tiles = 2 keeps both side by side in
 // registers, so that each weight read from shared memory serves two products (H' <= 128); Tiles = 1 makes
@@ -33,6 +34,7 @@ LDMLR_BOTH constexpr int state_vectors(int dim_tiles, bool two_passes) {
 // 16 rows of one warp.
 template <int DT, int HT, int Tiles, bool Guided, class Weights>
 struct Unit {
+    using S = Shape<DT, HT>;
     static constexpr int passes = Guided && Tiles == 1 ? 2 : 1;
 
     const Model &m;
@@ -155,19 +157,21 @@ struct Unit {
                 xt[0][k] = to_operand(state_group(x, k));
                 if constexpr (Tiles == 2) xt[1][k] = xt[0][k];
             }
-            const uint4 *w = weights.chunk(Shape<DT, HT>::input);
+            const uint4 *w = nullptr;
             LDMLR_UNROLL
             for (int n = 0; n < HT; ++n) {
+                const int of_piece = n % S::input_groups;
+                if (of_piece == 0) w = weights.chunk(S::pair);
                 fill(h[0][n], constant_at(m.b_in + 16 * n + 4 * lane.t));
                 LDMLR_UNROLL
                 for (int k = 0; k < DT; ++k)
-                    product(h[0][n], xt[0][k], w[(n * DT + k) * block_words + index]);
+                    product(h[0][n], xt[0][k], w[(of_piece * DT + k) * block_words + index]);
                 add_b2(h[0][n], 0, n);
                 if constexpr (Tiles == 2) h[1][n] = h[0][n];
             }
             LDMLR_LOOP
             for (int chunk = 0; chunk < HT; ++chunk) {
-                w = weights.chunk(Shape<DT, HT>::first);
+                w = weights.chunk(S::first);
                 Group c[Tiles];
                 fill(c[0], constant_at(step_bias + 16 * chunk));
                 LDMLR_UNROLL
@@ -187,7 +191,7 @@ struct Unit {
             }
             LDMLR_LOOP
             for (int chunk = 0; chunk < HT; ++chunk) {
-                const uint4 *w = weights.chunk(Shape<DT, HT>::pair);
+                const uint4 *w = weights.chunk(S::pair);
                 const int64_t offset = (layer * HT + chunk) * 16;
                 Group c[Tiles];
                 LDMLR_UNROLL
@@ -198,14 +202,16 @@ struct Unit {
         }
         Operand a[HT];
         last_operands(h, a);
-        const uint4 *w = weights.chunk(Shape<DT, HT>::output);
+        const uint4 *w = nullptr;
         const StepRow row_of_step = m.steps[step];
         LDMLR_LOOP
         for (int n = 0; n < DT; ++n) {
+            const int of_piece = n % S::output_groups;
+            if (of_piece == 0) w = weights.chunk(S::pair);
             Group f;
             fill(f, constant_at(m.b_out + 16 * n + 4 * lane.t));
             LDMLR_UNROLL
-            for (int k = 0; k < HT; ++k) product(f, a[k], w[(n * HT + k) * block_words + index]);
+            for (int k = 0; k < HT; ++k) product(f, a[k], w[(of_piece * HT + k) * block_words + index]);
             update(row_of_step, step, pass, n, f);
         }
     }

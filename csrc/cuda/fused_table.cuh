@@ -36,10 +36,9 @@ struct Fused {
 };
 
 inline constexpr FusedShape fused_shapes[] = {
-    Fused<4, 4, Resident>::entry(Tier::resident),
-    Fused<4, 8, Resident>::entry(Tier::resident),
-    Fused<4, 8, Streamed>::entry(Tier::streamed),
-    Fused<4, 16, Streamed>::entry(Tier::streamed),
+    Fused<4, 4, Resident>::entry(Tier::resident), Fused<4, 8, Resident>::entry(Tier::resident),
+    Fused<4, 8, Streamed>::entry(Tier::streamed), Fused<4, 16, Streamed>::entry(Tier::streamed),
+    Fused<8, 8, Streamed>::entry(Tier::streamed), Fused<8, 16, Streamed>::entry(Tier::streamed),
 };
 
 inline const FusedShape &fused_shape(Tier tier, int dim, int hidden) {

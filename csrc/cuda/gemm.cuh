@@ -1,8 +1,8 @@
 // One layer as one tensor-core product with its epilogue: activations [rows, K] times packed weights.
 //
 // A block of 128 threads computes 128 rows by 128 columns, each warp 64 by 64 of them; K goes by in steps of
-// 64 through three stages of shared memory (96 KB, two blocks to a multiprocessor). Activations are row-major
-// in memory, swizzled in shared memory and read by ldmatrix; weights are in fragment order and
+// 64 through three stages of shared memory (96 KB, two blocks to a multiprocessor). Activations lie in memory
+// as images of shared memory (operand.cuh) and are read by ldmatrix; weights are in fragment order and
 // read by one 16-byte load a block (fragment.cuh). Per 16 inputs a warp reads 4 KB from shared memory for
 // 128 products: 2,048 multiply-adds per 128 bytes, what the tensor cores of sm_90 do in the cycle that takes.
 //
@@ -10,22 +10,26 @@
 #pragma once
 
 #include "fragment.cuh"
+#include "operand.cuh"
 
 namespace ldmlr::cuda {
 
-constexpr int gemm_rows = 128, gemm_columns = 128, gemm_depth = 64, gemm_stages = 3, gemm_threads = 128;
-constexpr int gemm_row_bytes = gemm_depth * 2;
+constexpr int gemm_rows = tile_rows, gemm_columns = 128, gemm_depth = tile_columns;
+constexpr int gemm_stages = 3, gemm_threads = 128, gemm_row_bytes = gemm_depth * 2;
 constexpr int gemm_left_bytes = gemm_rows * gemm_row_bytes;
 constexpr int gemm_stage_bytes = gemm_left_bytes + gemm_columns * gemm_row_bytes;
 constexpr int gemm_shared_bytes = gemm_stages * gemm_stage_bytes;
 
 struct Product {
-    const uint16_t *left;  // [rows, stride] of bfloat16
-    int64_t stride;
+    const uint16_t *left;  // [rows, width], an operand
+    int width;
     const void *weights;  // [N / 16][K / 16] blocks
     int depth, columns;   // K, N
-    // Input k of the weights is column k of `left`, or k - wrap from there on.
-    int wrap;
+    // Input k of the weights is column k of `left`, or k - width from there on.
+    LDMLR_DEVICE const char *left_tile(int row, int step) const {
+        const int k = step * tile_columns;
+        return reinterpret_cast<const char *>(left + operand_at(row, k < width ? k : k - width, width));
+    }
 };
 
 // The part of one warp: rows in two halves of 32 that lie 64 apart (epilogues.cuh says why), 64 columns.
@@ -43,14 +47,12 @@ struct GemmLoader {
     // Copies inputs 64 step .. of the block's rows and columns into a stage.
     LDMLR_DEVICE void load(int step, int stage) const {
         char *left = memory + stage * gemm_stage_bytes, *right = left + gemm_left_bytes;
-        int column = step * gemm_depth;
-        if (column >= p.wrap) column -= p.wrap;
         const int groups = p.columns / 16, blocks = p.depth / 16;
+        const char *tile = p.left_tile(row0, step);
         LDMLR_UNROLL
-        for (int i = 0; i < gemm_rows * 8 / gemm_threads; ++i) {
-            const int piece = i * gemm_threads + thread_index(), row = piece / 8, part = piece % 8;
-            copy_async(left + row * gemm_row_bytes + (part ^ (row & 7)) * 16,
-                       p.left + (row0 + row) * p.stride + column + part * 8);
+        for (int i = 0; i < gemm_left_bytes / 16 / gemm_threads; ++i) {
+            const int at = (i * gemm_threads + thread_index()) * 16;
+            copy_async(left + at, tile + at);
         }
         const uint4 *weights = static_cast<const uint4 *>(p.weights);
         LDMLR_UNROLL

@@ -11,6 +11,7 @@ namespace ldmlr::cuda {
 
 struct Grid {
     int x, y;
+    int cluster = 1;  // adjacent blocks along x that share their memory
 };
 
 // The arguments of a kernel are of exactly its parameters' types.
@@ -26,7 +27,7 @@ using Stream = void *;
 template <class... P>
 void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream,
             const typename Same<P>::type &...arguments) {
-    emulate::run(grid.x, grid.y, threads, shared, [&] { kernel(arguments...); });
+    emulate::run(grid.x, grid.y, grid.cluster, threads, shared, [&] { kernel(arguments...); });
 }
 
 #else
@@ -56,10 +57,19 @@ void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream 
         check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               "shared memory");
-    const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+    cudaLaunchAttribute cluster;
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+    config.blockDim = dim3(static_cast<unsigned>(threads));
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &cluster;
+    config.numAttrs = grid.cluster > 1 ? 1 : 0;  // devices before sm_90 know no clusters
     void *addresses[] = {const_cast<void *>(static_cast<const void *>(&arguments))...};
-    check(cudaLaunchKernel(function, blocks, dim3(static_cast<unsigned>(threads)), addresses, shared, stream),
-          "kernel launch");
+    check(cudaLaunchKernelExC(&config, function, addresses), "kernel launch");
 }
 
 #endif

@@ -12,7 +12,7 @@ const char *architectures();
 
 // All rows of a call, on its device and stream; returns as soon as the work is queued.
 void sample(const Call &call);
-// Bytes of Call::scratch for the layered tier.
+// Bytes of Call::scratch for the tiers in layers.
 int64_t scratch_bytes(const Model &model, int64_t slab);
 // Frees the graph of a key, if there is one.
 void forget(uint64_t graph_key);

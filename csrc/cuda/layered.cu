@@ -18,15 +18,10 @@ namespace {
 std::mutex graphs_lock;
 std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
 
-void run(const Call &call, const Slab &s, Stream stream) {
-    call.tier == Tier::warpgroup ? run_slab<ByWarpgroup>(call.model, s, call.slab, stream)
-                                 : run_slab<ByMma>(call.model, s, call.slab, stream);
-}
-
 void load_kernels(const Call &call, const Slab &s, Stream stream) {
     loading = true;
     try {
-        run(call, s, stream);
+        run_slab(call, s, stream);
     } catch (...) {
         loading = false;
         throw;
@@ -34,12 +29,12 @@ void load_kernels(const Call &call, const Slab &s, Stream stream) {
     loading = false;
 }
 
-// The kernels of the warpgroup tier are empty for targets without wgmma.
-void check_warpgroup(int device) {
+// The kernels by wgmma are empty for targets without it.
+void check_wgmma(int device) {
     int major = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
     if (major != 9 || !std::strstr(architectures(), "90a"))
-        throw std::invalid_argument("the warpgroup kernels need a device and a build of sm_90a");
+        throw std::invalid_argument("the kernels by wgmma need a device and a build of sm_90a");
 }
 
 cudaGraphExec_t capture(const Call &call, const Slab &s) {
@@ -51,7 +46,7 @@ cudaGraphExec_t capture(const Call &call, const Slab &s) {
     try {
         check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin of the capture");
         try {
-            run(call, s, stream);
+            run_slab(call, s, stream);
         } catch (...) {
             cudaStreamEndCapture(stream, &graph);
             throw;
@@ -85,7 +80,7 @@ void forget(uint64_t graph_key) {
 void run_layered(const Call &call, Stream stream) {
     const Model &m = call.model;
     Slab s;
-    if (call.tier == Tier::warpgroup) check_warpgroup(call.device);
+    if (by_wgmma(call.tier)) check_wgmma(call.device);
     place_slab(m, call.slab, static_cast<char *>(call.scratch), s);
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     check(cudaStreamIsCapturing(stream, &status), "state of the stream");
@@ -108,7 +103,7 @@ void run_layered(const Call &call, Stream stream) {
         if (graph)
             check(cudaGraphLaunch(graph, stream), "graph launch");
         else
-            run(call, s, stream);
+            run_slab(call, s, stream);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "bulk.cuh"
 #include "epilogues.cuh"
 #include "launch.cuh"
 #include "warpgroup.cuh"
@@ -69,6 +70,28 @@ struct ByWarpgroup {
     }
 };
 
+// The same with copies in bulk, in clusters of two blocks where the columns allow it; 64 columns over do not.
+struct ByBulk {
+    template <bool Narrow, class Epilogue>
+    static void multiply(const Model &m, const Product &p, int64_t rows, const Epilogue &epilogue,
+                         Stream stream) {
+        const int height = static_cast<int>(rows / bulk_rows), width = p.columns / 128;
+        if constexpr (Narrow) {
+            if (p.columns % 128 != 0) {
+                launch(bulk_kernel<4, 1, Epilogue>, {p.columns / 64, height}, bulk_threads,
+                       bulk_shared_bytes<4>, stream, p, m, epilogue);
+                return;
+            }
+        }
+        if (width % 2 == 0)
+            launch(bulk_kernel<8, 2, Epilogue>, {width, height, 2}, bulk_threads, bulk_shared_bytes<8>,
+                   stream, p, m, epilogue);
+        else
+            launch(bulk_kernel<8, 1, Epilogue>, {width, height}, bulk_threads, bulk_shared_bytes<8>, stream,
+                   p, m, epilogue);
+    }
+};
+
 // All solver steps of the rows that s.rows describes.
 template <class By, bool Guided>
 void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
@@ -78,7 +101,7 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
     auto multiply_narrow = [&](const Product &p, const auto &epilogue) {
         By::template multiply<true>(m, p, slab_rows, epilogue, stream);
     };
-    const int dim = m.dim_padded, hidden = m.hidden_padded, never = 1 << 30;
+    const int dim = m.dim_padded, hidden = m.hidden_padded;
     const int64_t stacked = slab_rows * (Guided ? 2 : 1);
     const int64_t matrix = static_cast<int64_t>(hidden) * hidden * 2;
     const int items = static_cast<int>((slab_rows * (dim / 4) + item_threads - 1) / item_threads);
@@ -87,24 +110,24 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
     };
     launch(start_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
     for (int step = 0; step < m.num_steps; ++step) {
-        multiply(Product{s.xt, dim, m.input, dim, hidden, never}, slab_rows, InputEpilogue{s});
-        const Product first = m.folded ? Product{s.xt, dim, m.first, dim, hidden, never}
-                                       : Product{s.a, hidden, m.first, hidden, hidden, never};
+        multiply(Product{s.xt, dim, m.input, dim, hidden}, slab_rows, InputEpilogue{s});
+        const Product first = m.folded ? Product{s.xt, dim, m.first, dim, hidden}
+                                       : Product{s.a, hidden, m.first, hidden, hidden};
         multiply(first, slab_rows, FirstEpilogue<Guided>{s, step});
         for (int layer = 0; layer < m.layers; ++layer) {
-            const Product residual = {s.u, hidden, layer_of(m.w2, layer), hidden, hidden, never};
+            const Product residual = {s.u, hidden, layer_of(m.w2, layer), hidden, hidden};
             if (layer + 1 < m.layers) {
                 multiply(residual, stacked, ResidualEpilogue<Guided, false>(s, layer));
-                const Product next = {s.a, hidden, layer_of(m.w1, layer), hidden, hidden, never};
+                const Product next = {s.a, hidden, layer_of(m.w1, layer), hidden, hidden};
                 multiply(next, stacked, HiddenEpilogue<Guided>{s, step, layer + 1});
             } else {
                 multiply(residual, stacked, ResidualEpilogue<Guided, true>(s, layer));
             }
         }
-        multiply_narrow(Product{s.a, hidden, m.output, hidden, dim, never}, UpdateEpilogue{s, step});
+        multiply_narrow(Product{s.a, hidden, m.output, hidden, dim}, UpdateEpilogue{s, step});
     }
     if (m.triangle) {
-        const Product transform = {s.split, 2 * dim, m.triangle, 3 * dim, dim, 2 * dim};
+        const Product transform = {s.split, 2 * dim, m.triangle, 3 * dim, dim};
         multiply_narrow(transform, FeatureEpilogue{s});
     } else {
         launch(diagonal_kernel, {items, 1}, item_threads, 0, stream, m, s, slab_rows);
@@ -115,6 +138,17 @@ template <class By>
 void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
     m.guidance != 1.0f ? run_slab<By, true>(m, s, slab_rows, stream)
                        : run_slab<By, false>(m, s, slab_rows, stream);
+}
+
+inline void run_slab(const Call &call, const Slab &s, Stream stream) {
+    switch (call.tier) {
+        case Tier::bulk:
+            return run_slab<ByBulk>(call.model, s, call.slab, stream);
+        case Tier::warpgroup:
+            return run_slab<ByWarpgroup>(call.model, s, call.slab, stream);
+        default:
+            return run_slab<ByMma>(call.model, s, call.slab, stream);
+    }
 }
 
 // Rows [from, from + count) of a call.

@@ -5,7 +5,8 @@
 // them field by field and checks their sizes).
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
-// for each group of outputs the blocks of all inputs one after the other; or swizzled (warpgroup.cuh).
+// for each group of outputs the blocks of all inputs one after the other; or, for wgmma,
+// images of shared memory (pack_swizzled in ldmlr/cuda/packing.py).
 #pragma once
 
 #include <cstdint>
@@ -51,11 +52,15 @@ struct Rows {
     int32_t reserved;
 };
 
-// warpgroup is the layered tier by wgmma (sm_90a), with matrices in an order of its own (warpgroup.cuh).
-enum class Tier : int32_t { layered = 0, resident = 1, streamed = 2, warpgroup = 3 };
+// warpgroup and bulk are the layered tier by wgmma (sm_90a), with matrices in an order of their own; bulk is
+// fed by the copy engine (warpgroup.cuh, bulk.cuh).
+enum class Tier : int32_t { layered = 0, resident = 1, streamed = 2, warpgroup = 3, bulk = 4 };
 
+inline bool by_wgmma(Tier tier) {
+    return tier == Tier::warpgroup || tier == Tier::bulk;
+}
 inline bool in_layers(Tier tier) {
-    return tier == Tier::layered || tier == Tier::warpgroup;
+    return tier == Tier::layered || by_wgmma(tier);
 }
 
 // One call of the sampler.

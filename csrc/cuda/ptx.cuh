@@ -114,6 +114,13 @@ LDMLR_DEVICE void warpgroup_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
+// Behind a wait: whatever reads these accumulators must not move before it.
+template <int count>
+LDMLR_DEVICE void settled(float (&d)[count]) {
+    LDMLR_UNROLL
+    for (int i = 0; i < count; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
 // Rows of 128 bytes, swizzled in atoms of 8 rows (1,024 bytes), inputs contiguous. PTX ISA, "matrix
 // descriptor": address and stride of the atoms in units of 16 bytes, swizzle mode 1 (128 bytes).
 LDMLR_DEVICE uint64_t matrix_descriptor(const void *p) {
@@ -164,6 +171,10 @@ LDMLR_DEVICE T load_constant(const T *p) {
 
 LDMLR_DEVICE int thread_index() {
     return static_cast<int>(threadIdx.x);
+}
+// A value that is the same in all lanes of a warp, said so to the compiler.
+LDMLR_DEVICE int same_in_warp(int x) {
+    return __shfl_sync(0xffffffffu, x, 0);
 }
 LDMLR_DEVICE int block_x() {
     return static_cast<int>(blockIdx.x);

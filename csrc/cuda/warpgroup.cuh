@@ -5,9 +5,9 @@
 // the second-level cache: 256 by 128 reads 1/43 byte per multiply-add, 128 by 128 would read 1/32. One group
 // of wgmma is always under way: a step waits for the one before only once its own is issued.
 //
-// Rows of 64 inputs are 128 bytes, 16-byte parts swizzled by row % 8, which is what the descriptors say and
-// what gemm.cuh does with its left operand too. Weights lie in memory as the image of shared memory
-// (pack_swizzled in ldmlr/cuda/packing.py), so their copy is a straight line.
+// Rows of 64 inputs are 128 bytes, 16-byte parts swizzled by row % 8, which is what the descriptors say.
+// Both operands lie in memory as the image of shared memory (operand.cuh; pack_swizzled in
+// ldmlr/cuda/packing.py), so their copies are straight lines.
 //
 // ASSUMPTION: `rows` is a multiple of 256 and all rows are allocated, K is a multiple of 64 and the columns
 // are one of 16 N.
@@ -25,6 +25,17 @@ template <int Columns>
 struct WarpgroupTile {
     static constexpr int M = 2, N = Columns;
     Group v[M][N];
+    // From the accumulators of two wgmma.
+    LDMLR_DEVICE explicit WarpgroupTile(const float (&d)[M][8 * N]) {
+        LDMLR_UNROLL
+        for (int i = 0; i < M; ++i) {
+            LDMLR_UNROLL
+            for (int n = 0; n < N; ++n) {
+                LDMLR_UNROLL
+                for (int e = 0; e < 8; ++e) v[i][n].v[e / 2 % 2][e / 4 * 2 + e % 2] = d[i][8 * n + e];
+            }
+        }
+    }
     LDMLR_DEVICE static constexpr int row(int i) { return 64 * i; }
 };
 
@@ -38,13 +49,14 @@ struct WarpgroupLoader {
 
     LDMLR_DEVICE void load(int step, int stage) const {
         char *left = memory + stage * stage_bytes, *right = left + warpgroup_left_bytes;
-        int column = step * gemm_depth;
-        if (column >= p.wrap) column -= p.wrap;
         LDMLR_UNROLL
-        for (int i = 0; i < warpgroup_rows * 8 / warpgroup_threads; ++i) {
-            const int piece = i * warpgroup_threads + thread_index(), row = piece / 8, part = piece % 8;
-            copy_async(left + row * gemm_row_bytes + (part ^ (row & 7)) * 16,
-                       p.left + (row0 + row) * p.stride + column + part * 8);
+        for (int tile = 0; tile < warpgroup_rows / tile_rows; ++tile) {
+            const char *from = p.left_tile(row0 + tile * tile_rows, step);
+            LDMLR_UNROLL
+            for (int i = 0; i < tile_bytes / 16 / warpgroup_threads; ++i) {
+                const int at = (i * warpgroup_threads + thread_index()) * 16;
+                copy_async(left + tile * tile_bytes + at, from + at);
+            }
         }
         const char *weights = static_cast<const char *>(p.weights) +
                               (static_cast<int64_t>(step) * p.columns + column0) * gemm_row_bytes;
@@ -107,16 +119,9 @@ LDMLR_KERNEL void LDMLR_BOUNDS(warpgroup_threads, 1)
         next = next + 1 == warpgroup_stages ? 0 : next + 1;
     }
     warpgroup_wait<0>();
+    settled(d[0]), settled(d[1]);
     copy_wait<0>();
-    WarpgroupTile<N> c;
-    LDMLR_UNROLL
-    for (int i = 0; i < 2; ++i) {
-        LDMLR_UNROLL
-        for (int n = 0; n < N; ++n) {
-            LDMLR_UNROLL
-            for (int e = 0; e < 8; ++e) c.v[i][n].v[e / 2 % 2][e / 4 * 2 + e % 2] = d[i][8 * n + e];
-        }
-    }
+    WarpgroupTile<N> c(d);
     epilogue(m, c, row0 + upper_row + warp % 4 * 16, column0, Lane(lane));
 #endif
 }

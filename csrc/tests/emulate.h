@@ -1,27 +1,9 @@
-// A block of CUDA threads on the host: enough to run the kernels of ../cuda without a GPU.
-//
-// Threads are fibers on one host thread. They change at the points where the hardware makes them wait for
-// each other (mma, ldmatrix, barrier), first to last and last to first in turn, so that an order that only
-// happens to work shows. Copies to shared memory arrive as late as the waits allow, shared memory starts as
-// NaN and ends in a guard, and threads that wait for each other forever are reported.
-//
-// Not shown by this: data races between warps that these orders do not meet, and the hardware's rounding
-// inside a product (here a double sum, rounded once).
+// The functions of ../cuda/ptx.cuh on emulated threads (emulate_threads.h).
 #pragma once
 
-#include <setjmp.h>
-#include <ucontext.h>
-
 #include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
-#include <exception>
-#include <functional>
-#include <memory>
-#include <stdexcept>
-#include <vector>
+
+#include "emulate_threads.h"
 
 #define LDMLR_KERNEL
 #define LDMLR_BOUNDS(threads, blocks)
@@ -42,177 +24,6 @@ struct alignas(8) uint2 {
 };
 
 namespace ldmlr::cuda::emulate {
-
-constexpr size_t stack_bytes = 256 << 10, guard_bytes = 4096;
-
-struct Copy {
-    void *to;
-    const void *from;
-};
-
-struct Warp {
-    int arrived = 0;
-    uint64_t generation = 0;
-    struct Mma {
-        float *c[4];
-        const uint32_t *a;
-        uint32_t b[2];
-    } mma[32];
-    struct Matrices {
-        uint32_t *a;
-        const void *row;
-    } matrices[32];
-};
-
-// One wgmma of a warpgroup of 128 threads: descriptors and everybody's accumulators.
-struct WarpgroupMma {
-    uint64_t a, b;
-    int columns;
-    float *d[128];
-};
-
-struct Warpgroup {
-    int arrived = 0;
-    uint64_t generation = 0;
-    WarpgroupMma collecting;
-    std::vector<WarpgroupMma> open;
-    std::deque<std::vector<WarpgroupMma>> committed;  // not yet waited for
-};
-
-struct Fiber {
-    ucontext_t context;
-    jmp_buf state;
-    std::unique_ptr<char[]> stack;
-    bool started = false, finished = false;
-    std::deque<std::vector<Copy>> groups;
-    std::vector<Copy> open;
-};
-
-struct Block {
-    int x, y, width, threads, current = 0;
-    bool progress = false;
-    std::vector<Fiber> fibers;
-    std::vector<Warp> warps;
-    int at_barrier = 0;
-    std::vector<Warpgroup> warpgroups;
-    uint64_t barrier_generation = 0;
-    char *memory = nullptr;
-    jmp_buf scheduler;
-    const std::function<void()> *body = nullptr;
-    std::exception_ptr error;
-};
-
-inline Block *&block() {
-    static Block *current = nullptr;
-    return current;
-}
-inline Fiber &fiber() {
-    return block()->fibers[static_cast<size_t>(block()->current)];
-}
-inline Warp &warp() {
-    return block()->warps[static_cast<size_t>(block()->current / 32)];
-}
-
-inline void yield() {
-    if (_setjmp(fiber().state) == 0) _longjmp(block()->scheduler, 1);
-}
-
-// Waits until all 32 lanes are here; the last one runs `together` for the whole warp.
-template <class F>
-void collective(const F &together) {
-    Warp &w = warp();
-    const uint64_t generation = w.generation;
-    block()->progress = true;
-    if (++w.arrived == 32) {
-        together(w);
-        w.arrived = 0;
-        ++w.generation;
-        return;
-    }
-    while (w.generation == generation) yield();
-}
-
-// The same for the 128 threads of a warpgroup.
-template <class F>
-void warpgroup_collective(const F &together) {
-    Warpgroup &w = block()->warpgroups[static_cast<size_t>(block()->current / 128)];
-    const uint64_t generation = w.generation;
-    block()->progress = true;
-    if (++w.arrived == 128) {
-        together(w);
-        w.arrived = 0;
-        ++w.generation;
-        return;
-    }
-    while (w.generation == generation) yield();
-}
-
-inline void entry() {
-    try {
-        (*block()->body)();
-    } catch (...) {
-        block()->error = std::current_exception();
-    }
-    fiber().finished = true;
-    block()->progress = true;
-    _longjmp(block()->scheduler, 1);
-}
-
-inline void resume(Block &b, int thread) {
-    b.current = thread;
-    Fiber &f = b.fibers[static_cast<size_t>(thread)];
-    if (f.finished || _setjmp(b.scheduler) != 0) return;
-    if (f.started) _longjmp(f.state, 1);
-    f.started = true;
-    setcontext(&f.context);
-}
-
-inline void run_block(int x, int y, int width, int threads, size_t shared,
-                      const std::function<void()> &body) {
-    Block b;
-    b.x = x, b.y = y, b.width = width, b.threads = threads, b.body = &body;
-    b.fibers = std::vector<Fiber>(static_cast<size_t>(threads));
-    b.warps.resize(static_cast<size_t>(threads / 32));
-    b.warpgroups.resize(static_cast<size_t>(threads / 128));
-    std::unique_ptr<char, decltype(&std::free)> memory(
-        static_cast<char *>(std::aligned_alloc(1024, (shared + 1023) / 1024 * 1024 + guard_bytes)),
-        &std::free);
-    b.memory = memory.get();
-    std::memset(b.memory, 0xff, shared + guard_bytes);
-    block() = &b;
-    for (Fiber &f : b.fibers) {
-        f.stack.reset(new char[stack_bytes]);
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.get();
-        f.context.uc_stack.ss_size = stack_bytes;
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, &entry, 0);
-    }
-    for (volatile int round = 0;; round = round + 1) {
-        b.progress = false;
-        bool running = false;
-        for (volatile int i = 0; i < threads; i = i + 1) resume(b, round % 2 ? threads - 1 - i : i);
-        if (b.error) std::rethrow_exception(b.error);
-        for (const Fiber &f : b.fibers) running |= !f.finished;
-        if (!running) break;
-        if (!b.progress) throw std::runtime_error("threads wait for each other forever");
-    }
-    for (const Fiber &f : b.fibers)
-        if (!f.groups.empty() || !f.open.empty()) throw std::runtime_error("a copy was never waited for");
-    for (const Warpgroup &w : b.warpgroups)
-        if (!w.committed.empty() || !w.open.empty())
-            throw std::runtime_error("a product was never waited for");
-    for (size_t i = 0; i < guard_bytes; ++i)
-        if (b.memory[shared + i] != static_cast<char>(0xff))
-            throw std::runtime_error("a write beyond the shared memory");
-    block() = nullptr;
-}
-
-inline void run(int width, int height, int threads, size_t shared, const std::function<void()> &body) {
-    if (shared > 227 * 1024) throw std::runtime_error("more shared memory than there is");
-    for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) run_block(x, y, width, threads, shared, body);
-}
 
 inline float from_bfloat(uint32_t bits) {
     bits <<= 16;
@@ -267,20 +78,23 @@ inline float swizzled(uint64_t descriptor, int row, int k) {
 }
 
 inline void execute(const WarpgroupMma &w) {
+    static float a[64][16], b[256][16];
+    for (int k = 0; k < 16; ++k) {
+        for (int row = 0; row < 64; ++row) a[row][k] = swizzled(w.a, row, k);
+        for (int column = 0; column < w.columns; ++column) b[column][k] = swizzled(w.b, column, k);
+    }
     for (int thread = 0; thread < 128; ++thread)
         for (int i = 0; i < w.columns / 2; ++i) {
             const int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8;
             const int column = i / 4 * 8 + thread % 4 * 2 + i % 2;
             double sum = w.d[thread][i];
-            for (int k = 0; k < 16; ++k)
-                sum += static_cast<double>(swizzled(w.a, row, k)) * swizzled(w.b, column, k);
+            for (int k = 0; k < 16; ++k) sum += static_cast<double>(a[row][k]) * b[column][k];
             w.d[thread][i] = static_cast<float>(sum);
         }
 }
 
 }  // namespace ldmlr::cuda::emulate
 
-// The functions of ../cuda/ptx.cuh.
 namespace ldmlr::cuda {
 
 inline char *shared_memory() {
@@ -319,6 +133,8 @@ inline void load_matrices(uint32_t (&a)[4], const void *row) {
 }
 inline void fence_async() {}
 inline void warpgroup_fence() {}
+template <int count>
+inline void settled(float (&)[count]) {}
 inline uint64_t matrix_descriptor(const void *p) {
     const uint64_t address = static_cast<uint64_t>(static_cast<const char *>(p) - emulate::block()->memory);
     if (address % 1024) throw std::runtime_error("a swizzled tile at an odd address");
@@ -364,7 +180,7 @@ inline void copy_wait() {
 inline void sync_block() {
     emulate::Block &b = *emulate::block();
     const uint64_t generation = b.barrier_generation;
-    b.progress = true;
+    emulate::progress();
     if (++b.at_barrier == b.threads) {
         b.at_barrier = 0;
         ++b.barrier_generation;
@@ -378,6 +194,9 @@ inline T load_constant(const T *p) {
 }
 inline int thread_index() {
     return emulate::block()->current;
+}
+inline int same_in_warp(int x) {
+    return x;
 }
 inline int block_x() {
     return emulate::block()->x;

@@ -9,6 +9,7 @@
 #include "../cuda/fused_table.cuh"
 #include "../cuda/layered.cuh"
 #include "../cuda/step.cuh"
+#include "emulated_faults.h"
 
 using namespace ldmlr;
 using namespace ldmlr::cuda;
@@ -26,8 +27,7 @@ void run(const Call &call, int multiprocessors) {
     for (int64_t from = 0; from < call.rows.count; from += call.slab) {
         const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
         launch(rows_kernel, {1, 1}, 32, 0, nullptr, part_of(call.rows, call.model, from, count), s.rows);
-        call.tier == Tier::warpgroup ? run_slab<ByWarpgroup>(call.model, s, call.slab, nullptr)
-                                     : run_slab<ByMma>(call.model, s, call.slab, nullptr);
+        run_slab(call, s, nullptr);
     }
 }
 
@@ -60,6 +60,15 @@ int emulated_normals(const NoiseParams *params, float *out) {
 }
 void emulated_sizes(int64_t *sizes) {
     sizes[0] = sizeof(Model), sizes[1] = sizeof(Rows), sizes[2] = sizeof(Call);
+}
+int64_t emulated_operand_at(int row, int column, int width) {
+    return operand_at(row, column, width);
+}
+// What the emulator says of a kernel with a fault, in `message` of 100 bytes; 0 behind the last.
+int emulated_fault(int number, char *message) {
+    if (number >= static_cast<int>(std::size(faults))) return 0;
+    std::snprintf(message, 100, "%s", outcome_of(faults[number]).c_str());
+    return 1;
 }
 int emulated_shape(int index, int layers, int guided, int64_t *found) {
     if (index >= static_cast<int>(std::size(fused_shapes))) return 0;

@@ -24,8 +24,8 @@ Row = dict[str, Any]
 
 # (D, H, target share of torch's product) at L 2, 10 evaluations, guidance 1.5.
 SIZES = (
-    (64, 64, None), (64, 128, 0.30), (64, 256, None), (64, 512, 0.50), (512, 512, None),
-    (512, 1024, 0.60), (512, 2048, 0.60), (2048, 2048, None),
+    (64, 64, None), (64, 128, 0.30), (64, 256, None), (64, 512, 0.50), (128, 128, None), (128, 256, None),
+    (512, 512, None), (512, 1024, 0.60), (512, 2048, 0.60), (2048, 2048, None),
 )  # fmt: skip
 RECIPE = (64, 128)
 SECONDS = 0.25  # of one timed call, about

@@ -5,6 +5,7 @@ resident    all weights and the state of 128 rows stay in shared memory; the fas
 streamed    activations stay in registers, the weights pass through shared memory
 layered     one matrix product per layer; every size
 warpgroup   the same with the instructions of sm_90a
+bulk        warpgroup, with copies by the engine of sm_90a and blocks that share what they read
 ==========  =============================================================================================
 
 The choice depends on the model and on the device, never on the number of rows: two parts of one
@@ -21,25 +22,29 @@ from ldmlr.errors import UsageError, nearest
 
 VARIABLE = "LDMLR_CUDA_TIER"
 # Tier of csrc/cuda/params.h
-TIERS = {"layered": 0, "resident": 1, "streamed": 2, "warpgroup": 3}
-IN_LAYERS = ("layered", "warpgroup")
+TIERS = {"layered": 0, "resident": 1, "streamed": 2, "warpgroup": 3, "bulk": 4}
+BY_WGMMA = ("warpgroup", "bulk")
+IN_LAYERS = ("layered", *BY_WGMMA)
 # (tier, D', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
 SHAPES = (
     ("resident", 64, 64),
     ("resident", 64, 128),
     ("streamed", 64, 128),
     ("streamed", 64, 256),
+    ("streamed", 128, 128),
+    ("streamed", 128, 256),
 )
 # What D' and H' of the tiers in layers are multiples of.
-MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128)}
-# Where no fused kernel fits and the device has wgmma. It has never run: until it has, the portable kernels.
+MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128), "bulk": (64, 128)}
+# Where no fused kernel fits and the device has wgmma. Neither of BY_WGMMA has ever run: until one has, the
+# portable kernels.
 ON_SM90 = "layered"
 ROWS_MULTIPLE = 256  # rows of the largest block of the kernels in layers
 # Activations of a slab should stay in the second-level cache from one layer to the next.
 SLAB_BYTES = 40 << 20
 SLAB_SMALLEST, SLAB_LARGEST = 4096, 32768
 
-_WARPS, _RING_SLOTS = 8, 3
+_WARPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Tier:
     Attributes
     ----------
     name
-        ``resident``, ``streamed``, ``layered`` or ``warpgroup``.
+        ``resident``, ``streamed``, ``layered``, ``warpgroup`` or ``bulk``.
     dim, hidden
         D' and H': the sizes that the kernels compute with.
     """
@@ -70,7 +75,7 @@ class Tier:
 
     def packing(self, matrix: Matrix, outputs: int, inputs: int) -> Bits:
         """Return a matrix in the order in which the kernels read it."""
-        if self.name == "warpgroup":
+        if self.name in BY_WGMMA:
             return pack_swizzled(matrix, outputs, inputs)
         return pack(matrix, outputs, inputs, chained=self.fused)
 
@@ -82,7 +87,8 @@ def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) ->
     state = _WARPS * 32 * 16 * (3 if two_passes else 2) * d * 2
     if tier == "resident":
         return (2 * d * h + h * (d + h) + (layers - 1) * 2 * h * h) * BLOCK_BYTES + state
-    return _RING_SLOTS * max(d * h, 2 * h) * BLOCK_BYTES + state
+    slots = 2 if d * h > 64 else 3
+    return slots * 2 * h * BLOCK_BYTES + state
 
 
 def choose(
@@ -123,8 +129,8 @@ def choose(
         fits = dim <= d and hidden <= h and shared_bytes(tier, d, h, layers, guided) <= shared_limit
         if fits and wanted in (None, tier):
             return Tier(tier, d, h)
-    if wanted == "warpgroup" and not wgmma:
-        raise UsageError(f"{where}: the warpgroup kernels need a device and a build of sm_90a; use layered")
+    if wanted in BY_WGMMA and not wgmma:
+        raise UsageError(f"{where}: the {wanted} kernels need a device and a build of sm_90a; use layered")
     if wanted is not None and wanted not in IN_LAYERS:
         raise UsageError(
             f"{where}: the {wanted} kernels cannot run D {dim}, H {hidden} and {layers} layers with "
