@@ -69,7 +69,7 @@ def slabs(device: torch.device) -> Iterator[Row]:
 def baselines(device: torch.device) -> Iterator[Row]:
     """Yield comparisons with PyTorch."""
     ceiling = bench.product_rate(device)
-    for dim, hidden in (bench.RECIPE, (512, 1024)):
+    for dim, hidden in (bench.RECIPE, bench.LARGE):
         tier = bench.CudaSampler(random_spec(dim, hidden), device).tier.name
         own = bench.throughput(dim, hidden, tier, device, ceiling)["rows_per_s"]
         for compiled in (False, True):

@@ -7,25 +7,32 @@ from typing import Any
 
 import click
 
-from .options import config_option, emit, json_option, threads_option
+from .options import config_option, device_option, emit, json_option, threads_option
 
 
 @click.command(name="bench")
 @click.argument("what", type=click.Choice(["sample"]), default="sample")
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=7, show_default=True,
-    help="Pairs of runs per figure; medians are reported.",
+    help="Runs per figure (pairs, where two are compared); medians are reported.",
 )  # fmt: skip
 @click.option(
     "--compile/--no-compile", "compiled", default=True, show_default=True,
     help="Compare with torch.compile too; compiling takes a minute and needs a C++ compiler.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for result.json.")
+@device_option
 @threads_option
 @json_option
 @config_option
 def command(
-    what: str, repeats: int, compiled: bool, out: Path | None, threads: int | None, as_json: bool
+    what: str,
+    repeats: int,
+    compiled: bool,
+    out: Path | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Throughput of this machine beside its ceilings and the PyTorch baselines.
 
@@ -35,26 +42,41 @@ def command(
     compared runs turn by turn. Errors are the largest deviation from the float64 reference, in standard
     deviations of the rows. Takes some minutes; wants a machine that does nothing else.
 
+    On a CUDA device it measures the kernels chosen for each size instead, beside a large bfloat16 product
+    and PyTorch on that device.
+
     \b
     Examples:
       ldmlr bench sample
       ldmlr bench sample --no-compile --threads 1 --json
+      ldmlr bench sample --device cpu
     """
     from ldmlr import native, progress, results
     from ldmlr.bench import sampler
+    from ldmlr.cuda.device import usable
     from ldmlr.device import set_threads
     from ldmlr.files import check_output, make_folder
 
     if out is not None:
         check_output(out / "result.json", overwrite=True)
     used = set_threads(threads)
-    measurements = sampler.jobs(used, repeats, compiled)
+    on = usable(device)
+    if on is None:
+        measurements = sampler.jobs(used, repeats, compiled)
+    else:
+        from ldmlr.bench import cuda
+
+        measurements = cuda.jobs(on, repeats, compiled)
     rows = [job() for job in progress.track(measurements, "bench", unit="figure")]
     build = native.build_info()
-    resolved: dict[str, Any] = {"what": what, "threads": used, "repeats": repeats, "compile": compiled}
+    resolved: dict[str, Any] = {
+        "what": what, "device": str(on or "cpu"), "threads": used, "repeats": repeats, "compile": compiled,
+    }  # fmt: skip
     result = results.document("bench", resolved, rows=rows, extension=build)
     if out is not None:
         make_folder(out)
         results.write_result(out, result)
     chosen = f"Instruction set {build['chosen']} (available: {build['available']})"
+    if on is not None:
+        chosen = f"CUDA kernels for {build['cuda']}"
     emit(result, as_json, f"{sampler.text(rows)}\n\n{chosen}")

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr.bench import sampler, timing
+from ldmlr.bench import cuda, sampler, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
+from ldmlr.cuda import device as cuda_device
+from ldmlr.cuda.tiers import Tier
+from ldmlr.diffusion import reference
 from ldmlr.native import NativeSampler
 
 COLUMNS = {
@@ -84,3 +87,48 @@ def test_unknown_benchmark_is_named(run_cli) -> None:
     done = run_cli("bench", "train")
     assert done.returncode == 2
     assert "train" in done.stderr
+
+
+def test_a_cuda_device_that_is_not_there_is_named(run_cli) -> None:
+    done = run_cli("bench", "sample", "--device", "cuda:99")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: --device: 'cuda:99' is not there")
+
+
+class FakeSampler:
+    """Stands for the CUDA sampler on a machine without one: the reference, with a tier's name."""
+
+    def __init__(self, spec, device, tier=None, slab=None) -> None:
+        self.spec, self.tier = spec, Tier(tier or "layered", 64, 64)
+
+    def __call__(self, labels, out=None, check=True):
+        return reference.sample(self.spec, np.asarray(labels))
+
+
+def test_bench_on_a_device_gives_the_same_table(run_cli, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_device, "usable", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(cuda, "CudaSampler", FakeSampler)
+    monkeypatch.setattr(cuda, "seconds", lambda work, repeats=5: repeats * 1e-3)
+    monkeypatch.setattr(cuda, "PRODUCT", 8)
+    monkeypatch.setattr(cuda, "SIZES", ((8, 16, None), (8, 32, None)))
+    monkeypatch.setattr(cuda, "RECIPE", (8, 16))
+    monkeypatch.setattr(cuda, "LARGE", (8, 32))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    done = run_cli("bench", "sample", "--no-compile", "--repeats", 3, "--json", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["what"] for row in rows] == [
+        *["share of torch's bfloat16 product"] * 2, *["against eager bfloat16"] * 2,
+        "one call for 1 rows", "one call for 1024 rows",
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row) >= COLUMNS
+        assert (row["backend"], row["dtype"], row["threads"]) == ("cuda", "bfloat16", None)
+        assert row["error"] < 1e-3
+    shares = rows[:2]
+    assert all(row["rows_per_s"] == pytest.approx(row["rows"] / 3e-3) for row in shares)
+    assert all(
+        row["fraction"] == pytest.approx(row["gflop_per_s"] / row["ceiling_gflop_per_s"]) for row in shares
+    )
+    assert rows[2]["times"] == pytest.approx(rows[0]["rows_per_s"] / rows[2]["baseline_rows_per_s"])
+    assert len(sampler.text(rows).splitlines()) == 1 + len(rows)

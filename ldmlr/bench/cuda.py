@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ SIZES = (
     (64, 64, None), (64, 128, 0.30), (64, 256, None), (64, 512, 0.50), (128, 128, None), (128, 256, None),
     (512, 512, None), (512, 1024, 0.60), (512, 2048, 0.60), (2048, 2048, None),
 )  # fmt: skip
-RECIPE = (64, 128)
+RECIPE, LARGE = (64, 128), (512, 1024)
 SECONDS = 0.25  # of one timed call, about
 PRODUCT = 8192  # of the matrix product that counts as the ceiling
 
@@ -59,6 +61,52 @@ def copy_rate(device: torch.device, size: int = 1 << 31) -> float:
     return 2e-9 * size / seconds(lambda: b.copy_(a), 5)
 
 
+def jobs(device: torch.device, repeats: int = 5, compiled: bool = True) -> list[Callable[[], Row]]:
+    """Return the measurements of ``ldmlr bench`` on a device, each giving one row of the table.
+
+    The kernels that the table of tiers chooses, at every size; the same network in PyTorch; calls for a few
+    rows. ``benchmarks/gpu.py`` measures the other tiers.
+
+    Parameters
+    ----------
+    device
+        Where.
+    repeats
+        Timed runs per figure.
+    compiled
+        Compare with `torch.compile` too (compiling takes about a minute).
+    """
+    ceiling = functools.cache(lambda: product_rate(device))
+    rates: dict[tuple[int, int], float] = {}
+
+    def share(dim: int, hidden: int) -> Row:
+        row = throughput(dim, hidden, None, device, ceiling(), repeats=repeats)
+        rates[dim, hidden] = row["rows_per_s"]
+        return row
+
+    def compared(dim: int, hidden: int, through_compiler: bool) -> Row:
+        return against(dim, hidden, device, through_compiler, rates[dim, hidden])
+
+    found: list[Callable[[], Row]] = [partial(share, dim, hidden) for dim, hidden, _ in SIZES]
+    for dim, hidden in (RECIPE, LARGE):
+        for through_compiler in (False, True) if compiled else (False,):
+            found.append(partial(compared, dim, hidden, through_compiler))
+    return [*found, *(partial(latency, rows, device) for rows in (1, 1024))]
+
+
+def _row(what: str, spec: SamplerSpec, sampler: CudaSampler, rows_per_s: float, **more: Any) -> Row:
+    largest, rms = deviation(spec, sampler)
+    tables: Any = spec.tables
+    row: Row = {
+        "what": what, "backend": "cuda", "isa": sampler.tier.name, "dtype": "bfloat16", "dim": spec.dim,
+        "hidden": tables.w_in.shape[0], "layers": len(tables.w1), "steps": len(spec.rows),
+        "guidance": spec.guidance, "threads": None, "rows_per_s": rows_per_s,
+        "gflop_per_s": rows_per_s * operations_per_row(spec) * 1e-9,
+        "ceiling_gflop_per_s": None, "fraction": None, "error": largest, "error_rms": rms,
+    }  # fmt: skip
+    return {**row, **more}
+
+
 def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
     """Return the tiers that can run a model on a device."""
     tables: Any = spec.tables
@@ -76,7 +124,13 @@ def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
 
 
 def throughput(
-    dim: int, hidden: int, tier: str, device: torch.device, ceiling: float, slab: int | None = None
+    dim: int,
+    hidden: int,
+    tier: str | None,
+    device: torch.device,
+    ceiling: float,
+    slab: int | None = None,
+    repeats: int = 5,
 ) -> Row:
     """Return the rate of one tier at one size beside the rate of the product.
 
@@ -85,13 +139,15 @@ def throughput(
     dim, hidden
         D and H.
     tier
-        Kernels to run.
+        Kernels to run; None: the table's.
     device
         Where.
     ceiling
         GFLOP/s of the matrix product.
     slab
         Rows that go through the layers together; None: the table's.
+    repeats
+        Timed calls; the median counts.
     """
     spec = random_spec(dim, hidden)
     sampler = CudaSampler(spec, device, tier=tier, slab=slab)
@@ -99,15 +155,11 @@ def throughput(
     count = max(1 << 15, int(0.3e9 * ceiling * SECONDS / operations) >> 15 << 15)
     labels = torch.from_numpy(random_labels(spec, count)).to(device)
     out = torch.empty(count, dim, device=device)
-    time = seconds(lambda: sampler(labels, out=out, check=False))
-    largest, rms = deviation(spec, sampler)
-    return {
-        "what": "sampler", "backend": "cuda", "isa": sampler.tier.name, "dtype": "bfloat16", "dim": dim,
-        "hidden": hidden, "layers": 2, "steps": 10, "guidance": 1.5, "threads": None, "slab": slab,
-        "rows": count, "rows_per_s": count / time, "gflop_per_s": 1e-9 * operations * count / time,
-        "ceiling_gflop_per_s": ceiling, "fraction": 1e-9 * operations * count / time / ceiling,
-        "error": largest, "error_rms": rms,
-    }  # fmt: skip
+    time = seconds(lambda: sampler(labels, out=out, check=False), repeats)
+    return _row(
+        "share of torch's bfloat16 product", spec, sampler, count / time, slab=slab, rows=count,
+        ceiling_gflop_per_s=ceiling, fraction=1e-9 * operations * count / time / ceiling,
+    )  # fmt: skip
 
 
 def deviation(spec: SamplerSpec, sampler: CudaSampler, rows: int = 200) -> tuple[float, float]:
@@ -133,10 +185,10 @@ def latency(rows: int, device: torch.device, tier: str | None = None, repeats: i
         sampler(labels, out=out, check=False)
         torch.cuda.synchronize(device)
         found.append(time.perf_counter() - start)
-    return {
-        "what": f"one call for {rows} rows", "backend": "cuda", "isa": sampler.tier.name, "dim": spec.dim,
-        "hidden": RECIPE[1], "rows": rows, "milliseconds": 1e3 * statistics.median(found[20:]),
-    }  # fmt: skip
+    middle = statistics.median(found[20:])
+    return _row(
+        f"one call for {rows} rows", spec, sampler, rows / middle, rows=rows, milliseconds=1e3 * middle
+    )
 
 
 @dataclasses.dataclass
@@ -206,16 +258,16 @@ class Baseline:
 
 def against(dim: int, hidden: int, device: torch.device, compiled: bool, rows_per_s: float) -> Row:
     """Return how many times faster than PyTorch a measured rate is, PyTorch at its best of three batches."""
-    baseline = Baseline(random_spec(dim, hidden), device, compiled)
+    spec = random_spec(dim, hidden)
+    baseline = Baseline(spec, device, compiled)
     batches = (8192, 65536, 262144) if not compiled else (65536,)
     rates = {rows: baseline.rate(rows) for rows in batches}
     best = max(rates.values())
-    name = "torch.compile max-autotune in a graph" if compiled else "eager"
-    return {
-        "what": f"against {name}, bfloat16", "backend": "cuda", "dim": dim, "hidden": hidden,
-        "rows_per_s": rows_per_s, "baseline_rows_per_s": best, "baseline_rates": rates,
-        "times": rows_per_s / best,
-    }  # fmt: skip
+    name = "torch.compile in a graph" if compiled else "eager bfloat16"
+    return _row(
+        f"against {name}", spec, CudaSampler(spec, device), rows_per_s, baseline_rows_per_s=best,
+        baseline_rates=rates, times=rows_per_s / best,
+    )  # fmt: skip
 
 
 def text(row: Row) -> str:

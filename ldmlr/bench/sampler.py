@@ -191,7 +191,7 @@ def text(rows: list[Row]) -> str:
     for row in rows:
         lines.append(
             f"{row['what']:<36}{row['isa']:<12}{row['dtype']:<10}{row['dim']:>5}{row['hidden']:>5}"
-            f"{row['threads']:>4}{row['rows_per_s']:>12,.0f}{row['gflop_per_s']:>9.0f}"
+            f"{_cell(row['threads'], 'd'):>4}{row['rows_per_s']:>12,.0f}{row['gflop_per_s']:>9.0f}"
             f"{_cell(row.get('ceiling_gflop_per_s'), '.0f'):>9}{_cell(row.get('fraction'), '.0%'):>7}"
             f"{_cell(row.get('times'), '.2f'):>8}{row['error']:>11.1e}"
         )

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ldmlr import _native
-from ldmlr.errors import LdmlrError
+from ldmlr.device import resolve_device
+from ldmlr.errors import LdmlrError, UsageError
 
 
 def architectures() -> tuple[str, ...]:
@@ -30,6 +31,27 @@ def unavailable(device: torch.device) -> str | None:
     if 10 * major + minor < oldest:
         return f"{torch.cuda.get_device_name(device)} is sm_{major}{minor}; the kernels need sm_{oldest}"
     return None
+
+
+def usable(name: str) -> torch.device | None:
+    """Return the CUDA device that a ``--device`` option means, or None where it means the CPU.
+
+    ``auto`` is the CPU where the kernels cannot run.
+
+    Raises
+    ------
+    UsageError
+        A CUDA device is named that is not there or cannot run the kernels.
+    """
+    device = resolve_device(name)
+    if device.type != "cuda":
+        return None
+    reason = unavailable(device)
+    if reason is None:
+        return indexed(device)
+    if name == "auto":
+        return None
+    raise UsageError(f"--device {name}: {reason}; or use --device cpu")
 
 
 def indexed(device: torch.device) -> torch.device:
