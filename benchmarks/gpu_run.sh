@@ -16,6 +16,9 @@
 #   stage2     training the diffusion model
 #   stage1     training ResNet-32 (LDMLR_GPU_EPOCHS epochs, default 20; the time grows with them)
 #   suite      the whole test suite; not among the defaults
+#   encoders   trains the presets LDMLR_GPU_PRESETS (default: cifar-wcdas) on the image set LDMLR_GPU_IMAGES,
+#              encodes it and runs stages 2 and 3 (LDMLR_GPU_SEEDS seeds, default 5); each preset has a folder
+#              in OUT, where a training that ran out of time goes on in the next call; not among the defaults
 #
 # OUT gets a log and, where the part measures, a JSON file for each part, and summary.json. A call ends within
 # LDMLR_GPU_SECONDS (default 570): parts for which no time is left are left out and said to be, so that they
@@ -23,11 +26,11 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -ge 1 ] || { sed -n '2,24p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,27p' "$0" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 shift
 python=${PYTHON:-python3}
-all=(build tests sanitize sample slabs baselines disk stage2 stage1 suite)
+all=(build tests sanitize sample slabs baselines disk stage2 stage1 suite encoders)
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:9}")
 for part in "${parts[@]}"; do
@@ -40,7 +43,7 @@ export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${P
 deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
 
 declare -A limit=([build]=240 [tests]=200 [sanitize]=180 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
-                  [stage2]=45 [stage1]=90 [suite]=560)
+                  [stage2]=45 [stage1]=90 [suite]=560 [encoders]=560)
 
 ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
 
@@ -79,13 +82,29 @@ stage1() {
         cp "$work/baseline/result.json" "$out/gpu-stage1.json"
 }
 suite() { "$python" -m pytest -q; }
+encoders() {
+    local preset folder store failed=0
+    local images=${LDMLR_GPU_IMAGES:?names the image set} on=(--device "${LDMLR_GPU_DEVICE:-cuda}")
+    for preset in ${LDMLR_GPU_PRESETS:-cifar-wcdas}; do
+        folder=$out/$preset store=$work/$preset.h5
+        [ -e "$folder/model.safetensors" ] ||
+            ldmlr baseline "$images" --preset "$preset" "${on[@]}" --resume --out "$folder"
+        [ -e "$folder/model.safetensors" ] &&
+            ldmlr encode "$folder" "$images" "${on[@]}" --views 3 --view-kinds weak --view-kinds weak \
+                --view-kinds strong --out "$store" &&
+            ldmlr run "$store" "${on[@]}" --seeds "${LDMLR_GPU_SEEDS:-5}" --out "$work/run-$preset" &&
+            cp "$work/run-$preset/result.json" "$folder/run.json" || failed=1
+    done
+    return $failed
+}
 
 nvidia-smi > "$out/gpu.txt" 2>&1 || echo "nvidia-smi is not there" > "$out/gpu.txt"
 lines=()
 for part in "${parts[@]}"; do
     began=$(date +%s.%N)
     # A part is a child of its own, so that timeout can end it and all it started.
-    export -f ldmlr measure build tests sanitize sample slabs baselines disk stage2 stage1 suite
+    export -f ldmlr measure build tests sanitize sample slabs baselines disk stage2 stage1 suite \
+        encoders
     export out work python
     left=$((deadline - $(date +%s) - 10))
     if [ "$left" -lt 10 ]; then

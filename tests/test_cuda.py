@@ -208,3 +208,16 @@ def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> 
     assert [part["part"] for part in found["parts"]] == ["sanitize", "sample"]
     assert all(part["state"].startswith("failed") for part in found["parts"])
     assert "Error: " in done.stdout
+
+
+def test_encoders_are_trained_and_go_through_the_run(tmp_path: Path) -> None:
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "encoders"]
+    environment = {
+        **os.environ, "PYTHON": sys.executable, "LDMLR_GPU_DEVICE": "cpu", "LDMLR_GPU_SEEDS": "1",
+        "LDMLR_GPU_IMAGES": "digits-lt", "LDMLR_GPU_PRESETS": "digits",
+    }  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "encoders   ok" in done.stdout
+    result = json.loads((tmp_path / "digits" / "run.json").read_text())
+    assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", "ldmlr", "ldmlr"]
+    assert (tmp_path / "digits" / "result.json").exists()
