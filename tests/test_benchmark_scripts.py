@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -56,3 +58,34 @@ def test_latent_vs_image(tmp_path: Path) -> None:
     assert found["parameters"]["image"] > 4_000_000
     assert [row["bytes"] for row in found["rows"]] == [256, 256, 4 * 3 * 32 * 32]
     assert found["ratios"]["operations"] > 1000
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A store of three classes, with test rows, a head, and the two strong views that stage3.py looks for."""
+    rng = np.random.default_rng(0)
+    labels = {"train": np.repeat([0, 1, 2], [60, 20, 6]), "test": np.repeat([0, 1, 2], 30)}
+    with h5py.File(tmp_path / "store.h5", "w") as file:
+        for split, y in labels.items():
+            x = rng.normal(size=(len(y), 5)) + 3 * np.eye(5)[y]
+            file[f"{split}/features"], file[f"{split}/labels"] = x.astype(np.float32), y
+        views = file["train/features"][:] + rng.normal(size=(4, 86, 5)).astype(np.float32)
+        file["train/views"] = views
+        file["train/views"].attrs["kinds"] = ["weak", "weak", "strong", "strong"]
+        file["head/weight"], file["head/bias"] = np.eye(3, 5, dtype=np.float32), np.zeros(3, np.float32)
+    return "store.h5"
+
+
+def test_stage3(tmp_path: Path, store: str) -> None:
+    found = run(tmp_path, "lab/stage3.py", store, "--seeds", 2, "--iterations", 5)["rows"]
+    by_name = {(row["method"], row["adjustment"]): row["all"] for row in found}
+    assert len(by_name) == len(found) == 38
+    assert all(len(figure["values"]) == 2 and figure["mean"] > 34 for figure in by_name.values())
+    assert ("recipe, tau by a view", "label-shift") in by_name
+    assert by_name["recipe", "none"] != by_name["mix from 0", "none"]
+
+
+def test_ceiling(tmp_path: Path, store: str) -> None:
+    found = run(tmp_path, "lab/ceiling.py", store)["rows"]
+    assert [row["lr"] for row in found] == [1e-3, 3e-3, 1e-2]
+    assert all(80 < row["all"]["mean"] <= 100 for row in found)
