@@ -63,8 +63,9 @@ NOTE = (
     "Published figures are those of the best epoch on the test set. Measured ones are those of the last "
     "epoch: mean and standard deviation over five seeds, on the features behind the published "
     "baselines, or on those of an encoder that `ldmlr baseline` trained (one training). The paper's "
-    "setting generates a fifth of each class's own rows from clean features. Not run: no features or "
-    "images of that set were at hand, or no such baseline has been trained. Made by `python "
+    "setting generates a fifth of each class's own rows from clean features. WCDAS had 100 epochs, most of "
+    "them on smaller images (preset `cifar-wcdas-short`), where the published one had 700. Not run: no "
+    "features or images of that set were at hand, or no such baseline has been trained. Made by `python "
     "benchmarks/paper_table.py`."
 )
 
