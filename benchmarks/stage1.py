@@ -65,7 +65,7 @@ def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
 def ceiling(dtype: torch.dtype, device: torch.device, largest: int = 2048) -> float:
     """Return GFLOP/s of a large matrix product, the best of ten.
 
-    Where the processor has no instruction for the type a product may take a thousand times as long: the size
+    Where the processor has no instruction for the type a product takes hundreds of times as long: the size
     doubles only while a product takes less than 50 ms.
     """
     size = 128

@@ -61,3 +61,10 @@ def test_wrong_limits_name_the_option():
         FinetuneConfig(norm_limit=0.5)
     with pytest.raises(UsageError, match="--norm-limit: only the direction of the weights of a wcdas head"):
         FinetuneConfig(norm_limit=1.0, head="wcdas")
+
+
+def test_the_limit_is_refused_where_the_baseline_settles_another_kind_of_head():
+    config = FinetuneConfig(norm_limit=1.0)
+    assert config.settled("linear").head == "linear"
+    with pytest.raises(UsageError, match="--norm-limit: only the direction of the weights of a wcdas head"):
+        config.settled("wcdas")

@@ -88,6 +88,7 @@ class Seed:
             np.concatenate([features, generated[0]]), np.concatenate([labels, generated[1]]),
             len(labels), rows.num_classes, rows.name,
         )  # fmt: skip
+        config = config.settled(self.baseline.kind)
         head = start_head(config, self.baseline, merged, self.seed)
         history = train_head(head, merged, config, seed=self.seed, on_epoch=on_epoch)
         return FinetunedHead(

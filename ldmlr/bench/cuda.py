@@ -9,20 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
+from ldmlr.bench.rows import Row, table_row
 from ldmlr.cuda import tiers
 from ldmlr.cuda.device import has_wgmma, shared_limit
 from ldmlr.cuda.sampler import CudaSampler
-from ldmlr.diffusion import reference
 from ldmlr.diffusion.reference import additive
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.errors import UsageError
-
-Row = dict[str, Any]
 
 # (D, H, target share of torch's product) at L 2, 10 evaluations, guidance 1.5.
 SIZES = (
@@ -95,16 +92,10 @@ def jobs(device: torch.device, repeats: int = 5, compiled: bool = True) -> list[
 
 
 def _row(what: str, spec: SamplerSpec, sampler: CudaSampler, rows_per_s: float, **more: Any) -> Row:
-    largest, rms = deviation(spec, sampler)
-    tables: Any = spec.tables
-    row: Row = {
-        "what": what, "backend": "cuda", "isa": sampler.tier.name, "dtype": "bfloat16", "dim": spec.dim,
-        "hidden": tables.w_in.shape[0], "layers": len(tables.w1), "steps": len(spec.rows),
-        "guidance": spec.guidance, "threads": None, "rows_per_s": rows_per_s,
-        "gflop_per_s": rows_per_s * operations_per_row(spec) * 1e-9,
-        "ceiling_gflop_per_s": None, "fraction": None, "error": largest, "error_rms": rms,
-    }  # fmt: skip
-    return {**row, **more}
+    return table_row(
+        what, spec, sampler, rows_per_s,
+        backend="cuda", isa=sampler.tier.name, dtype="bfloat16", threads=None, **more,
+    )  # fmt: skip
 
 
 def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
@@ -160,14 +151,6 @@ def throughput(
         "share of torch's bfloat16 product", spec, sampler, count / time, slab=slab, rows=count,
         ceiling_gflop_per_s=ceiling, fraction=1e-9 * operations * count / time / ceiling,
     )  # fmt: skip
-
-
-def deviation(spec: SamplerSpec, sampler: CudaSampler, rows: int = 200) -> tuple[float, float]:
-    """Return the maximum and RMS deviation from the float64 reference, in standard deviations of its rows."""
-    labels = random_labels(spec, rows)
-    exact = reference.sample(spec, labels, precision=torch.float64).numpy()
-    difference = (sampler(labels).cpu().numpy() - exact) / exact.std()
-    return float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2)))
 
 
 def latency(rows: int, device: torch.device, tier: str | None = None, repeats: int = 200) -> Row:

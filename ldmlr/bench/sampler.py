@@ -12,13 +12,11 @@ import torch
 
 from ldmlr import _native, cpu
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
+from ldmlr.bench.rows import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
-from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.native import WEIGHTS, NativeSampler, default_weights
-
-Row = dict[str, Any]
 
 # Operations of one timed call on one thread: about a third of a second at 250 GFLOP/s.
 CALL = 8e10
@@ -145,14 +143,6 @@ def one_row() -> Row:
     return _row("a call for one row", spec, sampler, 1, 1 / seconds, milliseconds=seconds * 1e3)
 
 
-def deviation(spec: SamplerSpec, sampler: NativeSampler, rows: int = 200) -> tuple[float, float]:
-    """Return the maximum and RMS deviation from the float64 reference, in standard deviations of its rows."""
-    labels = random_labels(spec, rows)
-    exact = reference.sample(spec, labels, precision=torch.float64).numpy()
-    difference = (sampler(labels) - exact) / exact.std()
-    return float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2)))
-
-
 def _work(
     dim: int, hidden: int, weights: str, isa: str | None, threads: int
 ) -> tuple[SamplerSpec, NativeSampler, Work]:
@@ -174,16 +164,10 @@ def _work(
 def _row(
     what: str, spec: SamplerSpec, sampler: NativeSampler, threads: int, rows_per_s: float, **more: Any
 ) -> Row:
-    largest, rms = deviation(spec, sampler)
-    tables: Any = spec.tables
-    row: Row = {
-        "what": what, "backend": "native", "isa": sampler.isa, "dtype": sampler.weights,
-        "dim": spec.dim, "hidden": tables.w_in.shape[0], "layers": len(tables.w1),
-        "steps": len(spec.rows), "guidance": spec.guidance, "threads": threads,
-        "rows_per_s": rows_per_s, "gflop_per_s": rows_per_s * operations_per_row(spec) * 1e-9,
-        "ceiling_gflop_per_s": None, "fraction": None, "error": largest, "error_rms": rms,
-    }  # fmt: skip
-    return {**row, **more}
+    return table_row(
+        what, spec, sampler, rows_per_s,
+        backend="native", isa=sampler.isa, dtype=sampler.weights, threads=threads, **more,
+    )  # fmt: skip
 
 
 def text(rows: list[Row]) -> str:

@@ -239,9 +239,8 @@ def start_head(config: FinetuneConfig, baseline: Head, rows: TrainingRows, seed:
     With ``init="stored"`` it is the baseline's head. Where the kinds differ, it takes over the class weights,
     and a cosine or WCDAS head the spread of the baseline's logits on the encoded rows as well: twelve epochs
     are too short to grow a scale from one to the hundred or more that WCDAS needs. With ``init="fresh"``
-    everything is drawn from the seed.
+    everything is drawn from the seed. The kind of head is settled (`FinetuneConfig.settled`).
     """
-    config = config.settled(baseline.kind)
     if config.init == "stored" and config.head == baseline.kind:
         return copy.deepcopy(baseline)
     head = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)

@@ -129,10 +129,11 @@ class Seed:
 
     def tuned(self, config: GenerateConfig, generator: str) -> FinetunedHead:
         """Return the head fine-tuned on what these settings generate."""
-        tune, seed, device = self.settings.finetune, self.seed, self.settings.device
+        seed, device = self.seed, self.settings.device
         rows = gather_rows(self.store, self.generated(config, generator))
         if self.baseline is None:
             self.baseline = baseline_head(rows, self.store.head, seed, device)[0]
+        tune = self.settings.finetune.settled(self.baseline.kind)
         head = start_head(tune, self.baseline, rows, seed)
         history = train_head(head, rows, tune, seed=seed, device=device)
         return FinetunedHead(head, self.baseline, "", rows.counts, tune, seed, history, rows.generated)
