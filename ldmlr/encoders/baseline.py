@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -23,6 +24,7 @@ from ldmlr.encoders.model import FILENAME as MODEL
 from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.pixels import Pixels, image_shape
 from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.start import Start
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import UsageError
@@ -85,7 +87,10 @@ def train_baseline(
     Raises
     ------
     UsageError
-        The folder holds a model or a checkpoint, and neither `resume` nor `overwrite` is set.
+        The folder holds a model or a checkpoint, and neither `resume` nor `overwrite` is set; or the
+        model to start from is another network, or has seen the images to be held out.
+    InputError
+        The model to start from is missing, damaged or for other images.
     LdmlrError
         The loss is no longer finite.
     """
@@ -94,12 +99,16 @@ def train_baseline(
     _check_folder(out, resume, overwrite)
     config = config.replace(precision=resolve_precision(config.precision, device))
     train, held_out = training_split(images, config.val_fraction, seed)
+    init = Start.open(config)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
     }  # fmt: skip
     if held_out is not None:
         origin["held_out"] = held_out_record(images, held_out, config.val_fraction, seed)
+    if init is not None:
+        init.check_held_out(images.fingerprint(), origin.get("held_out"))
+        origin["init"] = init.record(config.head, images.class_names)
     if overwrite and not resume:
         (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
@@ -107,7 +116,7 @@ def train_baseline(
     batch = min(config.batch_size, len(train)) * math.prod(image_shape(train))
     with thread_count(batch, threads):
         start, used = time.perf_counter(), torch.get_num_threads()
-        trainer = _trained(images, train, config, out, seed, device, resume)
+        trainer = _trained(images, train, config, out, seed, device, resume, init)
         baseline = Baseline(
             trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
             images.class_names, config.to_dict(), origin,
@@ -131,6 +140,7 @@ def train_baseline(
         "precision": config.precision,
         "threads": used,
         "images": dict(images.provenance),
+        **({} if init is None else {"init": origin["init"]}),
     }
 
 
@@ -142,6 +152,7 @@ def _trained(
     seed: int,
     device: torch.device,
     resume: bool,
+    init: Start | None,
 ) -> Trainer:
     """Train, or go on training, with a checkpoint and the log after every epoch."""
     checkpoint = out / CHECKPOINT
@@ -152,8 +163,11 @@ def _trained(
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
     }
+    if init is not None:
+        run["init"] = init.sha256
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        trainer = Trainer(config, train, seed, device)
+        start = None if init is None else functools.partial(init.fill, class_names=images.class_names)
+        trainer = Trainer(config, train, seed, device, start)
         if resume and checkpoint.exists():
             trainer.restore(load_checkpoint(checkpoint, run))
 

@@ -26,6 +26,12 @@ class BaselineConfig(Config):
         "resnet32, resnet32x4 (CIFAR), resnet10, resnet50 (large images), small (digits), or module:factory.",
         metavar="NAME",
     )
+    init: str | None = option(
+        None,
+        "Trained baseline (folder or file) whose weights to start from; its head too, if the classes and "
+        "--head are the same.",
+        metavar="MODEL",
+    )
     head: str = option("linear", "Classification head.", choices=HEADS)
     concentration: float = option(0.0, "First concentration of a wcdas head, before the sigmoid.")
     loss: str = option(

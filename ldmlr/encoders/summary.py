@@ -15,6 +15,7 @@ from ldmlr.encoders.model import FILENAME
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import even_batches, image_shape
 from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.start import Start
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.modules import make_head
 
@@ -22,14 +23,18 @@ from ldmlr.heads.modules import make_head
 def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> dict[str, Any]:
     """Return the network, the sizes and the amount of work of a training, as plain data."""
     train, held_out = training_split(images, config.val_fraction, 0)
+    init = Start.open(config)
     shape = image_shape(train)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)
+        if init is not None:
+            init.fill(network, head, images.class_names)
     steps = len(even_batches(train.labels, config.batch_size))
     return {
         "network": config.network,
         "head": config.head,
+        **({} if init is None else {"starts_from": str(init.path), "earlier_epochs": init.epochs}),
         "parameters": parameter_count(network) + parameter_count(head),
         "feature_dim": dim,
         "image_shape": list(shape),

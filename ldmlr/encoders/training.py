@@ -79,9 +79,18 @@ class Trainer:
         Seeds the weights and every epoch's draws.
     device
         Where to compute.
+    start
+        Copies the first weights into network and head; None leaves them random.
     """
 
-    def __init__(self, config: BaselineConfig, split: ImageSplit, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: BaselineConfig,
+        split: ImageSplit,
+        seed: int,
+        device: torch.device,
+        start: Callable[[nn.Module, Head], None] | None = None,
+    ) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.labels = torch.from_numpy(split.labels)
         self.num_classes = split.num_classes
@@ -95,6 +104,8 @@ class Trainer:
         self.head: Head = make_head(config.head, dim, self.num_classes)
         if isinstance(self.head, WCDASHead):
             nn.init.constant_(self.head.concentration, config.concentration)
+        if start is not None:
+            start(self.network, self.head)
         self.objective = Objective(config, self.head, split.counts)
         self.model = nn.ModuleDict({"network": self.network, "objective": self.objective}).to(device)
         if config.channels_last:

@@ -13,6 +13,7 @@ from ldmlr import device as devices
 from ldmlr.data.open import open_image_set
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.pixels import image_shape
+from ldmlr.encoders.start import Start
 from ldmlr.errors import InputError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.groups import parse_groups
@@ -309,9 +310,9 @@ class Run:
             size = max(image_shape(images.train)[:2])
             self.preset = self.config.preset or default_preset(size)
             self.baseline = baseline_config(self.preset, self.tables.baseline)
-        train = self._step(
-            "baseline", seed, self.baseline.to_dict(), [images.fingerprint()], "model.safetensors"
-        )
+        init = Start.open(self.baseline)
+        inputs = [images.fingerprint(), *([] if init is None else [init.sha256])]
+        train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
         return [
             Task(train, functools.partial(

@@ -1,0 +1,121 @@
+"""Weights that a training starts from, where they are not random: those of an earlier training.
+
+With the same images and a new learning-rate schedule this is a warm restart (Loshchilov and Hutter, ICLR
+2017): a training of another recipe or more epochs goes on from one that is finished. With other images
+it is the transfer of a network; a head of other classes cannot be taken along and starts afresh.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.model import Baseline, file_hash, model_path
+from ldmlr.errors import InputError, UsageError
+from ldmlr.heads.modules import Head
+
+
+@dataclasses.dataclass
+class Start:
+    """A finished baseline whose weights the next training begins with.
+
+    Parameters
+    ----------
+    path
+        The model file.
+    sha256
+        Its hash.
+    baseline
+        What it holds.
+    """
+
+    path: Path
+    sha256: str
+    baseline: Baseline
+
+    @classmethod
+    def open(cls, config: BaselineConfig) -> Start | None:
+        """Return the model that ``--init`` names, or None without.
+
+        Raises
+        ------
+        InputError
+            It is missing, damaged or no baseline.
+        UsageError
+            It is another network than that of the configuration.
+        """
+        if config.init is None:
+            return None
+        path = model_path(Path(config.init))
+        baseline = Baseline.load(path)
+        if baseline.name != config.network:
+            raise UsageError(
+                f"--init {path}: holds the network {baseline.name}, not {config.network}; "
+                f"pass --network {baseline.name} or name another model"
+            )
+        return cls(path, file_hash(path), baseline)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the network in the trainings behind it, all of them."""
+        earlier = self.baseline.provenance.get("init", {}).get("epochs", 0)
+        return int(earlier) + int(self.baseline.config.get("epochs", 0))
+
+    def keeps_head(self, kind: str, class_names: tuple[str, ...]) -> bool:
+        """Return whether the head fits as well: the same kind for the same classes."""
+        return self.baseline.head.kind == kind and self.baseline.class_names == class_names
+
+    def check_held_out(self, fingerprint: str, held_out: dict[str, Any] | None) -> None:
+        """Refuse to hold out images that the weights have seen.
+
+        Parameters
+        ----------
+        fingerprint
+            Of the image set.
+        held_out
+            Record of the images held out now; None if there are none.
+
+        Raises
+        ------
+        UsageError
+            It was trained on the same set, and held out none or others.
+        """
+        before = self.baseline.provenance
+        if held_out is None or before.get("fingerprint") != fingerprint:
+            return
+        if before.get("held_out", {}).get("ids_sha256") != held_out["ids_sha256"]:
+            raise UsageError(
+                f"--init {self.path}: was trained on images that --val-fraction would hold out; start from "
+                "a baseline with the same --val-fraction and --seed, or leave one of the two out"
+            )
+
+    def record(self, kind: str, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Return what the new model remembers of it, as plain data."""
+        return {
+            "model": str(self.path), "sha256": self.sha256, "epochs": self.epochs,
+            "head": self.keeps_head(kind, class_names), "config": self.baseline.config,
+            "images": self.baseline.provenance.get("images"),
+        }  # fmt: skip
+
+    def fill(self, network: nn.Module, head: Head, class_names: tuple[str, ...]) -> None:
+        """Copy the weights into a network and, where it fits, its head.
+
+        Raises
+        ------
+        InputError
+            The network was made for images of another shape.
+        """
+        try:
+            network.load_state_dict(self.baseline.network.state_dict())
+        except RuntimeError:
+            shape = list(self.baseline.shape)
+            raise InputError(
+                f"--init {self.path}: its weights are for images {shape} (height, width, channels) and do "
+                "not fit these; name another model"
+            ) from None
+        if self.keeps_head(head.kind, class_names):
+            head.load_state_dict(self.baseline.head.state_dict())
