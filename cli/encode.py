@@ -66,7 +66,7 @@ def command(
     \b
     Examples:
       ldmlr encode runs/c10 images.h5 --out features.h5
-      ldmlr encode runs/c10 images.h5 --views 4 --out features.h5
+      ldmlr encode runs/c10 images.h5 --views 4 --mirror --out features.h5
       ldmlr encode mynets:backbone photos/ --image-size 224 --out features.h5
     """
     if out is None and not dry_run:
@@ -97,7 +97,10 @@ def command(
     settings = {"model": model, "source": source, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         rows = {name: len(split) for name, split in splits_to_encode(encoder, images)[0].items()}
-        plan = {"encoder": encoder.name, "dim": encoder.dim, "rows": rows, "views": list(config.kinds())}
+        plan = {
+            "encoder": encoder.name, "dim": encoder.dim, "rows": rows, "views": list(config.kinds()),
+            "mirror": encoder.mirror,
+        }  # fmt: skip
         text = "\n".join(f"{key:<8} {value}" for key, value in plan.items())
         emit({"command": "encode", "dry_run": True, **plan, "config": settings}, as_json, text)
         return

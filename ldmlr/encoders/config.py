@@ -149,6 +149,9 @@ class EncodeConfig(Config):
         (), "Kind of each view, once per view: weak or strong.  [default: half weak, half strong]",
         metavar="KIND",
     )  # fmt: skip
+    mirror: bool = option(
+        False, "Average the features of each image, and of each view, with those of its mirror image."
+    )
     view_flip: str = option(
         "auto", "Mirror views; auto: if the encoder was trained so.", choices=("auto", "yes", "no")
     )

@@ -47,6 +47,8 @@ class Encoder:
         Plain data for the store: model, its hash, configuration, normalisation.
     baseline
         The baseline it came from, or None.
+    mirror
+        Average the features of each image with those of its mirror image.
     """
 
     network: nn.Module
@@ -58,6 +60,7 @@ class Encoder:
     flip: bool
     provenance: dict[str, Any]
     baseline: Baseline | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         self.normalise = Normalise(self.mean, self.std)
@@ -73,7 +76,10 @@ class Encoder:
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 features ``[n, dim]`` of normalised images ``[n, C, H, W]``."""
         features: torch.Tensor = self.network(images)
-        return features.float()
+        if not self.mirror:
+            return features.float()
+        mirrored: torch.Tensor = self.network(images.flip(3))
+        return (features.float() + mirrored.float()) / 2
 
 
 def open_encoder(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
@@ -93,8 +99,23 @@ def open_encoder(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
     Raises
     ------
     UsageError, InputError
-        It is not there or damaged, or does not fit the images.
+        It is not there or damaged, or does not fit the images, or mirror images are foreign to it.
     """
+    encoder = _open(model, images, config)
+    check_mirror(config, encoder.flip, model)
+    return dataclasses.replace(encoder, mirror=config.mirror)
+
+
+def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
+    """Refuse to average over mirror images where the encoder `name` is trained without them."""
+    if config.mirror and not flip:
+        raise UsageError(
+            f"--mirror: {name} is not trained on mirrored images and would misread them; leave the option "
+            "out, or train with --augment flip"
+        )
+
+
+def _open(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
     shape = image_shape(images.train)
     if ":" in model and not Path(model).exists():
         network, dim = build_network(model, shape)

@@ -12,6 +12,7 @@ from typing import Any
 from ldmlr import device as devices
 from ldmlr.data.open import open_image_set
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
+from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.encoders.start import Start
 from ldmlr.errors import InputError
@@ -310,6 +311,7 @@ class Run:
             size = max(image_shape(images.train)[:2])
             self.preset = self.config.preset or default_preset(size)
             self.baseline = baseline_config(self.preset, self.tables.baseline)
+        check_mirror(self.tables.encode, "flip" in self.baseline.augment, "the baseline")
         init = Start.open(self.baseline)
         inputs = [images.fingerprint(), *([] if init is None else [init.sha256])]
         train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
