@@ -4,7 +4,8 @@ Reads the results of ``ldmlr run``, ``ldmlr compare`` and ``ldmlr baseline`` und
 (``run-*.json``, ``compare-*.json``, ``baseline-*.json``) and prints markdown. A file belongs to the
 column that its name says (``cifar10-lt-if100``, ``imagenet-lt``). Names of that form alone, or with
 ``-features``, are the features behind the published baselines; any other ending is an encoder of one's
-own. A result belongs to the rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
+own, and with ``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to the
+rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
 
     python benchmarks/paper_table.py
     python benchmarks/paper_table.py --write README.md
@@ -55,8 +56,9 @@ ROWS = {
     ("glmc", "baseline", "none"): "GLMC, MaxNorm",
     ("glmc", "ldmlr", "none"): "GLMC, MaxNorm + LDMLR",
 }  # fmt: skip
-GIVEN, OWN, PAPER = "measured", "measured, encoder of `ldmlr baseline`", "measured, the paper's setting"
-LINES = (GIVEN, OWN, PAPER)
+GIVEN, PAPER = "measured", "measured, the paper's setting"
+OWN, MIRROR = "measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"
+LINES = (GIVEN, OWN, MIRROR, PAPER)
 NOT_RUN = "not run"
 GIVEN_NAME = re.compile(r"cifar(10|100)-lt-if(10|100)(-features)?")
 NOTE = (
@@ -119,10 +121,11 @@ def read_cells(folder: Path) -> Cells:
                 result = json.loads(path.read_text(encoding="utf-8"))
                 head, rows = head_of(result, name), result["rows"]
                 own = command == "baseline" or GIVEN_NAME.fullmatch(name) is None
+                encoded = MIRROR if "mirror" in name else OWN if own else GIVEN
                 for row in rows:
                     place = ROWS.get((head, row["method"], row["adjustment"]))
                     if place is not None:
-                        line = PAPER if row["method"] == "ldmlr-paper" else OWN if own else GIVEN
+                        line = PAPER if row["method"] == "ldmlr-paper" else encoded
                         cells.setdefault((place, line, column), _cell(row["all"]))
             except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
                 raise ValueError(f"{path}: not a result document ({error!r}); write it again") from None

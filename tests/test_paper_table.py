@@ -84,6 +84,8 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "compare-cifar100-lt-if10.json", document("compare", other, head={"baseline": "linear"}))
     save(tmp_path, "baseline-cifar10-lt-if10-x.json", document("baseline", both, {"head": "wcdas"}))
     save(tmp_path, "run-cifar10-lt-if10-wcdas.json", document("run", both))
+    mirrored = [("baseline", "none", 42.0), ("ldmlr", "none", 50.0)]
+    save(tmp_path, "run-cifar10-lt-if10-wcdas-mirror.json", document("run", mirrored))
     save(tmp_path, "run-imagenet-lt.json", document("run", both, {"baseline": {"head": "wcdas"}}))
     save(tmp_path, "run-cifar10-lt-if100-glmc.json", document("run", both))
     save(tmp_path, "run-cifar10-own-features.json", document("run", both))
@@ -98,6 +100,8 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     assert found["CE + LDMLR", script.OWN] == [none, "49.00 ± 0.50", none, none, none]
     assert found["WCDAS", script.OWN] == ["41.00", none, none, none, "41.00"]
     assert found["WCDAS + LDMLR", script.OWN] == ["49.00 ± 0.50", none, none, none, "49.00 ± 0.50"]
+    assert found["WCDAS", script.MIRROR] == ["42.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", script.MIRROR] == ["50.00", none, none, none, none]
     assert found["GLMC, MaxNorm", script.OWN] == [none, "41.00", none, none, none]
     assert ("WCDAS", script.GIVEN) not in found
 
