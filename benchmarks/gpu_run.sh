@@ -6,8 +6,10 @@
 # Parts, in this order by default; each has its own time limit in seconds, and one that fails or runs out of
 # time does not stop the others:
 #
-#   build      installs the checkout with CUDA into the current Python (nothing is downloaded)
-#   tests      the tests of the CUDA backend
+#   build      installs the checkout with CUDA into the current Python (nothing is downloaded), for the GPU that
+#              is there unless LDMLR_CUDA_ARCHS says otherwise; takes some minutes
+#   smoke      a few rows by every tier, a process each, so that one that hangs or faults spares the others
+#   tests      the tests of the CUDA backend that need a device, a process per tier
 #   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier
 #   sample     ceilings, every tier at every size, latency
 #   slabs      the kernels in layers with slabs of several sizes
@@ -22,17 +24,18 @@
 #
 # OUT gets a log and, where the part measures, a JSON file for each part, and summary.json. A call ends within
 # LDMLR_GPU_SECONDS (default 570): parts for which no time is left are left out and said to be, so that they
-# can be asked for by name in another call. PYTHON names the interpreter (default: python3).
+# can be asked for by name in another call. After each part OUT/results.tgz has all logs and JSON files so far.
+# PYTHON names the interpreter (default: python3).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -ge 1 ] || { sed -n '2,27p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,31p' "$0" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 shift
 python=${PYTHON:-python3}
-all=(build tests sanitize sample slabs baselines disk stage2 stage1 suite encoders)
+all=(build smoke tests sanitize sample slabs baselines disk stage2 stage1 suite encoders)
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:9}")
+[ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:10}")
 for part in "${parts[@]}"; do
     [[ " ${all[*]} " == *" $part "* ]] || { echo "unknown part '$part'; choose from ${all[*]}" >&2; exit 2; }
 done
@@ -42,25 +45,45 @@ mkdir "$work/path" && ln -s "$PWD/cli" "$work/path/ldmlr_cli"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${PYTHONPATH:+:$PYTHONPATH}"
 deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
 
-declare -A limit=([build]=240 [tests]=200 [sanitize]=180 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
+declare -A limit=([build]=560 [smoke]=150 [tests]=450 [sanitize]=560 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
                   [stage2]=45 [stage1]=90 [suite]=560 [encoders]=560)
 
 ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
 
+tiers="resident streamed layered warpgroup bulk"
+
 build() {
+    local arch
+    arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d '. ')
+    # The kernels for sm_90 use instructions that only sm_90a has.
+    [ -z "$arch" ] || export LDMLR_CUDA_ARCHS=${LDMLR_CUDA_ARCHS:-${arch/#90/90a}}
     # Where pip cannot install, building in place is enough: PYTHONPATH names the checkout.
     LDMLR_CUDA=1 "$python" -m pip install --no-build-isolation --no-deps -e . ||
-        LDMLR_CUDA=1 "$python" setup.py build_ext --inplace || return 1
+        LDMLR_CUDA=1 "$python" setup.py egg_info build_ext --inplace || return 1
     ldmlr info
 }
-tests() { "$python" -m pytest tests/test_cuda*.py -q -rs --durations=10; }
+each_tier() {
+    local failed=0 tier
+    for tier in $tiers; do
+        echo "== $tier"
+        LDMLR_CUDA_TIER=$tier timeout --kill-after=5 "$1" "${@:2}" || failed=1
+    done
+    return $failed
+}
+smoke() { each_tier 30 "$python" benchmarks/gpu_small.py; }
+tests() {
+    # A warning of a library newer than those the suite is run with says nothing about a kernel.
+    each_tier 110 "$python" -m pytest tests/test_cuda_device.py -v --tb=short -rs --durations=5 -W default
+}
 sanitize() {
     local failed=0 tool tier
+    # Without torch's pool each tensor is an allocation of its own, whose end memcheck sees.
+    export PYTORCH_NO_CUDA_MEMORY_CACHING=1
     for tool in memcheck racecheck; do
-        for tier in resident streamed layered warpgroup bulk; do
+        for tier in $tiers; do
             echo "== $tool, $tier"
-            LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --error-exitcode 9 \
-                "$python" benchmarks/gpu_small.py || failed=1
+            LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --report-api-errors no \
+                --error-exitcode 9 "$python" benchmarks/gpu_small.py || failed=1
         done
     done
     return $failed
@@ -99,17 +122,31 @@ encoders() {
 }
 
 nvidia-smi > "$out/gpu.txt" 2>&1 || echo "nvidia-smi is not there" > "$out/gpu.txt"
+commit=$(git rev-parse HEAD 2> /dev/null || echo unknown)
+
+# What is known so far, as one document and as one archive.
+save() {
+    {
+        printf '{"commit": "%s", "parts": [\n' "$commit"
+        (IFS=,; printf '%s' "${lines[*]}" | sed 's/},{/},\n{/g')
+        printf '\n]}\n'
+    } > "$out/summary.json"
+    (cd "$out" && find . -maxdepth 2 \( -name '*.json' -o -name '*.jsonl' -o -name '*.log' -o -name '*.txt' \) -print0 |
+        tar --null -czf results.tgz -T -)
+}
+
 lines=()
 for part in "${parts[@]}"; do
     began=$(date +%s.%N)
     # A part is a child of its own, so that timeout can end it and all it started.
-    export -f ldmlr measure build tests sanitize sample slabs baselines disk stage2 stage1 suite \
+    export -f ldmlr measure build each_tier smoke tests sanitize sample slabs baselines disk stage2 stage1 suite \
         encoders
-    export out work python
+    export out work python tiers
     left=$((deadline - $(date +%s) - 10))
     if [ "$left" -lt 10 ]; then
         printf '%-10s no time left\n' "$part"
         lines+=("{\"part\": \"$part\", \"state\": \"no time left\", \"seconds\": 0}")
+        save
         continue
     fi
     seconds=$((left < limit[$part] ? left : limit[$part]))
@@ -120,10 +157,5 @@ for part in "${parts[@]}"; do
     printf '%-10s %-12s %7s s\n' "$part" "$state" "$took"
     [ "$status" = 0 ] || tail -n 15 "$out/$part.log" | sed 's/^/    /'
     lines+=("{\"part\": \"$part\", \"state\": \"$state\", \"seconds\": $took}")
+    save
 done
-commit=$(git rev-parse HEAD 2> /dev/null || echo unknown)
-{
-    printf '{"commit": "%s", "parts": [\n' "$commit"
-    (IFS=,; printf '%s' "${lines[*]}" | sed 's/},{/},\n{/g')
-    printf '\n]}\n'
-} > "$out/summary.json"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -201,13 +202,16 @@ def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "sanitize", "sample"]
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "smoke", "sample"]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found = json.loads((tmp_path / "summary.json").read_text())
-    assert [part["part"] for part in found["parts"]] == ["sanitize", "sample"]
+    assert [part["part"] for part in found["parts"]] == ["smoke", "sample"]
     assert all(part["state"].startswith("failed") for part in found["parts"])
     assert "Error: " in done.stdout
+    assert (tmp_path / "smoke.log").read_text().count("== ") == 5
+    with tarfile.open(tmp_path / "results.tgz") as archive:
+        assert {"./smoke.log", "./sample.log", "./summary.json"} <= set(archive.getnames())
 
 
 def test_encoders_are_trained_and_go_through_the_run(tmp_path: Path) -> None:

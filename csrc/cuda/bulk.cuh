@@ -124,7 +124,9 @@ struct BulkStages {
             }
             warpgroup_commit();
             warpgroup_wait<1>();
-            if (step > 0) release(before, lane);
+            // The last fills of the ring are not released: no producer waits for it, and the block it
+            // would arrive at might have left.
+            if (step > 0 && step - 1 + bulk_stages < steps) release(before, lane);
             before = ring.stage;
         }
         warpgroup_wait<0>();

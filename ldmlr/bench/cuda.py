@@ -94,7 +94,7 @@ def jobs(device: torch.device, repeats: int = 5, compiled: bool = True) -> list[
 def _row(what: str, spec: SamplerSpec, sampler: CudaSampler, rows_per_s: float, **more: Any) -> Row:
     return table_row(
         what, spec, sampler, rows_per_s,
-        backend="cuda", isa=sampler.tier.name, dtype="bfloat16", threads=None, **more,
+        backend="cuda", isa=sampler.tier.name, dtype="bfloat16", threads=None, device=sampler.device, **more,
     )  # fmt: skip
 
 
