@@ -99,7 +99,7 @@ def command(
         emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
         return
     assert out is not None
-    done = finished(out, settings) if resume else None
+    done = finished(out, settings, images) if resume else None
     if done is not None:
         say(f"{out}: this baseline is finished; nothing to do")
         emit(done, as_json, tables.accuracy_table(done["rows"]))

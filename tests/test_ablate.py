@@ -234,6 +234,10 @@ def test_options_come_from_a_toml_file(run_cli, store, tmp_path):
         (("width", "--set", "diffuse.hidden=9"), "ablate width varies diffuse.hidden itself"),
         (("ratio", "--set", "baseline.epochs=2"), "an ablation has no stage 'baseline'"),
         (("ratio", "--set", "diffuse.hiden=2"), "did you mean 'hidden'?"),
+        (
+            ("ratio", "--set", "generate.gate=head"),
+            "gate head: ldmlr ablate draws rows without a gate",
+        ),
         (("ratio", "--groups", "many"), "--groups: expected two thresholds"),
         (("ratio", "--seeds", "0"), "--seeds"),
         (("ratio", "--plot", "there.svg"), "there.svg: already exists"),

@@ -150,3 +150,36 @@ def test_a_full_disk_ends_in_one_line(run_cli, image_file, tmp_path, monkeypatch
     assert done.returncode == 1
     assert "checkpoint.pt: the disk is full" in done.stderr
     assert not list(tmp_path.glob("run/*"))
+
+
+def test_a_finished_training_on_other_images_or_weights_is_told(run_cli, image_file, tmp_path):
+    first, out = tmp_path / "first", tmp_path / "run"
+    assert run_cli("baseline", image_file, *QUICK, "--out", first).returncode == 0
+    command = ("baseline", image_file, *QUICK, "--init", first, "--out", out, "--resume")
+    assert run_cli(*command).returncode == 0
+    assert "nothing to do" in run_cli(*command).stderr
+    assert run_cli("baseline", image_file, *QUICK, "--seed", 1, "--out", first, "--overwrite").returncode == 0
+    done = run_cli(*command)
+    assert (done.returncode, f"the --init {first} has changed since" in done.stderr) == (2, True), done.stderr
+    with h5py.File(image_file, "r+") as file:
+        file["train/images"][0] = 0
+    done = run_cli(*command)
+    assert (done.returncode, "the image set has changed since" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--weight-power", 2), "--weight-power: has no effect without --loss weighted"),
+        (("--margin", 3), "--margin: has no effect without --loss ldam"),
+        (("--cutmix-share", 0.3), "--cutmix-share: has no effect without both"),
+        (("--augment", "none", "--crop-padding", 2), "--crop-padding: has no effect without --augment crop"),
+        (("--cutout-size", 4), "--cutout-size: has no effect without --augment cutout"),
+        (("--randaugment-ops", 3), "--randaugment-ops: has no effect without --augment randaugment"),
+        (("--milestones", 3), "--milestones: has no effect without --schedule step"),
+        (("--head-lr", 0.1), "--head-lr: has no effect without --head-epochs"),
+    ],
+)
+def test_an_option_that_nothing_looks_at_is_refused(run_cli, image_file, options, words):
+    done = run_cli("baseline", image_file, *options, "--dry-run")
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr

@@ -206,6 +206,12 @@ def test_a_wrong_toml_file_is_one_clear_line(run_cli, bare, tmp_path, text, mess
         (("--methods", "smote-views"), 2, "smote-views needs augmented views"),
         (("--set", "baseline.epochs=2"), 2, "a comparison has no stage 'baseline'"),
         (("--set", "diffuse.hiden=2"), 2, "did you mean 'hidden'?"),
+        (
+            ("--set", "generate.gate=prototype"),
+            2,
+            "gate prototype: ldmlr compare draws rows without",
+        ),
+        (("--set", "generate.dtype=float16"), 2, "generate.dtype float16"),
         (("--groups", "many"), 2, "--groups: expected two thresholds"),
         (("--seeds", "0"), 2, "--seeds"),
         (("--device", "gpu"), 2, "--device: unknown value 'gpu'"),

@@ -106,6 +106,16 @@ def test_every_variant_trains_and_samples(options):
     assert np.isfinite(rows).all()
 
 
+def test_without_label_dropout_there_is_no_guidance():
+    """The row of the class table that stands for no class was never trained."""
+    model = ldmlr.LatentDiffusion(**SMALL, label_dropout=0.0).fit(*blobs())
+    labels = [0, 1, 2, 2]
+    assert model.spec().guidance == 1
+    assert np.array_equal(model.sample(labels), model.sample(labels, guidance=1.0))
+    with pytest.raises(UsageError, match="--guidance 2: the model was trained with --label-dropout 0"):
+        model.sample(labels, guidance=2.0)
+
+
 def test_tensors_are_taken_and_given_back():
     features, labels = blobs()
     model = ldmlr.LatentDiffusion(**SMALL).fit(torch.from_numpy(features).double(), torch.from_numpy(labels))

@@ -143,6 +143,14 @@ def test_a_row_that_never_passes_keeps_its_best_attempt(model, labels):
     assert np.array_equal(done.rows[:, 0].numpy(), np.max([one.numpy() for one in tries], axis=0))
 
 
+def test_rows_that_cannot_be_judged_are_refused_and_never_left_unwritten(model, labels):
+    blind = gates.Gate("head", lambda rows, _: rows.double()[:, 0] * np.nan, 0.0, "")
+    sampler = sampling.prepare(model.spec(GenerateConfig(), 0))
+    done = gates.draw(sampler, blind, labels[:40])
+    assert (done.refused, done.failed) == (40, 40)
+    assert np.array_equal(done.numpy(), sampler(labels[:40]).numpy())
+
+
 def test_a_stored_generation_goes_through_the_gate(model, store, tmp_path):
     config = GenerateConfig(gate="prototype", scale=2.0)
     generation = prepare(model, config, seed=0)

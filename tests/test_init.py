@@ -127,15 +127,31 @@ def test_a_checkpoint_belongs_to_the_weights_it_started_from(image_file, tmp_pat
 
 def test_images_that_the_weights_have_seen_are_not_held_out(image_file, tmp_path, first):
     images = open_image_set(image_file)
-    with pytest.raises(UsageError, match="was trained on images that --val-fraction would hold out"):
+    with pytest.raises(UsageError, match="may have been trained on images that"):
         train_baseline(images, quick(init=str(first), val_fraction=0.2), tmp_path / "x", device="cpu")
     train_baseline(images, quick(val_fraction=0.2), tmp_path / "held", device="cpu")
     config = quick(init=str(tmp_path / "held"), val_fraction=0.2)
     assert train_baseline(images, config, tmp_path / "y", device="cpu")["val_images"] == 12
     with pytest.raises(UsageError, match="--val-fraction"):
         train_baseline(images, config, tmp_path / "z", seed=1, device="cpu")
-    # A final training on everything may start there.
+    # A final training on everything may start there, but then no image is unseen any more.
     train_baseline(images, quick(init=str(tmp_path / "held")), tmp_path / "all", device="cpu")
+    with pytest.raises(UsageError, match="may have been trained on images that"):
+        train_baseline(
+            images, quick(init=str(tmp_path / "all"), val_fraction=0.2), tmp_path / "z", device="cpu"
+        )
+
+
+def test_images_of_another_draw_may_be_the_same_ones(run_cli, image_file, tmp_path):
+    """Two draws of one set share images, though their fingerprints differ."""
+    base = ("baseline", image_file, "--network", "small", "--epochs", 1)
+    done = run_cli(*base, "--imbalance-factor", 2, "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    held = ("--imbalance-factor", 3, "--val-fraction", 0.2)
+    done = run_cli(*base, *held, "--init", tmp_path / "a", "--out", tmp_path / "b")
+    assert done.returncode == 2
+    assert "--init" in done.stderr
+    assert "--val-fraction would hold out" in done.stderr
 
 
 def test_a_run_takes_it_and_runs_again_where_the_weights_changed(run_cli, image_file, tmp_path, first):

@@ -26,6 +26,12 @@ def test_only_rows_beyond_the_limit_are_shortened(seed, limit):
     assert torch.equal(weight[norms < bound], before[norms < bound])
 
 
+def test_weights_of_zero_stay_zero():
+    weight = torch.zeros(3, 2)
+    limit_norms(weight, 1.5)
+    assert torch.equal(weight, torch.zeros(3, 2))
+
+
 @pytest.fixture(scope="module")
 def rows():
     """Two frequent classes and a rare one; frequent classes grow long weights."""

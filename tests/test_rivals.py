@@ -224,12 +224,21 @@ def test_crt_sees_every_class_equally_often(views):
 
 
 def test_the_settings_of_the_paper_and_the_plain_ones():
-    model, drawing = paper_settings(DiffusionConfig(), GenerateConfig(target=300, only=("few",)))
+    own = GenerateConfig(target=300, only=("few",), class_scale=("0=3.0",))
+    model, drawing = paper_settings(DiffusionConfig(), own)
     assert model == DiffusionConfig(
         transform="standardised", weak_views=0, strong_views=0, class_power=1.0, label_dropout=0.0
     )
     assert drawing == GenerateConfig(strategy="ratio", scale=1.0, guidance=1.0)
-    assert plain_settings(GenerateConfig()) == GenerateConfig(scale=1.0, guidance=1.0)
+    assert plain_settings(GenerateConfig(class_scale=("0=3.0",))) == GenerateConfig(scale=1.0, guidance=1.0)
+
+
+def test_a_gaussian_may_widen_each_class_by_its_own_factor():
+    rows, wanted = make_rows(), np.array([0, 50, 50, 50])
+    wide = gaussian.gaussian(rows, wanted, 0, scale=np.array([1.0, 2.0, 1.5, 1.0]))
+    for label, factor in ((1, 2.0), (2, 1.5), (3, 1.0)):
+        same = gaussian.gaussian(rows, wanted, 0, scale=factor)
+        assert np.array_equal(wide.features[wide.labels == label], same.features[same.labels == label])
 
 
 def test_a_model_is_trained_once_and_charged_every_time(monkeypatch):

@@ -187,6 +187,28 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--imbalance-factor", 50), "--imbalance-factor: is for images"),
+        (("--preset", "cifar-wcdas"), "--preset: is for images"),
+        (("--baselines", "per-seed"), "--baselines: is for images"),
+        (("--set", "baseline.epochs=2"), "[baseline]: is for images"),
+        (("--set", "encode.mirror=true"), "[encode]: is for images"),
+        (
+            ("--generator", "gaussian", "--set", "generate.gate=head"),
+            "--gate head: is a gate of",
+        ),
+    ],
+)
+def test_what_a_run_on_a_store_would_not_look_at_is_refused(run_cli, tmp_path, args, message):
+    store = write_store(tmp_path / "features.h5")
+    done = run_cli("run", store, "--out", tmp_path / "run", *args)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_store_without_test_rows_is_refused_before_any_work(run_cli, tmp_path):
     store = write_store(tmp_path / "features.h5", test=False)
     done = run_cli("run", store, "--out", tmp_path / "run")

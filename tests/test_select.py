@@ -153,21 +153,35 @@ def test_rows_that_cannot_be_measured_are_told():
         squares([(flat, train.labels)], train.features, train.labels, 3)
 
 
-# --- the rule ----------------------------------------------------------------------------------
-
-
-# --- candidates and Gaussians ------------------------------------------------------------------
-
-
 def test_the_runs_own_settings_come_first_and_change_nothing():
-    base = base_candidate(GenerateConfig(), "diffusion", "whitened")
-    found = grid(base, SelectConfig(), "whitened")
+    model, plain = DiffusionConfig(), DiffusionConfig(transform="standardised")
+    base = base_candidate(GenerateConfig(), "diffusion", model)
+    found = grid(base, SelectConfig(), model)
     assert found[0] == base == Candidate("diffusion", "1.41", 1.5)
     assert [candidate.changes(base) for candidate in found].count(0) == 1
     assert len(found) == len(set(found)) == 20
-    assert all(candidate.scale != "class" for candidate in grid(base, SelectConfig(), "standardised"))
-    own = base_candidate(GenerateConfig(scale=1.3), "gaussian", "whitened")
-    assert grid(own, SelectConfig(), "whitened")[0] == Candidate("gaussian", "1.3", None)
+    assert all(candidate.scale != "class" for candidate in grid(base, SelectConfig(), plain))
+    own = base_candidate(GenerateConfig(scale=1.3), "gaussian", model)
+    assert grid(own, SelectConfig(), model)[0] == Candidate("gaussian", "1.3", None)
+
+
+def test_a_model_without_label_dropout_is_not_guided():
+    model = DiffusionConfig(label_dropout=0.0)
+    base = base_candidate(GenerateConfig(), "diffusion", model)
+    assert base.guidance == 1
+    assert {candidate.guidance for candidate in grid(base, SelectConfig(), model)} == {1.0, None}
+    with pytest.raises(UsageError, match=r"--guidance 1\.5: the model was trained with --label-dropout 0"):
+        base_candidate(GenerateConfig(guidance=1.5), "diffusion", model)
+
+
+def test_other_gates_than_the_runs_own_drop_its_threshold():
+    own = GenerateConfig(gate="head", gate_confidence=0.3)
+    base = base_candidate(own, "diffusion", DiffusionConfig())
+    for gate in ("none", "prototype"):
+        other = dataclasses.replace(base, gate=gate)
+        changed = own.changed(other.settings(np.ones(3), None))
+        assert (changed.gate, changed.gate_confidence) == (gate, 0.1)
+    assert own.changed(base.settings(np.ones(3), None)).gate_confidence == 0.3
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from ldmlr.heads.finetune import LAST_EPOCH, baseline_head
 from ldmlr.heads.protocol import BASELINE_TAU
 from ldmlr.results import spread
 from ldmlr.rivals.compare import shift_rule
-from ldmlr.rivals.diffusion import Diffusion
+from ldmlr.rivals.diffusion import Diffusion, check_drawing
 from ldmlr.rivals.methods import Bench, with_generated
 from ldmlr.rivals.rows import Generated, TrainRows, train_rows
 from ldmlr.run.config import StageTables
@@ -79,8 +79,9 @@ def ablate(
     InputError
         There is no test split, or training rows that cannot be used.
     UsageError
-        A value that the ablation or the store does not allow.
+        A value that the ablation or the store does not allow, or a gate.
     """
+    check_drawing(tables.generate, "ablate")
     test, chosen = store.split("test"), groups or ShotGroups()
     settings = make_settings(kind, config.values, tables.diffuse, tables.generate)
     place = str(resolve_device(device))

@@ -125,7 +125,7 @@ KINDS: dict[str, Kind] = {
         ("generate.only",), _groups,
     ),
     "steps": Kind(
-        "solver and its steps, each one evaluation of the network",
+        "solver and its steps; one evaluation of the network each, heun two but for the last",
         ("ddim:5", "ddim:10", "ddim:20", "ddim:50", "dpmpp2m:5", "dpmpp2m:10", "dpmpp2m:20", "dpmpp2m:50"),
         ("generate.solver", "generate.steps"), _steps,
     ),

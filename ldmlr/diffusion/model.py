@@ -206,7 +206,9 @@ class LatentDiffusion:
         seed
             Seed of the noise.
         """
-        chosen = (config or SampleConfig()).resolved(self.config.transform)
+        chosen = (config or SampleConfig()).resolved(
+            self.config.transform, unconditional=self.config.label_dropout > 0
+        )
         if not 0 <= seed < 2**64:
             raise UsageError(f"--seed: must be at least 0 and below 2^64, not {seed}")
         transform = self.transform

@@ -88,7 +88,7 @@ def train_baseline(
     ------
     UsageError
         The folder holds a model or a checkpoint, and neither `resume` nor `overwrite` is set; or the
-        model to start from is another network, or has seen the images to be held out.
+        model to start from is another network, or may have seen the images to be held out.
     InputError
         The model to start from is missing, damaged or for other images.
     LdmlrError
@@ -107,7 +107,7 @@ def train_baseline(
     if held_out is not None:
         origin["held_out"] = held_out_record(images, held_out, config.val_fraction, seed)
     if init is not None:
-        init.check_held_out(images.fingerprint(), origin.get("held_out"))
+        init.check_held_out(origin.get("held_out"))
         origin["init"] = init.record(config.head, images.class_names)
     if overwrite and not resume:
         (out / CHECKPOINT).unlink(missing_ok=True)
@@ -140,6 +140,7 @@ def train_baseline(
         "precision": config.precision,
         "threads": used,
         "images": dict(images.provenance),
+        "fingerprint": images.fingerprint(),
         **({} if init is None else {"init": origin["init"]}),
     }
 

@@ -58,7 +58,7 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:
         if found.get(key) != run.get(key):
             raise UsageError(
                 f"{path}: was made with {_name(key)} {found.get(key)!r}, not {run.get(key)!r}; "
-                "resume with the same settings, or start again with --overwrite"
+                "go on with the same settings, or delete the file to start again"
             )
     result: dict[str, Any] = state
     return result

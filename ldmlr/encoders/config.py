@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldmlr.config import Config, option
@@ -40,7 +40,9 @@ class BaselineConfig(Config):
         choices=LOSSES,
     )
     weight_power: float = option(1.0, "Class weight n_c^-power of --loss weighted.", minimum=0)
-    margin: float = option(15.0, "Margin of the rarest class for --loss ldam, in logits.", above=0)
+    margin: float = option(
+        15.0, "Margin of the rarest class for --loss ldam, in logits.", above=0, maximum=80
+    )
     cumulative: bool = option(
         False, "Go over from cross-entropy (with a head of its own) to --loss along (epoch / epochs)^2."
     )
@@ -186,7 +188,8 @@ class EncodeConfig(Config):
 
 # Du et al. (CVPR 2023), factor 100, as their commands say: consistency 4 for CIFAR-100-LT, for CIFAR-10-LT
 # 1 in one place and 4 in another. Their "ResNet-32" has four times the usual channels: --network
-# resnet32x4, at 16 times the cost. They use momentum without Nesterov, and draw partners afresh.
+# resnet32x4, at 16 times the cost. They use momentum without Nesterov, draw partners afresh, and
+# weigh the targets of CutMix by the share that was drawn, not by that of the pixels that were pasted.
 GLMC: dict[str, Any] = {
     "loss": "weighted",
     "weight_power": 1.2,
@@ -214,6 +217,23 @@ WCDAS: dict[str, Any] = {
     "warmup_epochs": 0.0,
     "head_epochs": 30,
     "head_lr": 0.005,
+}
+
+# Options that only some settings look at: given by the user without those, they are a mistake.
+USES: dict[str, tuple[Callable[[BaselineConfig], bool], str]] = {
+    "weight_power": (lambda c: c.loss == "weighted", "--loss weighted"),
+    "margin": (lambda c: c.loss == "ldam", "--loss ldam"),
+    "cutmix_share": (
+        lambda c: c.mixup > 0 and c.cutmix > 0 and not c.consistency,
+        "both --mixup and --cutmix, on one view",
+    ),
+    "crop_padding": (lambda c: "crop" in c.augment, "--augment crop"),
+    "cutout_size": (lambda c: "cutout" in c.augment, "--augment cutout"),
+    "randaugment_ops": (lambda c: "randaugment" in c.augment, "--augment randaugment"),
+    "randaugment_magnitude": (lambda c: "randaugment" in c.augment, "--augment randaugment"),
+    "milestones": (lambda c: c.schedule == "step", "--schedule step"),
+    "head_lr": (lambda c: c.head_epochs > 0, "--head-epochs"),
+    "head_weight_decay": (lambda c: c.head_epochs > 0, "--head-epochs"),
 }
 
 # Recipes by name: the differences from the defaults above.
@@ -294,4 +314,8 @@ def baseline_config(preset: str, values: Mapping[str, Any] | None = None) -> Bas
     if preset not in PRESETS:
         raise UsageError(f"--preset: unknown value {preset!r}; {nearest(preset, PRESETS)}")
     given = {key: value for key, value in (values or {}).items() if value is not None and value != ()}
-    return BaselineConfig.from_mapping({**PRESETS[preset], **given})
+    config = BaselineConfig.from_mapping({**PRESETS[preset], **given})
+    for name, (used, where) in USES.items():
+        if name in given and not used(config):
+            raise UsageError(f"--{name.replace('_', '-')}: has no effect without {where}; leave it out")
+    return config

@@ -69,36 +69,42 @@ class Start:
         """Return whether the head fits as well: the same kind for the same classes."""
         return self.baseline.head.kind == kind and self.baseline.class_names == class_names
 
-    def check_held_out(self, fingerprint: str, held_out: dict[str, Any] | None) -> None:
-        """Refuse to hold out images that the weights have seen.
+    def check_held_out(self, held_out: dict[str, Any] | None) -> None:
+        """Refuse to hold out images that the weights may have seen.
+
+        Whether two image sets share images cannot be told by their records, so every training behind the
+        weights must have held out the very same ones.
 
         Parameters
         ----------
-        fingerprint
-            Of the image set.
         held_out
             Record of the images held out now; None if there are none.
 
         Raises
         ------
         UsageError
-            It was trained on the same set, and held out none or others.
+            One of the trainings held out none, or others.
         """
-        before = self.baseline.provenance
-        if held_out is None or before.get("fingerprint") != fingerprint:
-            return
-        if before.get("held_out", {}).get("ids_sha256") != held_out["ids_sha256"]:
+        if held_out is not None and any(before != held_out for before in self.held_out):
             raise UsageError(
-                f"--init {self.path}: was trained on images that --val-fraction would hold out; start from "
-                "a baseline with the same --val-fraction and --seed, or leave one of the two out"
+                f"--init {self.path}: may have been trained on images that --val-fraction would hold out; "
+                "start from a baseline of the same images, --val-fraction and --seed, or leave one of "
+                "the two out"
             )
+
+    @property
+    def held_out(self) -> list[dict[str, Any] | None]:
+        """What each training behind the weights held out, the last one first."""
+        origin = self.baseline.provenance
+        earlier: list[dict[str, Any] | None] = origin.get("init", {}).get("held_out", [])
+        return [origin.get("held_out"), *earlier]
 
     def record(self, kind: str, class_names: tuple[str, ...]) -> dict[str, Any]:
         """Return what the new model remembers of it, as plain data."""
         return {
             "model": str(self.path), "sha256": self.sha256, "epochs": self.epochs,
             "head": self.keeps_head(kind, class_names), "config": self.baseline.config,
-            "images": self.baseline.provenance.get("images"),
+            "images": self.baseline.provenance.get("images"), "held_out": self.held_out,
         }  # fmt: skip
 
     def fill(self, network: nn.Module, head: Head, class_names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import torch
 from ldmlr.data.images import ImageSet
 from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.encoders.model import FILENAME
+from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import even_batches, image_shape
 from ldmlr.encoders.precision import resolve_precision
@@ -52,13 +52,13 @@ def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> 
     }
 
 
-def finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the result document of a finished training with these settings, or None.
+def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str, Any] | None:
+    """Return the result document of a finished training with these settings on these images, or None.
 
     Raises
     ------
     UsageError
-        The folder holds a finished training with other settings.
+        The folder holds a finished training with other settings, images or first weights.
     InputError
         Its result document is damaged.
     """
@@ -74,6 +74,17 @@ def finished(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
         if config.get(key) != value:
             raise UsageError(
                 f"{out}: holds a finished baseline with {key} {config.get(key)!r}, not {value!r}; "
+                "name another folder or pass --overwrite"
+            )
+    init = settings.get("init")
+    start = document.get("init", {}).get("sha256")
+    for name, known, now in (
+        ("image set", document.get("fingerprint"), images.fingerprint()),
+        (f"--init {init}", start, None if init is None else file_hash(model_path(Path(init)))),
+    ):
+        if known is not None and known != now:
+            raise UsageError(
+                f"{out}: holds a finished baseline, and the {name} has changed since; "
                 "name another folder or pass --overwrite"
             )
     return document

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError
@@ -16,6 +16,7 @@ WEIGHTS = ("auto", "float32", "bfloat16", "int8")
 # Scale and guidance by the model's transform: the recipe, and the paper's plain conditional model.
 DEFAULT_SCALE = {"whitened": 1.41, "standardised": 1.0}
 DEFAULT_GUIDANCE = {"whitened": 1.5, "standardised": 1.0}
+GATE_CONFIDENCE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +88,29 @@ class SampleConfig(Config):
                 f"--eta: only ddim has it; drop it or use --solver ddim instead of {self.solver}"
             )
 
-    def resolved(self, transform: str) -> Self:
-        """Return the configuration with the values left open set for a model's transform."""
+    def resolved(self, transform: str, *, unconditional: bool = True) -> Self:
+        """Return the configuration with the values left open set for a model.
+
+        Parameters
+        ----------
+        transform
+            The model's transform.
+        unconditional
+            Whether it learned rows without a class, which guidance leads away from (label dropout above 0).
+
+        Raises
+        ------
+        UsageError
+            Guidance is asked for and the model cannot give it.
+        """
         scale = DEFAULT_SCALE[transform] if self.scale is None else self.scale
-        guidance = DEFAULT_GUIDANCE[transform] if self.guidance is None else self.guidance
+        usual = DEFAULT_GUIDANCE[transform] if unconditional else 1.0
+        guidance = usual if self.guidance is None else self.guidance
+        if guidance != 1 and not unconditional:
+            raise UsageError(
+                f"--guidance {guidance:g}: the model was trained with --label-dropout 0 and knows no rows "
+                "without a class to guide away from; use 1, or train it with label dropout"
+            )
         return self.replace(scale=scale, guidance=guidance)
 
 
@@ -105,11 +125,18 @@ class GenerateConfig(SampleConfig, PlanConfig):
         choices=GATES,
     )
     gate_confidence: float = option(
-        0.1, "Smallest probability of its own class that --gate head accepts.", minimum=0.001, maximum=0.999
-    )
+        GATE_CONFIDENCE, "Smallest probability of its own class that --gate head accepts.",
+        minimum=0.001, maximum=0.999,
+    )  # fmt: skip
     dtype: str = option("float32", "How the rows are kept.", choices=DTYPES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.gate_confidence != 0.1 and self.gate != "head":
+        if self.gate_confidence != GATE_CONFIDENCE and self.gate != "head":
             raise UsageError(f"--gate-confidence: only --gate head uses it, not {self.gate}; leave it out")
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """Return the configuration with values replaced; one without the gate `head` drops its threshold."""
+        gate = values.get("gate", self.gate)
+        dropped = {} if gate == "head" else {"gate_confidence": GATE_CONFIDENCE}
+        return self.from_mapping({**self.to_dict(), **dropped, **values})

@@ -160,7 +160,9 @@ def draw(
         number = first_row + low + attempt * STRIDE
         drawn = sampler(labels[low:high], number, threads=threads).rows
         scores = gate.judge(drawn, labels[low:high], number)[pending - low]
-        better = scores > best[pending]
+        # What cannot be judged is refused; the first draw is kept until a better one comes.
+        scores = np.where(np.isnan(scores), -np.inf, scores)
+        better = (scores > best[pending]) | (attempt == 0)
         chosen = pending[better]
         kept[torch.from_numpy(chosen)] = drawn[torch.from_numpy(chosen - low)]
         best[chosen] = scores[better]

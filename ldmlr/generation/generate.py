@@ -102,7 +102,7 @@ def prepare(
             f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
             f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
         )
-    chosen = config.resolved(model.config.transform)
+    chosen = config.resolved(model.config.transform, unconditional=model.config.label_dropout > 0)
     plan = plan_from_config(counts, chosen, model.class_names)
     return Generation(model, chosen, seed, counts, plan, make_gate(model, chosen, judge or store))
 

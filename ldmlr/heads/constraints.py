@@ -21,7 +21,7 @@ def max_norm(weight: torch.Tensor, bound: float | torch.Tensor) -> None:
     """
     norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
     # Rows within the bound, and those of zeros, are multiplied by exactly one.
-    weight.mul_((bound / norms).clamp_max(1))
+    weight.mul_((bound / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1))
 
 
 @torch.no_grad()

@@ -101,10 +101,12 @@ def finetune_seeds(
             tuned, measured = watch.finish(tuned)
             runs.append(measured)
             epochs.append(watch.epochs)
-        # A stored baseline is the same for every seed: it is measured once.
+        # A stored baseline is the same for every seed: it is measured once and counts for each.
         if tuned.origin == "fitted" or not baselines:
             plain = plain_variants("baseline", tuned.baseline, counts, BASELINE_TAU)
             baselines.append(measure(plain, test, counts, chosen))
+        else:
+            baselines.append(baselines[0])
         heads.append(tuned)
     rows = result_rows(baselines) + result_rows(runs)
     figures: dict[str, Any] = {

@@ -74,7 +74,9 @@ class OpenedRun:
         """Return the store of encoded rows of a seed: its own, a shared one, or the source."""
         encoded = dict(self.outputs("encode", "features.h5"))
         if encoded:
-            return encoded.get(seed, next(iter(encoded.values())))
+            # One network for all seeds is encoded once; another seed's own network would not fit the head.
+            shared = next(iter(encoded.values())) if len(self.steps("encode")) == 1 else None
+            return encoded.get(seed, shared)
         given = self.config.get("source" if self.command == "run" else "store")
         return self._beside(given) if isinstance(given, str) else None
 

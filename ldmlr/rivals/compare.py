@@ -17,7 +17,7 @@ from ldmlr.heads.evaluation import Measured, group_sizes, measure, result_rows
 from ldmlr.heads.finetune import LAST_EPOCH, baseline_head
 from ldmlr.results import spread
 from ldmlr.rivals.catalogue import METHODS, CompareConfig
-from ldmlr.rivals.diffusion import Diffusion
+from ldmlr.rivals.diffusion import Diffusion, check_drawing
 from ldmlr.rivals.methods import MAKERS, Bench
 from ldmlr.rivals.rows import TrainRows, train_rows
 from ldmlr.rivals.verdict import verdict
@@ -73,8 +73,9 @@ def compare(
     InputError
         There is no test split, or training rows that cannot be used.
     UsageError
-        A method is asked for that needs views the store lacks.
+        A method is asked for that needs views the store lacks, or a gate.
     """
+    check_drawing(tables.generate, "compare")
     test, chosen = store.split("test"), groups or ShotGroups()
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)

@@ -7,6 +7,7 @@ import time
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.model import LatentDiffusion
+from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.rivals.rows import Generated, TrainRows
@@ -94,11 +95,31 @@ def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[Dif
             transform="standardised", weak_views=0, strong_views=0, class_power=1.0, label_dropout=0.0
         ),
         drawing.replace(
-            strategy="ratio", ratio=0.2, minimum=1, target=None, only=(), count=(), scale=1.0, guidance=1.0
+            strategy="ratio",
+            ratio=0.2,
+            minimum=1,
+            target=None,
+            only=(),
+            count=(),
+            scale=1.0,
+            class_scale=(),
+            guidance=1.0,
         ),
     )
 
 
 def plain_settings(drawing: GenerateConfig) -> GenerateConfig:
     """Return the recipe's drawing without widening and guidance: the distribution the model learned."""
-    return drawing.replace(scale=1.0, guidance=1.0)
+    return drawing.replace(scale=1.0, class_scale=(), guidance=1.0)
+
+
+def check_drawing(drawing: GenerateConfig, command: str) -> None:
+    """Refuse settings of ``generate`` that are not followed here: rows are drawn without gate, in memory."""
+    plain = GenerateConfig()
+    for name in ("gate", "dtype"):
+        value = getattr(drawing, name)
+        if value != getattr(plain, name):
+            raise UsageError(
+                f"generate.{name} {value}: ldmlr {command} draws rows without a gate and keeps them in "
+                "float32; leave it out"
+            )

@@ -17,7 +17,9 @@ from ldmlr.rivals.rows import Generated, TrainRows
 SHRINKAGE = 64.0
 
 
-def gaussian(rows: TrainRows, plan: Counts, seed: int, *, scale: float = 1.0) -> Generated:
+def gaussian(
+    rows: TrainRows, plan: Counts, seed: int, *, scale: float | npt.NDArray[np.float64] = 1.0
+) -> Generated:
     """Draw rows from the Gaussian of each class.
 
     Parameters
@@ -29,15 +31,16 @@ def gaussian(rows: TrainRows, plan: Counts, seed: int, *, scale: float = 1.0) ->
     seed
         Seed of the draws.
     scale
-        k, the widening around the class mean.
+        k, the widening around the class mean: one for all, or ``[C]``.
     """
     mean, covariance, floor = class_gaussians(rows)
     random = np.random.default_rng(seed)
+    widening = np.broadcast_to(scale, len(plan))
     parts = []
     for number, wanted in enumerate(plan):
         spread = np.linalg.cholesky(covariance[number])
         normals = random.standard_normal((int(wanted), len(spread)))
-        drawn = np.maximum(mean[number] + scale * normals @ spread.T, floor)
+        drawn = np.maximum(mean[number] + widening[number] * normals @ spread.T, floor)
         parts.append(drawn.astype(np.float32))
     return Generated(np.concatenate(parts), labels_of(plan, 0, int(plan.sum())))
 

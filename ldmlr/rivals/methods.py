@@ -16,8 +16,9 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
-from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.generation.plan import Counts, class_scales, plan_from_config
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, plain_variants
 from ldmlr.heads.finetune import FinetunedHead, start_head
@@ -121,8 +122,12 @@ def _generating(name: str, bench: Bench, *, generator: Generator) -> Made:
 
 def _gaussian(name: str, bench: Bench, *, wide: bool) -> Made:
     # As wide as LDMLR's rows are by default, or as wide as the user asks them to be.
-    scale = bench.tables.generate.resolved("whitened").scale if wide else 1.0
-    assert scale is not None
+    scale: float | npt.NDArray[np.float64] = 1.0
+    if wide:
+        drawing = bench.tables.generate.resolved("whitened")
+        assert drawing.scale is not None
+        classes = class_scales(drawing.class_scale, drawing.scale, bench.rows.num_classes)
+        scale = drawing.scale if classes is None else classes
     generator = functools.partial(gaussian.gaussian, scale=scale)
     return _generating(name, bench, generator=generator)
 

@@ -87,7 +87,7 @@ class StageTables:
     """The values given for each stage: what is not given has the stage's default.
 
     The baseline's defaults depend on a preset, which depends on the images, so its values stay
-    as they were given until the images are open.
+    as they were given until the images are open. `given` names the tables that say anything.
     """
 
     baseline: Mapping[str, Any]
@@ -96,6 +96,7 @@ class StageTables:
     generate: GenerateConfig
     finetune: FinetuneConfig
     select: SelectConfig
+    given: frozenset[str] = frozenset()
 
 
 def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where: str = "") -> StageTables:
@@ -135,4 +136,5 @@ def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where:
         generate=build("generate", groups=run.groups),
         finetune=build("finetune"),
         select=build("select"),
+        given=frozenset(name for name, values in tables.items() if values),
     )

@@ -15,8 +15,7 @@ from ldmlr.encoders.config import BaselineConfig, baseline_config, default_prese
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.encoders.start import Start
-from ldmlr.errors import InputError
-from ldmlr.generation.config import GenerateConfig
+from ldmlr.errors import InputError, UsageError
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import group_sizes
@@ -56,7 +55,8 @@ class Run:
     root
         The folder of the run.
     machine
-        Where to compute; it is no part of the settings, so a run can go on elsewhere.
+        Where to compute; it is no part of the settings, so a run can go on elsewhere from the end of a stage.
+        (The checkpoint of a baseline's epochs belongs to its device and number of threads.)
 
     Raises
     ------
@@ -74,6 +74,7 @@ class Run:
         # What was asked for; with --auto, the choice changes tables and generator later.
         self.own, self.own_generator = tables, config.generator
         parse_groups(config.groups)
+        self._check_settings()
         per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and self.kind == "builtin")
         self.baselines = "per-seed" if per_seed and self.kind != "store" else "shared"
         self.preset: str | None = None
@@ -84,10 +85,32 @@ class Run:
         # With --auto the later steps are known when the choice is made.
         self.tasks = [self._prepared(seed) if config.auto else self._tasks(seed) for seed in config.seed_list]
         if config.auto:
-            base_candidate(tables.generate, config.generator, tables.diffuse.transform)
+            base_candidate(tables.generate, config.generator, tables.diffuse)
             self._check_val()
         elif self.choice is not None:
             self.choice.check(self._num_classes(), source)
+
+    def _check_settings(self) -> None:
+        """Refuse what this kind of run would not look at, before anything is computed."""
+        config, tables = self.config, self.tables
+        if config.generator == "gaussian" and tables.generate.gate != "none":
+            raise UsageError(
+                f"--gate {tables.generate.gate}: is a gate of the diffusion model; use --generator diffusion"
+            )
+        if self.kind != "store":
+            return
+        unread = [
+            f"--{name.replace('_', '-')}"
+            for name in ("preset", "imbalance_factor", "image_root", "image_size")
+            if getattr(config, name) is not None
+        ]
+        unread += ["--baselines"] if config.baselines != "auto" else []
+        unread += [f"[{name}]" for name in ("baseline", "encode") if name in tables.given]
+        if unread:
+            raise UsageError(
+                f"{unread[0]}: is for images, and {self.source} is a feature store, whose rows are taken as "
+                "they are; leave it out"
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved configuration: what a TOML file would have to say."""
@@ -176,7 +199,7 @@ class Run:
         generate, finetune = choice.settings["generate"], choice.settings["finetune"]
         self.tables = dataclasses.replace(
             self.tables,
-            generate=GenerateConfig.from_mapping({**self.tables.generate.to_dict(), **generate}),
+            generate=self.tables.generate.changed(generate),
             finetune=FinetuneConfig.from_mapping({**self.tables.finetune.to_dict(), **finetune}),
         )
         self.config = self.config.replace(generator=choice.generator)

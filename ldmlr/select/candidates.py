@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.select.config import BY_CLASS, SelectConfig
@@ -61,33 +62,37 @@ class Candidate:
         return dataclasses.asdict(self)
 
 
-def base_candidate(generate: GenerateConfig, generator: str, transform: str) -> Candidate:
+def base_candidate(generate: GenerateConfig, generator: str, model: DiffusionConfig) -> Candidate:
     """Return the candidate that the run's own settings are.
 
     Raises
     ------
     UsageError
-        They widen single classes, which is for the selection to do.
+        They widen single classes, which is for the selection to do, or ask for guidance that the model
+        will not have.
     """
     if generate.class_scale:
         raise UsageError("--auto: measures the widening of every class itself; leave class_scale out")
-    chosen = generate.resolved(transform)
+    chosen = generate.resolved(model.transform, unconditional=model.label_dropout > 0)
     guidance = chosen.guidance if generator == "diffusion" else None
     return Candidate(generator, f"{chosen.scale:g}", guidance, chosen.gate)
 
 
-def grid(base: Candidate, select: SelectConfig, transform: str) -> list[Candidate]:
+def grid(base: Candidate, select: SelectConfig, model: DiffusionConfig) -> list[Candidate]:
     """Return the candidates of the first round, the run's own first: generator, scale and guidance.
 
-    A widening per class is measured around class means, which a standardised model does not have.
+    A widening per class is measured around class means, which a standardised model does not have; and a model
+    without label dropout has no guidance.
     """
     scales = [s if s == BY_CLASS else f"{float(s):g}" for s in select.scales]
-    if transform != "whitened":
+    if model.transform != "whitened":
         scales = [scale for scale in scales if scale != BY_CLASS]
     found = [base]
     for generator in select.generators:
         diffusion = generator == "diffusion"
-        guidances: Sequence[float | None] = select.guidances if diffusion else (None,)
+        guidances: Sequence[float | None] = (None,)
+        if diffusion:
+            guidances = select.guidances if model.label_dropout else (1.0,)
         gate = base.gate if diffusion else "none"
         found += [
             Candidate(generator, scale, guidance, gate)

@@ -194,7 +194,7 @@ class Selection:
                 )
         self.class_names = first.class_names
         self.transform = settings.diffuse.transform
-        self.base = base_candidate(settings.generate, settings.generator, self.transform)
+        self.base = base_candidate(settings.generate, settings.generator, settings.diffuse)
         own = (settings.finetune.tau_shift, settings.finetune.average)
         pairs = [(tau, share) for tau in select.taus for share in select.averages]
         self.shifts: list[Shift] = list(dict.fromkeys([own, *pairs]))
@@ -204,7 +204,7 @@ class Selection:
 
     def run(self) -> Choice:
         """Do the three rounds and return the choice with its evidence."""
-        first = grid(self.base, self.select, self.transform)
+        first = grid(self.base, self.select, self.settings.diffuse)
         extra = max(0, len(self.select.gates) - 1)
         with progress.bar((len(first) + extra) * len(self.seeds), "select", "fit") as bar:
             rounds = [self._round(first, bar)]
@@ -233,7 +233,7 @@ class Selection:
 
     def _measure(self, candidate: Candidate, bar: Any) -> None:
         """Fine-tune with a candidate for every seed and keep who got which row right."""
-        config = self.settings.generate.replace(**candidate.settings(self.scatter.k, self.class_names))
+        config = self.settings.generate.changed(candidate.settings(self.scatter.k, self.class_names))
         plain, shifted = [], []
         for seed in self.seeds:
             tuned = seed.tuned(config, candidate.generator)
