@@ -68,8 +68,8 @@ NOTE = (
     "setting generates a fifth of each class's own rows from clean features. WCDAS had 100 epochs, most of "
     "them on smaller images (preset `cifar-wcdas-short`), and 60 or 66 more from there (`--init`), where the "
     "published one had 700. With `encode --mirror` features are averaged over an image and its mirror image, "
-    "which the published figures are not. Not run: no features or images of that set were at hand, or no such baseline has been trained. Made by `python "
-    "benchmarks/paper_table.py`."
+    "which the published figures are not. Not run: no features or images of that set were at hand, or no "
+    "such baseline has been trained. Made by `python benchmarks/paper_table.py`."
 )
 
 Cells = dict[tuple[str, str, str], str]

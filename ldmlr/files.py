@@ -27,9 +27,10 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists; name another output or pass --overwrite")
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device"
+        raise UsageError(f"{path}: is {what} where a file is expected; name another output")
+    folder = existing_folder(path)
     # access() follows the permission bits only; root and read-only mounts need the attempt.
     try:
         with tempfile.TemporaryDirectory(prefix=".ldmlr-", dir=folder):
@@ -37,6 +38,14 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     except OSError as error:
         raise os_error(error, folder) from error
     return path
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above a path that is there."""
+    folder = Path(path).parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def check_outputs(paths: Iterable[Path | None], overwrite: bool = False) -> None:

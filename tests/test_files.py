@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from ldmlr.errors import InputError, LdmlrError, UsageError
-from ldmlr.files import atomic_path, check_input, check_output, os_error, write_text
+from ldmlr.files import atomic_path, check_input, check_output, existing_folder, os_error, write_text
 
 
 def test_a_finished_file_replaces_the_old_one(tmp_path):
@@ -68,3 +69,16 @@ def test_every_system_error_names_the_path_and_a_remedy(tmp_path, number):
     assert text.startswith(f"{tmp_path}: ")
     assert ";" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_or_a_device_is_no_file_to_write(tmp_path, overwrite):
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(UsageError):
+            check_output(path, overwrite)
+    with pytest.raises(UsageError, match="is a folder where a file is expected"):
+        check_output(tmp_path, overwrite=True)
+
+
+def test_the_nearest_folder_that_is_there(tmp_path):
+    assert existing_folder(tmp_path / "a" / "b" / "c.h5") == tmp_path

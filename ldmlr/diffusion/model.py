@@ -114,7 +114,7 @@ class LatentDiffusion:
         class_names: Sequence[str] | None = None,
         device: str = "auto",
         threads: int | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
         """Train the model.
@@ -156,6 +156,7 @@ class LatentDiffusion:
             raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
         blocks = rows.blocks(features, labels, views)
         device_found = resolve_device(device)
+        checkpoint = None if checkpoint is None else Path(checkpoint)
         self.counts = np.where(present > 0, given, 0)
         self.class_names = tuple(class_names) if class_names is not None else None
         self._transform = fit_transform(self.config.transform, blocks, self.counts, self.class_names)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ldmlr.config import config_hash
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, LdmlrError, UsageError
-from ldmlr.files import check_output
+from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder
@@ -239,7 +239,7 @@ def check_space(path: Path, rows: int, generation: Generation) -> None:
     """Refuse a generation whose parts and store do not both fit on the disk."""
     width = 4 if generation.config.dtype == "float32" else 2
     needed = rows * (generation.model.dim * (4 + width) + 17)
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(existing_folder(path)).free
     if needed > free:
         raise LdmlrError(
             f"{path}: needs {gigabytes(needed)} while it is made, but {gigabytes(free)} are free; "
