@@ -99,7 +99,7 @@ class FakeSampler:
     """Stands for the CUDA sampler on a machine without one: the reference, with a tier's name."""
 
     def __init__(self, spec, device, tier=None, slab=None) -> None:
-        self.spec, self.tier = spec, Tier(tier or "layered", 64, 64)
+        self.spec, self.device, self.tier = spec, device, Tier(tier or "layered", 64, 64)
 
     def __call__(self, labels, out=None, check=True):
         return reference.sample(self.spec, np.asarray(labels))
