@@ -144,6 +144,8 @@ def test_bulk_has_the_bits_of_warpgroup(device: torch.device, dim: int, hidden: 
     spec = random_spec(dim, hidden, guidance=guidance)
     if not devices.has_wgmma(device):
         pytest.skip("this device or build has no wgmma")
+    if "bulk" not in forced(spec, device):
+        pytest.skip("another tier is asked for, and a fault of this one must not end its process")
     labels = random_labels(spec, 20000)
     expected = CudaSampler(spec, device, tier="warpgroup")(labels)
     sampler = CudaSampler(spec, device, tier="bulk")
@@ -235,6 +237,8 @@ def test_several_streams_and_threads(device: torch.device, tier: str) -> None:
 @pytest.mark.cuda
 def test_a_sampler_may_go_while_its_rows_are_drawn(device: torch.device) -> None:
     spec = random_spec(64, 300)
+    if not forced(spec, device):
+        pytest.skip("the tier that is asked for cannot run this model")
     labels = torch.from_numpy(random_labels(spec, 20000)).to(device)
     expected = CudaSampler(spec, device)(labels)
     stream = torch.cuda.Stream(device)
