@@ -3,7 +3,8 @@
 A result document holds figures, seeds, the resolved configuration, versions, hardware and
 the path that ran. It is written as ``result.json`` in the folder of the output; for an
 output that is a file, a copy ``<output>.result.json`` stays with it when a later command
-writes to the same folder.
+writes to the same folder. The ``result.json`` of a folder, such as that of a run, has no copy: a file
+written into the folder leaves it alone.
 """
 
 from __future__ import annotations
@@ -39,16 +40,34 @@ def document(command: str, config: Mapping[str, Any], **figures: Any) -> dict[st
 
 
 def write_result(output: Path, result: Mapping[str, Any]) -> Path:
-    """Write ``result.json`` beside `output` (inside it, if it is a folder) and return its path."""
+    """Write the result of an output and return the path of the document.
+
+    Inside a folder it is ``result.json``. Beside a file it is ``<output>.result.json``, and ``result.json``
+    too, unless that is the only copy of another output's result.
+    """
     output = Path(output)
     text = json.dumps(plain(result), indent=2, allow_nan=False) + "\n"
     if output.is_dir():
         path = output / "result.json"
-    else:
-        path = output.parent / "result.json"
-        write_text(output.with_name(f"{output.name}.result.json"), text)
-    write_text(path, text)
-    return path
+        write_text(path, text)
+        return path
+    common, own = output.parent / "result.json", output.with_name(f"{output.name}.result.json")
+    kept = _is_only_copy(common)
+    write_text(own, text)
+    if kept:
+        return own
+    write_text(common, text)
+    return common
+
+
+def _is_only_copy(path: Path) -> bool:
+    """Tell whether a ``result.json`` is there of which no output in its folder has a copy."""
+    try:
+        text = path.read_bytes()
+        copies = [copy for copy in path.parent.glob("*.result.json") if copy.stat().st_size == len(text)]
+        return all(copy.read_bytes() != text for copy in copies)
+    except FileNotFoundError:
+        return False
 
 
 def accuracy_row(

@@ -64,3 +64,21 @@ def test_the_result_lies_beside_a_file_and_inside_a_folder(tmp_path):
     assert saved["config"] == {"epochs": 12}
     assert saved["rows"][0]["all"]["mean"] == 81.0
     assert {"versions", "hardware", "command", "created", "seeds"} <= set(saved)
+
+
+def test_a_file_leaves_the_result_of_its_folder_alone(tmp_path):
+    write_result(tmp_path, document("run", {}))
+    of_the_run = (tmp_path / "result.json").read_text()
+    output = tmp_path / "pseudo.h5"
+    for seed in (1, 2):
+        own = write_result(output, document("generate", {"seed": seed}))
+        assert own == tmp_path / "pseudo.h5.result.json"
+        assert json.loads(own.read_text())["config"] == {"seed": seed}
+    assert (tmp_path / "result.json").read_text() == of_the_run
+
+
+def test_files_of_one_folder_take_turns_with_its_result(tmp_path):
+    for name, command in (("model", "diffuse"), ("pseudo", "generate"), ("model", "diffuse")):
+        assert write_result(tmp_path / name, document(command, {"name": name})) == tmp_path / "result.json"
+        assert json.loads((tmp_path / "result.json").read_text())["command"] == command
+    assert json.loads((tmp_path / "pseudo.result.json").read_text())["command"] == "generate"
