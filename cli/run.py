@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ldmlr.errors import UsageError
 from ldmlr.run.config import STAGES, RunConfig, stage_tables
 
 from .options import (
@@ -61,7 +62,8 @@ def command(
     them again, in folders of their own.
 
     With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
-    for others. With --refit everything the choice was made with is taken over.
+    for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
+    those of stage 1 are given again.
 
     \b
     Examples:
@@ -86,6 +88,11 @@ def command(
         from ldmlr.select.choice import Choice
 
         choice = Choice.load(config.refit)
+        if {"generator"} & {*given, *document.values} and config.generator != choice.generator:
+            raise UsageError(
+                f"--generator {config.generator}: {config.refit} chose {choice.generator}; "
+                "leave one of the two out"
+            )
         config, wanted = config.replace(generator=choice.generator), choice.tables(wanted)
     tables = stage_tables(wanted, config, document.name)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)

@@ -324,6 +324,31 @@ def test_auto_and_refit(run_cli, folder, tmp_path):
             {"groups": "100,20"} if stage == "generate" else {})}  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--set", "generate.guidance=7"], "--refit: generate.guidance was chosen ("),
+        (["--set", "finetune.tau_shift=9"], ", and 9 is given; leave one of the two out"),
+        (["--generator", "OTHER"], "leave one of the two out"),
+    ],
+)
+def test_a_choice_is_not_overruled_silently(run_cli, choice, tmp_path, args, message):
+    (tmp_path / "choice.json").write_text(json.dumps(choice.document))
+    other = {"gaussian": "diffusion", "diffusion": "gaussian"}[choice.generator]
+    args = [other if arg == "OTHER" else arg for arg in args]
+    store = write(tmp_path / "full.h5", val=False)
+    done = run_cli("run", store, "--refit", tmp_path / "choice.json", *args, "--out", tmp_path / "run")
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_choice_may_be_repeated_and_added_to(choice):
+    settings = {name: dict(table) for name, table in choice.settings.items()}
+    tables = choice.tables({**settings, "diffuse": {"hidden": 32}})
+    assert tables["generate"].items() >= settings["generate"].items()
+    assert tables["diffuse"]["hidden"] == 32
+
+
 def test_the_gaussian_generator_runs_alone(run_cli, folder, tmp_path):
     done = run_cli(
         "run", folder / "val.h5", "--generator", "gaussian", "--seeds", 1, "--out", tmp_path, "--json", *SET

@@ -66,7 +66,9 @@ class RunConfig(Config):
         "--set select.KEY=VALUE changes what is tried.",
     )
     refit: Path | None = option(
-        None, "Take over what an --auto run chose: its choice.json or result.json.", metavar="CHOICE.json"
+        None,
+        "Take over generator and settings of stages 2 and 3 of an --auto run: choice.json or result.json.",
+        metavar="CHOICE.json",
     )
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_input, os_error
 
@@ -81,7 +82,21 @@ class Choice:
         return cls.of(document if isinstance(document, dict) else {}, str(path))
 
     def tables(self, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Return the tables of a run: the choice over what is given, over what held while choosing."""
+        """Return the tables of a run: what was chosen, over what is given, over what held while choosing.
+
+        Raises
+        ------
+        UsageError
+            A value is given that the choice has settled otherwise.
+        """
+        for name, table in self.settings.items():
+            for key, value in table.items():
+                own = given.get(name, {}).get(key, value)
+                if plain(own) != plain(value):
+                    raise UsageError(
+                        f"--refit: {name}.{key} was chosen ({_shown(value)}), and {_shown(own)} is given; "
+                        "leave one of the two out"
+                    )
         names = {*given, *self.base, *self.settings}
         return {
             name: {**self.base.get(name, {}), **given.get(name, {}), **self.settings.get(name, {})}
@@ -95,6 +110,12 @@ class Choice:
                 f"--refit: was chosen for {self.num_classes} classes, but {where} has {num_classes}; "
                 "give a choice made for the same classes"
             )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message; a long one, such as a factor per class, shortened."""
+    text = json.dumps(plain(value))
+    return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
 def no_val(where: str) -> LdmlrError:
