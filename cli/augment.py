@@ -70,7 +70,6 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device
-    from ldmlr.files import check_output
     from ldmlr.generation.augment import augment, jobs
     from ldmlr.generation.generate import encoded_counts
     from ldmlr.generation.plan import describe, plan_from_config, plan_table
@@ -96,8 +95,8 @@ def command(
         emit({"command": "augment", "dry_run": True, "plans": plans, "config": settings}, as_json, text)
         return
     if not resume:
-        for path in (path for job in todo for path in (job.out, job.model)):
-            check_output(path, overwrite)
+        for job in todo:
+            job.check_fresh(overwrite)
     outcomes, lines = [], []
     for job in todo:
         figures = augment(

@@ -40,6 +40,15 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     return path
 
 
+def check_unfinished(state: Path, overwrite: bool = False) -> None:
+    """Refuse to start afresh where an interrupted run left its state, unless that is asked for."""
+    if state.exists() and not overwrite:
+        raise UsageError(
+            f"{state}: an interrupted run left its work here; go on with --resume, or start afresh with "
+            "--overwrite"
+        )
+
+
 def existing_folder(path: Path) -> Path:
     """Return the nearest folder above a path that is there."""
     folder = Path(path).parent

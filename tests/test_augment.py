@@ -121,6 +121,20 @@ def test_resume_takes_up_where_it_stopped(tmp_path, monkeypatch):
         assert augment(job, SMALL, GenerateConfig(), resume=True)["finished_before"]
 
 
+def test_what_an_interrupt_left_is_not_dropped_unasked(tmp_path, run_cli):
+    stores = [make(tmp_path / f"{name}.h5").path for name in "ab"]
+    state = tmp_path / "out" / ".b.model.safetensors.checkpoint"
+    state.parent.mkdir()
+    state.write_bytes(b"of an interrupted run")
+    done = run_cli("augment", *stores, "--out-dir", tmp_path / "out", *OPTIONS)
+    assert done.returncode == 2
+    assert f"{state}: an interrupted run left its work here" in done.stderr
+    assert [path.name for path in state.parent.iterdir()] == [state.name]
+    done = run_cli("augment", *stores, "--out-dir", tmp_path / "out", *OPTIONS, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert not state.exists()
+
+
 def test_names_must_not_collide(tmp_path):
     with pytest.raises(UsageError, match="has the same name as"):
         jobs([tmp_path / "a" / "x.h5", tmp_path / "b" / "x.h5"], tmp_path / "out")

@@ -278,12 +278,26 @@ def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monk
     assert checkpoint.exists()
     with pytest.raises(UsageError, match="other settings or data"):
         diffuse(store, out, config, seed=2, resume=True)
+    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with --resume, or"):
+        diffuse(store, out, config, seed=1)
     assert checkpoint.exists()
     counted = interrupt(monkeypatch, 15)  # 60 of the 75 iterations are done
     diffuse(store, out, config, seed=1, resume=True)
     counted()
     assert out.read_bytes() == whole.read_bytes()
     assert not checkpoint.exists()
+
+
+def test_overwrite_starts_an_interrupted_training_afresh(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
+    out = tmp_path / "out.safetensors"
+    restore = interrupt(monkeypatch, 15)
+    with pytest.raises(KeyboardInterrupt):
+        diffuse(store, out, DiffusionConfig(**SMALL), seed=1)
+    restore()
+    diffuse(store, out, DiffusionConfig(**SMALL), seed=2, overwrite=True)
+    assert ldmlr.LatentDiffusion.load(out).seed == 2
+    assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
 
 
 def test_a_finished_training_is_not_repeated(store, tmp_path):

@@ -155,23 +155,32 @@ def test_parts_of_other_settings_are_not_used(model, tmp_path, monkeypatch):
         stop_after(patch, 4, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             generate(prepare(model, GenerateConfig(), seed=1), out)
-    figures = generate(prepare(model, GenerateConfig(), seed=2), out, resume=True)
+    other = prepare(model, GenerateConfig(), seed=2)
+    with pytest.raises(UsageError, match="holds rows of another model, other settings"):
+        generate(other, out, resume=True)
+    assert left_in(out.parent) == [".out.h5.parts"]
+    figures = generate(other, out, resume=True, overwrite=True)
     assert figures["rows"] == 331
     labels = FeatureStore.open(out).train.labels
     assert np.array_equal(FeatureStore.open(out).train.float32(), model.sample(labels, seed=2))
 
 
-def test_without_resume_it_starts_afresh(model, tmp_path, monkeypatch):
+def test_without_resume_it_starts_afresh_only_if_that_is_asked_for(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
     generation = prepare(model, GenerateConfig())
     with monkeypatch.context() as patch:
         stop_after(patch, 4, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             generate(generation, out)
+    kept = sorted(path.name for path in (tmp_path / ".out.h5.parts").iterdir())
+    with pytest.raises(UsageError, match=r"an interrupted run left its work here; go on with --resume, or"):
+        generate(generation, out)
+    assert sorted(path.name for path in (tmp_path / ".out.h5.parts").iterdir()) == kept
     with monkeypatch.context() as patch:
         drawn = stop_after(patch, 100, KeyboardInterrupt)
-        generate(generation, out)
+        generate(generation, out, overwrite=True)
     assert len(drawn) == 7
+    assert left_in(tmp_path) == ["out.h5"]
 
 
 def test_a_finished_generation_is_not_repeated(model, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.diffusion.rows import store_rows
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output
+from ldmlr.files import check_output, check_unfinished
 from ldmlr.store import FeatureStore, check_trainable
 
 
@@ -41,12 +41,18 @@ def diffuse(
     resume
         Continue an interrupted run of the same settings; do nothing if it is finished.
     overwrite
-        Replace an output that exists.
+        Replace an output that exists, and without `resume` the checkpoint of an interrupted run too.
 
     Returns
     -------
     The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``seconds``,
     ``finished_before``.
+
+    Raises
+    ------
+    UsageError
+        The output or the checkpoint of an interrupted run is there and neither `resume` nor `overwrite` is
+        set, or what is there belongs to other settings or data.
     """
     check_trainable(store)
     if resume and out.exists():
@@ -58,8 +64,9 @@ def diffuse(
             )
         return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
     check_output(out, overwrite)
-    checkpoint = out.with_name(f".{out.name}.checkpoint")
+    checkpoint = checkpoint_path(out)
     if not resume:
+        check_unfinished(checkpoint, overwrite)
         checkpoint.unlink(missing_ok=True)
     began = time.perf_counter()
     try:
@@ -74,6 +81,11 @@ def diffuse(
         raise
     seconds = time.perf_counter() - began
     return model, {**_figures(out, model), "seconds": seconds, "finished_before": False}
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Return where the state of a training lies while it runs."""
+    return out.with_name(f".{out.name}.checkpoint")
 
 
 def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:

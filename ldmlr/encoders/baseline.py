@@ -28,7 +28,7 @@ from ldmlr.encoders.start import Start
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output, write_text
+from ldmlr.files import check_output, check_unfinished, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
 from ldmlr.metrics.accuracy import AccuracyCounter
@@ -236,10 +236,8 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     check_output(out / MODEL, overwrite=True)
     if (out / MODEL).exists() and not overwrite:
         raise UsageError(f"{out / MODEL}: already exists; name another folder or pass --overwrite")
-    if (out / CHECKPOINT).exists() and not overwrite and not resume:
-        raise UsageError(
-            f"{out / CHECKPOINT}: a run was interrupted here; pass --resume to go on, or --overwrite"
-        )
+    if not resume:
+        check_unfinished(out / CHECKPOINT, overwrite)
     # What a kill in the middle of writing left behind.
     for stale in [*out.glob(f".{CHECKPOINT}.*.tmp"), *out.glob(f".{LOG}.*.tmp")]:
         stale.unlink(missing_ok=True)

@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.job import diffuse
+from ldmlr.diffusion.job import checkpoint_path, diffuse
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output
+from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import Generation, check_space, finished, prepare
-from ldmlr.generation.parts import Parts, parts_folder
+from ldmlr.generation.parts import Parts, check_parts, parts_folder
 from ldmlr.sampling import Sampler
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
@@ -47,6 +47,13 @@ class Job:
     def model(self) -> Path:
         """Where the model goes."""
         return self.out.with_name(self.out.stem + MODEL_SUFFIX)
+
+    def check_fresh(self, overwrite: bool) -> None:
+        """Refuse outputs that are there, or the state of an interrupted run, unless they may be replaced."""
+        check_unfinished(checkpoint_path(self.model), overwrite)
+        check_parts(self.out, overwrite)
+        check_output(self.model, overwrite)
+        check_output(self.out, overwrite)
 
 
 def jobs(stores: list[Path], out_dir: Path) -> list[Job]:
@@ -104,8 +111,7 @@ def augment(
     """
     store = FeatureStore.open(job.store)
     if not resume:
-        check_output(job.model, overwrite)
-        check_output(job.out, overwrite)
+        job.check_fresh(overwrite)
     model, trained = diffuse(
         store, job.model, diffusion,
         seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
@@ -127,7 +133,7 @@ def augment(
     sampler = prepare_sampler(
         model.spec(generation.config, seed), backend=backend, weights=config.weights, device=device
     )
-    with parts_folder(job.out, f"{key} {sampler.kernels}", resume) as folder:
+    with parts_folder(job.out, f"{key} {sampler.kernels}", resume, overwrite) as folder:
         parts = Parts(folder, sampler, generation.plan, 0, generation.rows, generation.gate)
         parts.draw(threads)
         _write(store, job.out, generation, parts, key, sampler, overwrite)

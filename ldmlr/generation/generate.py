@@ -18,7 +18,7 @@ from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, make_gate
-from ldmlr.generation.parts import Parts, parts_folder
+from ldmlr.generation.parts import Parts, check_parts, parts_folder
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
@@ -174,7 +174,7 @@ def generate(
     resume
         Keep what an interrupted run of the same settings has drawn; do nothing if it is finished.
     overwrite
-        Replace an output that exists.
+        Replace an output that exists, and the rows of an interrupted run that are not taken up.
 
     Returns
     -------
@@ -196,11 +196,13 @@ def generate(
         }  # fmt: skip
         return {**figures, "manifest": _manifest(out, shard)}
     check_output(path, overwrite)
+    if not resume:
+        check_parts(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
     spec = generation.model.spec(generation.config, generation.seed)
     sampler = prepare_sampler(spec, backend=backend, weights=generation.config.weights, device=device)
-    with parts_folder(path, f"{generation.key} {sampler.kernels}", resume) as folder:
+    with parts_folder(path, f"{generation.key} {sampler.kernels}", resume, overwrite) as folder:
         parts = Parts(folder, sampler, generation.plan, start, stop, generation.gate)
         drawn = parts.draw(threads)
         draw_seconds = time.perf_counter() - began

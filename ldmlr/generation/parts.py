@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import progress
-from ldmlr.errors import LdmlrError
-from ldmlr.files import atomic_path, os_error, write_text
+from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
 from ldmlr.generation.drawing import Drawing
 from ldmlr.generation.gate import Gate, draw
 from ldmlr.generation.plan import Counts, labels_of
@@ -29,6 +29,7 @@ from ldmlr.sampling import Sampler
 PART_BYTES = 16 << 20
 ROW_MULTIPLE = 4096
 KEY_FILE = "key.txt"
+PART_FILES = "rows-*.npy"
 
 Part = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
@@ -115,15 +116,35 @@ class Parts:
         return self.folder / f"rows-{low:015d}.npy"
 
 
+def check_parts(output: Path, overwrite: bool) -> None:
+    """Refuse to start afresh where an interrupted run left parts of `output`, unless that is asked for."""
+    folder = _folder(output)
+    if any(folder.glob(PART_FILES)):
+        check_unfinished(folder, overwrite)
+
+
 @contextmanager
-def parts_folder(output: Path, key: str, resume: bool) -> Iterator[Path]:
+def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) -> Iterator[Path]:
     """Yield the folder for the parts of `output`; it is kept only if the work is interrupted.
 
-    Parts are reused with `resume` if they were drawn for the same key (settings and model).
+    Parts are reused with `resume` if they were drawn for the same key (settings, model and kernels).
+
+    Raises
+    ------
+    UsageError
+        There are parts, they are not to be reused, and `overwrite` is not set.
     """
-    folder = output.with_name(f".{output.name}.parts")
+    folder = _folder(output)
     mark = folder / KEY_FILE
-    if not (resume and mark.exists() and mark.read_text() == key):
+    same = mark.exists() and mark.read_text() == key
+    if not resume:
+        check_parts(output, overwrite)
+    elif not same and not overwrite and any(folder.glob(PART_FILES)):
+        raise UsageError(
+            f"{folder}: holds rows of another model, other settings or another processor's kernels; go on "
+            "with those, or start afresh with --overwrite"
+        )
+    if not (resume and same):
         _remove(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,6 +158,10 @@ def parts_folder(output: Path, key: str, resume: bool) -> Iterator[Path]:
         raise
     # An interrupt is no Exception: it leaves the parts for --resume.
     _remove(folder)
+
+
+def _folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.parts")
 
 
 def _remove(folder: Path) -> None:
