@@ -81,14 +81,21 @@ def test_short_types_are_rounded_once(model, labels):
     assert np.array_equal(half, exact.astype(np.float16))
 
 
-@pytest.mark.parametrize("entry", ["2", "=2", "2=wide", "2=0", "2=-1", "2=nan", "2=inf", "dog=2", "3=2"])
+@pytest.mark.parametrize(
+    "entry", ["2", "=2", "2=wide", "2=0", "2=-1", "2=nan", "2=inf", "dog=2", "3=2", "number:3=2", "name:2=2"]
+)
 def test_factors_that_make_no_sense_are_told(entry):
     with pytest.raises(UsageError, match="--class-scale"):
         class_scales((entry,), 1.0, 3, NAMES)
 
 
+def test_a_class_has_one_factor():
+    with pytest.raises(UsageError, match="--class-scale: names class 2 twice; leave one out"):
+        class_scales(("cow=2", "2=3"), 1.0, 3, NAMES)
+
+
 def test_a_table_from_class_to_factor(model):
-    assert SampleConfig(class_scale={"cow": 2.0, 0: 1}).class_scale == ("cow=2.0", "0=1")
+    assert SampleConfig(class_scale={"cow": 2.0, 0: 1}).class_scale == ("cow=2.0", "number:0=1")
     np.testing.assert_array_equal(class_scales(("cow=2",), 1.4, 3, NAMES), [1.4, 1.4, 2.0])
     assert class_scales((), 1.4, 3) is None
     assert model.spec(SampleConfig(), 0).class_k is None

@@ -19,6 +19,14 @@ DEFAULT_GUIDANCE = {"whitened": 1.5, "standardised": 1.0}
 GATE_CONFIDENCE = 0.1
 
 
+def class_entries(table: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return ``CLASS=VALUE`` entries of a table by class; a whole number stays one beside names of digits."""
+    return tuple(
+        f"{name}={value}" if isinstance(name, str) else f"number:{name}={value}"
+        for name, value in table.items()
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanConfig(Config):
     """How many rows of which class are generated."""
@@ -42,14 +50,15 @@ class PlanConfig(Config):
         metavar="MANY,FEW|paper",
     )  # fmt: skip
     count: tuple[str, ...] = option(
-        (), "Rows to generate of one class, instead of a strategy; may be repeated.", metavar="CLASS=ROWS"
+        (),
+        "Rows to generate of one class, instead of a strategy; may be repeated.",
+        metavar="CLASS=ROWS",
     )
 
     def __post_init__(self) -> None:
         # A file or a caller may also give a table from class to rows.
         if isinstance(self.count, Mapping):
-            entries = tuple(f"{name}={rows}" for name, rows in self.count.items())
-            object.__setattr__(self, "count", entries)
+            object.__setattr__(self, "count", class_entries(self.count))
         super().__post_init__()
 
 
@@ -80,8 +89,7 @@ class SampleConfig(Config):
     def __post_init__(self) -> None:
         # A file or a caller may also give a table from class to factor.
         if isinstance(self.class_scale, Mapping):
-            entries = tuple(f"{name}={factor}" for name, factor in self.class_scale.items())
-            object.__setattr__(self, "class_scale", entries)
+            object.__setattr__(self, "class_scale", class_entries(self.class_scale))
         super().__post_init__()
         if self.eta and self.solver != "ddim":
             raise UsageError(

@@ -74,7 +74,7 @@ class Diffusion:
         views = rows.views if config.weak_views or config.strong_views else ()
         model = LatentDiffusion(config, seed=seed).fit(
             rows.features, rows.labels, views=views, num_classes=rows.num_classes,
-            device=self.device, threads=self.threads,
+            class_names=rows.class_names, device=self.device, threads=self.threads,
         )  # fmt: skip
         self._models[key] = model, time.perf_counter() - start
         return model

@@ -126,7 +126,8 @@ def _gaussian(name: str, bench: Bench, *, wide: bool) -> Made:
     if wide:
         drawing = bench.tables.generate.resolved("whitened")
         assert drawing.scale is not None
-        classes = class_scales(drawing.class_scale, drawing.scale, bench.rows.num_classes)
+        rows = bench.rows
+        classes = class_scales(drawing.class_scale, drawing.scale, rows.num_classes, rows.class_names)
         scale = drawing.scale if classes is None else classes
     generator = functools.partial(gaussian.gaussian, scale=scale)
     return _generating(name, bench, generator=generator)

@@ -36,6 +36,8 @@ class TrainRows:
         Classes C.
     name
         The file, for messages.
+    class_names
+        Names of the classes, if they have any.
     """
 
     features: Floats
@@ -44,6 +46,7 @@ class TrainRows:
     kinds: tuple[str, ...]
     num_classes: int
     name: str
+    class_names: tuple[str, ...] | None = None
 
     @property
     def counts(self) -> Counts:
@@ -100,5 +103,5 @@ def train_rows(store: FeatureStore, weak: int, strong: int) -> TrainRows:
     ]
     return TrainRows(
         blocks[0], np.array(labels, np.int64), tuple(blocks[1:]), tuple(kinds[i] for i in chosen),
-        store.num_classes, str(store.path),
+        store.num_classes, str(store.path), store.class_names,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.plan import class_word
 from ldmlr.select.config import BY_CLASS, SelectConfig
 
 
@@ -47,7 +48,7 @@ class Candidate:
 
     def settings(self, k: npt.NDArray[np.float64], class_names: Sequence[str] | None) -> dict[str, Any]:
         """Return the keys of the ``generate`` table, given the widening per class ``[C]``."""
-        names = class_names or [str(label) for label in range(len(k))]
+        names = [class_word(label, len(k), class_names) for label in range(len(k))]
         found: dict[str, Any] = {"gate": self.gate, "class_scale": []}
         if self.guidance is not None:
             found["guidance"] = self.guidance
