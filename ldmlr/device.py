@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or a device of torch.
 
     Raises
     ------
@@ -24,6 +24,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     """
     import torch
 
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -36,13 +37,20 @@ def resolve_device(name: str = "auto") -> torch.device:
     return device
 
 
+def thread_number(threads: int | None) -> int:
+    """Return the number of CPU threads: that given, or for None all usable cores."""
+    if threads is None:
+        return len(os.sched_getaffinity(0))
+    if isinstance(threads, bool) or threads != int(threads) or threads < 1:
+        raise UsageError(f"--threads: must be a whole number of at least 1, not {threads!r}")
+    return int(threads)
+
+
 def set_threads(threads: int | None) -> int:
     """Set the number of CPU threads torch uses (None: all usable cores) and return it."""
     import torch
 
-    count = threads or len(os.sched_getaffinity(0))
-    if count < 1:
-        raise UsageError(f"--threads: must be at least 1, not {count}")
+    count = thread_number(threads)
     torch.set_num_threads(count)
     return count
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 
+from ldmlr.arrays import as_array
 from ldmlr.diffusion.model import LatentDiffusion
-from ldmlr.diffusion.rows import as_array, check_features
+from ldmlr.diffusion.rows import check_features
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.plan import Counts, by_class, labels_of, plan

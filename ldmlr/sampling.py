@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import native
+from ldmlr.arrays import check_first_row, type_name
 from ldmlr.cuda.sampler import CudaSampler
 from ldmlr.cuda.sampler import refuses as cuda_refuses
-from ldmlr.device import resolve_device
+from ldmlr.device import resolve_device, thread_number
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.widen import plain_spec, widen
@@ -184,12 +184,12 @@ class Sampler:
         threads: int | None = None,
     ) -> Drawn:
         """Draw one row per label, as `sample` does."""
+        dtype = type_name(dtype)
         if dtype not in DTYPES:
             raise UsageError(f"--dtype: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
         classes = check_labels(labels, self.spec.num_classes)
-        if first_row < 0 or first_row + len(classes) > 2**64:
-            raise UsageError(f"first_row: must be at least 0 and below 2^64, not {first_row}")
-        count = threads or len(os.sched_getaffinity(0))
+        first_row = check_first_row(first_row, len(classes))
+        count = thread_number(threads)
         # Rows that are finished here are rounded once, after that.
         kind = dtype if self.spec.class_k is None else "float32"
         rows = widen(self.spec, self._draw(classes, first_row, count, kind), classes)

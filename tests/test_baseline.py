@@ -232,7 +232,7 @@ def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, monkey
         train_baseline(images, config, tmp_path / "parts", device="cpu")
     monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    with pytest.raises(UsageError, match="a run was interrupted here; pass --resume"):
+    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with --resume"):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
     with pytest.raises(UsageError, match=r"was made with --lr 0\.1, not 0\.2"):
         train_baseline(images, config.replace(lr=0.2), tmp_path / "parts", resume=True, device="cpu")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import sampling
+from ldmlr.arrays import check_seed
 from ldmlr.config import config_hash
 from ldmlr.device import resolve_device
 from ldmlr.diffusion import modelfile, rows
@@ -68,10 +69,13 @@ class LatentDiffusion:
     def __init__(self, config: DiffusionConfig | None = None, *, seed: int = 0, **options: Any) -> None:
         if config is not None and options:
             raise UsageError("give a configuration or its fields by name, not both")
+        if not isinstance(config, DiffusionConfig | None):
+            raise UsageError(
+                "LatentDiffusion: expected a DiffusionConfig or named options such as hidden=128, not "
+                f"{config!r}"
+            )
         self.config = config or DiffusionConfig.from_mapping(options)
-        if not 0 <= seed < 2**64:
-            raise UsageError(f"--seed: must be at least 0 and below 2^64, not {seed}")
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.class_names: tuple[str, ...] | None = None
         self.losses: list[float] = []
@@ -210,8 +214,7 @@ class LatentDiffusion:
         chosen = (config or SampleConfig()).resolved(
             self.config.transform, unconditional=self.config.label_dropout > 0
         )
-        if not 0 <= seed < 2**64:
-            raise UsageError(f"--seed: must be at least 0 and below 2^64, not {seed}")
+        seed = check_seed(seed)
         transform = self.transform
         table = step_rows(
             chosen.solver, chosen.steps, make_schedule(self.config.noise_schedule),
@@ -269,7 +272,7 @@ class LatentDiffusion:
         weights
             Arithmetic of the network: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
         dtype
-            ``float32``, ``float16`` or ``bfloat16``.
+            ``float32``, ``float16`` or ``bfloat16``, as a name or a type.
         device, threads
             Where to compute.
 

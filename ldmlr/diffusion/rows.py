@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.arrays import as_array
 from ldmlr.diffusion.transform import CHUNK, Block, Labels
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
-
-
-def as_array(values: Any) -> npt.NDArray[Any]:
-    """Return a NumPy array of an array, a tensor on any device or a nested list."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float() if values.is_floating_point() else values.detach().cpu()
-        return np.asarray(values.numpy())
-    return np.asarray(values)
 
 
 def check_features(values: Any, what: str = "features") -> npt.NDArray[Any]:

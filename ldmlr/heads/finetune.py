@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from ldmlr.arrays import as_array, check_seed
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.losses import log_prior
@@ -143,7 +144,7 @@ class FinetunedHead:
 
 def head_logits(head: nn.Module, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Return the logits ``[N, C]`` of features ``[N, D]``, computed in chunks on the head's device."""
-    rows = np.asarray(features)
+    rows = as_array(features)
     dim = head.dim
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise InputError(f"head: expects features [N, {dim}], not {list(rows.shape)}")
@@ -157,12 +158,12 @@ def head_logits(head: nn.Module, features: npt.ArrayLike) -> npt.NDArray[np.floa
 
 
 def finetune(
-    store: Rows,
-    pseudo: Rows | None = None,
+    store: Rows | str | Path,
+    pseudo: Rows | str | Path | None = None,
     *,
     config: FinetuneConfig | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     on_epoch: EpochCallback | None = None,
     **options: Any,
 ) -> FinetunedHead:
@@ -171,10 +172,10 @@ def finetune(
     Parameters
     ----------
     store
-        A `FeatureStore`, or features ``[N, D]`` and labels ``[N]``. A store may hold generated rows
-        itself (``source`` 1), as those of ``ldmlr augment`` do.
+        A `FeatureStore`, the path of one, or features ``[N, D]`` and labels ``[N]`` (arrays or tensors). A
+        store may hold generated rows itself (``source`` 1), as those of ``ldmlr augment`` do.
     pseudo
-        Generated rows: a `FeatureStore` or a pair of arrays.
+        Generated rows, in any of these forms.
     config
         The configuration; otherwise it is built from `options`, the fields of `FinetuneConfig`:
         ``head`` (``auto``: the kind of the store's head), ``init``, ``loss``, ``tau``, ``epochs``, ``batch``,
@@ -212,7 +213,8 @@ def finetune(
     if config is not None and options:
         raise UsageError(f"finetune: give config or single options, not both ({', '.join(options)})")
     config = config or FinetuneConfig.from_mapping(options)
-    place = resolve_device(device)
+    seed, place = check_seed(seed), resolve_device(device)
+    store, pseudo = opened(store), None if pseudo is None else opened(pseudo)
     rows = gather_rows(store, pseudo)
     stored = None if isinstance(store, tuple) else store.head
     baseline, origin = baseline_head(rows, stored, seed, place)
@@ -220,6 +222,17 @@ def finetune(
     head = start_head(config, baseline, rows, seed)
     history = train_head(head, rows, config, seed=seed, device=place, on_epoch=on_epoch)
     return FinetunedHead(head, baseline, origin, rows.counts, config, seed, history, rows.generated)
+
+
+def opened(rows: Rows | str | Path) -> Rows:
+    """Return a store for a path, and rows that are rows already as they are."""
+    from ldmlr.store import FeatureStore
+
+    if isinstance(rows, str | Path):
+        return FeatureStore.open(rows)
+    if isinstance(rows, tuple | FeatureStore):
+        return rows
+    raise UsageError(f"finetune: expected a store, its path or (features, labels), not {type(rows).__name__}")
 
 
 def baseline_head(

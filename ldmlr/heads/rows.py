@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.arrays import as_array
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:
@@ -181,7 +182,9 @@ class _Part:
 
 def _arrays(rows: tuple[Any, Any], what: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Check a pair of features and labels."""
-    features, labels = (np.asarray(part) for part in rows)
+    if len(rows) != 2:
+        raise InputError(f"{what}: expected features and labels, not {len(rows)} arrays")
+    features, labels = (as_array(part) for part in rows)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise InputError(
             f"{what}: expected features [N, D] and labels [N], not {list(features.shape)} and "
@@ -189,6 +192,8 @@ def _arrays(rows: tuple[Any, Any], what: str) -> tuple[npt.NDArray[Any], npt.NDA
         )
     if not len(labels):
         raise InputError(f"{what}: there are no rows")
+    if features.dtype.kind not in "fiu":
+        raise InputError(f"{what}: features are {features.dtype}, expected numbers")
     if labels.dtype.kind not in "iu":
         raise InputError(f"{what}: labels are {labels.dtype}, expected whole numbers")
     if labels.min() < 0:
