@@ -20,7 +20,7 @@ from ldmlr.run.config import RunConfig
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
-RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend")
+RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", "json", "dry_run")
 
 # Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
 STAGES = (
@@ -84,7 +84,7 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
     if value is None:
         return None
     document = read_toml(value)
-    known = {p.name: p for p in ctx.command.params if p.name and isinstance(p, click.Option)}
+    known = _option_keys(ctx.command)
     defaults: dict[str, Any] = {}
     section = document.get(ctx.command.name or "", {})
     tables = {key for key, entry in document.items() if isinstance(entry, dict)}
@@ -98,15 +98,53 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
         for key, entry in entries.items():
             name = key.replace("-", "_")
             if name in known:
-                # A list of one may be written without brackets, a list of NAME=VALUE as a table.
-                if known[name].multiple and isinstance(entry, dict):
-                    entry = [f"{item}={value}" for item, value in entry.items()]
-                single = known[name].multiple and not isinstance(entry, list)
-                defaults[name] = [entry] if single else entry
+                option = known[name]
+                defaults[option.name or name] = _file_value(f"{value}:{where} {key}", option, entry)
             elif where or name not in lenient:
                 raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, known)}")
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
+
+
+def _option_keys(command: click.Command) -> dict[str, click.Option]:
+    """Return the options of a command by their keys in a file: their flags, with underscores."""
+    return {
+        flag[2:].replace("-", "_"): option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for flag in option.opts
+        if flag.startswith("--") and flag != "--config"
+    }
+
+
+# What a file must hold for an option of a type, and how that is called. Click would turn 5.9 into 5 and
+# true into 1.
+_FILE_KINDS: tuple[tuple[type[click.ParamType[Any]], tuple[type, ...], str], ...] = (
+    (click.types.BoolParamType, (bool,), "true or false"),
+    (click.types.IntParamType, (int,), "a whole number"),
+    (click.types.FloatParamType, (int, float), "a number"),
+    (click.Path, (str,), "a text"),
+    (click.Choice, (str,), "a text"),
+    (click.types.StringParamType, (str, int, float), "a text or a number"),
+)
+
+
+def _file_value(where: str, option: click.Option, entry: Any) -> Any:
+    """Return the value of a key, refusing what is of another type than the option."""
+    # A list of NAME=VALUE may be written as a table, a list of one without brackets.
+    if option.multiple and isinstance(entry, dict):
+        entry = [f"{item}={value}" for item, value in entry.items()]
+    if option.multiple and not isinstance(entry, list):
+        entry = [entry]
+    for item in entry if option.multiple else [entry]:
+        for kind, types_of, words in _FILE_KINDS:
+            if isinstance(option.type, kind):
+                whole = int in types_of and isinstance(item, float) and item.is_integer()
+                fits = isinstance(item, types_of) and (bool in types_of or not isinstance(item, bool))
+                if not (fits or whole):
+                    raise UsageError(f"{where}: expected {words}, not {item!r}")
+                break
+    return entry
 
 
 def config_option(function: F) -> F:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ldmlr import progress
 from ldmlr.errors import UsageError
 from ldmlr.run.config import STAGES, RunConfig, stage_tables
 
@@ -80,6 +81,9 @@ def command(
     }  # fmt: skip
     document = read_run_file(file, source)
     source = document.source
+    dry_run = dry_run or document.flags.get("dry_run", False)
+    as_json = as_json or document.flags.get("json", False)
+    progress.silence(as_json)
     if source is None:
         raise click.UsageError("Missing argument 'SOURCE'.")
     config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})

@@ -16,6 +16,7 @@ from ldmlr.run.config import STAGES, RunConfig
 from .options import RUN_FILE_KEYS
 
 MACHINE = ("backend", "device", "threads")
+FLAGS = ("json", "dry_run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RunFile:
     values: dict[str, Any]
     computing: dict[str, Any]
     tables: dict[str, dict[str, Any]]
+    flags: dict[str, bool]
 
     def drop(self, given: set[str]) -> dict[str, Any]:
         """Return the values of the run that the command line does not give."""
@@ -62,7 +64,7 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
             raise UsageError(f"--config: {source} is a TOML file already; give one of the two")
         file, source = Path(source), None
     if file is None:
-        return RunFile("", source, None, {}, {}, {})
+        return RunFile("", source, None, {}, {}, {}, {})
     document = {key.replace("-", "_"): value for key, value in read_toml(file).items()}
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
     keys = (*RunConfig.names(), *RUN_FILE_KEYS)
@@ -74,6 +76,10 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
     for name in ("source", "out", "backend", "device"):
         if not isinstance(document.get(name, ""), str):
             raise UsageError(f"{file}: {name}: expected a text, not {document[name]!r}")
+    flags = {name: document[name] for name in FLAGS if name in document}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise UsageError(f"{file}: {name}: expected true or false, not {value!r}")
     threads = document.get("threads", 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UsageError(f"{file}: threads: expected a whole number of at least 1, not {threads!r}")
@@ -85,7 +91,7 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         source = _beside(file, document["source"])
     out = file.parent / document["out"] if "out" in document else None
     computing = {name: document[name] for name in MACHINE if name in document}
-    return RunFile(str(file), source, out, values, computing, tables)
+    return RunFile(str(file), source, out, values, computing, tables, flags)
 
 
 def _beside(file: Path, name: str) -> str:

@@ -1,0 +1,98 @@
+"""Options from a TOML file: every option is a key, and a value of another type is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ldmlr.store import FeatureStore, SplitData
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("store") / "rows.h5"
+    labels = np.repeat([0, 1], [30, 12])
+    train = SplitData(rng.standard_normal((42, 4)).astype(np.float32) + labels[:, None], labels)
+    FeatureStore.write(path, train=train, test=train)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hidden = 8.5", "hidden: expected a whole number, not 8.5"),
+        ("hidden = true", "hidden: expected a whole number, not True"),
+        ("hidden = '8'", "hidden: expected a whole number, not '8'"),
+        ("lr = false", "lr: expected a number, not False"),
+        ("out = 3", "out: expected a text, not 3"),
+        ("network = 3", "network: expected a text, not 3"),
+        ("resume = 1", "resume: expected true or false, not 1"),
+        ("device = true", "device: expected a text or a number, not True"),
+        ("hidden = [8, 16]", "hidden: expected a whole number, not [8, 16]"),
+        ("config = 'other.toml'", "unknown key 'config'"),
+    ],
+)
+@pytest.mark.parametrize("table", ["", "[diffuse]\n"])
+def test_a_value_of_another_type_is_refused(run_cli, store, tmp_path, text, message, table):
+    file = tmp_path / "options.toml"
+    file.write_text(table + text)
+    done = run_cli("diffuse", store, "--out", tmp_path / "m.safetensors", "--config", file)
+    where = f"Error: {file}: {'[diffuse] ' if table else ''}"
+    assert done.returncode == 2
+    assert done.stderr.startswith(where + message), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["options.toml"]
+
+
+def test_a_whole_number_may_be_written_with_a_point(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("hidden = 16.0\nlr = 1\njson = true\ndry-run = true\n")
+    done = run_cli("diffuse", store, "--out", tmp_path / "m.safetensors", "--config", file)
+    assert done.returncode == 0, done.stderr
+    config = json.loads(done.stdout)["config"]
+    assert (config["hidden"], config["lr"]) == (16, 1.0)
+
+
+def test_flags_are_the_keys_whatever_the_parameter_is_called(run_cli, store, tmp_path):
+    table = tmp_path / "table.csv"
+    file = tmp_path / "options.toml"
+    file.write_text(
+        f"methods = 'baseline,balanced-softmax'\nseeds = 1\ncsv = '{table}'\n"
+        "set = 'finetune.epochs=1'\njson = true\n"
+    )
+    done = run_cli("compare", store, "--config", file)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["config"]["finetune"]["epochs"] == 1
+    assert table.read_text().startswith("method,")
+
+
+def test_a_list_may_be_one_value_a_list_or_a_table(run_cli, store, tmp_path):
+    model = tmp_path / "m.safetensors"
+    done = run_cli("diffuse", store, "--out", model, "--hidden", 8, "--layers", 1, "--iterations", 2)
+    assert done.returncode == 0, done.stderr
+    for text in ("count = '1=5'", "count = ['1=5']", "[count]\n1 = 5"):
+        (tmp_path / "plan.toml").write_text(text)
+        shown = run_cli("generate", model, "--dry-run", "--json", "--config", tmp_path / "plan.toml")
+        assert shown.returncode == 0, shown.stderr
+        assert [entry["generated"] for entry in json.loads(shown.stdout)["plan"]] == [0, 5]
+
+
+def test_a_run_file_has_the_flags_of_the_command(run_cli, store, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(f"source = '{store}'\nout = 'run'\nseeds = 1\njson = true\ndry-run = true\n")
+    done = run_cli("run", file)
+    assert done.returncode == 0, done.stderr
+    assert [step["stage"] for step in json.loads(done.stdout)["steps"]] == ["diffuse", "generate", "finetune"]
+    file.write_text(f"source = '{store}'\njson = 1\n")
+    refused = run_cli("run", file)
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"Error: {file}: json: expected true or false, not 1\n",
+    )
+    # A file of a run serves the commands of its stages, which have the same flags.
+    file.write_text("json = true\ndry-run = true\nseeds = 1\n")
+    assert json.loads(run_cli("diffuse", store, "--out", tmp_path / "m", "--config", file).stdout)["dry_run"]
