@@ -93,9 +93,15 @@ def main(args: list[str] | None = None) -> None:
     except LdmlrError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_status)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        # The first line tells how much was asked for; PyTorch adds where in its sources.
+        detail = str(error).strip().split("\n")[0].rpartition("] ")[2]
         click.echo(
-            "Error: the memory is used up; take a smaller model or batch, or a larger machine", err=True
+            f"Error: the memory is used up{f' ({detail})' if detail else ''}; "
+            "take fewer rows or dimensions, a smaller model or batch, or a larger machine",
+            err=True,
         )
         sys.exit(1)
     except BrokenPipeError:
@@ -108,3 +114,13 @@ def main(args: list[str] | None = None) -> None:
         )
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Tell whether an error is one of memory: PyTorch has a class for it on CUDA and none on the CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or "not enough memory" in str(error)
+    )

@@ -6,6 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+# As PyTorch says it on the CPU, where it has no class of its own.
+TORCH_MEMORY = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+    "allocate 400000000000000 bytes. Error code 12 (Cannot allocate memory)\nC++ frames"
+)
 
 
 def test_help_lists_every_command_and_needs_no_torch():
@@ -31,7 +38,22 @@ def test_unknown_command_names_the_nearest(run_cli):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (MemoryError(), 1, "Error: the memory is used up"),
+        (MemoryError(), 1, "Error: the memory is used up; take fewer rows"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            1,
+            "Error: the memory is used up (Unable to allocate 9 TiB)",
+        ),
+        (
+            TORCH_MEMORY,
+            1,
+            "Error: the memory is used up (err == 0. DefaultCPUAllocator: can't allocate memory",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB"),
+            1,
+            "Error: the memory is used up (CUDA out",
+        ),
         (OSError(28, "No space left on device", "a.h5"), 1, "Error: a.h5: No space left on device; check"),
         (KeyboardInterrupt(), 130, "Interrupted"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmlr.diffusion.transform import CLAMP, RIDGE, Transform, fit_transform
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError
 
 
 def rows(counts, dim=6, seed=0):
@@ -152,6 +152,17 @@ def test_outliers_are_pulled_in():
     features[0] = 1e4
     transform = fit_transform("whitened", [(features[1:], labels[1:])], np.array([499]))
     assert np.abs(transform.forward(features, labels)[0]).max() == CLAMP
+
+
+def test_a_covariance_beyond_the_memory_names_the_way_out(monkeypatch):
+    features, labels, counts = rows([5, 4])
+
+    def full(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("ldmlr.diffusion.transform.np.linalg.cholesky", full)
+    with pytest.raises(LdmlrError, match=r"covariance of 6 dimensions needs 0\.0 GB.*--transform standard"):
+        fit_transform("whitened", [(features, labels)], counts)
 
 
 def test_chunks_do_not_change_the_fit(monkeypatch):

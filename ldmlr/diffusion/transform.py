@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -112,6 +112,8 @@ def fit_transform(
     ------
     InputError
         A class without a row, or rows without any spread.
+    LdmlrError
+        The covariance does not fit in memory.
     """
     empty = np.flatnonzero(counts == 0)
     if len(empty):
@@ -123,7 +125,14 @@ def fit_transform(
     low = min(float(features.min()) for part in blocks for features, _ in _chunks([part]))
     floor = 0.0 if low >= 0 else -np.inf
     if kind == "whitened":
-        mean, scale = _whiten(blocks, counts)
+        try:
+            mean, scale = _whiten(blocks, counts)
+        except MemoryError:
+            dim = blocks[0][0].shape[1]
+            raise LdmlrError(
+                f"the covariance of {dim} dimensions needs {8e-9 * dim * dim:.1f} GB several times over, "
+                "which is not there; use --transform standardised, or features of fewer dimensions"
+            ) from None
         return Transform(kind, mean, scale, floor, CLAMP)
     if kind == "standardised":
         mean, scale, bound = _standardise(blocks)
