@@ -260,7 +260,7 @@ def row(method, mean, std=0.1, adjustment="none", seeds=5):
         (row("ldmlr", 80.0), row("gaussian", 80.3), "behind", -3.0),
         (row("ldmlr", 80.19), row("gaussian", 80.0), "within noise", 1.9),
         (row("ldmlr", 80.0), row("gaussian", 80.0), "within noise", 0.0),
-        (row("baseline", 80.0, 0), row("ncm", 79.0, 0), "ahead", None),
+        (row("baseline", 80.0, 0), row("ncm", 79.0, 0), "undecided", None),
         (row("baseline", 80.0, 0), row("ncm", 80.0, 0), "within noise", None),
         (row("ldmlr", 90.0, 0, seeds=1), row("ncm", 80.0, 0, seeds=1), "undecided", None),
     ],

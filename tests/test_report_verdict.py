@@ -63,6 +63,8 @@ def test_the_verdict_says_it_plainly():
 
 
 def test_a_difference_without_spread_is_told_apart_from_none():
-    assert Duel(entry(5, 5), entry(4, 4)).outcome == "ahead"
+    alone = Duel(entry(5, 5), entry(4, 4))
+    assert alone.outcome == "undecided"
+    assert alone.words() == "+1.00 points, nothing varies with the seed: no standard deviation to judge it by"
     assert Duel(entry(4, 4), entry(4, 4)).outcome == "within noise"
     assert Duel(entry(4, 4), entry(4, 4)).deviations is None

@@ -34,6 +34,11 @@ class Difference:
         return self.first, self.second
 
     @property
+    def seeds(self) -> int:
+        """Seeds that both were measured with."""
+        return min(len(entry["values"]) for entry in self.entries)
+
+    @property
     def difference(self) -> float:
         """Mean of the first minus mean of the second, in points."""
         first, second = self.entries
@@ -52,16 +57,26 @@ class Difference:
 
     @property
     def outcome(self) -> str:
-        """``ahead``, ``behind``, ``within noise``, or ``undecided`` for a single seed."""
-        if min(len(entry["values"]) for entry in self.entries) < 2:
-            return "undecided"
+        """``ahead``, ``behind``, ``within noise``, or ``undecided``: no spread over seeds to judge it by.
+
+        There is none for a single seed, and none for two methods that do not depend on the seed.
+        """
         steps = self.deviations
-        if abs(self.difference) < ROUNDING or (steps is not None and abs(steps) < CLEAR):
+        if self.seeds < 2:
+            return "undecided"
+        if abs(self.difference) < ROUNDING:
+            return "within noise"
+        if steps is None:
+            return "undecided"
+        if abs(steps) < CLEAR:
             return "within noise"
         return "ahead" if self.difference > 0 else "behind"
 
 
 def accuracy_error(accuracy: float, rows: int) -> float:
-    """Return the standard error of an accuracy measured on `rows` test rows; both in per cent."""
-    share = accuracy / 100
-    return 100 * math.sqrt(max(share * (1 - share), 0.0) / rows)
+    """Return the standard error of an accuracy measured on `rows` test rows; both in per cent.
+
+    With no row or all rows right it is that of half a row: a test set is never certain.
+    """
+    share = min(max(accuracy / 100, 0.5 / rows), 1 - 0.5 / rows)
+    return 100 * math.sqrt(share * (1 - share) / rows)

@@ -37,12 +37,11 @@ class Duel(Difference):
     def words(self) -> str:
         """Return the difference in words."""
         points = f"{abs(self.difference):.2f} points"
-        if self.outcome == "undecided":
-            return f"{self.difference:+.2f} points, one seed: no standard deviation to judge it by"
         steps = self.deviations
-        measured = (
-            "nothing varies with the seed" if steps is None else f"{abs(steps):.1f} standard deviations"
-        )
+        spread = "one seed" if self.seeds < 2 else "nothing varies with the seed"
+        if self.outcome == "undecided":
+            return f"{self.difference:+.2f} points, {spread}: no standard deviation to judge it by"
+        measured = spread if steps is None else f"{abs(steps):.1f} standard deviations"
         if self.outcome == "within noise":
             return f"no difference beyond noise ({self.difference:+.2f} points, {measured})"
         return f"{self.outcome} by {points} ({measured})"
@@ -117,7 +116,9 @@ def _headline(duels: Sequence[Duel | None]) -> tuple[str, str]:
     decisive = shifted or against or plain
     assert decisive is not None
     if decisive.outcome == "undecided":
-        return "undecided", "One seed cannot tell a gain from noise; run more seeds before you conclude."
+        if decisive.seeds < 2:
+            return "undecided", "One seed cannot tell a gain from noise; run more seeds before you conclude."
+        return "undecided", "Nothing varies with the seed, so no spread tells a gain from noise."
     if shifted is None and against is None:
         words = {
             "ahead": "Generation helped the baseline; label shift alone was not measured beside it.",

@@ -42,13 +42,11 @@ class Duel(Difference):
 
     def words(self) -> str:
         """Return the difference in words."""
-        points = f"{abs(self.difference):.2f} points"
+        points, steps = f"{abs(self.difference):.2f} points", self.deviations
+        spread = "one seed has no spread" if self.seeds < 2 else "neither varies with the seed"
         if self.outcome == "undecided":
-            return f"{self.difference:+.2f} points, undecided: one seed has no spread"
-        if self.deviations is None:
-            measured = "neither varies with the seed"
-        else:
-            measured = f"{abs(self.deviations):.1f} standard deviations"
+            return f"{self.difference:+.2f} points, undecided: {spread}"
+        measured = spread if steps is None else f"{abs(steps):.1f} standard deviations"
         if self.outcome == "within noise":
             return f"within noise ({self.difference:+.2f} points, {measured})"
         return f"{self.outcome} by {points} ({measured})"
