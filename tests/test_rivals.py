@@ -141,25 +141,27 @@ def test_adasyn_without_a_border_is_smote_and_says_so():
 
 def test_the_covariance_shrinks_towards_the_shared_one_by_n_over_n_plus_64():
     rows = make_rows()
-    mean, covariance, _ = gaussian.class_gaussians(rows)
+    fitted = gaussian.fit(rows)
     features, labels = rows.with_views()
     shared = fit_transform("whitened", [(features, labels)], rows.counts).scale
     for number, count in enumerate(COUNTS):
         own = features[labels == number].astype(np.float64)
-        np.testing.assert_allclose(mean[number], own.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(fitted.mean[number], own.mean(axis=0), atol=1e-6)
         weight = 4 * count / (4 * count + 64)
         expected = weight * np.cov(own.T, bias=True) + (1 - weight) * shared @ shared.T
-        np.testing.assert_allclose(covariance[number], expected, rtol=1e-5, atol=1e-7)
+        found = fitted.factor[number] @ fitted.factor[number].T
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.41])
 def test_gaussian_rows_have_the_moments_they_should(scale):
     rows = make_rows()
-    mean, covariance, floor = gaussian.class_gaussians(rows)
-    assert floor == -np.inf
+    fitted = gaussian.fit(rows)
+    assert fitted.floor == -np.inf
     drawn = gaussian.gaussian(rows, np.array([0, 40_000, 0, 0]), 0, scale=scale).features
-    np.testing.assert_allclose(drawn.mean(axis=0), mean[1], atol=0.04)
-    np.testing.assert_allclose(np.cov(drawn.T), scale**2 * covariance[1], atol=0.06)
+    np.testing.assert_allclose(drawn.mean(axis=0), fitted.mean[1], atol=0.04)
+    covariance = fitted.factor[1] @ fitted.factor[1].T
+    np.testing.assert_allclose(np.cov(drawn.T), scale**2 * covariance, atol=0.06)
 
 
 def test_gaussian_rows_respect_features_that_are_never_negative():

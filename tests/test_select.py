@@ -16,13 +16,13 @@ import ldmlr
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.metrics import generated
 from ldmlr.select.candidates import Candidate, base_candidate, grid
 from ldmlr.select.choice import Choice
 from ldmlr.select.choose import Settings, select
 from ldmlr.select.config import SelectConfig
-from ldmlr.select.gaussian import ClassGaussians
 from ldmlr.select.scatter import PRIOR_ROWS, Squares, scatter_ratio, squares
 from ldmlr.store import FeatureStore, SplitData
 

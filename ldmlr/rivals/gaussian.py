@@ -1,8 +1,6 @@
-"""Class Gaussians with a shrunken covariance.
+"""Class Gaussians with a shrunken covariance as a rival: k 1, or 1.41 for twice the covariance.
 
-A class of n rows, views counted, has their mean mu_c and the covariance ``w S_c + (1 - w) S`` with
-``w = n / (n + 64)``: S_c its own, S the one shared by all classes (that of LDMLR's whitening). Rows are
-``max(floor, mu_c + k chol z)``, with k 1, or 1.41 for twice the covariance.
+What they are stands in `ldmlr.generation.gaussian`; here rows are drawn class by class, all at once.
 """
 
 from __future__ import annotations
@@ -10,11 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.diffusion.transform import fit_transform
+from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.rivals.rows import Generated, TrainRows
-
-SHRINKAGE = 64.0
 
 
 def gaussian(
@@ -33,29 +29,17 @@ def gaussian(
     scale
         k, the widening around the class mean: one for all, or ``[C]``.
     """
-    mean, covariance, floor = class_gaussians(rows)
+    fitted = fit(rows)
     random = np.random.default_rng(seed)
     widening = np.broadcast_to(scale, len(plan))
     parts = []
-    for number, wanted in enumerate(plan):
-        spread = np.linalg.cholesky(covariance[number])
-        normals = random.standard_normal((int(wanted), len(spread)))
-        drawn = np.maximum(mean[number] + widening[number] * normals @ spread.T, floor)
-        parts.append(drawn.astype(np.float32))
+    for mean, root, k, wanted in zip(fitted.mean, fitted.factor, widening, plan, strict=True):
+        normals = random.standard_normal((int(wanted), len(root)))
+        parts.append(np.maximum(mean + k * normals @ root.T, fitted.floor).astype(np.float32))
     return Generated(np.concatenate(parts), labels_of(plan, 0, int(plan.sum())))
 
 
-def class_gaussians(
-    rows: TrainRows,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
-    """Return means ``[C, D]``, shrunken covariances ``[C, D, D]`` and the smallest feature allowed."""
-    features, labels = rows.with_views()
-    shared = fit_transform("whitened", [(features, labels)], rows.counts)
-    pooled = shared.scale @ shared.scale.T
-    covariance = np.empty((rows.num_classes, shared.dim, shared.dim))
-    for number in range(rows.num_classes):
-        residual = features[labels == number].astype(np.float64) - shared.mean[number]
-        own = residual.T @ residual / len(residual)
-        weight = len(residual) / (len(residual) + SHRINKAGE)
-        covariance[number] = weight * own + (1 - weight) * pooled
-    return shared.mean, covariance, shared.floor
+def fit(rows: TrainRows) -> ClassGaussians:
+    """Return the Gaussians of clean rows and views."""
+    blocks = [(part, rows.labels) for part in (rows.features, *rows.views)]
+    return ClassGaussians.fit(blocks, rows.counts, rows.class_names)

@@ -23,6 +23,7 @@ from ldmlr.encoders.encoder import open_encoder
 from ldmlr.errors import UsageError
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import generate, prepare
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
@@ -32,7 +33,6 @@ from ldmlr.heads.finetune import finetune
 from ldmlr.heads.rows import encoded_counts
 from ldmlr.select.choose import Settings, sample_gaussian, select
 from ldmlr.select.config import SelectConfig
-from ldmlr.select.gaussian import ClassGaussians
 from ldmlr.store import FeatureStore, SplitData
 
 

@@ -22,6 +22,7 @@ from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import draw
+from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import prepare
 from ldmlr.generation.plan import class_scales, labels_of, plan_from_config
 from ldmlr.groups import parse_groups
@@ -34,7 +35,6 @@ from ldmlr.heads.training import train_head
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
 from ldmlr.select.config import SelectConfig
-from ldmlr.select.gaussian import ClassGaussians
 from ldmlr.select.rule import RULE, Scores, choose
 from ldmlr.select.scatter import ScatterRatio, scatter_ratio, squares
 from ldmlr.store import FeatureStore

@@ -1,9 +1,9 @@
 """A Gaussian per class with shrunken covariance: the plain generator that diffusion has to beat.
 
-The covariance of class c is ``w S_c + (1 - w) S`` with S shared by all classes (that of the whitened
-transform) and ``w = n_c / (n_c + 64)``. Row i is a function of the model, its label and (seed, i) alone:
-noise is counter-based and products run over tiles of fixed size, aligned to the global row number.
-Memory: C D^2 numbers.
+A class of n rows, views counted, has their mean and the covariance ``w S_c + (1 - w) S`` with
+``w = n / (n + 64)``: S_c its own, S the one shared by all classes (that of the whitened transform).
+Row i is a function of the model, its label and (seed, i) alone: noise is counter-based and products run
+over tiles of fixed size, aligned to the global row number. Memory: C D^2 numbers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.device import torch_threads
-from ldmlr.diffusion.transform import CHUNK, RIDGE, Block, fit_transform
+from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
 from ldmlr.noise import standard_normal
 from ldmlr.tiles import aligned_tiles
 
@@ -55,7 +55,7 @@ class ClassGaussians:
         blocks
             Features ``[N, D]`` and labels ``[N]``.
         counts
-            Clean rows per class ``[C]``.
+            Clean rows per class ``[C]``, for the weights behind S.
         class_names
             For error messages.
         """
@@ -71,10 +71,10 @@ class ClassGaussians:
                     scatter[label] += own.T @ own
                     rows[label] += len(own)
         common = shared.scale @ shared.scale.T
-        weight = (counts / (counts + SHRINKAGE_ROWS))[:, None, None]
+        weight = (rows / (rows + SHRINKAGE_ROWS))[:, None, None]
         covariance = weight * scatter / rows[:, None, None] + (1 - weight) * common
-        ridge = RIDGE * np.trace(common) / dim * np.eye(dim)
-        return cls(shared.mean, np.linalg.cholesky(covariance + ridge), shared.floor)
+        factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
+        return cls(shared.mean, factor, shared.floor)
 
     def sample(
         self, labels: Labels, *, scale: float | Floats = 1.0, seed: int = 0, first_row: int = 0
