@@ -116,7 +116,12 @@ def command(
         emit(result, as_json, f"{path}: {figures['rows']:,} rows")
         return
     results.write_result(path, result)
-    if part is not None and figures["manifest"] is None:
+    if figures["other_shards"]:
+        say(
+            f"{path}: written; no manifest, because {figures['other_shards'][0]} is of other settings: "
+            "write it again with --overwrite"
+        )
+    elif part is not None and figures["manifest"] is None:
         say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
     if figures["gate"] is not None:
         gate = figures["gate"]

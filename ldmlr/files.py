@@ -74,10 +74,12 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_input(path: Path, what: str = "file") -> Path:
-    """Return `path` if it exists; else raise an error that names it."""
+    """Return `path` if it exists, and is no folder where `what` is a file; an error names it."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such {what}; check the path")
+    if what.endswith("file") and path.is_dir():
+        raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -161,6 +162,8 @@ def test_a_finished_training_on_other_images_or_weights_is_told(run_cli, image_f
     assert run_cli("baseline", image_file, *QUICK, "--seed", 1, "--out", first, "--overwrite").returncode == 0
     done = run_cli(*command)
     assert (done.returncode, f"the --init {first} has changed since" in done.stderr) == (2, True), done.stderr
+    shutil.rmtree(first)
+    assert "nothing to do" in run_cli(*command).stderr
     with h5py.File(image_file, "r+") as file:
         file["train/images"][0] = 0
     done = run_cli(*command)

@@ -315,6 +315,9 @@ def test_a_finished_training_is_not_repeated(store, tmp_path):
         diffuse(store, out, config)
     diffuse(store, out, config.replace(hidden=8), overwrite=True)
     assert ldmlr.LatentDiffusion.load(out).config.hidden == 8
+    _, figures = diffuse(store, out, config, resume=True, overwrite=True)
+    assert not figures["finished_before"]
+    assert ldmlr.LatentDiffusion.load(out).config == config
 
 
 def test_a_damaged_checkpoint_is_named(store, tmp_path):

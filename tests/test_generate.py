@@ -196,6 +196,15 @@ def test_a_finished_generation_is_not_repeated(model, tmp_path, monkeypatch):
         generate(generation, out)
 
 
+def test_resume_and_overwrite_replace_what_is_of_other_settings(model, tmp_path):
+    out = tmp_path / "out.h5"
+    generate(prepare(model, GenerateConfig()), out)
+    figures = generate(prepare(model, GenerateConfig(), seed=1), out, resume=True, overwrite=True)
+    assert not figures["finished_before"]
+    labels = FeatureStore.open(out).train.labels
+    assert np.array_equal(FeatureStore.open(out).train.float32(), model.sample(labels, seed=1))
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), LdmlrError("broken")])
 def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch, error):
     stop_after(monkeypatch, 2, error)
@@ -287,6 +296,19 @@ def test_shards_by_command(model_file, tmp_path, run_cli):
     assert len(FeatureStore.open(tmp_path / "p.json").train) == 331
 
 
+def test_a_shard_of_other_settings_keeps_the_manifest_back(model_file, tmp_path, run_cli):
+    for index in range(2):
+        run_cli("generate", model_file, "--out", tmp_path / "p.h5", "--shard", f"{index}/2")
+    assert (tmp_path / "p.json").exists()
+    other = ("generate", model_file, "--out", tmp_path / "p.h5", "--seed", 3, "--overwrite", "--shard")
+    done = run_cli(*other, "0/2")
+    last = shard_name(tmp_path / "p.h5", 1, 2)
+    assert f"no manifest, because {last} is of other settings: write it again with --overwrite" in done.stderr
+    assert not (tmp_path / "p.json").exists()
+    assert "of other settings" not in run_cli(*other, "1/2").stderr
+    assert len(FeatureStore.open(tmp_path / "p.json").train) == 331
+
+
 def test_a_plan_as_a_table_of_a_file(model_file, tmp_path, run_cli):
     config = tmp_path / "plan.toml"
     config.write_text("[generate.count]\nbee = 2\ncow = 3\n")
@@ -302,6 +324,10 @@ def test_a_plan_as_a_table_of_a_file(model_file, tmp_path, run_cli):
         (("--out", "p.h5", "--strategy", "blance"), 2, "did you mean 'balance'"),
         (("--out", "p.h5", "--target", "5"), 2, "generates no rows"),
         (("--out", "p.h5", "--count", "dog=5"), 2, "'dog', which is not there"),
+        (("--out", "p.h5", "--count", "bee=0"), 2, "--count asks for none; ask for at least one"),
+        (("--out", "p.h5", "--count", "bee=1", "--strategy", "few"), 2, "takes the place of --strategy few"),
+        (("--out", "p.h5", "--ratio", "0.5"), 2, "--ratio: only --strategy ratio uses it; leave it out"),
+        (("--out", "p.h5", "--minimum", "2"), 2, "--minimum: only --strategy ratio uses it; leave it out"),
         (("--out", "p.h5", "--shard", "2/2"), 2, "--shard"),
         (("--out", "p.h5", "--solver", "heun", "--eta", "0.5"), 2, "--eta"),
         (("--out", "p.h5", "--backend", "cuda"), 2, "--backend"),
@@ -323,3 +349,6 @@ def test_a_file_that_is_no_model(tmp_path, run_cli):
     assert done.returncode == 1
     assert "not a readable model file" in done.stderr
     assert left_in(tmp_path) == ["m.safetensors"]
+    done = run_cli("generate", tmp_path, "--out", tmp_path / "p.h5")
+    expected = f"Error: {tmp_path}: is a folder where a model file is expected; name the file\n"
+    assert (done.returncode, done.stderr) == (1, expected)

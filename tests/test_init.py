@@ -37,7 +37,7 @@ def begin(images, config: BaselineConfig) -> Trainer:
     assert start is not None
     return Trainer(
         config, images.train, 0, torch.device("cpu"),
-        lambda network, head: start.fill(network, head, images.class_names),
+        lambda network, head: start.fill(network, head, images.class_names, config),
     )  # fmt: skip
 
 
@@ -56,6 +56,16 @@ def test_network_head_and_averages_start_there(image_file, first):
     assert trainer.ema is not None
     weight = model.network.state_dict()["conv1.weight"]
     assert torch.equal(trainer.ema.state["network.conv1.weight"], weight)
+
+
+def test_a_head_that_is_taken_along_keeps_its_concentration(image_file, tmp_path):
+    images = open_image_set(image_file)
+    train_baseline(images, quick(head="wcdas"), tmp_path / "wcdas", device="cpu")
+    begin(images, quick(init=str(tmp_path / "wcdas"), head="wcdas"))
+    with pytest.raises(
+        UsageError, match=r"--concentration: .* brings a head with its own along; leave"
+    ):
+        begin(images, quick(init=str(tmp_path / "wcdas"), head="wcdas", concentration=1.0))
 
 
 def test_a_head_of_another_kind_or_other_classes_starts_afresh(image_file, colour_images, tmp_path, first):

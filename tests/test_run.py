@@ -218,6 +218,33 @@ def test_a_store_without_test_rows_is_refused_before_any_work(run_cli, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("counts", "test", "message"),
+    [
+        ((20, 8), 0, "/test: has no rows to measure on"),
+        ((20,), 5, "has one class, and nothing to tell apart"),
+        ((20, 0, 8), 5, "fewer than 1 training row in class 1"),
+    ],
+)
+def test_a_store_that_cannot_do_is_refused_before_any_work(run_cli, tmp_path, counts, test, message):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = np.random.default_rng(0).standard_normal((len(labels), 3)).astype(np.float32)
+    FeatureStore.write(
+        tmp_path / "s.h5", train=SplitData(rows, labels), test=SplitData(rows[:test], labels[:test]),
+        num_classes=len(counts),
+    )  # fmt: skip
+    done = run_cli("run", tmp_path / "s.h5", "--out", tmp_path / "run", *QUICK[2:])
+    assert (done.returncode, message in done.stderr) == (1, True), done.stderr
+    assert done.stderr.startswith(f"Error: {tmp_path / 's.h5'}: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_folder_for_a_run(run_cli, tmp_path):
+    store = write_store(tmp_path / "features.h5")
+    done = run_cli("run", store, "--out", store)
+    assert (done.returncode, "is a file where the folder of the run is expected" in done.stderr) == (2, True)
+
+
 def test_a_damaged_record_is_named(quick_run, tmp_path):
     assert quick_run().returncode == 0
     record = next((tmp_path / "run").glob("seed-0/diffuse-*/step.json"))
@@ -238,5 +265,8 @@ def test_sources_are_told_apart(tmp_path):
     broken.write_text("text")
     with pytest.raises(InputError, match="not an HDF5 file"):
         kind_of(str(broken))
+    (tmp_path / "rows.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"rows\.npz: is no feature store; ldmlr store import makes one of .npz"):
+        kind_of(str(tmp_path / "rows.npz"))
     with pytest.raises(UsageError, match="nor a built-in set"):
         kind_of("digits")

@@ -14,7 +14,7 @@ from typing import Any
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest
-from ldmlr.generation.config import SOLVERS, GenerateConfig
+from ldmlr.generation.config import SOLVERS, GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
 
 Stages = tuple[DiffusionConfig, GenerateConfig]
@@ -67,7 +67,7 @@ def _ratio(value: str, stages: Stages) -> list[Setting]:
     # No target and no count: they belong to other strategies.
     drawing = drawing.replace(target=None, count=())
     if value == "balance":
-        return [Setting(value, model, drawing.replace(strategy="balance"))]
+        return [Setting(value, model, drawing.replace(strategy="balance", minimum=PlanConfig().minimum))]
     ratio = _number(value, "a ratio from 0 or balance")
     minimum = drawing.minimum if ratio > 0 else 0
     return [Setting(f"{ratio:g}", model, drawing.replace(strategy="ratio", ratio=ratio, minimum=minimum))]

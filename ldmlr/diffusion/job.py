@@ -55,14 +55,15 @@ def diffuse(
         set, or what is there belongs to other settings or data.
     """
     check_trainable(store)
-    if resume and out.exists():
+    if resume and out.is_file():
         model = LatentDiffusion.load(out)
         same = (model.config, model.seed) == (config, seed)
-        if not same or model.provenance.get("fingerprint") != store.fingerprint():
+        if same and model.provenance.get("fingerprint") == store.fingerprint():
+            return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
+        if not overwrite:
             raise UsageError(
                 f"{out}: is a model of other settings or data; pass --overwrite or another --out"
             )
-        return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
     check_output(out, overwrite)
     checkpoint = checkpoint_path(out)
     if not resume:

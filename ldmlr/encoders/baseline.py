@@ -167,7 +167,11 @@ def _trained(
     if init is not None:
         run["init"] = init.sha256
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
-        start = None if init is None else functools.partial(init.fill, class_names=images.class_names)
+        start = (
+            None
+            if init is None
+            else functools.partial(init.fill, class_names=images.class_names, config=config)
+        )
         trainer = Trainer(config, train, seed, device, start)
         if resume and checkpoint.exists():
             trainer.restore(load_checkpoint(checkpoint, run))

@@ -107,11 +107,15 @@ class Start:
             "images": self.baseline.provenance.get("images"), "held_out": self.held_out,
         }  # fmt: skip
 
-    def fill(self, network: nn.Module, head: Head, class_names: tuple[str, ...]) -> None:
+    def fill(
+        self, network: nn.Module, head: Head, class_names: tuple[str, ...], config: BaselineConfig
+    ) -> None:
         """Copy the weights into a network and, where it fits, its head.
 
         Raises
         ------
+        UsageError
+            A first concentration is asked for, and the head comes with its own.
         InputError
             The network was made for images of another shape.
         """
@@ -124,4 +128,8 @@ class Start:
                 "not fit these; name another model"
             ) from None
         if self.keeps_head(head.kind, class_names):
+            if config.concentration:
+                raise UsageError(
+                    f"--concentration: {self.path} brings a head with its own along; leave it out"
+                )
             head.load_state_dict(self.baseline.head.state_dict())

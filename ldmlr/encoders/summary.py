@@ -29,7 +29,7 @@ def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> 
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)
         if init is not None:
-            init.fill(network, head, images.class_names)
+            init.fill(network, head, images.class_names, config)
     steps = len(even_batches(train.labels, config.batch_size))
     return {
         "network": config.network,
@@ -78,9 +78,11 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
             )
     init = settings.get("init")
     start = document.get("init", {}).get("sha256")
+    # A model that is no longer there has done its work.
+    model = None if init is None or not Path(init).exists() else model_path(Path(init))
     for name, known, now in (
         ("image set", document.get("fingerprint"), images.fingerprint()),
-        (f"--init {init}", start, None if init is None else file_hash(model_path(Path(init)))),
+        (f"--init {init}", start, start if model is None else file_hash(model)),
     ):
         if known is not None and known != now:
             raise UsageError(

@@ -123,7 +123,7 @@ def augment(
         "generated": generation.rows, "per_class": generation.plan, "loss": trained["loss"],
         "train_seconds": trained["seconds"],
     }  # fmt: skip
-    if resume and finished(job.out, key):
+    if resume and finished(job.out, key, overwrite):
         backend = FeatureStore.open(job.out).config["backend"]
         figures["gate"] = None
         return {**figures, "backend": backend, "generate_seconds": 0.0, "finished_before": True}

@@ -33,8 +33,8 @@ class PlanConfig(Config):
 
     strategy: str | float = option(
         "balance",
-        "Which classes get how many rows: balance, ratio, many, medium, few, minority, not minority, "
-        "or a number (two classes).",
+        "Which classes get how many rows: balance (the same: auto, all, not majority), ratio, many, medium, "
+        "few, minority, not minority, or a number (two classes).",
         metavar="WORD",
     )
     target: int | None = option(

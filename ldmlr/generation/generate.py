@@ -137,12 +137,20 @@ def shard_range(rows: int, shard: tuple[int, int] | None) -> tuple[int, int]:
     return rows * index // count, rows * (index + 1) // count
 
 
-def finished(path: Path, key: str) -> bool:
-    """Tell whether `path` is the complete output of the settings behind `key`."""
-    if not path.exists():
+def finished(path: Path, key: str, overwrite: bool = False) -> bool:
+    """Tell whether `path` is the complete output of the settings behind `key`.
+
+    Raises
+    ------
+    UsageError
+        It is that of other settings, and they are not to be overwritten.
+    """
+    if not path.is_file():
         return False
     config = FeatureStore.open(path).config
     if config.get("key") != key:
+        if overwrite:
+            return False
         raise UsageError(f"{path}: holds the rows of other settings; pass --overwrite or another --out")
     return True
 
@@ -182,19 +190,20 @@ def generate(
     now, None without one), ``backend``, ``kernels``, ``seconds`` (all), ``draw_seconds``,
     ``rows_per_s`` (drawn now, per second of drawing), ``device_wait`` (share of that time in which
     a CUDA device had nothing to compute, None on the CPU), ``finished_before``,
-    ``manifest`` (None until all shards are there).
+    ``manifest`` (None until all shards are there), ``other_shards`` (those of other settings, which keep it
+    from being written).
     """
     path = output_path(out, shard)
     start, stop = shard_range(generation.rows, shard)
     figures: dict[str, Any] = {"output": path, "rows": stop - start, "per_class": generation.plan}
-    if resume and finished(path, generation.key):
+    if resume and finished(path, generation.key, overwrite):
         before = FeatureStore.open(path).config
         figures |= {
             "gate": None, "backend": before["backend"], "kernels": before["kernels"],
             "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None,
             "finished_before": True,
         }  # fmt: skip
-        return {**figures, "manifest": _manifest(out, shard)}
+        return {**figures, **_manifest(generation, out, shard)}
     check_output(path, overwrite)
     if not resume:
         check_parts(path, overwrite)
@@ -226,15 +235,18 @@ def generate(
         "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
         "rows_per_s": drawn / draw_seconds, "device_wait": parts.device_wait, "finished_before": False,
     }  # fmt: skip
-    return {**figures, "manifest": _manifest(out, shard)}
+    return {**figures, **_manifest(generation, out, shard)}
 
 
 def check_not_empty(generation: Generation) -> None:
     """Refuse a plan without rows: an empty store would only surprise later."""
-    if not generation.rows:
-        raise UsageError(
-            "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"
-        )
+    if generation.rows:
+        return
+    if generation.config.count:
+        raise UsageError("the plan generates no rows: --count asks for none; ask for at least one")
+    raise UsageError(
+        "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"
+    )
 
 
 def check_space(path: Path, rows: int, generation: Generation) -> None:
@@ -249,16 +261,20 @@ def check_space(path: Path, rows: int, generation: Generation) -> None:
         )
 
 
-def _manifest(out: Path, shard: tuple[int, int] | None) -> Path | None:
-    """Write the manifest if all shards are there; return its path."""
+def _manifest(generation: Generation, out: Path, shard: tuple[int, int] | None) -> dict[str, Any]:
+    """Write the manifest if all shards are there; return its path, and the shards of other settings."""
+    nothing: dict[str, Any] = {"manifest": None, "other_shards": []}
     if shard is None:
-        return None
+        return nothing
     shards = [shard_name(out, index, shard[1]) for index in range(shard[1])]
-    if not all(path.exists() for path in shards):
-        return None
-    keys = {FeatureStore.open(path).config.get("key") for path in shards}
-    if len(keys) > 1:
-        # Some are left from other settings and will be replaced; what a manifest said is no longer true.
+    there = [path for path in shards if path.exists()]
+    others = [path for path in there if FeatureStore.open(path).config.get("key") != generation.key]
+    if others:
+        # They will be replaced; what a manifest said is no longer true.
         manifest_name(out).unlink(missing_ok=True)
-        return None
-    return write_manifest(out, shards, overwrite=True)
+        return {**nothing, "other_shards": others}
+    return (
+        nothing
+        if len(there) < len(shards)
+        else {**nothing, "manifest": write_manifest(out, shards, overwrite=True)}
+    )

@@ -92,7 +92,21 @@ def plan(
 def plan_from_config(
     counts: npt.ArrayLike, config: PlanConfig, class_names: Sequence[str] | None = None
 ) -> Counts:
-    """Return the plan of a configuration; `PlanConfig.count` takes the place of the strategy."""
+    """Return the plan of a configuration; `PlanConfig.count` takes the place of the strategy.
+
+    Raises
+    ------
+    UsageError
+        As `plan`, and where a setting would have no effect.
+    """
+    default = PlanConfig()
+    if config.count and config.strategy != default.strategy:
+        raise UsageError(
+            f"--count: takes the place of --strategy {config.strategy}; leave one of the two out"
+        )
+    for name in ("ratio", "minimum"):
+        if config.strategy != "ratio" and getattr(config, name) != getattr(default, name):
+            raise UsageError(f"--{name}: only --strategy ratio uses it; leave it out")
     strategy: Strategy = parse_count(config.count) if config.count else config.strategy
     return plan(
         counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,

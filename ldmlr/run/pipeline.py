@@ -29,7 +29,7 @@ from ldmlr.run.steps import Step
 from ldmlr.select.candidates import base_candidate
 from ldmlr.select.choice import TABLES, Choice, no_val
 from ldmlr.select.choose import Settings
-from ldmlr.store import FeatureStore
+from ldmlr.store import FeatureStore, check_trainable
 
 Work = Callable[[Path], dict[str, Any]]
 Report = Callable[[str], None]
@@ -74,6 +74,8 @@ class Run:
         # What was asked for; with --auto, the choice changes tables and generator later.
         self.own, self.own_generator = tables, config.generator
         parse_groups(config.groups)
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"--out {root}: is a file where the folder of the run is expected; name another")
         self._check_settings()
         per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and self.kind == "builtin")
         self.baselines = "per-seed" if per_seed and self.kind != "store" else "shared"
@@ -351,7 +353,11 @@ class Run:
     @functools.cached_property
     def _store_key(self) -> str:
         with FeatureStore.open(self.source) as store:
-            store.split("test")
+            if not len(store.split("test")):
+                raise InputError(f"{self.source}: /test: has no rows to measure on; add test rows")
+            if store.num_classes < 2:
+                raise InputError(f"{self.source}: has one class, and nothing to tell apart; add another")
+            check_trainable(store)
             return store.fingerprint()
 
     def _images(self, seed: int) -> Any:

@@ -39,6 +39,10 @@ def kind_of(source: str) -> str:
     if path.is_file() and h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             return "images" if "train/images" in file else "store"
+    if path.suffix in (".npz", ".npy", ".parquet"):
+        raise InputError(
+            f"{source}: is no feature store; ldmlr store import makes one of {path.suffix} files"
+        )
     if path.suffix in (".h5", ".hdf5"):
         raise InputError(f"{source}: not an HDF5 file, or cut short; copy or write it again")
     return "images"

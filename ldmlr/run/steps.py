@@ -18,7 +18,7 @@ from ldmlr.errors import LdmlrError
 from ldmlr.files import make_folder, write_text
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
-SCHEMA = 2
+SCHEMA = 3
 RECORD = "step.json"
 
 
