@@ -266,7 +266,7 @@ def test_sources_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="not an HDF5 file"):
         kind_of(str(broken))
     (tmp_path / "rows.npz").write_bytes(b"")
-    with pytest.raises(InputError, match=r"rows\.npz: is no feature store; ldmlr store import makes one of .npz"):
+    with pytest.raises(InputError, match=r"rows\.npz: is no feature store; ldmlr store import makes one of"):
         kind_of(str(tmp_path / "rows.npz"))
     with pytest.raises(UsageError, match="nor a built-in set"):
         kind_of("digits")
