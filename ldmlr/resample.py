@@ -18,8 +18,9 @@ from ldmlr.arrays import as_array
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.diffusion.rows import check_features
 from ldmlr.errors import InputError, UsageError
+from ldmlr.generation.classes import by_class
 from ldmlr.generation.config import SampleConfig
-from ldmlr.generation.plan import Counts, by_class, labels_of, plan
+from ldmlr.generation.plan import Counts, labels_of, plan
 
 Strategy = str | float | Mapping[Any, int] | Callable[[npt.NDArray[Any]], Mapping[Any, int]]
 

@@ -14,9 +14,10 @@ import ldmlr
 from ldmlr import sampling
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation import gate as gates
+from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig, SampleConfig
 from ldmlr.generation.generate import generate, prepare
-from ldmlr.generation.plan import class_scales, labels_of
+from ldmlr.generation.plan import labels_of
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 COUNTS = (90, 30, 8)

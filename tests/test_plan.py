@@ -8,17 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmlr.errors import UsageError
+from ldmlr.generation.classes import class_number, class_word, parse_count
 from ldmlr.generation.config import GenerateConfig, PlanConfig
-from ldmlr.generation.plan import (
-    class_number,
-    class_word,
-    describe,
-    labels_of,
-    parse_count,
-    plan,
-    plan_from_config,
-    plan_table,
-)
+from ldmlr.generation.plan import describe, labels_of, plan, plan_from_config, plan_table
 
 counts_of_classes = st.lists(st.integers(1, 2000), min_size=1, max_size=12)
 COUNTS = [500, 120, 60, 12, 5]

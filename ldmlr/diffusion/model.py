@@ -24,8 +24,8 @@ from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
 from ldmlr.errors import InputError, UsageError
+from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import SampleConfig
-from ldmlr.generation.plan import class_scales
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore

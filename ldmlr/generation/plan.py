@@ -7,7 +7,6 @@ each other in the order of classes, so the label of every row is a function of t
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.errors import UsageError, nearest
+from ldmlr.generation.classes import by_class, parse_count
 from ldmlr.generation.config import PlanConfig
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.tables import table
@@ -112,135 +112,6 @@ def plan_from_config(
         counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,
         only=config.only, groups=config.groups, class_names=class_names,
     )  # fmt: skip
-
-
-def parse_count(entries: Sequence[str]) -> dict[str, int]:
-    """Return the dictionary of ``CLASS=ROWS`` entries.
-
-    Raises
-    ------
-    UsageError
-        An entry of another form, or two for one class.
-    """
-    found: dict[str, int] = {}
-    for entry in entries:
-        name, equals, number = entry.rpartition("=")
-        name = name.strip()
-        if not equals or not name or not number.strip().isdigit():
-            raise UsageError(f"--count: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}")
-        if name in found:
-            raise UsageError(f"--count: names the class {name!r} twice; leave one out")
-        found[name] = int(number)
-    return found
-
-
-def class_scales(
-    entries: Sequence[str], scale: float, num_classes: int, class_names: Sequence[str] | None = None
-) -> npt.NDArray[np.float64] | None:
-    """Return the widening of every class ``[C]`` of ``CLASS=FACTOR`` entries, or None without entries.
-
-    Classes without an entry have `scale`.
-
-    Raises
-    ------
-    UsageError
-        An entry of another form, a factor that is not above 0, or a class that is not there, is not clear
-        or has two entries.
-    """
-    if not entries:
-        return None
-    factors = np.full(num_classes, np.nan)
-    for entry in entries:
-        name, _, text = entry.rpartition("=")
-        try:
-            factor = float(text)
-        except ValueError:
-            factor = np.nan
-        if not name or not 0 < factor < np.inf:
-            raise UsageError(
-                f"--class-scale: expected CLASS=FACTOR with a factor above 0, such as 7=1.5, not {entry!r}"
-            )
-        number = class_number(name.strip(), num_classes, class_names, "--class-scale")
-        if not np.isnan(factors[number]):
-            raise UsageError(f"--class-scale: names class {number} twice; leave one out")
-        factors[number] = factor
-    return np.where(np.isnan(factors), float(scale), factors)
-
-
-def by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[str] | None = None) -> Counts:
-    """Return ``[C]`` numbers of a dictionary from class (number or name) to number."""
-    numbers = np.full(num_classes, -1, np.int64)
-    for key, value in wanted.items():
-        number = class_number(key, num_classes, class_names, "the plan")
-        if int(value) != value or value < 0:
-            raise UsageError(f"the plan asks for {value!r} rows of class {key!r}; give a whole number from 0")
-        if numbers[number] >= 0:
-            raise UsageError(
-                f"the plan names class {number} twice, the second time as {key!r}; leave one out"
-            )
-        numbers[number] = int(value)
-    return np.maximum(numbers, 0)
-
-
-def class_number(key: Any, num_classes: int, class_names: Sequence[str] | None, who: str) -> int:
-    """Return the number of a class.
-
-    Parameters
-    ----------
-    key
-        A whole number, or a text: the class's name, its number, or one of the two said explicitly as
-        ``name:NAME`` or ``number:NUMBER``.
-    num_classes, class_names
-        Classes C and their names, if they have any.
-    who
-        What names the class, for messages.
-
-    Raises
-    ------
-    UsageError
-        There is no such class, or a text is the name of one class and the number or the name of another.
-    """
-    names = list(class_names or ())
-    kind, colon, rest = key.partition(":") if isinstance(key, str) else ("", "", "")
-    explicit = kind if colon and kind in ("name", "number") else None
-    text = (rest if explicit else key) if isinstance(key, str) else None
-    number = None
-    if explicit != "name":
-        number = _whole(key if text is None else text)
-        number = number if number is not None and 0 <= number < num_classes else None
-    found = {at for at, name in enumerate(names) if name == text and explicit != "number"}
-    found |= set() if number is None else {number}
-    if not found:
-        known = nearest(str(key), names) if names else f"classes are 0 .. {num_classes - 1}"
-        raise UsageError(f"{who} names the class {key!r}, which is not there; {known}")
-    if len(found) > 1:
-        first, second = sorted(found)[:2]
-        raise UsageError(
-            f"{who} names the class {key!r}, which may be class {first} or class {second}; write "
-            f"number:{first} or number:{second}"
-        )
-    return found.pop()
-
-
-def class_word(number: int, num_classes: int, class_names: Sequence[str] | None) -> str:
-    """Return how to write a class for `class_number`: its name where that is clear."""
-    if not class_names:
-        return str(number)
-    try:
-        class_number(class_names[number], num_classes, class_names, "")
-    except UsageError:
-        return f"number:{number}"
-    return class_names[number]
-
-
-def _whole(value: Any) -> int | None:
-    """Return a whole number given as such or as digits; None for anything else."""
-    if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def labels_of(plan: Counts, start: int, stop: int) -> npt.NDArray[np.int64]:

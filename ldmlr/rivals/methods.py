@@ -18,7 +18,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.generation.plan import Counts, class_scales, plan_from_config
+from ldmlr.generation.classes import class_scales
+from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, plain_variants
 from ldmlr.heads.finetune import FinetunedHead, start_head

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
+from ldmlr.generation.classes import class_word
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.plan import class_word
 from ldmlr.select.config import BY_CLASS, SelectConfig
 
 

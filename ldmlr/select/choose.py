@@ -20,11 +20,12 @@ from ldmlr.diffusion import rows as training_rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError
+from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import draw
 from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import prepare
-from ldmlr.generation.plan import class_scales, labels_of, plan_from_config
+from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import FinetunedHead, baseline_head, head_logits, start_head
