@@ -1,16 +1,22 @@
-"""What a caller may pass for rows, seeds and types, as plain NumPy and Python values."""
+"""What a caller may pass for rows, labels, seeds and types, as plain NumPy and Python values."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError
+from ldmlr.errors import InputError, UsageError
 
 SEED_LIMIT = 2**64
+# More classes than rows and than this are no numbering 0 .. C-1: the labels are ids, hashes or codes, and
+# tables of C entries would use the memory up. Small test sets of many classes stay far below.
+MOST_UNSEEN = 100_000
+
+RENUMBER = "number the classes 0 .. C-1, as np.unique(labels, return_inverse=True) or `ldmlr store import` do"
 
 
 def as_array(values: Any) -> npt.NDArray[Any]:
@@ -22,6 +28,32 @@ def as_array(values: Any) -> npt.NDArray[Any]:
         values = values.detach().cpu().float() if values.is_floating_point() else values.detach().cpu()
         return np.asarray(values.numpy())
     return np.asarray(values)
+
+
+def class_count(labels: Iterable[tuple[str, npt.NDArray[Any]]], remedy: str = RENUMBER) -> int:
+    """Return the number of classes that the largest label stands for, at least 1.
+
+    Parameters
+    ----------
+    labels
+        Whole numbers ``[N]`` of each split, after what messages call them.
+    remedy
+        What to do about labels that are no numbering of classes.
+
+    Raises
+    ------
+    InputError
+        There are far more classes than rows.
+    """
+    found = [(where, values) for where, values in labels if len(values)]
+    where, values = max(found, key=lambda entry: int(entry[1].max()), default=("", np.zeros(1, np.int64)))
+    rows, classes = sum(len(values) for _, values in found), 1 + max(int(values.max()), 0)
+    if classes > max(rows, MOST_UNSEEN):
+        raise InputError(
+            f"{where}: label {values.max()} in row {int(values.argmax())} stands for {classes} classes, but "
+            f"there are {rows} rows; {remedy}"
+        )
+    return classes
 
 
 def check_seed(seed: Any) -> int:

@@ -126,6 +126,9 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
             raise InputError(
                 f"y: expected {len(features)} labels, one per row, not shape {list(labels.shape)}"
             )
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            row = int(np.flatnonzero(~np.isfinite(labels))[0])
+            raise InputError(f"y: row {row} is {labels[row]}, which is no class; remove such rows")
         try:
             found = np.unique(labels, return_inverse=True, return_counts=True)
         except TypeError as error:
@@ -136,7 +139,10 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         wanted = self._plan(labels, counts.astype(np.int64))
         self.sampling_strategy_ = dict(zip(self.classes_.tolist(), wanted.tolist(), strict=True))
         seed = _seed(self.random_state)
-        self.model_ = LatentDiffusion(seed=seed, **dict(self.model_options or {})).fit(features, numbers)
+        options = dict(self.model_options or {})
+        if "seed" in options:
+            raise UsageError("model_options: the seed is random_state; leave it out")
+        self.model_ = LatentDiffusion(seed=seed, **options).fit(features, numbers)
         drawn_labels = labels_of(wanted, 0, int(wanted.sum()))
         drawn = self.model_.sample(
             drawn_labels, solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale,
@@ -151,8 +157,16 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         strategy = self.sampling_strategy
         if callable(strategy):
             strategy = strategy(labels)
+        if not isinstance(strategy, str | int | float | np.number | Mapping) or isinstance(strategy, bool):
+            raise UsageError(
+                "sampling_strategy: expected a word, a number, a dictionary or a function, not "
+                f"{strategy!r}; a dictionary from class to rows names single classes"
+            )
         if not isinstance(strategy, Mapping):
-            return plan(counts, strategy, ratio=self.ratio, minimum=self.minimum)
+            try:
+                return plan(counts, strategy, ratio=self.ratio, minimum=self.minimum)
+            except UsageError as error:
+                raise UsageError(str(error).replace("--strategy", "sampling_strategy")) from None
         places = {value: number for number, value in enumerate(self.classes_.tolist())}
         unknown = [value for value in strategy if value not in places]
         if unknown:

@@ -353,7 +353,8 @@ def test_command_names_what_is_wrong(run_cli, folder, tmp_path):
 
     status, message = failure(folder / "no-test.h5")
     assert (status, "has no split 'test'" in message, "no-test.h5" in message) == (1, True, True)
-    FeatureStore.write(tmp_path / "wide.h5", train=SplitData(np.ones((4, 9)), np.arange(4)), num_classes=4)
+    wide = SplitData(np.ones((4, 9)), np.arange(4), source=np.ones(4, np.uint8))
+    FeatureStore.write(tmp_path / "wide.h5", train=wide, num_classes=4)
     status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "wide.h5")
     assert status == 1
     assert "wide.h5: features have 9 dimensions" in message

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import sampling
-from ldmlr.arrays import check_seed
+from ldmlr.arrays import check_seed, class_count
 from ldmlr.config import config_hash
 from ldmlr.device import resolve_device
 from ldmlr.diffusion import modelfile, rows
@@ -151,7 +151,7 @@ class LatentDiffusion:
         """
         features = rows.check_features(X)
         labels = rows.check_labels(y, len(features), num_classes)
-        classes = num_classes or int(labels.max()) + 1
+        classes = num_classes or class_count([("labels", labels)])
         if class_names is not None and len(class_names) != classes:
             raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
         present = np.bincount(labels, minlength=classes)

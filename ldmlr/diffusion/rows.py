@@ -15,6 +15,8 @@ from ldmlr.errors import InputError
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
 
+FLOAT32_MAX = np.float64(np.finfo(np.float32).max)
+
 
 def check_features(values: Any, what: str = "features") -> npt.NDArray[Any]:
     """Return finite features ``[N, D]``; float16 and float64 stay as they are until a batch needs them.
@@ -30,11 +32,13 @@ def check_features(values: Any, what: str = "features") -> npt.NDArray[Any]:
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{what}: expected numbers, not {array.dtype}")
     for start in range(0, len(array), CHUNK):
-        wrong = np.argwhere(~np.isfinite(array[start : start + CHUNK]))
+        # What float32 cannot hold (a NaN compares false as well) would be infinite in the first batch.
+        wrong = np.argwhere(~(np.abs(array[start : start + CHUNK]) <= FLOAT32_MAX))
         if len(wrong):
             row, column = wrong[0]
             raise InputError(
-                f"{what}: row {start + row}, column {column} is not finite; remove or repair such rows"
+                f"{what}: row {start + row}, column {column} is {array[start + row, column]}, expected a "
+                "finite float32; remove or repair such rows"
             )
     return array
 

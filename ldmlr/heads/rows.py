@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import as_array
+from ldmlr.arrays import as_array, class_count
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
         A feature store (its training split; rows with ``source`` 1 count as generated) or a pair of
         features ``[N, D]`` and labels ``[N]``.
     pseudo
-        Generated rows: a store (its rows with ``source`` 1, or all of them where it has no ``source``) or a
-        pair of arrays.
+        Generated rows: a store (its rows with ``source`` 1), or a plain file or a pair of arrays (all rows).
     num_classes
         Classes, if `store` is a pair of arrays that may lack the last ones.
 
@@ -82,14 +81,14 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     ------
     InputError
         Dimensions or classes that differ (both files and numbers are named), features that are not
-        finite, a class without an encoded row.
+        finite, a class without an encoded row, a store of encoded rows as pseudo-features.
     """
     parts = [_Part(store, "store")]
     if pseudo is not None:
-        parts.append(_Part(pseudo, "pseudo-features"))
+        parts.append(_Part(pseudo, "pseudo-features", pseudo=True))
     first = parts[0]
     # Arrays carry no number of classes: the largest label decides, here and among the generated rows.
-    classes = num_classes or first.num_classes or max(part.highest for part in parts) + 1
+    classes = num_classes or first.num_classes or class_count((part.name, part.labels) for part in parts)
     for part in parts:
         part.check(first, classes)
     encoded = [np.flatnonzero(first.source == 0)]
@@ -128,14 +127,14 @@ def check_counts(counts: npt.NDArray[np.int64], name: str) -> None:
     if len(empty):
         raise InputError(
             f"{name}: {len(empty)} of {len(counts)} classes have no encoded row (class {empty[0]} first); "
-            "leave such classes out or add rows"
+            "add rows, or leave such classes out (`ldmlr store import` numbers what is left)"
         )
 
 
 class _Part:
     """One source of rows: a store's training split, or arrays."""
 
-    def __init__(self, rows: Rows, what: str) -> None:
+    def __init__(self, rows: Rows, what: str, pseudo: bool = False) -> None:
         self.num_classes: int | None = None
         self.declared = False
         self._split: Split | None = None
@@ -150,6 +149,10 @@ class _Part:
             self.declared = "num_classes" in rows.attributes
             self._split = rows.split("train")
             self.labels, source = np.asarray(self._split.labels), self._split.source
+            if pseudo and source is None and "format" in rows.attributes:
+                raise InputError(
+                    f"{self.name}: holds encoded rows (no /train/source); give the output of generate"
+                )
         self.without_source = source is None
         self.source = np.zeros(len(self.labels), np.uint8) if source is None else np.asarray(source)
         self.highest = int(self.labels.max(initial=-1))

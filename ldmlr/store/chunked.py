@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -87,8 +86,8 @@ class LoadedRows(Rows):
 
 def read_dataset(file: DataFile, dataset: str, key: Any) -> Array:
     """Read a part of a dataset; the file must be the one that was opened."""
-    file.check(os.stat(file.path))
-    with open_hdf5(file.path) as handle:
+    file.check()
+    with open_hdf5(file.path, file.place) as handle:
         try:
             return np.asarray(handle[dataset][key])
         except (OSError, RuntimeError, KeyError, ValueError) as error:

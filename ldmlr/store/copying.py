@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr import progress
+from ldmlr.arrays import as_array
 from ldmlr.errors import InputError
 from ldmlr.store.layout import Array, SplitData, block_rows
 from ldmlr.store.split import Split
@@ -29,7 +30,7 @@ def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None
         name, count, source=data.source is not None, ids=_id_kind(ids), views=view_count,
         view_kinds=data.view_kinds,
     )  # fmt: skip
-    labels = np.asarray(data.labels)
+    labels = as_array(data.labels)
     step = block_rows(4 * writer.dim)
     with progress.bar(count * (1 + view_count), f"write {name}", unit="rows") as bar:
         for start in range(0, count, step):
@@ -59,7 +60,7 @@ def _write_view(split: SplitWriter, view: int, rows: Any, step: int, bar: Any) -
 
 
 def _block(features: Any, start: int, stop: int) -> Array:
-    return np.asarray(features[start:stop])
+    return as_array(features[start:stop])
 
 
 def _id_kind(ids: Any) -> IdKind:

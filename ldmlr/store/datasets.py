@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -27,9 +26,9 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def check_present(path: Path, handle: h5py.File, dataset: h5py.Dataset) -> None:
+def check_present(file: DataFile, handle: h5py.File, dataset: h5py.Dataset) -> None:
     """Raise if rows of a dataset are not in the file: HDF5 would read fill values instead."""
-    where = f"{path}: {dataset.name}"
+    where = f"{file.path}: {dataset.name}"
     if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(handle.id).fileno:
         raise InputError(f"{where}: is a link into another file; copy the dataset into this one")
     layout = dataset.id.get_create_plist().get_layout()
@@ -51,7 +50,7 @@ def check_present(path: Path, handle: h5py.File, dataset: h5py.Dataset) -> None:
         offset = dataset.id.get_offset()
         if offset is None:
             raise InputError(f"{where}: was never written; write the file again")
-        if offset + dataset.id.get_storage_size() > path.stat().st_size:
+        if offset + dataset.id.get_storage_size() > file.size:
             raise InputError(f"{where}: the file is truncated; copy it again")
 
 
@@ -145,8 +144,8 @@ def stored_bytes(block: Array) -> bytes | memoryview:
 def dataset_sha256(file: DataFile, name: str) -> str:
     """Return the checksum of a dataset, read through HDF5 block by block."""
     digest = hashlib.sha256()
-    with open_hdf5(file.path) as handle:
-        file.check(file.path.stat())
+    with open_hdf5(file.path, file.place) as handle:
+        file.check()
         try:
             for block in dataset_blocks(handle[name]):
                 digest.update(stored_bytes(block))

@@ -7,11 +7,10 @@ damaged file must be an error, not a hang, so the heaps are walked here first.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import h5py
 
 from ldmlr.errors import InputError
+from ldmlr.store.rows import DataFile
 
 # Where more than this lies outside the contiguous datasets, it is not all looked at: chunked data
 # of other programs, or the texts of millions of ids.
@@ -19,17 +18,16 @@ SCAN_BYTES = 64 << 20
 _MARK = b"GCOL\x01\0\0\0"
 
 
-def check_heaps(path: Path, handle: h5py.File) -> None:
+def check_heaps(source: DataFile, handle: h5py.File) -> None:
     """Raise if a heap of texts is damaged.
 
     Only in files whose other structures carry checksums (superblock 2 and later, as all stores
     written here have): in older ones the places of datasets could not be trusted either.
     """
-    with open(path, "rb") as file:
+    with open(source.place, "rb") as file:
         if file.read(9)[8:] < b"\x02":
             return
-        size = path.stat().st_size
-        gaps = _gaps(_extents(handle), size)
+        gaps = _gaps(_extents(handle), source.size)
         if sum(stop - start for start, stop in gaps) > SCAN_BYTES:
             return
         for start, stop in gaps:
@@ -38,9 +36,8 @@ def check_heaps(path: Path, handle: h5py.File) -> None:
             place = data.find(_MARK)
             while place >= 0:
                 if (start + place) % 8 == 0 and not _is_sound(data[place:]):
-                    raise InputError(
-                        f"{path}: is a damaged HDF5 file (texts at byte {start + place}); copy it again"
-                    )
+                    where = f"texts at byte {start + place}"
+                    raise InputError(f"{source.path}: is a damaged HDF5 file ({where}); copy it again")
                 place = data.find(_MARK, place + 1)
 
 

@@ -12,6 +12,7 @@ from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_output
 from ldmlr.store.joining import join_splits
 from ldmlr.store.layout import SPLITS, StoredHead
+from ldmlr.store.shards import check_shard_set
 from ldmlr.store.split import Split
 from ldmlr.store.store import FeatureStore
 
@@ -54,6 +55,7 @@ def merge_stores(
     check_output(Path(out), overwrite)
     if not sources:
         raise UsageError("no store to merge; name at least one")
+    check_shard_set(sources)
     stores = [FeatureStore.open(source) for source in sources]
     first = stores[0]
     for store in stores[1:]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import h5py
 
 from ldmlr.errors import InputError
+from ldmlr.files import os_error
 
 
 class Report:
@@ -28,24 +31,52 @@ class Collector(Report):
         self.problems.append(message)
 
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; errors say what the file is instead."""
-    start = b""
+def check_file(path: str | Path, place: Path | None = None) -> Path:
+    """Return the path of a store if a file is there.
+
+    Parameters
+    ----------
+    path
+        The path as it was given.
+    place
+        Where the file lies, if `path` may be relative to another working folder.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or a folder, a device or a pipe, which would be waited for without end.
+    """
+    path = Path(path)
     try:
-        with open(path, "rb") as handle:
-            start = handle.read(8)
-        return h5py.File(path, "r", locking="best-effort")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
+        mode = os.stat(place or path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the path
+        raise InputError(f"{path}: no such feature store; check the path") from None
+    except OSError as error:
+        raise InputError(str(os_error(error, path))) from None
+    if stat.S_ISDIR(mode):
         raise InputError(
             f"{path}: is a folder, not a feature store; name the file (`ldmlr baseline` and "
             "`ldmlr encode` take folders of images)"
-        ) from None
+        )
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a device or a pipe, not a feature store; name a file")
+    return path
+
+
+def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
+    """Open an HDF5 file for reading; errors say what the file is instead. Parameters as of `check_file`."""
+    place = Path(place or check_file(path))
+    start = b""
+    try:
+        with open(place, "rb") as handle:
+            start = handle.read(8)
+        return h5py.File(place, "r", locking="best-effort")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except (OSError, RuntimeError, ValueError) as error:
-        size = Path(path).stat().st_size
+        size = place.stat().st_size
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
 
 

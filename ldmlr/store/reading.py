@@ -14,7 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ldmlr.arrays import class_count
 from ldmlr.errors import InputError
+from ldmlr.store.classes import is_count, known_count, outside_remedy
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
 from ldmlr.store.heaps import check_heaps
 from ldmlr.store.ids import Ids, StoredIds
@@ -65,6 +67,7 @@ def read_file(
     labels_key: str | None = None,
     check_values: bool = True,
     any_labels: bool = False,
+    place: Path | None = None,
 ) -> FileParts:
     """Read the description of a store file, its labels and its head.
 
@@ -81,12 +84,15 @@ def read_file(
         Look through small features for NaN and infinity.
     any_labels
         Accept labels of any kind: the caller maps ``raw_labels``.
+    place
+        Where the file lies, if `path` is relative to a working folder of the past.
     """
     path = Path(path)
-    with open_hdf5(path) as handle:
+    with open_hdf5(path, place) as handle:
         try:
-            check_heaps(path, handle)
-            reader = _Reader(path, handle, report, check_values, any_labels)
+            file = DataFile.of(path, place)
+            check_heaps(file, handle)
+            reader = _Reader(file, handle, report, check_values, any_labels)
             return reader.read(reader.find(features_key, labels_key))
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             # Which exception h5py raises for a damaged object depends on the damage.
@@ -105,9 +111,10 @@ def read_config(attributes: dict[str, Any]) -> dict[str, Any]:
 class _Reader:
     """Reads one file; keeps what its checks have in common."""
 
-    def __init__(self, path: Path, handle: h5py.File, report: Report, check_values: bool, any_labels: bool):
-        self.path, self.handle, self.report = path, handle, report
-        self.file = DataFile.of(path)
+    def __init__(
+        self, file: DataFile, handle: h5py.File, report: Report, check_values: bool, any_labels: bool
+    ):
+        self.file, self.path, self.handle, self.report = file, file.path, handle, report
         self.check_values, self.any_labels = check_values, any_labels
         self.names: dict[str, str] = {}
 
@@ -154,8 +161,13 @@ class _Reader:
                 "", f"the attribute dim is {attributes['dim']}, but dim is {dim}", "write the store again"
             )
         head, names = self._head(), self._class_names()
-        classes = _num_classes(attributes, splits, head, names)
-        self._check_classes(splits, head, names, classes, dim)
+        labels = {f"/{name}/labels": parts.labels for name, parts in splits.items()}
+        known = known_count(attributes, head, names)
+        classes = known or class_count(
+            [(f"{self.path}: {self.names.get(name, name)}", values) for name, values in labels.items()],
+            "let `ldmlr store import` map the labels to 0 .. C-1",
+        )
+        self._check_classes(splits, head, names, classes, dim, known is not None)
         checksums = {name: self._checksum(key) for name, key in self.names.items()}
         return FileParts(
             self.file, splits, head, names, classes, dim, attributes, checksums, dict(self.names)
@@ -178,7 +190,7 @@ class _Reader:
             )
         if not attributes.get("complete", True):
             self.problem("", "is not complete: its writing was interrupted", "write it again")
-        if not _is_count(attributes.get("num_classes", 1)):
+        if not is_count(attributes.get("num_classes", 1)):
             self.problem("", "the attribute num_classes is not a positive number", "write the store again")
             attributes.pop("num_classes")
 
@@ -191,7 +203,7 @@ class _Reader:
         item = self.handle[key]
         if not isinstance(item, h5py.Dataset):
             raise InputError(f"{self.path}: {key}: is a group, expected a dataset; correct the layout")
-        check_present(self.path, self.handle, item)
+        check_present(self.file, self.handle, item)
         self.names[name] = key
         return item
 
@@ -332,6 +344,7 @@ class _Reader:
         names: tuple[str, ...] | None,
         classes: int,
         dim: int,
+        known: bool,
     ) -> None:
         if head is not None and head.weight.shape != (classes, dim):
             self.problem(
@@ -341,6 +354,7 @@ class _Reader:
             )
         if names is not None and len(names) != classes:
             self.problem("/class_names", f"has {len(names)} names for {classes} classes", "name every class")
+        all_labels = [parts.labels for parts in splits.values()]
         for name, parts in splits.items():
             bad = (parts.labels < 0) | (parts.labels >= classes)
             if bad.any():
@@ -349,32 +363,13 @@ class _Reader:
                     self.names[f"/{name}/labels"],
                     f"labels outside 0 .. {classes - 1}: {int(bad.sum())}, the first is "
                     f"{int(parts.labels[row])} in row {row}",
-                    "correct them or num_classes, or let `ldmlr store import` map them",
+                    outside_remedy(all_labels, classes, known),
                 )
                 parts.labels = np.clip(parts.labels, 0, classes - 1)
 
 
 def _absolute(key: str, split: str) -> str:
     return "/" + key.replace("{split}", split).lstrip("/")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and value > 0
-
-
-def _num_classes(
-    attributes: dict[str, Any],
-    splits: dict[str, SplitParts],
-    head: StoredHead | None,
-    names: tuple[str, ...] | None,
-) -> int:
-    if _is_count(attributes.get("num_classes")):
-        return int(attributes["num_classes"])
-    if head is not None:
-        return int(head.weight.shape[0])
-    if names is not None:
-        return len(names)
-    return 1 + max((int(parts.labels.max()) for parts in splits.values() if parts.labels.size), default=0)
 
 
 def _plain(value: Any) -> Any:

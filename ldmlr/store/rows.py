@@ -32,22 +32,26 @@ class DataFile:
     """A file as it was when the store was opened.
 
     Size, time of change and number (inode) are compared at every read: a file that was replaced
-    in the meantime is an error, not a mixture of two contents.
+    in the meantime is an error, not a mixture of two contents. It is read at its absolute `place`,
+    whatever becomes of the working folder; messages name it by the `path` that was given.
     """
 
     path: Path
+    place: Path
     size: int
     mtime_ns: int
     inode: int
 
     @classmethod
-    def of(cls, path: Path) -> DataFile:
-        """Note the state of a file."""
-        state = os.stat(path)
-        return cls(Path(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    def of(cls, path: Path, place: Path | None = None) -> DataFile:
+        """Note the state of a file (at `place`, if that is not where `path` leads from here)."""
+        place = Path(place or path).absolute()
+        state = os.stat(place)
+        return cls(Path(path), place, state.st_size, state.st_mtime_ns, state.st_ino)
 
-    def check(self, state: os.stat_result) -> None:
-        """Raise if the file is not the one that was opened."""
+    def check(self, state: os.stat_result | None = None) -> None:
+        """Raise if the file (as in `state`, or as it is now) is not the one that was opened."""
+        state = state or os.stat(self.place)
         if (state.st_size, state.st_mtime_ns, state.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise InputError(f"{self.path}: changed after it was opened; open the store again")
 
@@ -55,7 +59,7 @@ class DataFile:
     def opened(self) -> Iterator[BinaryIO]:
         """Open the file for reading, unbuffered."""
         try:
-            with open(self.path, "rb", buffering=0) as handle:
+            with open(self.place, "rb", buffering=0) as handle:
                 self.check(os.fstat(handle.fileno()))
                 yield handle
         except OSError as error:
@@ -65,7 +69,8 @@ class DataFile:
         """Read an array at an offset into fresh memory."""
         values = np.empty(shape, dtype)
         with self.opened() as handle:
-            _fill(handle, offset, values)
+            if not _fill(handle, offset, values):
+                raise InputError(f"{self.path}: ends too early; copy the file again")
         return values
 
     def map(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -76,14 +81,16 @@ class DataFile:
             return np.memmap(handle, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
-def _fill(handle: BinaryIO, offset: int, values: Array) -> None:
+def _fill(handle: BinaryIO, offset: int, values: Array) -> bool:
+    """Read values at an offset; return False where the file ends before them."""
     view = values.reshape(-1).view(np.uint8).data
     handle.seek(offset)
     while len(view):
         count = handle.readinto(view)  # type: ignore[attr-defined]
         if not count:
-            raise InputError(f"{handle.name}: ends too early; copy the file again")
+            return False
         view = view[count:]
+    return True
 
 
 class Rows(abc.ABC):

@@ -23,6 +23,7 @@ from ldmlr.store.rows import DataFile
 
 MANIFEST_FORMAT = "ldmlr-features-shards"
 MANIFEST_VERSION = 1
+SHARD_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.h5")
 
 
 def shard_base(path: str | Path) -> Path:
@@ -88,6 +89,33 @@ def find_shards(base: str | Path, count: int | None = None) -> list[Path]:
     return paths
 
 
+def check_shard_set(paths: Sequence[str | Path]) -> None:
+    """Refuse files that are not all shards of their store, in order.
+
+    Raises
+    ------
+    UsageError
+        A file is a shard by its name, and others of its store are missing, or they are named twice or out
+        of order.
+    """
+    sets: dict[tuple[Path, int], list[int]] = {}
+    for path in map(Path, paths):
+        found = SHARD_NAME.fullmatch(path.name)
+        if found:
+            sets.setdefault((path.parent / found[1], int(found[3])), []).append(int(found[2]))
+    for (base, count), numbers in sets.items():
+        missing = [number for number in range(count) if number not in numbers]
+        if missing:
+            raise UsageError(
+                f"{shard_name(base, missing[0], count)}: this shard is not among those named "
+                f"({len(set(numbers))} of {count}); name all of them, in order"
+            )
+        if numbers != list(range(count)):
+            raise UsageError(
+                f"{base}: its shards are named twice or out of order; name {count} of them, from 00000 on"
+            )
+
+
 def write_manifest(
     base: str | Path,
     shards: Sequence[str | Path] | None = None,
@@ -108,6 +136,7 @@ def write_manifest(
     """
     target = check_output(manifest_name(base), overwrite)
     paths = [Path(path) for path in shards] if shards is not None else find_shards(base)
+    check_shard_set(paths)
     if not paths:
         raise UsageError(f"{target}: no shards to list; name at least one")
     entries = []
@@ -161,18 +190,23 @@ def is_manifest(path: Path) -> bool:
         return False
 
 
-def read_manifest(path: Path, report: Report, *, check_values: bool = True) -> FileParts:
-    """Read the description of a store in shards; every shard is opened and compared with its entry."""
+def read_manifest(
+    path: Path, report: Report, *, check_values: bool = True, place: Path | None = None
+) -> FileParts:
+    """Read the description of a store in shards; every shard is opened and compared with its entry.
+
+    `place` is where the manifest lies, if `path` is relative to a working folder of the past.
+    """
     path = Path(path)
-    file = DataFile.of(path)
-    entries = _entries(path)
+    file = DataFile.of(path, place)
+    entries = _entries(path, file.place)
     opened = []
     for entry in entries:
-        shard = path.parent / entry["file"]
-        if not shard.exists():
+        shard, there = path.parent / entry["file"], file.place.parent / entry["file"]
+        if not there.exists():
             report.problem(f"{shard}: this shard of {path.name} is missing; copy or write it again")
             continue
-        parts = read_file(shard, report, check_values=check_values)
+        parts = read_file(shard, report, check_values=check_values, place=there)
         if parts.file.size != entry["bytes"] or fingerprint(parts) != entry["fingerprint"]:
             report.problem(
                 f"{shard}: is not the shard that {path.name} lists; write it or the manifest again"
@@ -200,9 +234,9 @@ def manifest_shards(path: Path) -> list[Path]:
     return [Path(path).parent / entry["file"] for entry in _entries(Path(path))]
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def _entries(path: Path, place: Path | None = None) -> list[dict[str, Any]]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads((place or path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: is not JSON ({error}); write the manifest again") from None
     if not isinstance(document, dict) or document.get("format") != MANIFEST_FORMAT:

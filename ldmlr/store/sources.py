@@ -17,7 +17,7 @@ import numpy as np
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_input
 from ldmlr.store.layout import SPLITS, Array, StoredHead
-from ldmlr.store.opening import Report, open_hdf5
+from ldmlr.store.opening import Report, check_file, open_hdf5
 from ldmlr.store.parquet import read_parquet
 from ldmlr.store.reading import read_config, read_file
 from ldmlr.store.rows import Rows
@@ -78,9 +78,7 @@ def open_source(
     features_key, labels_key
         Names of arrays or columns; ``{split}`` stands for train, test and val.
     """
-    path = check_input(Path(path))
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a file of features; name the file")
+    path = check_file(check_input(Path(path)))
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):

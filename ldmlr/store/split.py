@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from ldmlr.errors import UsageError
 from ldmlr.store.chunked import LoadedRows
 from ldmlr.store.ids import Ids
 from ldmlr.store.layout import Array, Float32, Int64, UInt8
@@ -143,6 +144,8 @@ class Split:
 
     def batches(self, size: int) -> Iterator[tuple[Float32, Int64]]:
         """Yield ``(features [n, D] float32, labels [n] int64)`` in order, `size` rows at a time."""
+        if size < 1:
+            raise UsageError(f"batches: must have at least 1 row, not {size}")
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield self.rows.float32(slice(start, stop)), self.labels[start:stop]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ldmlr.arrays import as_array
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes
 from ldmlr.store.staged import pwrite
@@ -71,7 +72,7 @@ class SplitWriter:
         ids
             ``[n]``, likewise.
         """
-        given = np.asarray(labels)
+        given = as_array(labels)
         count = len(given)
         if given.ndim != 1 or (given.dtype.kind not in "iu" and count):
             raise InputError(
@@ -136,7 +137,7 @@ class SplitWriter:
         return digest.hexdigest()
 
     def _write_rows(self, key: str, start: int, features: Array, count: int) -> None:
-        values = np.asarray(features)
+        values = as_array(features)
         if values.shape != (count, self.writer.dim) or values.dtype.kind not in "fiu":
             raise InputError(
                 f"{self._where(key)}: is {values.dtype} of shape {values.shape}, expected numbers of shape "

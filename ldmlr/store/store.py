@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from ldmlr.arrays import RENUMBER, as_array, class_count
 from ldmlr.errors import InputError, UsageError, nearest
-from ldmlr.files import check_input
+from ldmlr.store.classes import known_count
 from ldmlr.store.copying import write_split
 from ldmlr.store.datasets import dataset_sha256
 from ldmlr.store.layout import SPLITS, Int64, SplitData, StoredHead, array_sha256, contents_sha256
-from ldmlr.store.opening import Report
+from ldmlr.store.opening import Report, check_file
 from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
 from ldmlr.store.shards import is_manifest, read_manifest
@@ -94,20 +95,26 @@ class FeatureStore:
 
     @classmethod
     def _open(
-        cls, path: str | Path, features_key: str | None, labels_key: str | None, check_values: bool
+        cls,
+        path: str | Path,
+        features_key: str | None,
+        labels_key: str | None,
+        check_values: bool,
+        place: Path | None = None,
     ) -> Self:
-        path = check_input(Path(path), "feature store")
+        path = check_file(path, place)
         keys = (features_key, labels_key)
-        if path.is_file() and is_manifest(path):
+        if is_manifest(place or path):
             if keys != (None, None):
                 raise UsageError(
                     f"{path}: is a manifest of shards; leave out --features-key and --labels-key"
                 )
-            parts = read_manifest(path, Report(), check_values=check_values)
+            parts = read_manifest(path, Report(), check_values=check_values, place=place)
         else:
             parts = read_file(
-                path, Report(), features_key=features_key, labels_key=labels_key, check_values=check_values
-            )
+                path, Report(), features_key=features_key, labels_key=labels_key, check_values=check_values,
+                place=place,
+            )  # fmt: skip
         splits = {
             name: Split.of(name, part, parts.num_classes, reopen=(_reopen, (parts.file, keys, name)))
             for name, part in parts.splits.items()
@@ -206,9 +213,9 @@ class FeatureStore:
         splits = {name: split for name, split in given.items() if split is not None}
         if not splits:
             raise UsageError(f"{path}: no split to write; pass train, test or val")
-        classes = num_classes or _classes(splits, head, class_names)
+        classes = num_classes or _classes(path, splits, head, class_names)
         first = next(iter(splits.values()))
-        shape = first.shape if isinstance(first, Split) else np.shape(first.features)
+        shape = first.shape if isinstance(first, Split) else tuple(np.shape(first.features))
         if len(shape) != 2:
             raise InputError(f"{path}: features have shape {shape}, expected [N, D]; flatten them")
         with StoreWriter(
@@ -221,20 +228,26 @@ class FeatureStore:
 
 
 def _classes(
-    splits: Mapping[str, SplitData | Split], head: StoredHead | None, names: Sequence[str] | None
+    path: str | Path,
+    splits: Mapping[str, SplitData | Split],
+    head: StoredHead | None,
+    names: Sequence[str] | None,
 ) -> int:
-    if head is not None:
-        return int(head.weight.shape[0])
-    if names is not None:
-        return len(names)
-    return 1 + max((int(np.max(data.labels)) for data in splits.values() if len(data.labels)), default=0)
+    known = known_count({}, head, names)
+    if known is not None:
+        return known
+    labels = {f"{path}: /{name}/labels": as_array(data.labels) for name, data in splits.items()}
+    for where, values in labels.items():
+        if len(values) and values.dtype.kind not in "iu":
+            raise InputError(f"{where}: is {values.dtype}, expected whole numbers 0 .. C-1; {RENUMBER}")
+    return class_count(labels.items())
 
 
 def _reopen(file: DataFile, keys: tuple[str | None, str | None], name: str | None) -> FeatureStore | Split:
     """Open a store again in another process; a file that has changed is an error."""
-    check_input(file.path, "feature store")
-    file.check(file.path.stat())
-    store = FeatureStore._open(file.path, *keys, check_values=False)
+    check_file(file.path, file.place)
+    file.check()
+    store = FeatureStore._open(file.path, *keys, check_values=False, place=file.place)
     return store if name is None else store.split(name)
 
 
@@ -252,6 +265,11 @@ def check_trainable(store: FeatureStore, min_rows: int = 1) -> Int64:
         names = [_class_label(store, int(label)) for label in short[:5]]
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         rows = "row" if min_rows == 1 else "rows"
+        if short.tolist() == [0] and not counts[0] and "num_classes" not in store.attributes:
+            raise InputError(
+                f"{store.path}: /train/labels: start from 1, expected 0 .. C-1; `ldmlr store import` numbers "
+                "them so"
+            )
         raise InputError(
             f"{store.path}: /train/labels: fewer than {min_rows} training {rows} in class "
             f"{', '.join(names)}{more}; add rows, or leave the class out of the store"

@@ -13,9 +13,10 @@ import numpy as np
 from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
+from ldmlr.store.classes import repeated_name
 from ldmlr.store.datasets import dataset_blocks, storage_name, stored_bytes
 from ldmlr.store.layout import Array, root_sha256
-from ldmlr.store.opening import Collector, damaged, open_hdf5
+from ldmlr.store.opening import Collector, check_file, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
 
@@ -50,6 +51,7 @@ def verify(path: str | Path) -> Verification:
     found = Verification(Path(path))
     report = Collector()
     try:
+        check_file(found.path)
         if is_manifest(found.path):
             for shard in manifest_shards(found.path):
                 if shard.exists():
@@ -173,7 +175,8 @@ def _class_warnings(parts: FileParts) -> list[str]:
     if train is None:
         return [f"{parts.file.path}: has no training rows"]
     counts = np.bincount(train.labels, minlength=parts.num_classes)
-    warnings = []
+    repeated = repeated_name(parts.class_names)
+    warnings = [] if repeated is None else [f"{parts.file.path}: /class_names: {repeated}; rename one"]
     for rows, words in ((0, "no training row"), (1, "a single training row")):
         classes = np.flatnonzero(counts == rows)
         if len(classes):

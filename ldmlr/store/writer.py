@@ -38,6 +38,9 @@ from ldmlr.store.layout import (
 from ldmlr.store.split_writer import IdKind, SplitWriter
 from ldmlr.store.staged import staged
 
+# Endings of other kinds of files, which would lie about a store.
+OTHER_KINDS = (".npz", ".npy", ".parquet", ".csv", ".json", ".safetensors", ".pt")
+
 
 class StoreWriter:
     """Write a feature store in pieces.
@@ -87,6 +90,11 @@ class StoreWriter:
         overwrite: bool = False,
     ):
         self.path = check_output(Path(path), overwrite)
+        if self.path.suffix in OTHER_KINDS:
+            raise UsageError(
+                f"{path}: a feature store is an HDF5 file; name it {self.path.with_suffix('.h5').name} "
+                "(`ldmlr store export` writes other kinds)"
+            )
         if dim < 1 or num_classes < 1:
             raise UsageError(f"{path}: dim and num_classes must be at least 1, not {dim} and {num_classes}")
         if class_names is not None and len(class_names) != num_classes:
