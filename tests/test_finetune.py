@@ -359,7 +359,8 @@ def test_command_names_what_is_wrong(run_cli, folder, tmp_path):
     assert status == 1
     assert "wide.h5: features have 9 dimensions" in message
     assert "features.h5 has 6" in message
-    FeatureStore.write(tmp_path / "four.h5", train=SplitData(np.ones((4, 6)), np.arange(4)), num_classes=4)
+    four = SplitData(np.ones((4, 6)), np.arange(4), source=np.ones(4, np.uint8))
+    FeatureStore.write(tmp_path / "four.h5", train=four, num_classes=4)
     status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "four.h5")
     assert status == 1
     assert "four.h5: has 4 classes" in message

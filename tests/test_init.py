@@ -62,9 +62,7 @@ def test_a_head_that_is_taken_along_keeps_its_concentration(image_file, tmp_path
     images = open_image_set(image_file)
     train_baseline(images, quick(head="wcdas"), tmp_path / "wcdas", device="cpu")
     begin(images, quick(init=str(tmp_path / "wcdas"), head="wcdas"))
-    with pytest.raises(
-        UsageError, match=r"--concentration: .* brings a head with its own along; leave"
-    ):
+    with pytest.raises(UsageError, match=r"--concentration: .* brings a head with its own along; leave"):
         begin(images, quick(init=str(tmp_path / "wcdas"), head="wcdas", concentration=1.0))
 
 

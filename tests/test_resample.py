@@ -125,6 +125,10 @@ def test_the_model_can_be_used_afterwards():
         ({"sampling_strategy": {"fox": 3}}, UsageError, "class 'fox' is not in y"),
         ({"sampling_strategy": {"cat": 3}}, UsageError, "has 50 rows, more than the 3 asked for"),
         ({"sampling_strategy": 0.5}, UsageError, "for two classes"),
+        ({"sampling_strategy": None}, UsageError, "expected a word, a number, a dictionary or a function"),
+        ({"sampling_strategy": ["cat"]}, UsageError, "a dictionary from class to rows names single classes"),
+        ({"sampling_strategy": "many-few"}, UsageError, "^sampling_strategy: unknown value 'many-few'"),
+        ({"model_options": {"seed": 3}}, UsageError, "the seed is random_state; leave it out"),
         ({"solver": "euler"}, UsageError, "--solver"),
         ({"model_options": {"width": 3}}, UsageError, "unknown key 'width'"),
         ({"backend": "gpu"}, UsageError, "--backend"),
@@ -140,6 +144,7 @@ def test_wrong_options(options, error, message):
     [
         (np.eye(3), np.zeros(2), "y: expected 3 labels"),
         (np.full((2, 2), np.nan), np.zeros(2), "X: row 0"),
+        (np.eye(2), np.array([1, np.nan]), "y: row 1 is nan, which is no class; remove such rows"),
         (np.eye(2), np.array([1, "a"], object), "cannot be sorted"),
     ],
 )
