@@ -85,9 +85,7 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     for line in problems:
         say(f"Error: {line}")
     lines = [
-        f"{one.path}: {'sound' if not one.problems else f'{len(one.problems)} problems'}, "
-        f"{len(one.datasets)} datasets read"
-        for one in found
+        f"{one.path}: {_problems(len(one.problems))}, {len(one.datasets)} datasets read" for one in found
     ]
     datasets = [entry for one in found for entry in one.datasets]
     result = document(
@@ -201,6 +199,10 @@ def merge_command(
         store, notes = done.store, done.notes
     config = {"sources": sources, "out": out, "dtype": dtype, "head": keep_head}
     _report("store merge", config, store, notes, as_json)
+
+
+def _problems(count: int) -> str:
+    return "sound" if not count else "1 problem" if count == 1 else f"{count} problems"
 
 
 def _report(name: str, config: dict[str, Any], store: FeatureStore, notes: list[str], as_json: bool) -> None:

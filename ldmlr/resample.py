@@ -7,19 +7,23 @@ needs scikit-learn, not imbalanced-learn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 
-from ldmlr.arrays import as_array
+from ldmlr.arrays import SEED_LIMIT, as_array
+from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.diffusion.rows import check_features
-from ldmlr.errors import InputError, UsageError
-from ldmlr.generation.classes import by_class
-from ldmlr.generation.config import SampleConfig
+from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.generation.config import PlanConfig, SampleConfig
 from ldmlr.generation.plan import Counts, labels_of, plan
 
 Strategy = str | float | Mapping[Any, int] | Callable[[npt.NDArray[Any]], Mapping[Any, int]]
@@ -37,8 +41,8 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         such a dictionary. Also ``ratio`` (the paper's: each class grows by the fraction `ratio`) and
         the shot groups ``many``, ``medium`` and ``few`` (filled up to the largest class).
     random_state
-        Seed of training and sampling: a whole number, a NumPy generator of either kind, or None
-        (another seed every time).
+        Seed of training and sampling: a whole number, a NumPy generator of either kind, ``np.random``,
+        or None (another seed every time).
     ratio, minimum
         Of the strategy ``ratio``: the fraction, and the fewest rows a class grows by.
     solver, steps, guidance, scale
@@ -116,18 +120,22 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         UsageError
-            A strategy that cannot be followed.
+            An option that is wrong, or a strategy that cannot be followed.
         InputError
             Rows or labels that cannot be trained on.
         """
+        with _python_names(self.get_params(deep=False)):
+            return self._fit_resample(X, y)
+
+    def _fit_resample(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         features = check_features(X, "X")
         labels = as_array(y)
         if labels.ndim != 1 or len(labels) != len(features):
             raise InputError(
                 f"y: expected {len(features)} labels, one per row, not shape {list(labels.shape)}"
             )
-        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-            row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        row = _first_missing(labels)
+        if row is not None:
             raise InputError(f"y: row {row} is {labels[row]}, which is no class; remove such rows")
         try:
             found = np.unique(labels, return_inverse=True, return_counts=True)
@@ -136,12 +144,11 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         self.classes_, numbers, counts = found
         # An unknown option is an error before the training, not after it.
         SampleConfig(solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale)
+        PlanConfig(ratio=self.ratio, minimum=self.minimum)
         wanted = self._plan(labels, counts.astype(np.int64))
         self.sampling_strategy_ = dict(zip(self.classes_.tolist(), wanted.tolist(), strict=True))
         seed = _seed(self.random_state)
-        options = dict(self.model_options or {})
-        if "seed" in options:
-            raise UsageError("model_options: the seed is random_state; leave it out")
+        options = _model_options(self.model_options)
         self.model_ = LatentDiffusion(seed=seed, **options).fit(features, numbers)
         drawn_labels = labels_of(wanted, 0, int(wanted.sum()))
         drawn = self.model_.sample(
@@ -166,30 +173,97 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
             try:
                 return plan(counts, strategy, ratio=self.ratio, minimum=self.minimum)
             except UsageError as error:
-                raise UsageError(str(error).replace("--strategy", "sampling_strategy")) from None
+                names = self.classes_.tolist()
+                text = re.sub(r"\bclass (\d+)\b", lambda m: f"class {names[int(m[1])]!r}", str(error))
+                raise UsageError(text) from None
         places = {value: number for number, value in enumerate(self.classes_.tolist())}
         unknown = [value for value in strategy if value not in places]
         if unknown:
             raise UsageError(f"sampling_strategy: class {unknown[0]!r} is not in y")
-        totals = by_class({places[value]: total for value, total in strategy.items()}, len(counts))
-        asked = np.isin(np.arange(len(counts)), [places[value] for value in strategy])
-        short = np.flatnonzero(asked & (totals < counts))
-        if len(short):
-            value = self.classes_[short[0]]
-            raise UsageError(
-                f"sampling_strategy: class {value!r} has {counts[short[0]]} rows, more than the "
-                f"{totals[short[0]]} asked for; this sampler only adds rows"
-            )
-        return np.where(asked, totals - counts, 0)
+        wanted = np.zeros_like(counts)
+        for value, total in strategy.items():
+            there = int(counts[places[value]])
+            if not _is_count(total):
+                raise UsageError(
+                    f"sampling_strategy: asks for {total!r} rows of class {value!r}; give a whole number "
+                    "from 0"
+                )
+            if total < there:
+                raise UsageError(
+                    f"sampling_strategy: class {value!r} has {there} rows, more than the {total} asked for; "
+                    "this sampler only adds rows"
+                )
+            wanted[places[value]] = int(total) - there
+        return wanted
+
+
+@contextlib.contextmanager
+def _python_names(parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Name parameters of the sampler in errors that speak of options of the command line."""
+
+    def name(found: re.Match[str]) -> str:
+        option = found[1].replace("-", "_")
+        option = {"strategy": "sampling_strategy", "seed": "random_state"}.get(option, option)
+        if option in parameters:
+            return option
+        return f'model_options["{option}"]' if option in DiffusionConfig.names() else found[0]
+
+    try:
+        yield
+    except LdmlrError as error:
+        raise type(error)(re.sub(r"--([a-z][a-z0-9-]*)", name, str(error))) from error.__cause__
+
+
+def _first_missing(labels: npt.NDArray[Any]) -> int | None:
+    """Return the first row whose label is NaN, infinite, NaT, None or pandas' NA; None if there is none."""
+    if labels.dtype.kind in "fc":
+        missing = ~np.isfinite(labels)
+    elif labels.dtype.kind in "mM":
+        missing = np.isnat(labels)
+    elif labels.dtype.kind == "O":
+        missing = np.array([_is_missing(value) for value in labels], bool)
+    else:
+        return None
+    return int(missing.argmax()) if missing.any() else None
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value) or (isinstance(value, float) and math.isinf(value))
+    except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to itself
+        return True
+
+
+def _is_count(value: Any) -> bool:
+    """Tell whether a value is a whole number of rows."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        return False
+    return bool(0 <= value < math.inf and int(value) == value)
+
+
+def _model_options(given: Any) -> dict[str, Any]:
+    options = {} if given is None else given
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise UsageError(
+            f'model_options: expected a dictionary such as {{"hidden": 256}}, not {given!r}; name fields of '
+            "the model's configuration"
+        )
+    if "seed" in options:
+        raise UsageError("model_options: the seed is random_state; leave it out")
+    return dict(options)
 
 
 def _seed(random_state: Any) -> int:
+    if random_state is np.random:  # scikit-learn's word for NumPy's global generator
+        random_state = check_random_state(random_state)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))
     if random_state is None or isinstance(random_state, np.random.Generator):
         return int(np.random.default_rng(random_state).integers(2**31))
-    if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
+    whole = isinstance(random_state, int | np.integer) and not isinstance(random_state, bool)
+    if not whole or not 0 <= random_state < SEED_LIMIT:
         raise UsageError(
-            f"random_state: expected None, a whole number from 0 or a NumPy generator, not {random_state!r}"
+            "random_state: expected None, a whole number from 0 and below 2^64, or a NumPy generator, not "
+            f"{random_state!r}"
         )
     return int(random_state)

@@ -72,7 +72,7 @@ def test_a_number_is_the_ratio_of_two_classes():
     X, y = X[y != "dog"], y[y != "dog"]
     _, y2 = sampler(sampling_strategy=0.5).fit_resample(X, y)
     assert (y2 == "eel").sum() == 25
-    with pytest.raises(UsageError, match="already has"):
+    with pytest.raises(UsageError, match=r"^sampling_strategy: class 'eel' already has 6 of the 5 rows"):
         sampler(sampling_strategy=0.1).fit_resample(X, y)
 
 
@@ -91,10 +91,12 @@ def test_the_seed_decides():
     first, second, other = (sampler(random_state=s).fit_resample(X, y)[0] for s in (1, 1, 2))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
-    for state in (np.random.RandomState(3), np.random.default_rng(3), None):
+    assert np.array_equal(sampler(random_state=np.int64(1)).fit_resample(X, y)[0], first)
+    for state in (np.random.RandomState(3), np.random.default_rng(3), np.random, None):
         assert len(sampler(random_state=state).fit_resample(X, y)[0]) == 150
-    with pytest.raises(UsageError, match="random_state"):
-        sampler(random_state="x").fit_resample(X, y)
+    for state in ("x", True, -1, 2**64, 1.0):
+        with pytest.raises(UsageError, match=r"^random_state: expected None, a whole number"):
+            sampler(random_state=state).fit_resample(X, y)
 
 
 def test_it_is_a_scikit_learn_estimator():
@@ -125,13 +127,22 @@ def test_the_model_can_be_used_afterwards():
         ({"sampling_strategy": {"fox": 3}}, UsageError, "class 'fox' is not in y"),
         ({"sampling_strategy": {"cat": 3}}, UsageError, "has 50 rows, more than the 3 asked for"),
         ({"sampling_strategy": 0.5}, UsageError, "for two classes"),
+        ({"sampling_strategy": {"cat": "x"}}, UsageError, "asks for 'x' rows of class 'cat'; give a whole"),
+        ({"sampling_strategy": {"cat": 60.5}}, UsageError, "asks for 60.5 rows of class 'cat'"),
+        ({"sampling_strategy": {"cat": float("nan")}}, UsageError, "asks for nan rows of class 'cat'"),
         ({"sampling_strategy": None}, UsageError, "expected a word, a number, a dictionary or a function"),
         ({"sampling_strategy": ["cat"]}, UsageError, "a dictionary from class to rows names single classes"),
         ({"sampling_strategy": "many-few"}, UsageError, "^sampling_strategy: unknown value 'many-few'"),
-        ({"model_options": {"seed": 3}}, UsageError, "the seed is random_state; leave it out"),
-        ({"solver": "euler"}, UsageError, "--solver"),
+        ({"sampling_strategy": True}, UsageError, "^sampling_strategy: expected a word.* not True"),
+        ({"sampling_strategy": lambda y: None}, UsageError, "^sampling_strategy: expected a word"),
+        ({"solver": "euler"}, UsageError, "^solver: unknown value"),
+        ({"ratio": "x"}, UsageError, "^ratio: expected a number"),
+        ({"minimum": -1}, UsageError, "^minimum: must be at least 0"),
         ({"model_options": {"width": 3}}, UsageError, "unknown key 'width'"),
-        ({"backend": "gpu"}, UsageError, "--backend"),
+        ({"model_options": {"hidden": 0}}, UsageError, r'^model_options\["hidden"\]: must be at least 1'),
+        ({"model_options": {"seed": 3}}, UsageError, "^model_options: the seed is random_state"),
+        ({"model_options": [("hidden", 3)]}, UsageError, "^model_options: expected a dictionary"),
+        ({"backend": "gpu"}, UsageError, "^backend: unknown value"),
     ],
 )
 def test_wrong_options(options, error, message):
@@ -146,6 +157,10 @@ def test_wrong_options(options, error, message):
         (np.full((2, 2), np.nan), np.zeros(2), "X: row 0"),
         (np.eye(2), np.array([1, np.nan]), "y: row 1 is nan, which is no class; remove such rows"),
         (np.eye(2), np.array([1, "a"], object), "cannot be sorted"),
+        (np.array([[1.0], [1e300]]), np.zeros(2), "X: row 1, column 0 is 1e.300"),
+        (np.eye(2), np.array([0, np.nan], object), "y: row 1 is nan"),
+        (np.eye(2), np.array(["a", None], object), "y: row 1 is None"),
+        (np.eye(2), np.array(["2020", "NaT"], "M8[Y]"), "y: row 1 is NaT"),
     ],
 )
 def test_wrong_rows(X, y, message):

@@ -270,6 +270,10 @@ def test_shards_lie_beside_their_manifest(tmp_path, base):
     other = FeatureStore.write(tmp_path / "elsewhere" / "x.h5", train=data(3))
     with pytest.raises(UsageError, match="must lie in the folder of its manifest"):
         write_manifest(base, [other.path])
+    inside = FeatureStore.write(tmp_path / "inside.h5", train=data(3))
+    with pytest.raises(UsageError, match=r"inside\.h5: is named twice; name every shard once"):
+        write_manifest(base, [inside.path, tmp_path / "elsewhere" / ".." / "inside.h5"])
+    assert not manifest_name(base).exists()
     with pytest.raises(UsageError, match="no shards to list"):
         write_manifest(base, [])
     with pytest.raises(UsageError, match="no store to merge"):

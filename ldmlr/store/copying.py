@@ -10,6 +10,7 @@ from ldmlr import progress
 from ldmlr.arrays import as_array
 from ldmlr.errors import InputError
 from ldmlr.store.layout import Array, SplitData, block_rows
+from ldmlr.store.rows import Rows
 from ldmlr.store.split import Split
 from ldmlr.store.split_writer import IdKind, SplitWriter
 from ldmlr.store.writer import StoreWriter
@@ -60,6 +61,8 @@ def _write_view(split: SplitWriter, view: int, rows: Any, step: int, bar: Any) -
 
 
 def _block(features: Any, start: int, stop: int) -> Array:
+    if isinstance(features, Rows) and features.storage == "float64":
+        return features.stored(start, stop)  # the writer tells what float32 cannot hold from infinity
     return as_array(features[start:stop])
 
 

@@ -103,15 +103,30 @@ def _rows(file: DataFile, dataset: h5py.Dataset, views: list[Any]) -> tuple[list
     return [LoadedRows(loader, rows) for rows in streamed], loader
 
 
-def not_finite(rows: Rows) -> str | None:
-    """Return a message about rows with NaN or infinity, or None if all values are finite."""
+def is_wide(kind: np.dtype[Any]) -> bool:
+    """Tell whether a type has finite numbers that are infinite in float32."""
+    return kind.kind == "f" and kind.itemsize > 4
+
+
+def not_finite_rows(count: int, first: int, kind: np.dtype[Any]) -> str:
+    """Return a message about rows that hold NaN or infinity once they are float32."""
+    return f"rows with NaN or infinity: {count}, the first is row {first}" + (
+        " (in float32)" if is_wide(kind) else ""
+    )
+
+
+def not_finite(rows: Rows, kind: np.dtype[Any]) -> str | None:
+    """Return a message about rows with NaN or infinity, or None if all values are finite.
+
+    `kind` is the type of the numbers in the file.
+    """
     first, count = -1, 0
     for start, block in rows.blocks():
         if not np.isfinite(block).all():
             bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
             first = start + int(bad[0]) if first < 0 else first
             count += len(bad)
-    return None if first < 0 else f"rows with NaN or infinity: {count}, the first is row {first}"
+    return None if first < 0 else not_finite_rows(count, first, kind)
 
 
 def dataset_blocks(dataset: h5py.Dataset) -> Iterator[Array]:

@@ -14,8 +14,9 @@ from ldmlr.tables import table
 
 def describe(store: FeatureStore) -> dict[str, Any]:
     """Return splits, classes, shot groups, head and provenance of a store."""
-    shards = manifest_shards(store.path) if is_manifest(store.path) else []
-    size = sum(path.stat().st_size for path in (shards or [store.path]))
+    place = store.parts.file.place
+    shards = manifest_shards(place) if is_manifest(place) else []
+    size = sum(path.stat().st_size for path in (shards or [place]))
     figures: dict[str, Any] = {
         "file": str(store.path),
         "bytes": size,

@@ -215,7 +215,7 @@ class _Reader:
                 "features to one row per sample"
             )
         rows = rows_of(self.file, dataset)
-        self._check_finite([rows], features_key)
+        self._check_finite([rows], features_key, dataset.dtype)
         parts = SplitParts(rows, np.zeros(len(rows), np.int64))
         self._labels(labels_key, f"/{name}/labels", features_key, parts)
         group = self.handle.get(name)
@@ -223,9 +223,9 @@ class _Reader:
             self._extras(f"/{name}", group, parts)
         return parts
 
-    def _check_finite(self, parts: list[Rows], where: str) -> None:
+    def _check_finite(self, parts: list[Rows], where: str, kind: np.dtype[Any]) -> None:
         for rows in parts if self.check_values else []:
-            message = not_finite(rows) if rows.shape[0] * rows.shape[1] * 4 <= CHECK_BYTES else None
+            message = not_finite(rows, kind) if rows.shape[0] * rows.shape[1] * 4 <= CHECK_BYTES else None
             if message:
                 self.problem(where, message, "remove these rows, or encode them again")
 
@@ -300,7 +300,7 @@ class _Reader:
         if dataset.shape[0]:
             parts.views = views_of(self.file, dataset)
             parts.view_kinds = kinds
-            self._check_finite(list(parts.views.parts), where)
+            self._check_finite(list(parts.views.parts), where, dataset.dtype)
 
     def _head(self) -> StoredHead | None:
         group = self.handle.get("head")

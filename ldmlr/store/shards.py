@@ -139,11 +139,13 @@ def write_manifest(
     check_shard_set(paths)
     if not paths:
         raise UsageError(f"{target}: no shards to list; name at least one")
-    entries = []
+    entries: list[dict[str, Any]] = []
     opened: list[FileParts] = []
     for path in paths:
         if path.resolve().parent != target.resolve().parent:
             raise UsageError(f"{path}: must lie in the folder of its manifest {target}; move it there")
+        if any(entry["file"] == path.name for entry in entries):
+            raise UsageError(f"{path}: is named twice; name every shard once")
         parts = read_file(path, Report(), check_values=False)
         if "format" not in parts.attributes:
             raise InputError(f"{path}: is a plain file; `ldmlr store import` makes a complete store of it")
@@ -158,7 +160,7 @@ def write_manifest(
         )
     _check_same(target, opened, Report())
     rows = {
-        name: sum(entry["rows"].get(name, 0) for entry in entries)  # type: ignore[attr-defined]
+        name: sum(entry["rows"].get(name, 0) for entry in entries)
         for name in SPLITS
         if any(name in parts.splits for parts in opened)
     }

@@ -163,7 +163,9 @@ class SplitWriter:
         if np.isfinite(block[row]).all():
             raise InputError(
                 f"{self._where(key)}: row {start + row} holds {np.abs(block[row]).max():g}, too large for "
-                f"{self.writer.dtype}; use --dtype bfloat16 or float32, or scale the features"
+                f"{self.writer.dtype}; "
+                + ("use --dtype bfloat16 or float32, or " if self.writer.dtype == "float16" else "")
+                + "scale the features"
             )
         raise InputError(
             f"{self._where(key)}: rows with NaN or infinity: {int(bad.sum())}, the first is row "

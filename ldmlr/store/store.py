@@ -15,7 +15,7 @@ from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.store.classes import known_count
 from ldmlr.store.copying import write_split
 from ldmlr.store.datasets import dataset_sha256
-from ldmlr.store.layout import SPLITS, Int64, SplitData, StoredHead, array_sha256, contents_sha256
+from ldmlr.store.layout import SPLITS, Array, Int64, SplitData, StoredHead, array_sha256, contents_sha256
 from ldmlr.store.opening import Report, check_file
 from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
@@ -213,9 +213,13 @@ class FeatureStore:
         splits = {name: split for name, split in given.items() if split is not None}
         if not splits:
             raise UsageError(f"{path}: no split to write; pass train, test or val")
-        classes = num_classes or _classes(path, splits, head, class_names)
+        labels = _labels(path, splits)
+        classes = num_classes or known_count({}, head, class_names) or class_count(labels)
         first = next(iter(splits.values()))
-        shape = first.shape if isinstance(first, Split) else tuple(np.shape(first.features))
+        try:
+            shape = first.shape if isinstance(first, Split) else tuple(np.shape(first.features))
+        except ValueError:
+            raise InputError(f"{path}: features are rows of several lengths, expected [N, D]") from None
         if len(shape) != 2:
             raise InputError(f"{path}: features have shape {shape}, expected [N, D]; flatten them")
         with StoreWriter(
@@ -227,20 +231,22 @@ class FeatureStore:
         return cls.open(path)
 
 
-def _classes(
-    path: str | Path,
-    splits: Mapping[str, SplitData | Split],
-    head: StoredHead | None,
-    names: Sequence[str] | None,
-) -> int:
-    known = known_count({}, head, names)
-    if known is not None:
-        return known
-    labels = {f"{path}: /{name}/labels": as_array(data.labels) for name, data in splits.items()}
-    for where, values in labels.items():
-        if len(values) and values.dtype.kind not in "iu":
-            raise InputError(f"{where}: is {values.dtype}, expected whole numbers 0 .. C-1; {RENUMBER}")
-    return class_count(labels.items())
+def _labels(path: str | Path, splits: Mapping[str, SplitData | Split]) -> list[tuple[str, Array]]:
+    """Return the labels of each split after what messages call them."""
+    found = []
+    for name, data in splits.items():
+        if not isinstance(data, SplitData | Split):
+            raise UsageError(
+                f"{name}: expected SplitData(features, labels) or a split of a store, not "
+                f"{type(data).__name__}"
+            )
+        where, labels = f"{path}: /{name}/labels", as_array(data.labels)
+        if labels.ndim != 1:
+            raise InputError(f"{where}: has shape {labels.shape}, expected [N]; give one label per row")
+        if len(labels) and labels.dtype.kind not in "iu":
+            raise InputError(f"{where}: is {labels.dtype}, expected whole numbers 0 .. C-1; {RENUMBER}")
+        found.append((where, labels))
+    return found
 
 
 def _reopen(file: DataFile, keys: tuple[str | None, str | None], name: str | None) -> FeatureStore | Split:
@@ -265,7 +271,7 @@ def check_trainable(store: FeatureStore, min_rows: int = 1) -> Int64:
         names = [_class_label(store, int(label)) for label in short[:5]]
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
         rows = "row" if min_rows == 1 else "rows"
-        if short.tolist() == [0] and not counts[0] and "num_classes" not in store.attributes:
+        if short.tolist() == [0] and not counts[0] and _only_labels_tell(store):
             raise InputError(
                 f"{store.path}: /train/labels: start from 1, expected 0 .. C-1; `ldmlr store import` numbers "
                 "them so"
@@ -275,6 +281,10 @@ def check_trainable(store: FeatureStore, min_rows: int = 1) -> Int64:
             f"{', '.join(names)}{more}; add rows, or leave the class out of the store"
         )
     return counts
+
+
+def _only_labels_tell(store: FeatureStore) -> bool:
+    return known_count(store.attributes, store.head, store.class_names) is None
 
 
 def _class_label(store: FeatureStore, label: int) -> str:

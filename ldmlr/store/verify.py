@@ -14,7 +14,7 @@ from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
 from ldmlr.store.classes import repeated_name
-from ldmlr.store.datasets import dataset_blocks, storage_name, stored_bytes
+from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, root_sha256
 from ldmlr.store.opening import Collector, check_file, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
@@ -139,7 +139,7 @@ def _verify_dataset(
         report.problem(str(damaged(path, error)).replace(f"{path}:", f"{path}: {dataset.name}:", 1))
         return False
     if finite and finite.count:
-        rows = f"rows with NaN or infinity: {finite.count}, the first is row {finite.first}"
+        rows = not_finite_rows(finite.count, finite.first, dataset.dtype)
         report.problem(f"{path}: {dataset.name}: {rows}; remove these rows, or encode them again")
     if expected is None:
         return None
@@ -161,7 +161,8 @@ class _Finite:
         if self.storage == "bfloat16":
             fine = (block & 0x7F80) != 0x7F80
         else:
-            fine = np.isfinite(block)
+            with np.errstate(over="ignore"):
+                fine = np.isfinite(block.astype(np.float32) if is_wide(block.dtype) else block)
         if not fine.all():
             bad = np.flatnonzero(~fine.all(axis=-1))
             self.first = self.rows + int(bad[0]) if self.first < 0 else self.first

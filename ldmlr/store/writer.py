@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 import ldmlr
+from ldmlr.arrays import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 from ldmlr.files import atomic_path, check_output, os_error
@@ -229,12 +230,12 @@ class StoreWriter:
             dataset = handle.create_dataset("class_names", data=np.array(names, dtype=text))
             self.checksums["/class_names"] = array_sha256(dataset[...])
         if self.head is not None:
-            arrays = {"weight": np.asarray(self.head.weight, "<f4"), **self.head.extra}
+            arrays = {"weight": as_array(self.head.weight).astype("<f4"), **self.head.extra}
             if self.head.bias is not None:
-                arrays["bias"] = np.asarray(self.head.bias, "<f4")
+                arrays["bias"] = as_array(self.head.bias).astype("<f4")
             handle.create_group("head").attrs["kind"] = self.head.kind
         for key, values in arrays.items():
-            values = np.asarray(values)
+            values = as_array(values)
             if not np.isfinite(values).all():
                 raise InputError(f"{self.path}: /head/{key}: holds NaN or infinity; train the head again")
             handle[f"head/{key}"] = values
