@@ -66,10 +66,11 @@ NOTE = (
     "epoch: mean and standard deviation over five seeds, on the features behind the published "
     "baselines, or on those of an encoder that `ldmlr baseline` trained (one training). The paper's "
     "setting generates a fifth of each class's own rows from clean features. WCDAS had 100 epochs, most of "
-    "them on smaller images (preset `cifar-wcdas-short`), and 60 or 66 more from there (`--init`), where the "
-    "published one had 700. With `encode --mirror` features are averaged over an image and its mirror image, "
-    "which the published figures are not. Not run: no features or images of that set were at hand, or no "
-    "such baseline has been trained. Made by `python benchmarks/paper_table.py`."
+    "them on smaller images (preset `cifar-wcdas-short`), and 142 (C10) or 158 more in two warm restarts "
+    "(`--init`), the last 82 on C10 with mixup, where the published one had 700. With `encode --mirror` "
+    "features are averaged over an image and its mirror image, which the published figures are not. Not run: "
+    "no features or images of that set were at hand, or no such baseline has been trained. Made by `python "
+    "benchmarks/paper_table.py`."
 )
 
 Cells = dict[tuple[str, str, str], str]

@@ -76,5 +76,5 @@ def test_toml_errors_name_the_file(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match=r"run\.toml: not a TOML file"):
         read_toml(path)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder where a TOML file is expected"):
         read_toml(tmp_path)

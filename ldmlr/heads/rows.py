@@ -176,7 +176,8 @@ class _Part:
         for start in range(0, len(rows), CHUNK):
             index = rows[start : start + CHUNK]
             block = target[start : start + CHUNK]
-            block[...] = self._split.float32(index) if self._split is not None else self._features[index]
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told below
+                block[...] = self._split.float32(index) if self._split is not None else self._features[index]
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 row = int(index[np.flatnonzero(~finite)[0]])
