@@ -22,9 +22,10 @@ from ldmlr.arrays import SEED_LIMIT, as_array
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.diffusion.rows import check_features
-from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 from ldmlr.generation.config import PlanConfig, SampleConfig
 from ldmlr.generation.plan import Counts, labels_of, plan
+from ldmlr.sampling import BACKEND_NAMES
 
 Strategy = str | float | Mapping[Any, int] | Callable[[npt.NDArray[Any]], Mapping[Any, int]]
 
@@ -145,6 +146,10 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         # An unknown option is an error before the training, not after it.
         SampleConfig(solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale)
         PlanConfig(ratio=self.ratio, minimum=self.minimum)
+        if self.backend not in BACKEND_NAMES:
+            raise UsageError(
+                f"backend: unknown value {self.backend!r}; {nearest(str(self.backend), BACKEND_NAMES)}"
+            )
         wanted = self._plan(labels, counts.astype(np.int64))
         self.sampling_strategy_ = dict(zip(self.classes_.tolist(), wanted.tolist(), strict=True))
         seed = _seed(self.random_state)

@@ -145,7 +145,11 @@ def test_the_model_can_be_used_afterwards():
         ({"backend": "gpu"}, UsageError, "^backend: unknown value"),
     ],
 )
-def test_wrong_options(options, error, message):
+def test_wrong_options(options, error, message, monkeypatch):
+    def train(*arguments, **more):
+        raise AssertionError("trained before the options were looked at")
+
+    monkeypatch.setattr("ldmlr.diffusion.model.train", train)
     with pytest.raises(error, match=message):
         sampler(**options).fit_resample(*data())
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.transform import fit_transform
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import plan
 from ldmlr.heads.finetune import head_logits
@@ -137,20 +136,6 @@ def test_adasyn_without_a_border_is_smote_and_says_so():
     assert made.notes == ("2 of 3 classes have no border for ADASYN to weigh; SMOTE took its place",)
     assert np.bincount(made.labels, minlength=3).tolist() == wanted.tolist()
     assert smote.adasyn(make_rows((40, 12, 9), apart=0.0), wanted, 0).notes == ()
-
-
-def test_the_covariance_shrinks_towards_the_shared_one_by_n_over_n_plus_64():
-    rows = make_rows()
-    fitted = gaussian.fit(rows)
-    features, labels = rows.with_views()
-    shared = fit_transform("whitened", [(features, labels)], rows.counts).scale
-    for number, count in enumerate(COUNTS):
-        own = features[labels == number].astype(np.float64)
-        np.testing.assert_allclose(fitted.mean[number], own.mean(axis=0), atol=1e-6)
-        weight = 4 * count / (4 * count + 64)
-        expected = weight * np.cov(own.T, bias=True) + (1 - weight) * shared @ shared.T
-        found = fitted.factor[number] @ fitted.factor[number].T
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1.41])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 
 import numpy as np
@@ -16,7 +15,6 @@ import ldmlr
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.metrics import generated
 from ldmlr.select.candidates import Candidate, base_candidate, grid
@@ -202,28 +200,6 @@ def test_a_grid_that_makes_no_sense_is_told(values, message):
 
 def test_numbers_in_a_grid_may_be_numbers():
     assert SelectConfig(scales=[1, 1.41, "class"]).scales == ("1", "1.41", "class")
-
-
-@given(cuts=st.lists(st.integers(0, 700), max_size=3))
-def test_any_split_of_gaussian_rows_gives_the_same_bits(cuts):
-    train = rows(COUNTS, 0)
-    fitted = ClassGaussians.fit([(train.features, train.labels)], np.array(COUNTS))
-    labels = np.repeat([0, 1, 2], (300, 250, 150))
-    whole = fitted.sample(labels, scale=np.array([1.0, 1.5, 2.0]), seed=4)
-    for low, high in itertools.pairwise([0, *sorted(cuts), 700]):
-        part = fitted.sample(labels[low:high], scale=np.array([1.0, 1.5, 2.0]), seed=4, first_row=low)
-        assert np.array_equal(part, whole[low:high])
-
-
-def test_gaussians_have_the_mean_and_the_width_of_their_class():
-    labels = np.repeat([0, 1], 3000)
-    wide = np.random.default_rng(0).standard_normal((6000, 4)) * np.where(labels, 2.0, 1.0)[:, None]
-    fitted = ClassGaussians.fit([(wide + 5 * labels[:, None] - 3, labels)], np.array([3000, 3000]))
-    drawn = fitted.sample(np.repeat([0, 1], 20000), scale=1.5)
-    for label, mean, deviation in ((0, -3, 1.5), (1, 2, 3.0)):
-        own = drawn[20000 * label : 20000 * (label + 1)]
-        np.testing.assert_allclose(own.mean(axis=0), mean, atol=0.15)
-        np.testing.assert_allclose(own.std(axis=0), deviation, rtol=0.05)
 
 
 # --- the choice --------------------------------------------------------------------------------
