@@ -92,7 +92,7 @@ def command(
         from ldmlr.select.choice import Choice
 
         choice = Choice.load(config.refit)
-        if {"generator"} & {*given, *document.values} and config.generator != choice.generator:
+        if "generator" in {*given, *document.values} and config.generator != choice.generator:
             raise UsageError(
                 f"--generator {config.generator}: {config.refit} chose {choice.generator}; "
                 "leave one of the two out"

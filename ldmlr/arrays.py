@@ -64,7 +64,7 @@ def check_seed(seed: Any) -> int:
     UsageError
         It is no whole number, or not in 0 .. 2^64 - 1.
     """
-    number = _whole(seed)
+    number = whole_number(seed)
     if number is None or not 0 <= number < SEED_LIMIT:
         raise UsageError(f"--seed: must be a whole number, at least 0 and below 2^64, not {seed!r}")
     return number
@@ -72,7 +72,7 @@ def check_seed(seed: Any) -> int:
 
 def check_first_row(first_row: Any, rows: int) -> int:
     """Return the global number of the first of `rows` rows as an int; `UsageError` where it has none."""
-    number = _whole(first_row)
+    number = whole_number(first_row)
     if number is None or not 0 <= number <= SEED_LIMIT - rows:
         raise UsageError(f"first_row: must be a whole number, at least 0 and below 2^64, not {first_row!r}")
     return number
@@ -88,7 +88,8 @@ def type_name(dtype: Any) -> str:
         return str(dtype).removeprefix("torch.")
 
 
-def _whole(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
+    """Return a whole number of any type as an int; None for anything else, truth values included."""
     if isinstance(value, bool | np.bool_):
         return None
     try:

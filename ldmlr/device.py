@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ldmlr.arrays import whole_number
 from ldmlr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ def thread_number(threads: int | None) -> int:
     """Return the number of CPU threads: that given, or for None all usable cores."""
     if threads is None:
         return len(os.sched_getaffinity(0))
-    if isinstance(threads, bool) or threads != int(threads) or threads < 1:
+    number = whole_number(threads)
+    if number is None or number < 1:
         raise UsageError(f"--threads: must be a whole number of at least 1, not {threads!r}")
-    return int(threads)
+    return number
 
 
 def set_threads(threads: int | None) -> int:

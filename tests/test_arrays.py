@@ -99,7 +99,7 @@ def test_types_and_devices_may_be_objects(rows):
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two"])
 def test_threads_are_at_least_one(rows, threads):
     with pytest.raises(UsageError, match="--threads: must be a whole number of at least 1"):
         thread_number(threads)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.arrays import whole_number
 from ldmlr.errors import UsageError, nearest
 
 Counts = npt.NDArray[np.int64]
@@ -137,7 +137,6 @@ def _whole(value: Any) -> int | None:
     """Return a whole number given as such or as digits; None for anything else."""
     if isinstance(value, str):
         return int(value) if value.isdecimal() else None
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return int(value) if isinstance(value, float) and value.is_integer() else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return whole_number(value)

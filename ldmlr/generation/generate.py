@@ -18,7 +18,7 @@ from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, make_gate
-from ldmlr.generation.parts import Parts, check_parts, parts_folder
+from ldmlr.generation.parts import Parts, parts_folder
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
@@ -205,8 +205,6 @@ def generate(
         }  # fmt: skip
         return {**figures, **_manifest(generation, out, shard)}
     check_output(path, overwrite)
-    if not resume:
-        check_parts(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
     spec = generation.model.spec(generation.config, generation.seed)
@@ -273,8 +271,6 @@ def _manifest(generation: Generation, out: Path, shard: tuple[int, int] | None) 
         # They will be replaced; what a manifest said is no longer true.
         manifest_name(out).unlink(missing_ok=True)
         return {**nothing, "other_shards": others}
-    return (
-        nothing
-        if len(there) < len(shards)
-        else {**nothing, "manifest": write_manifest(out, shards, overwrite=True)}
-    )
+    if len(there) < len(shards):
+        return nothing
+    return {**nothing, "manifest": write_manifest(out, shards, overwrite=True)}
