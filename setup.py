@@ -39,7 +39,9 @@ FLAGS += ["-g0", "-Wall", "-Wextra", "-Wno-uninitialized"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 VNNI = [*AVX512, "-mavx512vnni"]
-INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": VNNI, "avx512bf16": [*VNNI, "-mavx512bf16"]}
+BF16 = [*VNNI, "-mavx512bf16"]
+AMX = [*BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
+INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": VNNI, "avx512bf16": BF16, "amx": AMX}
 
 
 def sanitizer() -> list[str]:

@@ -18,7 +18,7 @@ class InstructionSet:
     Attributes
     ----------
     name
-        ``baseline``, ``avx2``, ``avx512``, ``avx512vnni`` or ``avx512bf16``.
+        ``baseline``, ``avx2``, ``avx512``, ``avx512vnni``, ``avx512bf16`` or ``amx``.
     available
         This processor (and its operating system) can run it.
     bfloat16, int8

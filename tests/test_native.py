@@ -172,6 +172,24 @@ def test_same_bits_however_it_is_split(isa: str, weights: str, dim: int, hidden:
     assert np.array_equal(sampler(labels, 2**32 - 50), whole)
 
 
+@pytest.mark.skipif("amx" not in {entry.name for entry in AVAILABLE}, reason="no AMX here")
+@pytest.mark.parametrize(("dim", "hidden"), [(64, 128), (48, 80), (63, 192), (512, 96)])
+def test_int8_rows_by_tiles_are_those_of_vectors(dim: int, hidden: int) -> None:
+    spec, labels = make_spec(dim, hidden), np.arange(205) % 3
+    vectors, tiles = (NativeSampler(spec, weights="int8", isa=isa) for isa in ("avx512vnni", "amx"))
+    assert np.array_equal(vectors(labels, 5), tiles(labels, 5))
+
+
+def test_products_of_torch_around_a_call_stay_the_same() -> None:
+    # Both may configure the tiles of a thread.
+    matrix = torch.randn(256, 256, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    sampler, labels = NativeSampler(make_spec(64, 64)), np.arange(60) % 3
+    rows, product = sampler(labels), matrix @ matrix
+    for _ in range(3):
+        assert torch.equal(matrix @ matrix, product)
+        assert np.array_equal(sampler(labels), rows)
+
+
 def test_neighbours_do_not_matter() -> None:
     spec = make_spec(64, 64)
     sampler = NativeSampler(spec)

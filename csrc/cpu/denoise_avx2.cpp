@@ -1,6 +1,7 @@
 // Kernels for AVX2, FMA and F16C.
 #include "isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "simd_avx2.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
@@ -12,6 +13,7 @@ extern const Kernels avx2;
 const Kernels avx2 = {
     "avx2",
     panel,
+    tile_rows,
     normals,
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},

@@ -1,6 +1,7 @@
 // Kernels for AVX-512 F, BW, DQ and VL.
 #include "isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
@@ -12,6 +13,7 @@ extern const Kernels avx512;
 const Kernels avx512 = {
     "avx512",
     panel,
+    tile_rows,
     normals,
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},

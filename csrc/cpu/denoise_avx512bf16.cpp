@@ -1,6 +1,7 @@
 // Kernels for AVX-512 with BF16 and VNNI: those of AVX-512, and products of bfloat16 and of int8.
 #include "isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
@@ -16,6 +17,7 @@ extern const Kernels avx512bf16;
 const Kernels avx512bf16 = {
     "avx512bf16",
     panel,
+    tile_rows,
     normals,
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},

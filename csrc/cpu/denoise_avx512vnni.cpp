@@ -1,6 +1,7 @@
 // Kernels for AVX-512 with VNNI: those of AVX-512, and products of int8.
 #include "isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "noise.inc"
@@ -15,6 +16,7 @@ extern const Kernels avx512vnni;
 const Kernels avx512vnni = {
     "avx512vnni",
     panel,
+    tile_rows,
     normals,
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},

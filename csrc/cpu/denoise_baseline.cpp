@@ -1,6 +1,7 @@
 // Kernels for any processor.
 #include "isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "simd_baseline.inc"
 #include "noise_scalar.inc"
 #include "noise.inc"
@@ -12,6 +13,7 @@ extern const Kernels baseline;
 const Kernels baseline = {
     "baseline",
     panel,
+    tile_rows,
     normals,
     denoise_step,
     {sample_tile<float>, tile_scratch<float>, peak<float>},

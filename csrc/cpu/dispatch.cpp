@@ -2,12 +2,40 @@
 
 #include <cstring>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace ldmlr {
 
 extern const Kernels baseline;
 #if defined(__x86_64__)
-extern const Kernels avx2, avx512, avx512vnni, avx512bf16;
+extern const Kernels avx2, avx512, avx512vnni, avx512bf16, amx;
 #endif
+
+namespace {
+
+// Whether the processor has AMX with bfloat16 and int8, and the system lets this process use its tiles.
+// Linux asks for that once per process, as their 8 KB count in every signal's stack.
+bool tiles_permitted() {
+#if defined(__x86_64__) && defined(__linux__)
+    static const bool permitted = [] {
+        unsigned a, b, c, d;
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        constexpr unsigned wanted = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+        if ((d & wanted) != wanted) return false;
+        constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+        return syscall(SYS_arch_prctl, request, tile_data) == 0;
+    }();
+    return permitted;
+#else
+    return false;
+#endif
+}
+
+}  // namespace
 
 std::vector<InstructionSet> instruction_sets() {
     std::vector<InstructionSet> found = {{&baseline, true}};
@@ -20,7 +48,9 @@ std::vector<InstructionSet> instruction_sets() {
     found.push_back({&avx512, fma && wide});
     found.push_back({&avx512vnni, fma && wide && bytes});
     // No processor has BF16 without VNNI.
-    found.push_back({&avx512bf16, fma && wide && bytes && __builtin_cpu_supports("avx512bf16")});
+    const bool pairs = fma && wide && bytes && __builtin_cpu_supports("avx512bf16");
+    found.push_back({&avx512bf16, pairs});
+    found.push_back({&amx, pairs && tiles_permitted()});
 #endif
     return found;
 }

@@ -7,8 +7,9 @@
 
 namespace ldmlr {
 
-// A multiple of all row groups (12, 6 and 2). Of 24, 48, 96 and 192 the fastest or within 1 % of it.
-constexpr int tile_rows = 96;
+// Rows of a tile, a multiple of all row groups (16, 12, 6 and 2). Of 24, 48, 96 and 192 the fastest or
+// within 1 % of it, but where products are so fast that fetching the weights counts.
+static constexpr int usual_rows = 96;
 
 // The functions of one type of weights.
 struct TypedKernels {
@@ -22,7 +23,8 @@ struct TypedKernels {
 
 struct Kernels {
     const char *name;
-    int panel;  // columns of the widest panel of packed weights (pack.h)
+    int panel;      // columns of the widest panel of packed weights (pack.h)
+    int tile_rows;  // rows that are drawn together
     // Normals [rows, dim]; nothing beyond dim is written.
     void (*normals)(const NoiseParams &, float *out);
     // One solver step of rows first .. first + rows - 1.

@@ -27,7 +27,7 @@ bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, i
     const uintptr_t base = (reinterpret_cast<uintptr_t>(scratch) + line - 1) / line * line;
     // A short call gives every thread a tile; rows do not depend on the size of their tile.
     const int64_t share = (params.rows + threads - 1) / threads;
-    const int64_t rows = std::min<int64_t>(tile_rows, (share + 11) / 12 * 12);
+    const int64_t rows = std::min<int64_t>(kernels.tile_rows, (share + 11) / 12 * 12);
     const int64_t tiles = (params.rows + rows - 1) / rows;
     auto task = [&](int64_t tile, int worker, const Stop &stop) {
         const int64_t first = tile * rows;

@@ -30,7 +30,9 @@ if [ "$(uname -m)" = x86_64 ]; then
     compile csrc/cpu/denoise_avx2.cpp "${avx2[@]}"
     compile csrc/cpu/denoise_avx512.cpp "${avx512[@]}"
     compile csrc/cpu/denoise_avx512vnni.cpp "${avx512[@]}" -mavx512vnni
-    compile csrc/cpu/denoise_avx512bf16.cpp "${avx512[@]}" -mavx512vnni -mavx512bf16
+    bf16=("${avx512[@]}" -mavx512vnni -mavx512bf16)
+    compile csrc/cpu/denoise_avx512bf16.cpp "${bf16[@]}"
+    compile csrc/cpu/denoise_amx.cpp "${bf16[@]}" -mamx-tile -mamx-bf16 -mamx-int8
 fi
 "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/sampler"
 "$folder/sampler"
