@@ -19,8 +19,10 @@ from ldmlr.run.config import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Flags of ``ldmlr run`` that are no part of its configuration.
+RUN_FILE_FLAGS = ("json", "dry_run")
 # Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
-RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", "json", "dry_run")
+RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", *RUN_FILE_FLAGS)
 
 # Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
 STAGES = (

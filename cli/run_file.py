@@ -13,10 +13,9 @@ from ldmlr.config import read_toml
 from ldmlr.errors import UsageError, nearest
 from ldmlr.run.config import STAGES, RunConfig
 
-from .options import RUN_FILE_KEYS
+from .options import RUN_FILE_FLAGS, RUN_FILE_KEYS
 
 MACHINE = ("backend", "device", "threads")
-FLAGS = ("json", "dry_run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
     for name in ("source", "out", "backend", "device"):
         if not isinstance(document.get(name, ""), str):
             raise UsageError(f"{file}: {name}: expected a text, not {document[name]!r}")
-    flags = {name: document[name] for name in FLAGS if name in document}
+    flags = {name: document[name] for name in RUN_FILE_FLAGS if name in document}
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise UsageError(f"{file}: {name}: expected true or false, not {value!r}")

@@ -13,11 +13,13 @@
 
 #include "../../csrc/cpu/isa.h"
 namespace ldmlr {
+constexpr int tile_rows = usual_rows;
 #include "../../csrc/cpu/simd_avx512.inc"
 #include "../../csrc/cpu/noise_vector.inc"
 #include "../../csrc/cpu/noise.inc"
 #include "../../csrc/cpu/step.inc"
 #include "../../csrc/cpu/product.inc"
+#include "../../csrc/cpu/silu_short.inc"
 #include "../../csrc/cpu/simd_bfloat16.inc"
 #include "../../csrc/cpu/denoise.inc"
 
@@ -26,18 +28,18 @@ namespace {
 using Base = Operand<bfloat16>;
 
 // Every variant is an operand type of its own: bfloat16 products with another silu.
-#define VARIANT(name)                                            \
-    struct name {                                                \
-        uint16_t bits;                                           \
-    };                                                           \
-    template <>                                                  \
-    struct Operand<name> : Base {                                \
-        LDMLR_INLINE F silu(F t);                                \
-        template <int V>                                         \
-        LDMLR_INLINE void store_row(name *p, const F (&a)[V]) {  \
-            Base::store_row(reinterpret_cast<bfloat16 *>(p), a); \
-        }                                                        \
-    };                                                           \
+#define VARIANT(name)                                                         \
+    struct name {                                                             \
+        uint16_t bits;                                                        \
+    };                                                                        \
+    template <>                                                               \
+    struct Operand<name> : Base {                                             \
+        LDMLR_INLINE F silu(F t);                                             \
+        template <int V>                                                      \
+        LDMLR_INLINE void store_row(name *p, const F (&a)[V], float = 0.0f) { \
+            Base::store_row(reinterpret_cast<bfloat16 *>(p), a);              \
+        }                                                                     \
+    };                                                                        \
     LDMLR_METHOD F Operand<name>::silu(F t)
 
 F rcp14(F a) {
@@ -65,7 +67,7 @@ VARIANT(degree5) {
 }
 
 // The exponent by integer addition instead of scalef, the fraction by rounding instead of reduce.
-VARIANT(integer) {
+VARIANT(exponent) {
     const F held = max(set1(-126.0f), min(set1(126.0f), t));
     const F whole = _mm512_roundscale_ps(held, 0x09);
     const F p = exp2_fraction(sub(held, whole));
@@ -191,7 +193,7 @@ int main() {
         both<reciprocal>("reciprocal");
         both<degree2>("degree2");
         both<degree5>("degree5");
-        both<integer>("integer");
+        both<exponent>("exponent");
         both<magic>("magic");
         both<magic_rcp>("magic_rcp");
         both<bits>("bits");

@@ -120,7 +120,7 @@ def fit_transform(
         name = f" ({class_names[empty[0]]})" if class_names else ""
         raise InputError(
             f"class {empty[0]}{name} has no training row ({len(empty)} of {len(counts)} classes are empty); "
-            "add rows, or renumber the labels so that every class has one"
+            "add rows, or number the classes that have some from 0 on, as `ldmlr store import` does"
         )
     low = min(float(features.min()) for part in blocks for features, _ in _chunks([part]))
     floor = 0.0 if low >= 0 else -np.inf
