@@ -1,6 +1,6 @@
 """Build of the package and its extension `ldmlr._native`; metadata is in pyproject.toml.
 
-The extension needs a C++17 compiler (gcc or clang) and pybind11, nothing else: torch is neither
+The extension needs a C++17 compiler (gcc 11, clang 12 or newer) and pybind11, nothing else: torch is neither
 imported nor linked, so one build serves every version of torch. All instruction sets are built,
 whatever the machine that builds; the one that runs is chosen at run time.
 
