@@ -177,6 +177,9 @@ def test_presets_name_their_levers():
     assert (wcdas.head, wcdas.epochs, wcdas.head_epochs, wcdas.head_lr) == ("wcdas", 700, 30, 0.005)
     assert (glmc.loss, glmc.weight_power, glmc.cumulative) == ("weighted", 1.2, True)
     assert (glmc.lr, glmc.weight_decay, glmc.batch_size, glmc.epochs) == (0.01, 5e-3, 64, 200)
+    short, mixed = baseline_config("cifar-wcdas-short"), baseline_config("cifar-wcdas-mixup")
+    assert (mixed.loss, mixed.mixup, mixed.first_size, mixed.epochs) == ("balanced-softmax", 1.0, 0.75, 320)
+    assert mixed.replace(loss="cross-entropy", mixup=0.0, first_size=0.5, epochs=100) == short
     bounded = baseline_config("cifar-glmc-maxnorm")
     assert bounded.max_norm > 0
     assert bounded.replace(max_norm=0.0, head_epochs=0, head_lr=0.005, head_weight_decay=None) == glmc

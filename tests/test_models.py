@@ -1,0 +1,56 @@
+"""The encoders in benchmarks/models: they load, encode, and are those of the results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from ldmlr.store import FeatureStore
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+MODELS = sorted((BENCHMARKS / "models").glob("*.safetensors"))
+
+
+def result_of(model: Path) -> dict:
+    return json.loads((BENCHMARKS / "results" / f"baseline-{model.stem}.json").read_text(encoding="utf-8"))
+
+
+def test_there_is_one_for_each_set() -> None:
+    assert [path.stem for path in MODELS] == ["cifar10-lt-if100-wcdas", "cifar100-lt-if100-wcdas"]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
+def test_it_is_the_one_that_was_measured(model: Path) -> None:
+    with safe_open(model, "np") as file:
+        document = json.loads(file.metadata()["ldmlr"])
+    measured = result_of(model)["config"]
+    resolved = {"precision", "init"}  # auto became bfloat16
+    for name, value in document["config"].items():
+        if name not in resolved:
+            assert measured[name] == value, name
+    assert document["provenance"]["fingerprint"] == result_of(model)["fingerprint"]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
+def test_it_encodes_images(model: Path, tmp_path: Path, run_cli) -> None:
+    with safe_open(model, "np") as file:
+        names = json.loads(file.metadata()["ldmlr"])["class_names"]
+    rng, labels = np.random.default_rng(0), np.arange(len(names))
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        for split in ("train", "test"):
+            file[f"{split}/images"] = rng.integers(0, 256, (len(names), 32, 32, 3), np.uint8)
+            file[f"{split}/labels"] = labels
+        file["class_names"] = names
+    done = run_cli("encode", model, tmp_path / "images.h5", "--mirror", "--out", tmp_path / "features.h5")
+    assert done.returncode == 0, done.stderr
+    with FeatureStore.open(tmp_path / "features.h5") as store:
+        rows = np.asarray(store.train.features[:])
+        assert store.head is not None
+    assert rows.shape == (len(names), 64)
+    assert np.isfinite(rows).all()
+    assert rows.std(axis=0).max() > 0
