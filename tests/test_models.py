@@ -21,7 +21,7 @@ def result_of(model: Path) -> dict:
 
 
 def test_there_is_one_for_each_set() -> None:
-    assert [path.stem for path in MODELS] == ["cifar10-lt-if100-wcdas", "cifar100-lt-if100-wcdas"]
+    assert [path.stem for path in MODELS] == ["cifar10-lt-if100-wcdas-once", "cifar100-lt-if100-wcdas-once"]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
