@@ -1,8 +1,10 @@
 """What each lever of stage 1 gains on the built-in digits, at equal work.
 
 Every variant differs from the preset ``digits`` by the options that are named, and trains for 40 epochs,
-or for 20 with two views (twice the work). With ``--ldmlr`` stages 2 and 3 follow as in ``ldmlr run``, with
-the head of the variant in stage 3. The same seeds for all, last epoch; nothing is chosen by the figures.
+or for 20 with two views (twice the work). A teacher or first weights are those of another variant and the
+same seed; that training comes on top, hence the variants of 80 epochs beside them. With ``--ldmlr`` stages 2
+and 3 follow as in ``ldmlr run``, with the head of the variant in stage 3. The same seeds for all, last
+epoch; nothing is chosen by the figures.
 The folder of runs is reused, so an interrupted table goes on.
 
     python benchmarks/encoders.py --folder runs/encoders --out encoders.json
@@ -48,31 +50,59 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "GLMC, balanced softmax": {
         **MIXED, "consistency": 1.0, "loss": "balanced-softmax", "cumulative": True,
     },
+    "80 epochs": {"epochs": 80},
+    "80 epochs, balanced softmax": {"loss": "balanced-softmax", "epochs": 80},
+    "balanced softmax, restart": {"loss": "balanced-softmax", "init": "balanced softmax"},
+    "balanced softmax, taught": {"loss": "balanced-softmax", "teacher": "balanced softmax"},
+    "balanced softmax, restart, taught": {
+        "loss": "balanced-softmax", "init": "balanced softmax", "teacher": "balanced softmax",
+    },
+    "balanced softmax, taught by 80 epochs": {
+        "loss": "balanced-softmax", "teacher": "80 epochs, balanced softmax",
+    },
 }  # fmt: skip
+# Options whose value here is the name of another variant: its model is meant.
+MODELS = ("init", "teacher")
 
 
-def measure(options: dict[str, Any], seeds: int, folder: Path, ldmlr: bool) -> list[dict[str, Any]]:
+def measure(name: str, seeds: int, folder: Path, ldmlr: bool) -> list[dict[str, Any]]:
     """Return the accuracy rows of a variant: of the baseline, and with `ldmlr` those of all stages."""
-    config = RunConfig(seeds=seeds, preset="digits")
-    # Two views are twice the work of one.
-    epochs = EPOCHS // 2 if options.get("consistency") else EPOCHS
-    tables = stage_tables(
-        {"baseline": {"epochs": epochs, **options}, "finetune": {"head": options.get("head", "linear")}},
-        config,
-    )
-    run = Run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
-    if ldmlr:
-        whole: list[dict[str, Any]] = run.execute(lambda line: None)["rows"]
-        return whole
-    records = [tasks[0].step.run(tasks[0].work) for tasks in run.tasks]
-    trained = [record["figures"]["rows"] for record in records]
+    found = []
+    for seed in range(seeds):
+        run = prepare(name, seed, folder)
+        found.append(run.execute(lambda line: None)["rows"] if ldmlr else train(run)["rows"])
     return [
         results.accuracy_row(
             rows[0]["method"], rows[0]["adjustment"],
             [{column: _value(row[column]) for column in results.GROUP_COLUMNS} for row in rows],
         )
-        for rows in zip(*trained, strict=True)
+        for rows in zip(*found, strict=True)
     ]  # fmt: skip
+
+
+def prepare(name: str, seed: int, folder: Path) -> Run:
+    """Return the run of a variant and seed, once the models that it names are trained."""
+    options = dict(VARIANTS[name])
+    for key in MODELS:
+        if key in options:
+            before = prepare(options[key], seed, folder)
+            train(before)
+            options[key] = str(before.tasks[0][0].step.output)
+    # Two views are twice the work of one.
+    epochs = EPOCHS // 2 if options.get("consistency") else EPOCHS
+    config = RunConfig(seed=seed, preset="digits")
+    tables = stage_tables(
+        {"baseline": {"epochs": epochs, **options}, "finetune": {"head": options.get("head", "linear")}},
+        config,
+    )
+    return Run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Return the figures of stage 1 of a run, trained now or found in its folder."""
+    task = run.tasks[0][0]
+    figures: dict[str, Any] = task.step.run(task.work)["figures"]
+    return figures
 
 
 def _value(entry: dict[str, Any] | None) -> float | None:
@@ -90,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
     for name in arguments.only or VARIANTS:
-        rows = measure(VARIANTS[name], arguments.seeds, arguments.folder, arguments.ldmlr)
+        rows = measure(name, arguments.seeds, arguments.folder, arguments.ldmlr)
         found += [{"variant": name, "options": VARIANTS[name], **row} for row in rows]
         print(f"{name}\n{accuracy_table(rows)}\n", flush=True)
     if arguments.out:

@@ -129,5 +129,6 @@ def _text(summary: dict[str, Any]) -> str:
 for _option in command.params:
     if _option.name in BaselineConfig.names() and isinstance(_option, click.Option):
         _option.default = () if _option.multiple else None
-        # No preset names a model to start from, and one default is said in words.
-        _option.show_default = False if _option.name in ("init", "head_weight_decay") else "preset"
+        # No preset names a model, and one default is said in words.
+        silent = ("init", "teacher", "head_weight_decay")
+        _option.show_default = False if _option.name in silent else "preset"

@@ -53,6 +53,20 @@ def test_multimodal(tmp_path: Path) -> None:
         assert 0 <= entry["seeds_ahead"] <= 2
 
 
+def test_encoders(tmp_path: Path) -> None:
+    name = "balanced softmax, restart, taught"
+    found = run(tmp_path, "encoders.py", "--seeds", 2, "--folder", "runs", "--only", name)["rows"]
+    assert [row["adjustment"] for row in found] == ["none", "label-shift"]
+    assert all(row["variant"] == name and len(row["all"]["values"]) == 2 for row in found)
+    for seed in ("seed-0", "seed-1"):
+        files = (tmp_path / "runs" / seed).glob("*/step.json")
+        models = [json.loads(path.read_text())["settings"]["teacher"] for path in files]
+        # The first training has no teacher, and the second one that of the same seed.
+        before, after = sorted(models, key=lambda model: model is not None)
+        assert before is None
+        assert Path(after).parts[:2] == ("runs", seed)
+
+
 def test_latent_vs_image(tmp_path: Path) -> None:
     found = run(tmp_path, "latent_vs_image.py", "--rows", 64, "--images", 1, "--repeats", 1)
     assert found["parameters"]["image"] > 4_000_000

@@ -25,6 +25,7 @@ from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.pixels import Pixels, image_shape
 from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
+from ldmlr.encoders.teacher import Teacher
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import UsageError
@@ -88,9 +89,9 @@ def train_baseline(
     ------
     UsageError
         The folder holds a model or a checkpoint, and neither `resume` nor `overwrite` is set; or the
-        model to start from is another network, or may have seen the images to be held out.
+        model to start from is another network, or it or the teacher may have seen the images to be held out.
     InputError
-        The model to start from is missing, damaged or for other images.
+        The model to start from or the teacher is missing, damaged or for other images.
     LdmlrError
         The loss is no longer finite.
     """
@@ -99,7 +100,7 @@ def train_baseline(
     _check_folder(out, resume, overwrite)
     config = config.replace(precision=resolve_precision(config.precision, device))
     train, held_out = training_split(images, config.val_fraction, seed)
-    init = Start.open(config)
+    init, teacher = Start.open(config), Teacher.open(config, images)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
@@ -109,6 +110,9 @@ def train_baseline(
     if init is not None:
         init.check_held_out(origin.get("held_out"))
         origin["init"] = init.record(config.head, images.class_names)
+    if teacher is not None:
+        teacher.check_held_out(origin.get("held_out"))
+        origin["teacher"] = teacher.record()
     if overwrite and not resume:
         (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
@@ -116,7 +120,7 @@ def train_baseline(
     batch = min(config.batch_size, len(train)) * math.prod(image_shape(train))
     with thread_count(batch, threads):
         start, used = time.perf_counter(), torch.get_num_threads()
-        trainer = _trained(images, train, config, out, seed, device, resume, init)
+        trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
         baseline = Baseline(
             trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
             images.class_names, config.to_dict(), origin,
@@ -141,7 +145,7 @@ def train_baseline(
         "threads": used,
         "images": dict(images.provenance),
         "fingerprint": images.fingerprint(),
-        **({} if init is None else {"init": origin["init"]}),
+        **{used: origin[used] for used in ("init", "teacher") if used in origin},
     }
 
 
@@ -154,6 +158,7 @@ def _trained(
     device: torch.device,
     resume: bool,
     init: Start | None,
+    teacher: Teacher | None,
 ) -> Trainer:
     """Train, or go on training, with a checkpoint and the log after every epoch."""
     checkpoint = out / CHECKPOINT
@@ -164,15 +169,14 @@ def _trained(
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
     }
-    if init is not None:
-        run["init"] = init.sha256
+    run.update({used.option[2:]: used.sha256 for used in (init, teacher) if used is not None})
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         start = (
             None
             if init is None
             else functools.partial(init.fill, class_names=images.class_names, config=config)
         )
-        trainer = Trainer(config, train, seed, device, start)
+        trainer = Trainer(config, train, seed, device, start, teacher)
         if resume and checkpoint.exists():
             trainer.restore(load_checkpoint(checkpoint, run))
 

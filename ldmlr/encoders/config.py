@@ -32,6 +32,15 @@ class BaselineConfig(Config):
         "--head are the same.",
         metavar="MODEL",
     )
+    teacher: str | None = option(
+        None,
+        "Trained baseline (folder or file) of the same classes whose logits to match beside the labels.",
+        metavar="MODEL",
+    )
+    distil: float = option(
+        0.5, "Share of --teacher in the loss; the labels have the rest.", above=0, maximum=1
+    )
+    temperature: float = option(2.0, "Logits are divided by it before they are matched.", above=0)
     head: str = option("linear", "Classification head.", choices=HEADS)
     concentration: float = option(0.0, "First concentration of a wcdas head, before the sigmoid.")
     loss: str = option(
@@ -223,6 +232,8 @@ WCDAS: dict[str, Any] = {
 USES: dict[str, tuple[Callable[[BaselineConfig], bool], str]] = {
     "weight_power": (lambda c: c.loss == "weighted", "--loss weighted"),
     "margin": (lambda c: c.loss == "ldam", "--loss ldam"),
+    "distil": (lambda c: c.teacher is not None, "--teacher"),
+    "temperature": (lambda c: c.teacher is not None, "--teacher"),
     "cutmix_share": (
         lambda c: c.mixup > 0 and c.cutmix > 0 and not c.consistency,
         "both --mixup and --cutmix, on one view",

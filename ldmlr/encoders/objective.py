@@ -10,11 +10,20 @@ projector g and a predictor h,
 where a = 1 - (epoch / epochs)^2 with ``cumulative``, and 0 without. The cross-entropy has a head of its
 own, which is dropped after the training: it shapes the features while the head that is kept learns from
 `loss` alone. Each part works without the others. Projector and predictor are linear, with 128 outputs.
+
+A teacher takes a share w (``distil``) of what is before the consistency (Hinton et al., "Distilling the
+Knowledge in a Neural Network", 2015): with its logits t, those s of the head that is kept, and the
+temperature T,
+
+    (1 - w) * L + w * T^2 * KL(softmax(t / T) || softmax(s / T))
+
+Both are logits of balanced classes where the loss takes the prior off, so no prior enters here.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,13 +103,18 @@ class Objective(nn.Module):
     def __init__(self, config: BaselineConfig, head: Head, counts: npt.NDArray[np.int64]) -> None:
         super().__init__()
         self.weight, self.epochs = config.consistency, config.epochs
+        self.distil, self.temperature = config.distil, config.temperature
         self.loss = training_loss(config, counts)
         self.head = head
         self.plain_head = copy.deepcopy(head) if config.cumulative else None
         self.agreement = Consistency(head.dim) if config.consistency else None
 
     def forward(
-        self, features: Sequence[torch.Tensor], targets: Sequence[torch.Tensor], epoch: int
+        self,
+        features: Sequence[torch.Tensor],
+        targets: Sequence[torch.Tensor],
+        epoch: int,
+        taught: Sequence[torch.Tensor] = (),
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the objective and the logits of each view by the head that is kept.
 
@@ -112,6 +126,8 @@ class Objective(nn.Module):
             Class weights of each view, ``[n, C]``.
         epoch
             Epochs done.
+        taught
+            A teacher's logits of each view, ``[n, C]``; none without one.
         """
         logits = [self.head(view) for view in features]
         total = sum_of(self.loss, logits, targets)
@@ -119,9 +135,18 @@ class Objective(nn.Module):
             plain = sum_of(cross_entropy, [self.plain_head(view) for view in features], targets)
             share = (epoch / self.epochs) ** 2
             total = (1 - share) * plain + share * total
+        if len(taught):
+            matched = sum_of(functools.partial(distillation, temperature=self.temperature), logits, taught)
+            total = (1 - self.distil) * total + self.distil * matched
         if self.agreement is not None:
             total = total + self.weight * self.agreement(features[0], features[1])
         return total, logits
+
+
+def distillation(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return ``T^2 KL(softmax(taught / T) || softmax(logits / T))``, the mean over rows of ``[n, C]``."""
+    found, wanted = (F.log_softmax(values / temperature, dim=1) for values in (logits, taught))
+    return temperature**2 * F.kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 
 def sum_of(loss: Loss, logits: Sequence[torch.Tensor], targets: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -7,35 +7,20 @@ it is the transfer of a network; a head of other classes cannot be taken along a
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.encoders.model import Baseline, file_hash, model_path
+from ldmlr.encoders.earlier import Earlier
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.modules import Head
 
 
-@dataclasses.dataclass
-class Start:
-    """A finished baseline whose weights the next training begins with.
+class Start(Earlier):
+    """A finished baseline whose weights the next training begins with."""
 
-    Parameters
-    ----------
-    path
-        The model file.
-    sha256
-        Its hash.
-    baseline
-        What it holds.
-    """
-
-    path: Path
-    sha256: str
-    baseline: Baseline
+    option = "--init"
 
     @classmethod
     def open(cls, config: BaselineConfig) -> Start | None:
@@ -50,14 +35,14 @@ class Start:
         """
         if config.init is None:
             return None
-        path = model_path(Path(config.init))
-        baseline = Baseline.load(path)
-        if baseline.name != config.network:
+        start = cls.read(config.init)
+        name = start.baseline.name
+        if name != config.network:
             raise UsageError(
-                f"--init {path}: holds the network {baseline.name}, not {config.network}; "
-                f"pass --network {baseline.name} or name another model"
+                f"--init {start.path}: holds the network {name}, not {config.network}; "
+                f"pass --network {name} or name another model"
             )
-        return cls(path, file_hash(path), baseline)
+        return start
 
     @property
     def epochs(self) -> int:
@@ -68,36 +53,6 @@ class Start:
     def keeps_head(self, kind: str, class_names: tuple[str, ...]) -> bool:
         """Return whether the head fits as well: the same kind for the same classes."""
         return self.baseline.head.kind == kind and self.baseline.class_names == class_names
-
-    def check_held_out(self, held_out: dict[str, Any] | None) -> None:
-        """Refuse to hold out images that the weights may have seen.
-
-        Whether two image sets share images cannot be told by their records, so every training behind the
-        weights must have held out the very same ones.
-
-        Parameters
-        ----------
-        held_out
-            Record of the images held out now; None if there are none.
-
-        Raises
-        ------
-        UsageError
-            One of the trainings held out none, or others.
-        """
-        if held_out is not None and any(before != held_out for before in self.held_out):
-            raise UsageError(
-                f"--init {self.path}: may have been trained on images that --val-fraction would hold out; "
-                "start from a baseline of the same images, --val-fraction and --seed, or leave one of "
-                "the two out"
-            )
-
-    @property
-    def held_out(self) -> list[dict[str, Any] | None]:
-        """What each training behind the weights held out, the last one first."""
-        origin = self.baseline.provenance
-        earlier: list[dict[str, Any] | None] = origin.get("init", {}).get("held_out", [])
-        return [origin.get("held_out"), *earlier]
 
     def record(self, kind: str, class_names: tuple[str, ...]) -> dict[str, Any]:
         """Return what the new model remembers of it, as plain data."""

@@ -16,6 +16,7 @@ from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import even_batches, image_shape
 from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
+from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.modules import make_head
 
@@ -23,7 +24,7 @@ from ldmlr.heads.modules import make_head
 def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> dict[str, Any]:
     """Return the network, the sizes and the amount of work of a training, as plain data."""
     train, held_out = training_split(images, config.val_fraction, 0)
-    init = Start.open(config)
+    init, teacher = Start.open(config), Teacher.open(config, images)
     shape = image_shape(train)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
@@ -35,6 +36,7 @@ def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> 
         "network": config.network,
         "head": config.head,
         **({} if init is None else {"starts_from": str(init.path), "earlier_epochs": init.epochs}),
+        **({} if teacher is None else {"teacher": str(teacher.path)}),
         "parameters": parameter_count(network) + parameter_count(head),
         "feature_dim": dim,
         "image_shape": list(shape),
@@ -58,7 +60,7 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
     Raises
     ------
     UsageError
-        The folder holds a finished training with other settings, images or first weights.
+        The folder holds a finished training with other settings, images, first weights or teacher.
     InputError
         Its result document is damaged.
     """
@@ -76,14 +78,14 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
                 f"{out}: holds a finished baseline with {key} {config.get(key)!r}, not {value!r}; "
                 "name another folder or pass --overwrite"
             )
-    init = settings.get("init")
-    start = document.get("init", {}).get("sha256")
-    # A model that is no longer there has done its work.
-    model = None if init is None or not Path(init).exists() else model_path(Path(init))
-    for name, known, now in (
-        ("image set", document.get("fingerprint"), images.fingerprint()),
-        (f"--init {init}", start, start if model is None else file_hash(model)),
-    ):
+    marks = [("image set", document.get("fingerprint"), images.fingerprint())]
+    for used in ("init", "teacher"):
+        model = settings.get(used)
+        # A model that is no longer there has done its work.
+        if model is not None and Path(model).exists():
+            known = document.get(used, {}).get("sha256")
+            marks.append((f"--{used} {model}", known, file_hash(model_path(Path(model)))))
+    for name, known, now in marks:
         if known is not None and known != now:
             raise UsageError(
                 f"{out}: holds a finished baseline, and the {name} has changed since; "

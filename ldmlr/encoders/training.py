@@ -35,6 +35,7 @@ from ldmlr.encoders.pixels import Pixels, even_batches, image_shape
 from ldmlr.encoders.precision import DTYPES
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
+from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import LdmlrError
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
@@ -81,6 +82,8 @@ class Trainer:
         Where to compute.
     start
         Copies the first weights into network and head; None leaves them random.
+    teacher
+        Gives the logits to match, if there is one.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         start: Callable[[nn.Module, Head], None] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.labels = torch.from_numpy(split.labels)
@@ -99,6 +103,7 @@ class Trainer:
         self.mean, self.std = self.pixels.statistics()
         self.augment = Augmentation(config, self.mean, self.std)
         self.mixing = Mixing(config)
+        self.teacher = None if teacher is None else teacher.prepare(self.mean, self.std, config, device)
         torch.manual_seed(seed)
         self.network, dim = build_network(config.network, self.shape)
         self.head: Head = make_head(config.head, dim, self.num_classes)
@@ -216,12 +221,14 @@ class Trainer:
         """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
         share = side_share(self.config.first_size, epoch, self.config.epochs)
         views = range(2 if self.config.consistency else 1)
-        augmented = [shrink(self.augment(pixels, draws.augment), share) for _ in views]
+        augmented = [self.augment(pixels, draws.augment) for _ in views]
         one_hot = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
         mixed = self.mixing(augmented, one_hot, draws.mixup, draws.augment)
         targets = [weights for _, weights in mixed]
-        features = [self._features(images) for images, _ in mixed]
-        loss, logits = self.objective(features, targets, epoch)
+        # The teacher looks at what the student is shown, but always in full size.
+        taught = [] if self.teacher is None else [self.teacher(images) for images, _ in mixed]
+        features = [self._features(shrink(images, share)) for images, _ in mixed]
+        loss, logits = self.objective(features, targets, epoch, taught)
         self._descend(loss, rate)
         if self.ema is not None:
             self.ema.update(self.model)

@@ -15,6 +15,7 @@ from ldmlr.encoders.config import BaselineConfig, baseline_config, default_prese
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.encoders.start import Start
+from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
@@ -337,8 +338,8 @@ class Run:
             self.preset = self.config.preset or default_preset(size)
             self.baseline = baseline_config(self.preset, self.tables.baseline)
         check_mirror(self.tables.encode, "flip" in self.baseline.augment, "the baseline")
-        init = Start.open(self.baseline)
-        inputs = [images.fingerprint(), *([] if init is None else [init.sha256])]
+        models = Start.open(self.baseline), Teacher.open(self.baseline, images)
+        inputs = [images.fingerprint(), *(model.sha256 for model in models if model is not None)]
         train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
         return [

@@ -1,0 +1,76 @@
+"""A finished baseline that another training makes use of, and which images it may have seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from ldmlr.encoders.model import Baseline, file_hash, model_path
+from ldmlr.errors import UsageError
+
+
+@dataclasses.dataclass
+class Earlier:
+    """A finished baseline.
+
+    Parameters
+    ----------
+    path
+        The model file.
+    sha256
+        Its hash.
+    baseline
+        What it holds.
+    """
+
+    # The option that names it.
+    option: ClassVar[str]
+
+    path: Path
+    sha256: str
+    baseline: Baseline
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Read the model of a file or folder.
+
+        Raises
+        ------
+        InputError
+            It is missing, damaged or no baseline.
+        """
+        path = model_path(Path(name))
+        return cls(path, file_hash(path), Baseline.load(path))
+
+    def check_held_out(self, held_out: dict[str, Any] | None) -> None:
+        """Refuse to hold out images that the weights may have seen.
+
+        Whether two image sets share images cannot be told by their records, so every training behind the
+        weights must have held out the very same ones.
+
+        Parameters
+        ----------
+        held_out
+            Record of the images held out now; None if there are none.
+
+        Raises
+        ------
+        UsageError
+            One of the trainings held out none, or others.
+        """
+        if held_out is not None and any(before != held_out for before in self.held_out):
+            raise UsageError(
+                f"{self.option} {self.path}: may have been trained on images that --val-fraction would hold "
+                "out; use a baseline of the same images, --val-fraction and --seed, or leave one of the two "
+                "out"
+            )
+
+    @property
+    def held_out(self) -> list[dict[str, Any] | None]:
+        """What each training behind the weights held out, the last one first."""
+        origin = self.baseline.provenance
+        found: list[dict[str, Any] | None] = [origin.get("held_out")]
+        for used in ("init", "teacher"):
+            found += origin.get(used, {}).get("held_out", [])
+        return found
