@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -369,6 +370,15 @@ def test_command_names_what_is_wrong(run_cli, folder, tmp_path):
     FeatureStore.write(tmp_path / "plain.h5", train=plain)
     status, message = failure(folder / "features.h5", "--pseudo", tmp_path / "plain.h5")
     assert (status, "has no generated row" in message) == (1, True)
+    # The same file twice, generated rows or a plain file without a source: its rows would count twice.
+    (tmp_path / "link.h5").symlink_to(folder / "balanced.h5")
+    status, message = failure(folder / "balanced.h5", "--pseudo", tmp_path / "link.h5")
+    assert (status, "link.h5: is the store itself; give the output of generate" in message) == (1, True)
+    with h5py.File(tmp_path / "bare.h5", "w") as file:
+        for split in ("train", "test"):
+            file[f"{split}/features"], file[f"{split}/labels"] = draw(COUNTS)
+    status, message = failure(tmp_path / "bare.h5", "--pseudo", tmp_path / "bare.h5")
+    assert (status, "bare.h5: is the store itself" in message) == (1, True)
     pseudo = ["--pseudo", folder / "pseudo.h5"]
     status, message = failure(folder / "features.h5", *pseudo, *pseudo, "--seeds", 3)
     assert (status, "one per seed (3), not 2" in message) == (2, True)

@@ -81,11 +81,17 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     ------
     InputError
         Dimensions or classes that differ (both files and numbers are named), features that are not
-        finite, a class without an encoded row, a store of encoded rows as pseudo-features.
+        finite, a class without an encoded row, a store of encoded rows as pseudo-features, or the
+        same file as both.
     """
     parts = [_Part(store, "store")]
     if pseudo is not None:
         parts.append(_Part(pseudo, "pseudo-features", pseudo=True))
+        if _same_file(store, pseudo):
+            # Its rows would count twice, encoded ones as generated or generated ones once more.
+            raise InputError(
+                f"{parts[1].name}: is the store itself; give the output of generate, or leave --pseudo out"
+            )
     first = parts[0]
     # Arrays carry no number of classes: the largest label decides, here and among the generated rows.
     classes = num_classes or first.num_classes or class_count((part.name, part.labels) for part in parts)
@@ -111,6 +117,16 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     merged = TrainingRows(features, labels, len(encoded[0]), classes, first.name)
     check_counts(merged.counts, first.name)
     return merged
+
+
+def _same_file(store: Rows, pseudo: Rows | None) -> bool:
+    """Tell whether both are stores in one file, by whatever names."""
+    if isinstance(store, tuple) or pseudo is None or isinstance(pseudo, tuple):
+        return False
+    try:
+        return store.path.samefile(pseudo.path)
+    except OSError:  # gone since it was opened, as is the working folder that a name began in
+        return False
 
 
 def encoded_counts(split: Split, num_classes: int) -> npt.NDArray[np.int64]:
