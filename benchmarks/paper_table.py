@@ -4,7 +4,8 @@ Reads the results of ``ldmlr run``, ``ldmlr compare`` and ``ldmlr baseline`` und
 (``run-*.json``, ``compare-*.json``, ``baseline-*.json``) and prints markdown. A file belongs to the
 column that its name says (``cifar10-lt-if100``, ``imagenet-lt``). Names of that form alone, or with
 ``-features``, are the features behind the published baselines; any other ending is an encoder of one's
-own, and with ``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to the
+own, with ``taught`` in it one that was trained with ``--teacher``, and with ``mirror`` in it the features
+are those of ``ldmlr encode --mirror``. A result belongs to the
 rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
 
     python benchmarks/paper_table.py
@@ -58,7 +59,8 @@ ROWS = {
 }  # fmt: skip
 GIVEN, PAPER = "measured", "measured, the paper's setting"
 OWN, MIRROR = "measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"
-LINES = (GIVEN, OWN, MIRROR, PAPER)
+TAUGHT, TAUGHT_MIRROR = "measured, taught by that encoder (`--teacher`)", "the same, taught and `--mirror`"
+LINES = (GIVEN, OWN, MIRROR, TAUGHT, TAUGHT_MIRROR, PAPER)
 NOT_RUN = "not run"
 GIVEN_NAME = re.compile(r"cifar(10|100)-lt-if(10|100)(-features)?")
 NOTE = (
@@ -103,6 +105,14 @@ def head_of(result: Mapping[str, Any], name: str) -> str:
     return "wcdas" if "wcdas" in name else "linear"
 
 
+def features_of(command: str, name: str) -> str:
+    """Return the line of the table that a result's features belong to."""
+    if command != "baseline" and GIVEN_NAME.fullmatch(name):
+        return GIVEN
+    lines = (TAUGHT, TAUGHT_MIRROR) if "taught" in name else (OWN, MIRROR)
+    return lines["mirror" in name]
+
+
 def read_cells(folder: Path) -> Cells:
     """Return the measured cells: (row of the paper, line, column) -> text.
 
@@ -123,8 +133,7 @@ def read_cells(folder: Path) -> Cells:
             try:
                 result = json.loads(path.read_text(encoding="utf-8"))
                 head, rows = head_of(result, name), result["rows"]
-                own = command == "baseline" or GIVEN_NAME.fullmatch(name) is None
-                encoded = MIRROR if "mirror" in name else OWN if own else GIVEN
+                encoded = features_of(command, name)
                 for row in rows:
                     place = ROWS.get((head, row["method"], row["adjustment"]))
                     if place is not None:

@@ -86,6 +86,10 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "run-cifar10-lt-if10-wcdas.json", document("run", both))
     mirrored = [("baseline", "none", 42.0), ("ldmlr", "none", 50.0)]
     save(tmp_path, "run-cifar10-lt-if10-wcdas-mirror.json", document("run", mirrored))
+    for ending, value in (("taught", 43.0), ("taught-mirror", 44.0)):
+        save(
+            tmp_path, f"run-cifar10-lt-if10-wcdas-{ending}.json", document("run", [("ldmlr", "none", value)])
+        )
     save(tmp_path, "run-imagenet-lt.json", document("run", both, {"baseline": {"head": "wcdas"}}))
     save(tmp_path, "run-cifar10-lt-if100-glmc.json", document("run", both))
     save(tmp_path, "run-cifar10-own-features.json", document("run", both))
@@ -102,6 +106,9 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     assert found["WCDAS + LDMLR", script.OWN] == ["49.00 ± 0.50", none, none, none, "49.00 ± 0.50"]
     assert found["WCDAS", script.MIRROR] == ["42.00", none, none, none, none]
     assert found["WCDAS + LDMLR", script.MIRROR] == ["50.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", script.TAUGHT] == ["43.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", script.TAUGHT_MIRROR] == ["44.00", none, none, none, none]
+    assert ("WCDAS", script.TAUGHT) not in found
     assert found["GLMC, MaxNorm", script.OWN] == [none, "41.00", none, none, none]
     assert ("WCDAS", script.GIVEN) not in found
 
