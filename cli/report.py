@@ -25,13 +25,25 @@ from .options import (
 @click.command(name="report")
 @click.argument("run", type=click.Path(path_type=Path))
 @out_option("The HTML file.  [default: report.html in the folder of the run]", required=False)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write each picture as an SVG file of its own into this folder.",
+)
 @config_options(ReportConfig)
 @threads_option
 @overwrite_option
 @json_option
 @config_option
 def command(
-    run: Path, out: Path | None, threads: int | None, overwrite: bool, as_json: bool, **values: Any
+    run: Path,
+    out: Path | None,
+    pictures: Path | None,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+    **values: Any,
 ) -> None:
     """A self-contained HTML page of a run: figures, pictures, verdict.
 
@@ -45,6 +57,7 @@ def command(
       ldmlr report runs/digits-lt
       ldmlr report runs/heads/result.json --out heads.html --overwrite
       ldmlr report runs/digits-lt --out page.html --json
+      ldmlr report runs/digits-lt --pictures pictures
     """
     config = pick(ReportConfig, values)
     from ldmlr import results
@@ -52,11 +65,12 @@ def command(
     from ldmlr.report.page import write_report
 
     used = set_threads(threads)
-    figures = write_report(run, out, config, overwrite=overwrite)
-    resolved = {"run": run, "out": out, **config.to_dict(), "threads": used}
+    figures = write_report(run, out, config, pictures=pictures, overwrite=overwrite)
+    resolved = {"run": run, "out": out, "pictures": pictures, **config.to_dict(), "threads": used}
     result = results.document("report", resolved, **figures)
     verdict = figures["verdict"] or {}
     say(f"{figures['page']}: {figures['bytes'] / 1000:.0f} kB")
     lines = [verdict["headline"]] if "headline" in verdict else []
+    lines += figures["pictures"]
     lines += [f"left out: {entry['section']} ({entry['why']})" for entry in figures["missing"]]
     emit(result, as_json, "\n".join([str(figures["page"]), *lines]))

@@ -99,3 +99,19 @@ def image_file(tmp_path: Path, colour_images: ColourImages) -> Path:
             file[f"{split}/images"], file[f"{split}/labels"] = colour_images(counts, seed)
         file["class_names"] = ["red", "green", "blue"]
     return path
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a short run of the built-in set, two seeds; only to be read."""
+    from ldmlr_cli.main import main
+
+    folder = tmp_path_factory.mktemp("report") / "digits"
+    quick = (
+        "--set", "baseline.epochs=2", "--set", "diffuse.iterations=60", "--set", "diffuse.hidden=16",
+        "--set", "finetune.epochs=2", "--threads", "1",
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "digits-lt", "--seeds", "2", "--out", str(folder), *quick])
+    assert not ended.value.code
+    return folder

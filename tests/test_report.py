@@ -93,18 +93,6 @@ def check_page(path: Path) -> Page:
     return page
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """Return the folder of a short run of the built-in set, two seeds."""
-    from ldmlr_cli.main import main
-
-    folder = tmp_path_factory.mktemp("report") / "digits"
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "digits-lt", "--seeds", "2", "--out", str(folder), *map(str, QUICK)])
-    assert not ended.value.code
-    return folder
-
-
 @pytest.fixture
 def run_copy(whole_run, tmp_path):
     """Return a copy of the run that a test may damage."""

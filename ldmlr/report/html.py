@@ -12,6 +12,39 @@ from ldmlr.report.svg import Drawing
 
 
 @dataclasses.dataclass(frozen=True)
+class Picture:
+    """A drawing with its words.
+
+    Parameters
+    ----------
+    name
+        What its file is called, without ending.
+    drawing
+        The drawing.
+    caption
+        What it shows.
+    legend
+        Colour class and words of each kind of mark.
+    """
+
+    name: str
+    drawing: Drawing
+    caption: str
+    legend: Sequence[tuple[str, str]] = ()
+
+    def html(self) -> str:
+        """Return it as a figure of the page."""
+        keys = "".join(
+            f'<span class="key"><svg viewBox="0 0 12 12" aria-hidden="true"><circle class="mark {kind}" '
+            f'cx="6" cy="6" r="4.5"/></svg>{escape(words)}</span>'
+            for kind, words in self.legend
+        )
+        shown = f'<div class="legend">{keys}</div>' if keys else ""
+        caption = f"<figcaption>{escape(self.caption)}</figcaption>"
+        return f"<figure>{shown}{self.drawing.render()}{caption}</figure>"
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """A part of the page.
 
@@ -23,27 +56,19 @@ class Section:
         Its heading.
     body
         HTML, escaped already.
+    pictures
+        Those in the body.
     """
 
     name: str
     title: str
     body: str
+    pictures: Sequence[Picture] = ()
 
 
 def paragraph(words: str, kind: str = "") -> str:
     """Return a paragraph of plain words."""
     return f'<p class="{kind}">{escape(words)}</p>' if kind else f"<p>{escape(words)}</p>"
-
-
-def figure(drawing: Drawing, caption: str, legend: Sequence[tuple[str, str]] = ()) -> str:
-    """Return a drawing with a caption and a legend of (colour class, words)."""
-    keys = "".join(
-        f'<span class="key"><svg viewBox="0 0 12 12" aria-hidden="true"><circle class="mark {kind}" cx="6" '
-        f'cy="6" r="4.5"/></svg>{escape(words)}</span>'
-        for kind, words in legend
-    )
-    shown = f'<div class="legend">{keys}</div>' if keys else ""
-    return f"<figure>{shown}{drawing.render()}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def table(
@@ -112,9 +137,14 @@ def listing(entries: Sequence[str], kind: str = "") -> str:
     return f"<ul{more}>{''.join(f'<li>{escape(entry)}</li>' for entry in entries)}</ul>"
 
 
+def style_sheet() -> str:
+    """Return the style of the page."""
+    return resources.files("ldmlr.report").joinpath("style.css").read_text(encoding="utf-8")
+
+
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """Return the whole document. It loads nothing: the style is inside, scripts and fonts there are none."""
-    style = resources.files("ldmlr.report").joinpath("style.css").read_text(encoding="utf-8")
+    style = style_sheet()
     links = "".join(f'<a href="#{part.name}">{escape(part.title)}</a>' for part in sections)
     body = "".join(
         f'<section id="{part.name}" aria-labelledby="{part.name}-title"><h2 id="{part.name}-title">'

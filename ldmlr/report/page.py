@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ldmlr.report.collect import collect
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.html import Section, listing, page
 from ldmlr.report.opening import OpenedRun, open_run
+from ldmlr.report.pictures import standalone
 
 FILENAME = "report.html"
 # What the sections are called where they are missing.
@@ -42,6 +43,7 @@ def write_report(
     out: str | Path | None = None,
     config: ReportConfig | None = None,
     *,
+    pictures: str | Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write the page of a run.
@@ -54,6 +56,8 @@ def write_report(
         The HTML file; by default ``report.html`` in the folder of the run.
     config
         How much is looked at.
+    pictures
+        A folder for the pictures as SVG files of their own; None for none.
     overwrite
         Replace a file that exists.
 
@@ -61,7 +65,7 @@ def write_report(
     -------
     dict
         The figures that the page shows; ``page`` and ``bytes`` name the file and its size, ``missing`` what
-        the page leaves out.
+        the page leaves out, ``pictures`` the files of the pictures.
 
     Raises
     ------
@@ -80,16 +84,20 @@ def write_report(
     target = Path(out) if out is not None else run.folder / FILENAME
     check_output(target, overwrite)
     figures, missing = collect(run, config or ReportConfig())
-    text = render(run, figures, missing)
+    parts = lay_out(run, figures, missing)
+    text = page(title_of(run), _lead(run), parts)
+    drawn = picture_files(parts, None if pictures is None else Path(pictures), overwrite)
     write_text(target, text, overwrite)
+    for file, content in drawn.items():
+        write_text(file, content, overwrite)
     return {
         "run": str(run.path), "page": str(target), "bytes": len(text.encode()), **_public(figures),
-        "missing": missing,
+        "missing": missing, "pictures": [str(file) for file in drawn],
     }  # fmt: skip
 
 
-def render(run: OpenedRun, figures: Mapping[str, Any], missing: list[dict[str, str]]) -> str:
-    """Return the HTML of a page."""
+def lay_out(run: OpenedRun, figures: Mapping[str, Any], missing: Sequence[dict[str, str]]) -> list[Section]:
+    """Return the sections of the page."""
     document = run.document
     shown = {"selection", "baseline_head", "backend"}
     if sections.is_accuracy(figures["rows"]):
@@ -109,7 +117,23 @@ def render(run: OpenedRun, figures: Mapping[str, Any], missing: list[dict[str, s
         generic.about(document, str(run.path)),
         _left_out(missing),
     ]
-    return page(title_of(run), _lead(run), [part for part in parts if part is not None])
+    return [part for part in parts if part is not None]
+
+
+def picture_files(parts: Sequence[Section], folder: Path | None, overwrite: bool) -> dict[Path, str]:
+    """Return the SVG files to write into a folder, none without one.
+
+    Raises
+    ------
+    UsageError
+        One of them exists, or the folder cannot be one.
+    """
+    if folder is None:
+        return {}
+    drawn = {folder / f"{one.name}.svg": standalone(one) for part in parts for one in part.pictures}
+    for file in drawn:
+        check_output(file, overwrite)
+    return drawn
 
 
 def title_of(run: OpenedRun) -> str:

@@ -17,7 +17,7 @@ from ldmlr.report.charts import (
     reliability,
     row_name,
 )
-from ldmlr.report.html import Section, details, figure, heat, listing, number, paragraph, spread, table
+from ldmlr.report.html import Picture, Section, details, heat, listing, number, paragraph, spread, table
 from ldmlr.report.training import STAGES
 from ldmlr.results import GROUP_COLUMNS
 
@@ -42,12 +42,13 @@ def accuracy(figures: Figures) -> Section | None:
         ["top-1 %", *heads], [[row_name(row), *(spread(row.get(name)) for name in shown)] for row in rows],
         _seeds_caption(rows),
     )  # fmt: skip
-    picture = figure(
+    picture = Picture(
+        "accuracy",
         group_dots(rows, shown),
         "The same figures: dots are means, bars one standard deviation to either side. Every panel has its "
         "own scale.",
     )
-    return Section("accuracy", "Accuracy", body + picture)
+    return Section("accuracy", "Accuracy", body + picture.html(), [picture])
 
 
 def is_accuracy(rows: Any) -> bool:
@@ -97,7 +98,7 @@ def classes(figures: Figures) -> Section | None:
     if not found:
         return None
     methods = list(found[0]["accuracy"])
-    body = ""
+    pictures = []
     plain = [name for name in methods if " + " not in name][:2]
     for shift, words in (("", ""), (" + label-shift", " with label shift")):
         pair = [f"{name}{shift}" for name in plain]
@@ -109,11 +110,13 @@ def classes(figures: Figures) -> Section | None:
         ]
         kinds = ("base-shift open", "made-shift") if shift else ("base open", "made")
         title = f"Accuracy per class against training rows{words}"
-        body += figure(
+        pictures.append(Picture(
+            "classes-label-shift" if shift else "classes",
             class_pairs(points, title=title, label="top-1 %", kinds=kinds),
             f"Accuracy of every class{words}, mean over the seeds; a line joins the two figures of a class.",
             [(kind, f"{name}{words}") for kind, name in zip(kinds, plain, strict=True)],
-        )
+        ))  # fmt: skip
+    body = "".join(picture.html() for picture in pictures)
     order = sorted(found, key=lambda entry: entry["train_rows"])
     shown = order[:ROWS_SHOWN]
     header = ["class", "group", "training rows", *methods]
@@ -126,7 +129,7 @@ def classes(figures: Figures) -> Section | None:
     if len(shown) < len(order):
         caption = f"The {len(shown)} classes with the fewest training rows; ldmlr report --json prints all."
     body += details(f"Table of {len(shown)} classes", table(header, cells, caption))
-    return Section("classes", "Accuracy per class", body)
+    return Section("classes", "Accuracy per class", body, pictures)
 
 
 def plan(figures: Figures) -> Section | None:
@@ -138,11 +141,12 @@ def plan(figures: Figures) -> Section | None:
     body = paragraph(
         f"{natural:,} natural and {made:,} generated rows in {len(found):,} classes (first seed)."
     )
-    body += figure(
-        plan_bars(found), "Bars are stacked and the axis is logarithmic: heights tell rows, areas do not.",
+    picture = Picture(
+        "plan", plan_bars(found),
+        "Bars are stacked and the axis is logarithmic: heights tell rows, areas do not.",
         [("base", "natural rows"), ("made", "generated rows")],
     )  # fmt: skip
-    return Section("plan", "Plan of generation", body)
+    return Section("plan", "Plan of generation", body + picture.html(), [picture])
 
 
 def training(figures: Figures) -> Section | None:
@@ -156,7 +160,8 @@ def training(figures: Figures) -> Section | None:
         for title, _, lines in panels
     )
     caption = f"Training loss, one line per seed. Last values, mean over the seeds: {ends}."
-    return Section("training", "Training", figure(curves(panels), caption))
+    picture = Picture("training", curves(panels), caption)
+    return Section("training", "Training", picture.html(), [picture])
 
 
 def quality(figures: Figures) -> Section | None:
@@ -190,7 +195,7 @@ def quality(figures: Figures) -> Section | None:
         f"{of_seed}{sampled['generated']:,} of {found['rows']['generated']:,} generated, "
         f"{sampled['encoded']:,} training and {sampled['test']:,} test rows, a seeded sample.", kind="wordy",
     )  # fmt: skip
-    entries = found["classes"]
+    entries, pictures = found["classes"], []
     for name, label in (("frechet", "Fréchet distance"), ("scatter_ratio", "scatter ratio")):
         points = [
             (entry["name"], entry["train_rows"], entry[f"test_{name}"], entry[name]) for entry in entries
@@ -198,13 +203,15 @@ def quality(figures: Figures) -> Section | None:
         if any(point[3] for point in points):
             start = f"{label[0].upper()}{label[1:]} to the training rows of each class"
             caption = f"{start}: {found['definitions'][name]}."
-            body += figure(
+            pictures.append(Picture(
+                name.replace("_", "-"),
                 class_pairs(
                     points, title=f"{label} of each class", label=f"{label} (logarithmic)", log=True,
                     kinds=("base open", "made"),
                 ),
                 caption, [("made", "generated rows"), ("base open", "test rows")],
-            )  # fmt: skip
+            ))  # fmt: skip
+    body += "".join(picture.html() for picture in pictures)
     shown = sorted(entries, key=lambda entry: entry["train_rows"])[:ROWS_SHOWN]
     columns = (
         "train_rows",
@@ -223,7 +230,7 @@ def quality(figures: Figures) -> Section | None:
     )
     if found["classes_left_out"]:
         body += paragraph(f"{found['classes_left_out']:,} classes are not in the sample.", "soft")
-    return Section("quality", "Quality of generated rows", body)
+    return Section("quality", "Quality of generated rows", body, pictures)
 
 
 def _warnings(found: Figures) -> str:
@@ -266,7 +273,8 @@ def pictures(figures: Figures) -> Section | None:
         f"{found['of_seed']}, at most 150 rows of a kind, the same axes in every panel."
     )
     legend = [("row-encoded", "encoded training rows"), ("row-generated", "generated"), ("row-test", "test")]
-    return Section("rows", "Rows in the plane", figure(projection(found), caption, legend))
+    picture = Picture("rows", projection(found), caption, legend)
+    return Section("rows", "Rows in the plane", picture.html(), [picture])
 
 
 def calibration(figures: Figures) -> Section | None:
@@ -275,7 +283,7 @@ def calibration(figures: Figures) -> Section | None:
     rows = figures["calibration"]
     measured = figures["measured"]
     entries = [entry for entry in measured["entries"] if entry.get("reliability")] if measured else []
-    body = ""
+    body, pictures = "", []
     if rows:
         body += table(
             ["", "ECE", "NLL (nats)", "Brier score"],
@@ -284,12 +292,13 @@ def calibration(figures: Figures) -> Section | None:
             "rows; lower is better in all three.",
         )
     if entries:
-        body += figure(
-            reliability(entries[:4]),
+        pictures.append(Picture(
+            "calibration", reliability(entries[:4]),
             "Accuracy against confidence in 15 bins over the test rows of all seeds; the larger the dot, the "
             "more rows. On the line, confidence is right; below it, too high.",
-        )
-    return Section("calibration", "Calibration", body) if body else None
+        ))  # fmt: skip
+        body += pictures[0].html()
+    return Section("calibration", "Calibration", body, pictures) if body else None
 
 
 def confusion(figures: Figures) -> Section | None:
