@@ -119,3 +119,13 @@ def test_without_the_option_there_are_none(run_cli, whole_run, tmp_path):
     done = run_cli("report", whole_run, "--out", tmp_path / "page.html", "--json")
     assert json.loads(done.stdout)["pictures"] == []
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_pictures_of_the_readme_are_made_by_it():
+    files = sorted((Path(__file__).parents[1] / "docs" / "pictures").glob("*.svg"))
+    assert [file.stem for file in files] == ["classes", "rows"]
+    for file in files:
+        root = ElementTree.parse(file).getroot()
+        drawn = "".join(ElementTree.tostring(child, encoding="unicode") for child in root)
+        style = str(root.findtext(f"{SPACE}style"))
+        assert style.strip() == plain_style(style_sheet(), drawn.replace("ns0:", "")).strip()
