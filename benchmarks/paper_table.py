@@ -59,7 +59,7 @@ ROWS = {
 }  # fmt: skip
 GIVEN, PAPER = "measured", "measured, the paper's setting"
 OWN, MIRROR = "measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"
-TAUGHT, TAUGHT_MIRROR = "measured, taught by that encoder (`--teacher`)", "the same, taught and `--mirror`"
+TAUGHT, TAUGHT_MIRROR = "measured, taught by an earlier one (`--teacher`)", "the same, taught and `--mirror`"
 LINES = (GIVEN, OWN, MIRROR, TAUGHT, TAUGHT_MIRROR, PAPER)
 NOT_RUN = "not run"
 GIVEN_NAME = re.compile(r"cifar(10|100)-lt-if(10|100)(-features)?")
@@ -70,7 +70,9 @@ NOTE = (
     "setting generates a fifth of each class's own rows from clean features; for WCDAS it is measured on the "
     "features of `--mirror`. WCDAS had 365 epochs (C100: 417), most of them on smaller images (preset "
     "`cifar-wcdas-mixup`), the last 45 (52) in a warm restart (`--init`), where the published one had 700. "
-    "The paper's setting was measured before that restart. With `encode --mirror` "
+    "The paper's setting was measured before that restart. The taught encoders went on from the training "
+    "before that restart for 230 (262) epochs, and matched its logits beside the labels (`--init`, "
+    "`--teacher`); the published ones had no teacher. With `encode --mirror` "
     "features are averaged over an image and its mirror image, which the published figures are not. Not run: "
     "no features or images of that set were at hand, or no such baseline has been trained. Made by `python "
     "benchmarks/paper_table.py`."

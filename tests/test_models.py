@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from ldmlr.encoders.model import file_hash
 from ldmlr.store import FeatureStore
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -20,8 +21,10 @@ def result_of(model: Path) -> dict:
     return json.loads((BENCHMARKS / "results" / f"baseline-{model.stem}.json").read_text(encoding="utf-8"))
 
 
-def test_there_is_one_for_each_set() -> None:
-    assert [path.stem for path in MODELS] == ["cifar10-lt-if100-wcdas-once", "cifar100-lt-if100-wcdas-once"]
+def test_there_are_two_for_each_set() -> None:
+    assert [path.stem for path in MODELS] == [
+        f"{name}-lt-if100-wcdas-{kind}" for name in ("cifar10", "cifar100") for kind in ("once", "taught")
+    ]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
@@ -34,6 +37,12 @@ def test_it_is_the_one_that_was_measured(model: Path) -> None:
         if name not in resolved:
             assert measured[name] == value, name
     assert document["provenance"]["fingerprint"] == result_of(model)["fingerprint"]
+
+
+def test_the_teacher_is_the_other_one_of_the_set() -> None:
+    for model in MODELS[1::2]:
+        first = model.with_name(model.name.replace("taught", "once"))
+        assert result_of(model)["teacher"]["sha256"] == result_of(model)["init"]["sha256"] == file_hash(first)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
