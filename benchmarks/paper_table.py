@@ -148,7 +148,8 @@ def read_cells(folder: Path) -> Cells:
 
 def _cell(figure: Mapping[str, Any]) -> str:
     # A stored baseline has the same figure for every seed, and one training has a single seed.
-    return f"{figure['mean']:.2f} ± {figure['std']:.2f}" if figure["std"] > 0 else f"{figure['mean']:.2f}"
+    spread = f" ± {figure['std']:.2f}" if figure["std"] >= 0.005 else ""
+    return f"{figure['mean']:.2f}{spread}"
 
 
 def markdown(cells: Cells) -> str:

@@ -29,6 +29,10 @@ def test_a_row_has_mean_sample_deviation_and_values():
 
 def test_one_seed_has_no_spread():
     assert accuracy_row("baseline", "none", RUNS[:1])["all"]["std"] == 0.0
+    # The mean of equal numbers is that number, whatever a running sum would round to.
+    same = dict.fromkeys(("all", "many", "medium", "few"), 51.300000000000004)
+    assert accuracy_row("baseline", "none", [same] * 5)["all"]["std"] == 0.0
+    assert accuracy_row("baseline", "none", [same] * 5)["all"]["mean"] == 51.300000000000004
 
 
 def test_the_table_is_aligned_and_marks_empty_groups():
