@@ -17,6 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from support.training import killed_before
 from torch import nn
 
 from ldmlr.data import open_image_set
@@ -209,28 +210,13 @@ def test_the_model_file_says_everything(image_file, tmp_path):
     assert torch.equal(again.features(batch, cpu), model.features(batch, cpu))
 
 
-class Killed(Exception):
-    """Stands for a kill between two epochs."""
-
-
 @pytest.mark.parametrize("changes", [{"mixup": 1.0}, {"ema": 0.9, "precision": "bfloat16"}])
-def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, monkeypatch, changes):
-    from ldmlr.encoders.training import Trainer
-
+def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, changes):
     images = open_image_set(image_file)
     config = quick(epochs=4, **changes)
     train_baseline(images, config, tmp_path / "whole", device="cpu")
-    epoch = Trainer._epoch
-
-    def stop(self, number, progress):
-        if number == 2:
-            raise Killed
-        return epoch(self, number, progress)
-
-    monkeypatch.setattr(Trainer, "_epoch", stop)
-    with pytest.raises(Killed):
+    with killed_before(2):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     assert not (tmp_path / "parts" / "model.safetensors").exists()
     with pytest.raises(UsageError, match="an interrupted run left its work here; go on with --resume"):
         train_baseline(images, config, tmp_path / "parts", device="cpu")

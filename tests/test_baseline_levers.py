@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from support.training import killed_before
 
 from ldmlr.data import open_image_set
 from ldmlr.encoders import training
@@ -46,28 +47,16 @@ def log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
-class Killed(Exception):
-    """Stands for a kill between two epochs."""
-
-
 @pytest.mark.parametrize("name", LEVERS)
-def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, monkeypatch, name):
+def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, name):
     images, config = open_image_set(image_file), quick(**LEVERS[name])
     figures = train_baseline(images, config, tmp_path / "whole", device="cpu")
     assert figures["rows"][0]["all"]["mean"] > 50
-    epoch, last = Trainer._epoch, config.epochs + config.head_epochs - 1
+    last = config.epochs + config.head_epochs - 1
     # Once in the first epochs, and again right before the last: with a head step, in the middle of it.
     for stop in (config.epochs - 1, last):
-
-        def until(self, number, progress, stop=stop):
-            if number == stop:
-                raise Killed
-            return epoch(self, number, progress)
-
-        monkeypatch.setattr(Trainer, "_epoch", until)
-        with pytest.raises(Killed):
+        with killed_before(stop):
             train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert one.keys() == two.keys()

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from support.training import killed_before
 
 from ldmlr.data import open_image_set
 from ldmlr.encoders.baseline import train_baseline
@@ -109,20 +110,11 @@ def test_going_on_keeps_what_was_learnt(image_file, tmp_path, first):
     assert before["rows"][0]["all"]["mean"] > 90 > fresh["rows"][0]["all"]["mean"]
 
 
-def test_a_checkpoint_belongs_to_the_weights_it_started_from(image_file, tmp_path, first, monkeypatch):
+def test_a_checkpoint_belongs_to_the_weights_it_started_from(image_file, tmp_path, first):
     images, config = open_image_set(image_file), quick(init=str(first))
     whole = train_baseline(images, config, tmp_path / "whole", device="cpu")
-    epoch = Trainer._epoch
-
-    def until(self, number, progress):
-        if number == 1:
-            raise KeyboardInterrupt
-        return epoch(self, number, progress)
-
-    monkeypatch.setattr(Trainer, "_epoch", until)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_before(1):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     shutil.copytree(tmp_path / "parts", tmp_path / "other")
     parts = train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
     assert parts["rows"] == whole["rows"]

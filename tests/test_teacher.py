@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from support.training import killed_before
 
 from ldmlr.data import open_image_set
 from ldmlr.encoders.augment.pipeline import Normalise
@@ -143,21 +144,12 @@ def test_a_student_of_the_teacher_alone_learns_the_classes(image_file, tmp_path,
     assert images.test is not None
 
 
-def test_resume_and_the_record(image_file, tmp_path, first, monkeypatch):
+def test_resume_and_the_record(image_file, tmp_path, first):
     images = open_image_set(image_file)
     config = quick(teacher=str(first), init=str(first), epochs=3, distil=0.25, head_epochs=1)
     whole = train_baseline(images, config, tmp_path / "whole", device="cpu")
-    epoch = Trainer._epoch
-
-    def until(self, number, progress):
-        if number == 2:
-            raise KeyboardInterrupt
-        return epoch(self, number, progress)
-
-    monkeypatch.setattr(Trainer, "_epoch", until)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_before(2):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
-    monkeypatch.setattr(Trainer, "_epoch", epoch)
     shutil.copytree(tmp_path / "parts", tmp_path / "other")
     parts = train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
     assert file_hash(Path(parts["model"])) == file_hash(Path(whole["model"]))
