@@ -97,6 +97,7 @@ def command(
     if not resume:
         for job in todo:
             job.check_fresh(overwrite)
+    results.check_result(out_dir, "augment", overwrite)
     outcomes, lines = [], []
     for job in todo:
         figures = augment(

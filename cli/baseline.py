@@ -99,6 +99,7 @@ def command(
         emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
         return
     assert out is not None
+    results.check_result(out, "baseline", overwrite)
     done = finished(out, settings, images) if resume else None
     if done is not None:
         say(f"{out}: this baseline is finished; nothing to do")

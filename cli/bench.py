@@ -55,10 +55,10 @@ def command(
     from ldmlr.bench import sampler
     from ldmlr.cuda.device import usable
     from ldmlr.device import set_threads
-    from ldmlr.files import check_output, make_folder
+    from ldmlr.files import make_folder
 
     if out is not None:
-        check_output(out / "result.json", overwrite=True)
+        results.check_result(out, "bench")
     used = set_threads(threads)
     on = usable(device)
     if on is None:

@@ -89,7 +89,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
-    from ldmlr.files import check_output, make_folder
+    from ldmlr.files import make_folder
     from ldmlr.groups import parse_groups
     from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes, result_rows
     from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
@@ -99,7 +99,7 @@ def command(
 
     shot_groups = parse_groups(groups)
     if out is not None:
-        check_output(out / "result.json", overwrite=True)
+        results.check_result(out, "evaluate")
     place = resolve_device(device)
     used = set_threads(threads)
     rows_of = FeatureStore.open(store)

@@ -81,6 +81,7 @@ def command(
     config = pick(FinetuneConfig, values)
     shot_groups = parse_groups(groups)
     targets = [check_output(out / f"head-seed{seed}.safetensors", overwrite) for seed in range(seeds)]
+    results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
     encoded = FeatureStore.open(store)

@@ -117,6 +117,7 @@ def command(
         )
         emit({"command": "run", "dry_run": True, "steps": steps, "config": run.settings()}, as_json, text)
         return
+    results.check_result(root, "run")
     figures = run.execute(say)
     result = results.document("run", {**run.settings(), **machine}, **figures)
     results.write_result(root, result)

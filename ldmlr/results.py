@@ -4,7 +4,7 @@ A result document holds figures, seeds, the resolved configuration, versions, ha
 the path that ran. It is written as ``result.json`` in the folder of the output; for an
 output that is a file, a copy ``<output>.result.json`` stays with it when a later command
 writes to the same folder. The ``result.json`` of a folder, such as that of a run, has no copy: a file
-written into the folder leaves it alone.
+written into the folder leaves it alone, and another command refuses the folder as its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr.config import plain
-from ldmlr.files import write_text
+from ldmlr.errors import UsageError
+from ldmlr.files import check_output, write_text
 
 GROUP_COLUMNS = ("all", "many", "medium", "few")
 
@@ -57,6 +58,36 @@ def write_result(output: Path, result: Mapping[str, Any]) -> Path:
         return own
     write_text(common, text)
     return common
+
+
+def check_result(folder: Path, command: str, overwrite: bool = False) -> None:
+    """Refuse a folder whose ``result.json`` is the only copy of another command's result.
+
+    Parameters
+    ----------
+    folder
+        Where the result is to be written, there or not.
+    command
+        The command that writes; its own result it may replace.
+    overwrite
+        Replace any result.
+
+    Raises
+    ------
+    UsageError
+        There is such a result.
+    """
+    path = check_output(Path(folder) / "result.json", overwrite=True)
+    if overwrite or not _is_only_copy(path):
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["command"]
+    except (ValueError, KeyError, TypeError):
+        return  # cut short, or no result of ours
+    if found != command:
+        raise UsageError(
+            f"{path}: is the result of ldmlr {found}, of which there is no copy; name another folder"
+        )
 
 
 def _is_only_copy(path: Path) -> bool:

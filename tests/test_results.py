@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from ldmlr.results import accuracy_row, document, write_result
+from ldmlr.errors import UsageError
+from ldmlr.results import accuracy_row, check_result, document, write_result
 from ldmlr.tables import accuracy_table, table
 
 RUNS = [
@@ -86,3 +87,56 @@ def test_files_of_one_folder_take_turns_with_its_result(tmp_path):
         assert write_result(tmp_path / name, document(command, {"name": name})) == tmp_path / "result.json"
         assert json.loads((tmp_path / "result.json").read_text())["command"] == command
     assert json.loads((tmp_path / "pseudo.result.json").read_text())["command"] == "generate"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_the_only_copy_of_another_result_is_refused(tmp_path, overwrite):
+    folder = tmp_path / "out"
+    check_result(folder, "finetune", overwrite)  # not there yet
+    folder.mkdir()
+    write_result(folder, document("run", {}))
+    check_result(folder, "run", overwrite)
+    if overwrite:
+        check_result(folder, "finetune", overwrite)
+    else:
+        with pytest.raises(
+            UsageError, match=r"result\.json: is the result of ldmlr run, of which there is no"
+        ):
+            check_result(folder, "finetune")
+    # A file beside it has a copy of its own: nothing is lost.
+    (folder / "result.json").unlink()
+    (folder / "pseudo.h5").write_text("x")
+    write_result(folder / "pseudo.h5", document("generate", {}))
+    check_result(folder, "finetune", overwrite)
+    (folder / "pseudo.h5.result.json").unlink()
+    (folder / "result.json").write_text("{")
+    check_result(folder, "finetune", overwrite)
+
+
+def test_commands_leave_the_result_of_another_command_alone(run_cli, whole_run, tmp_path):
+    store = next(whole_run.glob("seed-0/encode-*/features.h5"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    before = (whole_run / "result.json").read_bytes()
+    (folder / "result.json").write_bytes(before)
+    for command in (
+        ("finetune", store, "--seeds", 1),
+        ("evaluate", store),
+        ("augment", store),
+        ("baseline", "digits-lt"),
+        ("bench", "sample"),
+        ("compare", store, "--methods", "ncm"),
+        ("ablate", "ratio", store),
+    ):
+        option = "--out-dir" if command[0] == "augment" else "--out"
+        done = run_cli(*command, option, folder)
+        assert done.returncode == 2, (command, done.stderr)
+        assert "result.json: " in done.stderr, command
+        assert len(done.stderr.strip().splitlines()) == 1
+        assert [path.name for path in folder.iterdir()] == ["result.json"], command
+    assert (folder / "result.json").read_bytes() == before
+    # The other way round: a run in the folder of heads.
+    (folder / "result.json").write_text(json.dumps(document("finetune", {})))
+    done = run_cli("run", store, "--seeds", 1, "--out", folder)
+    assert done.returncode == 2
+    assert "is the result of ldmlr finetune" in done.stderr
