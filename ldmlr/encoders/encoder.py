@@ -17,7 +17,7 @@ from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.networks.custom import load_exported
 from ldmlr.encoders.pixels import image_shape
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import UsageError
 from ldmlr.heads.modules import Head
 
 # Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
@@ -128,25 +128,11 @@ def _open(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
     path = model_path(Path(model))
     if config.mean:
         raise UsageError(f"--mean, --std: {path} brings its own normalisation; leave them out")
-    return _of_baseline(Baseline.load(path), path, images, shape)
+    return _of_baseline(Baseline.load(path), path, images)
 
 
-def _of_baseline(baseline: Baseline, path: Path, images: ImageSet, shape: tuple[int, int, int]) -> Encoder:
-    if shape != baseline.shape:
-        raise InputError(
-            f"{path}: was trained on images {list(baseline.shape)}, but {images.name} has {list(shape)} "
-            "(height, width, channels); use --image-size or another model"
-        )
-    if len(baseline.class_names) != images.num_classes:
-        raise InputError(
-            f"{path}: was trained on {len(baseline.class_names)} classes, but {images.name} has "
-            f"{images.num_classes}; use the image set it was trained on"
-        )
-    if baseline.class_names != images.class_names:
-        raise InputError(
-            f"{path}: was trained on classes {_names(baseline.class_names)}, but {images.name} has "
-            f"{_names(images.class_names)}; use the image set it was trained on"
-        )
+def _of_baseline(baseline: Baseline, path: Path, images: ImageSet) -> Encoder:
+    baseline.check_images(str(path), images)
     provenance = {
         "model": str(path), "model_sha256": file_hash(path), "network": baseline.name,
         "mean": baseline.mean, "std": baseline.std, "baseline": baseline.config,
@@ -183,7 +169,3 @@ def _foreign(
         network.eval()
     provenance = {**provenance, "mean": mean, "std": std, "normalisation": origin}
     return Encoder(network, dim, mean, std, name, None, True, provenance)
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

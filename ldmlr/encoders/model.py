@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from ldmlr.data.images import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.networks import build_network
+from ldmlr.encoders.pixels import image_shape
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_input, write_bytes
 from ldmlr.heads.modules import Head, make_head
@@ -75,6 +77,38 @@ class Baseline:
         images = Normalise(self.mean, self.std)(pixels.to(device))
         features: torch.Tensor = self.network(images)
         return features.float()
+
+    def check_images(self, name: str, images: ImageSet) -> None:
+        """Refuse images of another shape or of other classes than those of the training.
+
+        Parameters
+        ----------
+        name
+            What the message calls the baseline.
+        images
+            The images it is to look at.
+
+        Raises
+        ------
+        InputError
+            They differ; both are named.
+        """
+        shape = image_shape(images.train)
+        if shape != self.shape:
+            raise InputError(
+                f"{name}: was trained on images {list(self.shape)}, but {images.name} has {list(shape)} "
+                "(height, width, channels); use --image-size or another model"
+            )
+        if len(self.class_names) != images.num_classes:
+            raise InputError(
+                f"{name}: was trained on {len(self.class_names)} classes, but {images.name} has "
+                f"{images.num_classes}; use the image set it was trained on"
+            )
+        if self.class_names != images.class_names:
+            raise InputError(
+                f"{name}: was trained on classes {_names(self.class_names)}, but {images.name} has "
+                f"{_names(images.class_names)}; use the image set it was trained on"
+            )
 
     def save(self, path: Path, overwrite: bool = False) -> None:
         """Write the model to a safetensors file, whole or not at all."""
@@ -158,3 +192,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if header.get("version", 0) > VERSION:
         raise InputError(f"{path}: written by a newer ldmlr (version {header['version']}); update ldmlr")
     return header, tensors
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from ldmlr.encoders.config import BaselineConfig
 from ldmlr.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def features_of(network: nn.Module, images: torch.Tensor, config: BaselineConfig) -> torch.Tensor:
+    """Return float32 features of normalised images, in the arithmetic and layout of a training."""
+    # Pixels come with the channels last, and every layer would follow its input.
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    images = images.contiguous(memory_format=layout)
+    short = config.precision != "float32"
+    with torch.autocast(images.device.type, DTYPES[config.precision], enabled=short):
+        features: torch.Tensor = network(images)
+    return features.float()
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

@@ -16,9 +16,7 @@ import torch
 from ldmlr.data.images import ImageSet
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.earlier import Earlier
-from ldmlr.encoders.pixels import image_shape
-from ldmlr.encoders.precision import DTYPES
-from ldmlr.errors import InputError
+from ldmlr.encoders.precision import features_of
 
 
 class Teacher(Earlier):
@@ -38,18 +36,7 @@ class Teacher(Earlier):
         if config.teacher is None:
             return None
         teacher = cls.read(config.teacher)
-        shape, names = image_shape(images.train), images.class_names
-        if teacher.baseline.shape != shape:
-            raise InputError(
-                f"--teacher {teacher.path}: was trained on images {list(teacher.baseline.shape)}, but "
-                f"{images.name} has {list(shape)} (height, width, channels); use --image-size or another "
-                "model"
-            )
-        if teacher.baseline.class_names != names:
-            raise InputError(
-                f"--teacher {teacher.path}: was trained on {len(teacher.baseline.class_names)} classes that "
-                f"are not the {len(names)} of {images.name}, by name and in this order; name another model"
-            )
+        teacher.baseline.check_images(f"--teacher {teacher.path}", images)
         return teacher
 
     def record(self) -> dict[str, Any]:
@@ -75,19 +62,15 @@ class Teacher(Earlier):
             Where to compute.
         """
         network, head = self.baseline.network.to(device).eval(), self.baseline.head.to(device).eval()
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        network.to(memory_format=layout)  # type: ignore[call-overload]
+        if config.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         ours, theirs = torch.tensor([mean, std]), torch.tensor([self.baseline.mean, self.baseline.std])
         scale = (ours[1] / theirs[1]).view(1, -1, 1, 1).to(device)
         offset = ((ours[0] - theirs[0]) / theirs[1]).view(1, -1, 1, 1).to(device)
-        short = config.precision != "float32"
 
         @torch.no_grad()
         def logits(images: torch.Tensor) -> torch.Tensor:
-            images = torch.addcmul(offset, images, scale).contiguous(memory_format=layout)
-            with torch.autocast(device.type, DTYPES[config.precision], enabled=short):
-                features: torch.Tensor = network(images)
-            found: torch.Tensor = head(features.float())
+            found: torch.Tensor = head(features_of(network, torch.addcmul(offset, images, scale), config))
             return found
 
         return logits

@@ -32,7 +32,7 @@ from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.objective import Objective
 from ldmlr.encoders.pixels import Pixels, even_batches, image_shape
-from ldmlr.encoders.precision import DTYPES
+from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.encoders.teacher import Teacher
@@ -246,13 +246,7 @@ class Trainer:
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 features of normalised images."""
-        # Pixels come with the channels last, and every layer would follow its input.
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        images = images.contiguous(memory_format=layout)
-        short = self.config.precision != "float32"
-        with torch.autocast(self.device.type, DTYPES[self.config.precision], enabled=short):
-            features: torch.Tensor = self.network(images)
-        return features.float()
+        return features_of(self.network, images, self.config)
 
     def _descend(self, loss: torch.Tensor, rate: float) -> None:
         """Take a step of the optimiser at a learning rate, within the constraints."""

@@ -119,9 +119,9 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     return merged
 
 
-def _same_file(store: Rows, pseudo: Rows | None) -> bool:
+def _same_file(store: Rows, pseudo: Rows) -> bool:
     """Tell whether both are stores in one file, by whatever names."""
-    if isinstance(store, tuple) or pseudo is None or isinstance(pseudo, tuple):
+    if isinstance(store, tuple) or isinstance(pseudo, tuple):
         return False
     try:
         return store.path.samefile(pseudo.path)

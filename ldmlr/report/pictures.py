@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from html import escape
 
 from ldmlr.report.html import Picture, style_sheet
-from ldmlr.report.svg import at
+from ldmlr.report.svg import Drawing, at
 
 MARGIN = 10.0
 LEGEND = 24.0
@@ -24,20 +24,26 @@ def standalone(picture: Picture) -> str:
     drawing = picture.drawing
     top = MARGIN + (LEGEND if picture.legend else 0)
     width, height = drawing.width + 2 * MARGIN, drawing.height + top + MARGIN
-    x, keys = 0.0, []
+    keys = Drawing(drawing.width, LEGEND, "")
+    x = 0.0
     for kind, words in picture.legend:
-        keys.append(f'<circle class="mark {kind}" cx="{at(x + 6)}" cy="6" r="4.5"/>')
-        keys.append(f'<text x="{at(x + 16)}" y="10">{escape(words)}</text>')
+        keys.circle((x + 6, 6), 4.5, f"mark {kind}")
+        keys.text((x + 16, 10), words)
         x += 34 + LETTER * len(words)
-    marks = f"{''.join(keys)}{''.join(drawing.parts)}"
-    legend = f'<g transform="translate({at(MARGIN)} {at(MARGIN)})">{"".join(keys)}</g>' if keys else ""
+    marks = _group(keys, MARGIN) + _group(drawing, top)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{at(width)}" height="{at(height)}" '
         f'viewBox="0 0 {at(width)} {at(height)}" role="img">\n<title>{escape(drawing.title)}</title>\n'
         f"<desc>{escape(picture.caption)}</desc>\n<style>\n{plain_style(style_sheet(), marks)}</style>\n"
-        f'<rect class="paper" width="{at(width)}" height="{at(height)}"/>\n{legend}'
-        f'<g transform="translate({at(MARGIN)} {at(top)})">{"".join(drawing.parts)}</g>\n</svg>\n'
+        f'<rect class="paper" width="{at(width)}" height="{at(height)}"/>\n{marks}\n</svg>\n'
     )
+
+
+def _group(drawing: Drawing, top: float) -> str:
+    """Return the marks of a drawing, moved to their place."""
+    if not drawing.parts:
+        return ""
+    return f'<g transform="translate({at(MARGIN)} {at(top)})">{"".join(drawing.parts)}</g>'
 
 
 def plain_style(sheet: str, marks: str) -> str:
