@@ -20,6 +20,7 @@ from ldmlr.heads.modules import make_head
     ("name", "shape", "dim", "parameters"),
     [
         ("resnet32", (32, 32, 3), 64, 463_504),
+        ("resnet32x2", (32, 32, 3), 128, 1_848_608),
         ("resnet32x4", (32, 32, 3), 256, 7_383_616),
         ("resnet10", (64, 48, 3), 512, 4_905_792),
         ("resnet50", (64, 64, 3), 2048, 23_508_032),

@@ -10,7 +10,7 @@ from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, nearest
 from ldmlr.heads.config import HEADS
 
-NETWORKS = ("resnet32", "resnet32x4", "resnet10", "resnet50", "small")
+NETWORKS = ("resnet32", "resnet32x2", "resnet32x4", "resnet10", "resnet50", "small")
 LOSSES = ("cross-entropy", "balanced-softmax", "weighted", "ldam")
 # In the order in which they are applied.
 AUGMENTATIONS = ("resized-crop", "crop", "flip", "autoaugment", "randaugment", "cutout")
@@ -23,7 +23,8 @@ class BaselineConfig(Config):
 
     network: str = option(
         "resnet32",
-        "resnet32, resnet32x4 (CIFAR), resnet10, resnet50 (large images), small (digits), or module:factory.",
+        "resnet32, resnet32x2, resnet32x4 (CIFAR), resnet10, resnet50 (large images), small (digits), or "
+        "module:factory.",
         metavar="NAME",
     )
     init: str | None = option(
@@ -197,7 +198,7 @@ class EncodeConfig(Config):
 
 # Du et al. (CVPR 2023), factor 100, as their commands say: consistency 4 for CIFAR-100-LT, for CIFAR-10-LT
 # 1 in one place and 4 in another. Their "ResNet-32" has four times the usual channels: --network
-# resnet32x4, at 16 times the cost. They use momentum without Nesterov, draw partners afresh, and
+# resnet32x4, at 16 times the multiplications. They use momentum without Nesterov, draw partners afresh, and
 # weigh the targets of CutMix by the share that was drawn, not by that of the pixels that were pasted.
 GLMC: dict[str, Any] = {
     "loss": "weighted",

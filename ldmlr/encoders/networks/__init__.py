@@ -14,6 +14,9 @@ from ldmlr.encoders.networks.imagenet import BasicBlock, Bottleneck, ResNet
 from ldmlr.encoders.networks.small import SmallNet
 from ldmlr.errors import UsageError, nearest
 
+# Channels of the first stage; the features have four times as many dimensions.
+CIFAR_WIDTHS = {"resnet32": 16, "resnet32x2": 32, "resnet32x4": 64}
+
 
 def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     """Return a fresh network and the number of its feature dimensions.
@@ -38,8 +41,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, in
         hint = nearest(name, NETWORKS)
         raise UsageError(f"--network: unknown network {name!r}; {hint} or give package.module:factory")
     channels = shape[2]
-    if name in ("resnet32", "resnet32x4"):
-        cifar = CifarResNet(blocks=5, channels=channels, width=16 if name == "resnet32" else 64)
+    if name in CIFAR_WIDTHS:
+        cifar = CifarResNet(blocks=5, channels=channels, width=CIFAR_WIDTHS[name])
         return cifar, cifar.dim
     if name in ("resnet10", "resnet50"):
         basic = name == "resnet10"
