@@ -4,9 +4,9 @@ Reads the results of ``ldmlr run``, ``ldmlr compare`` and ``ldmlr baseline`` und
 (``run-*.json``, ``compare-*.json``, ``baseline-*.json``) and prints markdown. A file belongs to the
 column that its name says (``cifar10-lt-if100``, ``imagenet-lt``). Names of that form alone, or with
 ``-features``, are the features behind the published baselines; any other ending is an encoder of one's
-own, with ``taught`` in it one that was trained with ``--teacher``, and with ``mirror`` in it the features
-are those of ``ldmlr encode --mirror``. A result belongs to the
-rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
+own, with ``taught`` in it one that was trained with ``--teacher``, with ``wide`` a taught one of twice the
+channels, and with ``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to
+the rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
 
     python benchmarks/paper_table.py
     python benchmarks/paper_table.py --write README.md
@@ -60,7 +60,8 @@ ROWS = {
 GIVEN, PAPER = "measured", "measured, the paper's setting"
 OWN, MIRROR = "measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"
 TAUGHT, TAUGHT_MIRROR = "measured, taught by an earlier one (`--teacher`)", "the same, taught and `--mirror`"
-LINES = (GIVEN, OWN, MIRROR, TAUGHT, TAUGHT_MIRROR, PAPER)
+WIDE, WIDE_MIRROR = "taught, twice the channels (`resnet32x2`)", "the same and `--mirror`"
+LINES = (GIVEN, OWN, MIRROR, TAUGHT, TAUGHT_MIRROR, WIDE, WIDE_MIRROR, PAPER)
 NOT_RUN = "not run"
 GIVEN_NAME = re.compile(r"cifar(10|100)-lt-if(10|100)(-features)?")
 NOTE = (
@@ -111,8 +112,10 @@ def features_of(command: str, name: str) -> str:
     """Return the line of the table that a result's features belong to."""
     if command != "baseline" and GIVEN_NAME.fullmatch(name):
         return GIVEN
-    lines = (TAUGHT, TAUGHT_MIRROR) if "taught" in name else (OWN, MIRROR)
-    return lines["mirror" in name]
+    for ending, lines in (("wide", (WIDE, WIDE_MIRROR)), ("taught", (TAUGHT, TAUGHT_MIRROR))):
+        if ending in name:
+            return lines["mirror" in name]
+    return MIRROR if "mirror" in name else OWN
 
 
 def read_cells(folder: Path) -> Cells:

@@ -86,7 +86,8 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "run-cifar10-lt-if10-wcdas.json", document("run", both))
     mirrored = [("baseline", "none", 42.0), ("ldmlr", "none", 50.0)]
     save(tmp_path, "run-cifar10-lt-if10-wcdas-mirror.json", document("run", mirrored))
-    for ending, value in (("taught", 43.0), ("taught-mirror", 44.0)):
+    endings = {"taught": 43.0, "taught-mirror": 44.0, "wide": 45.0, "wide-mirror": 46.0}
+    for ending, value in endings.items():
         save(
             tmp_path, f"run-cifar10-lt-if10-wcdas-{ending}.json", document("run", [("ldmlr", "none", value)])
         )
@@ -108,6 +109,8 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     assert found["WCDAS + LDMLR", script.MIRROR] == ["50.00", none, none, none, none]
     assert found["WCDAS + LDMLR", script.TAUGHT] == ["43.00", none, none, none, none]
     assert found["WCDAS + LDMLR", script.TAUGHT_MIRROR] == ["44.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", script.WIDE] == ["45.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", script.WIDE_MIRROR] == ["46.00", none, none, none, none]
     assert ("WCDAS", script.TAUGHT) not in found
     assert found["GLMC, MaxNorm", script.OWN] == [none, "41.00", none, none, none]
     assert ("WCDAS", script.GIVEN) not in found
