@@ -12,7 +12,8 @@ LDMLR_CUDA
     ``auto`` (default): build the CUDA kernels where there is an ``nvcc``; ``1``: build them or fail;
     ``0``: leave them out. Whether the machine that builds has a GPU plays no part.
 LDMLR_CUDA_ARCHS
-    Targets of the CUDA kernels, such as ``80,90a`` (default). Later devices compile the first at start.
+    Targets of the CUDA kernels, such as ``80,90a`` (default). Later devices compile the smallest one
+    without a letter at start.
 """
 
 from __future__ import annotations
@@ -79,9 +80,11 @@ def cuda_archs() -> list[str]:
     """Return the targets of the CUDA kernels."""
     text = os.environ.get("LDMLR_CUDA_ARCHS") or CUDA_ARCHS
     archs = re.split(r"[\s,;]+", text.strip())
-    wrong = [arch for arch in archs if not re.fullmatch(r"\d{2,3}[a-z]?", arch)]
-    if wrong or int(re.sub(r"\D", "", min(archs, key=lambda arch: int(re.sub(r"\D", "", arch))))) < 80:
-        sys.exit(f"LDMLR_CUDA_ARCHS: expected numbers from 80 such as {CUDA_ARCHS!r}, not {text!r}")
+    found = [re.fullmatch(r"(\d{2,3})[a-z]?", arch) for arch in archs]
+    numbers = [int(arch[1]) for arch in found if arch]
+    # Of two targets of a number, the one without a letter has no wgmma, and the driver may take it.
+    if len(set(numbers)) < len(archs) or min(numbers) < 80:
+        sys.exit(f"LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as {CUDA_ARCHS!r}, not {text!r}")
     return archs
 
 
@@ -119,7 +122,9 @@ class BuildExt(build_ext):
         archs = cuda_archs()
         flags = [*NVCC_FLAGS, f'-DLDMLR_CUDA_TARGETS="{" ".join(archs)}"']
         flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-        flags.append(f"-gencode=arch=compute_{archs[0]},code=compute_{archs[0]}")
+        # For later devices, which the code of a target with a letter does not run on.
+        if plain := min((arch for arch in archs if arch.isdigit()), key=int, default=None):
+            flags.append(f"-gencode=arch=compute_{plain},code=compute_{plain}")
         folder = Path(self.build_temp, "cuda")
         folder.mkdir(parents=True, exist_ok=True)
         running = {}

@@ -92,7 +92,7 @@ def check_counter(seed: int, first_row: int, rows: int, dim: int, stream: int = 
         "seed": (seed, 0, 2**64 - 1),
         "first_row": (first_row, 0, 2**64 - 1),
         "rows": (rows, 0, 2**40),
-        "dim": (dim, 1, 2**31),
+        "dim": (dim, 1, 2**31 - 1),
         "stream": (stream, 0, 2**8 - 1),
         "step": (step, 0, 2**24 - 1),
     }

@@ -146,6 +146,35 @@ def test_an_old_device_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.unavailable(torch.device("cuda")) == "Tesla T4 is sm_75; the kernels need sm_80"
 
 
+@pytest.mark.parametrize(
+    ("built", "capability", "runs"),
+    [
+        ("80 90a", (8, 0), True),
+        ("80 90a", (8, 9), True),
+        ("80 90a", (9, 0), True),
+        ("90a 80", (12, 0), True),
+        ("90a", (9, 0), True),
+        ("90a", (10, 0), False),
+        ("100f", (10, 3), True),
+        ("100f", (12, 0), False),
+        ("89", (8, 0), False),
+        ("80 100", (9, 0), True),
+        ("100", (9, 0), False),
+    ],
+)
+def test_a_build_covers_the_devices_that_its_code_runs_on(
+    monkeypatch: pytest.MonkeyPatch, built: str, capability: tuple[int, int], runs: bool
+) -> None:
+    monkeypatch.setattr(_native, "cuda_architectures", built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tester")
+    reason = devices.unavailable(torch.device("cuda"))
+    number = "".join(map(str, capability))
+    expected = f"Tester is sm_{number}, and this build has kernels for {', '.join(cuda.architectures())}; "
+    assert reason == (None if runs else f"{expected}install with LDMLR_CUDA_ARCHS={number}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_runtime_without_a_driver_is_one_clear_line() -> None:
     params = abi.StepParams(rows=1, dim=1)

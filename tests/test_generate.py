@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -219,6 +220,24 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(model, tmp_path, mo
     with pytest.raises(LdmlrError, match=r"needs .* while it is made"):
         generate(generation, tmp_path / "out.h5")
     assert left_in(tmp_path) == []
+
+
+def test_the_parts_of_an_interrupted_run_need_no_more_space(model, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    generation = prepare(model, GenerateConfig())
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(generation, out)
+    parts = sum(part.stat().st_size for part in (tmp_path / ".out.h5.parts").glob("*.npy"))
+    needed = generation.rows * (8 * model.dim + 17)
+    for missing in (1, 0):
+        free = needed - parts - missing
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(0, 0, free))
+        if missing:
+            with pytest.raises(LdmlrError, match=r"needs .* while it is made"):
+                generate(generation, out, resume=True)
+    assert generate(generation, out, resume=True)["rows"] == generation.rows
 
 
 def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
@@ -23,8 +24,8 @@ LABELS = np.zeros(20_000, np.int64)
 
 
 @pytest.fixture(scope="module")
-def slow_sampler() -> NativeSampler:
-    """Return a sampler whose call on LABELS takes minutes."""
+def slow_spec() -> SamplerSpec:
+    """Return a model with so many steps that LABELS take minutes."""
     rng = np.random.default_rng(0)
     rows = step_rows("ddim", 4000, make_schedule("cosine"))
     dim, hidden = 16, 64
@@ -36,8 +37,13 @@ def slow_sampler() -> NativeSampler:
         normal(hidden, dim), normal(hidden), normal(1, hidden, hidden), normal(1, hidden, hidden),
         normal(1, hidden), normal(dim, hidden), normal(dim), normal(4000, 1, hidden), normal(2, 1, hidden),
     )  # fmt: skip
-    spec = SamplerSpec(tables, rows, np.zeros((1, dim)), np.ones(dim), 1.0, -np.inf, 1.5, 0)
-    return NativeSampler(spec)
+    return SamplerSpec(tables, rows, np.zeros((1, dim)), np.ones(dim), 1.0, -np.inf, 1.5, 0)
+
+
+@pytest.fixture(scope="module")
+def slow_sampler(slow_spec: SamplerSpec) -> NativeSampler:
+    """Return a sampler whose call on LABELS takes minutes."""
+    return NativeSampler(slow_spec)
 
 
 @pytest.fixture
@@ -76,6 +82,20 @@ def test_progress_counts_rows_and_may_end_the_call(slow_sampler: NativeSampler) 
     assert len(seen) == 8
     assert seen == sorted(seen)
     assert 0 <= seen[0] <= seen[-1] <= len(LABELS)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
+def test_progress_may_compute(slow_spec: SamplerSpec, weights: str) -> None:
+    """A product in bfloat16 takes the tiles of AMX, on the thread of the call and in between its steps."""
+    sampler = NativeSampler(slow_spec, weights=weights)
+    labels = LABELS[:300]
+    matrix = torch.ones(512, 512, dtype=torch.bfloat16)
+    products: list[torch.Tensor] = []
+    expected = sampler(labels, threads=1)
+    found = sampler(labels, threads=1, progress=lambda rows: products.append(matrix @ matrix))
+    assert np.array_equal(found, expected)
+    assert len(products) > 1
+    assert all((product == 512).all() for product in products)
 
 
 def test_python_runs_meanwhile(slow_sampler: NativeSampler) -> None:

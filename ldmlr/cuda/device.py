@@ -12,6 +12,9 @@ from ldmlr import _native
 from ldmlr.device import resolve_device
 from ldmlr.errors import LdmlrError, UsageError
 
+# Compute capability, such as 80 for 8.0, that the kernels need.
+OLDEST = 80
+
 
 def architectures() -> tuple[str, ...]:
     """Return the targets of the CUDA kernels in this build, such as ``sm_80``; none without CUDA."""
@@ -26,11 +29,31 @@ def unavailable(device: torch.device) -> str | None:
         return "this build has no CUDA kernels; install with LDMLR_CUDA=1 where nvcc is"
     if not torch.cuda.is_available():
         return "no CUDA device is visible"
-    oldest = min(int(re.sub(r"\D", "", arch)) for arch in architectures())
     major, minor = torch.cuda.get_device_capability(device)
-    if 10 * major + minor < oldest:
-        return f"{torch.cuda.get_device_name(device)} is sm_{major}{minor}; the kernels need sm_{oldest}"
-    return None
+    if _covered(10 * major + minor):
+        return None
+    name, number = torch.cuda.get_device_name(device), f"{major}{minor}"
+    if 10 * major + minor < OLDEST:
+        return f"{name} is sm_{number}; the kernels need sm_{OLDEST}"
+    return (
+        f"{name} is sm_{number}, and this build has kernels for {', '.join(architectures())}; "
+        f"install with LDMLR_CUDA_ARCHS={number}"
+    )
+
+
+def _covered(device: int) -> bool:
+    """Tell whether the build has code for a device, such as 90 for compute capability 9.0.
+
+    The smallest target without a letter is there as PTX too, which all later devices compile; with a
+    letter the code runs on that device alone, with "f" on the later ones of its generation ("CUDA C++
+    Programming Guide", compatibility; setup.py).
+    """
+    for target in architectures():
+        number, letter = int(re.sub(r"\D", "", target)), target[-1]
+        later = letter.isdigit() or (letter == "f" and number // 10 == device // 10)
+        if number == device or (later and number < device):
+            return True
+    return False
 
 
 def usable(name: str) -> torch.device | None:

@@ -71,20 +71,25 @@ class Pipeline:
     def __call__(self, requests: Iterable[Request]) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield (global number of the first row, rows ``[n, D]`` on the host) for each request.
 
-        The rows are a view of a buffer that is written again once the next but one is asked for.
+        The rows are a view of a buffer that is written again once the next rows are asked for.
         """
         start = time.perf_counter()
         # The buffers were allocated on the stream of the caller.
         self._compute.wait_stream(torch.cuda.current_stream(self.sampler.device))
         waiting: collections.deque[tuple[int, int, _Slot]] = collections.deque()
-        for number, (first_row, labels) in enumerate(requests):
-            slot = self._slots[number % 2]
-            self._start(slot, first_row, labels)
-            waiting.append((first_row, len(labels), slot))
-            if len(waiting) == 2:
+        try:
+            for number, (first_row, labels) in enumerate(requests):
+                slot = self._slots[number % 2]
+                self._start(slot, first_row, labels)
+                waiting.append((first_row, len(labels), slot))
+                if len(waiting) == 2:
+                    yield self._finish(*waiting.popleft())
+            while waiting:
                 yield self._finish(*waiting.popleft())
-        while waiting:
-            yield self._finish(*waiting.popleft())
+        finally:
+            # Given up early, the buffers must not be freed, and used again, while they are written.
+            self._compute.synchronize()
+            self._copy.synchronize()
         self.elapsed += time.perf_counter() - start
 
     def _start(self, slot: _Slot, first_row: int, labels: npt.NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, make_gate
-from ldmlr.generation.parts import Parts, parts_folder
+from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
@@ -251,7 +251,8 @@ def check_space(path: Path, rows: int, generation: Generation) -> None:
     """Refuse a generation whose parts and store do not both fit on the disk."""
     width = 4 if generation.config.dtype == "float32" else 2
     needed = rows * (generation.model.dim * (4 + width) + 17)
-    free = shutil.disk_usage(existing_folder(path)).free
+    # The parts of an interrupted run are taken up or removed: either way their space counts as free.
+    free = shutil.disk_usage(existing_folder(path)).free + parts_size(path)
     if needed > free:
         raise LdmlrError(
             f"{path}: needs {gigabytes(needed)} while it is made, but {gigabytes(free)} are free; "

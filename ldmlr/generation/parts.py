@@ -123,6 +123,11 @@ def check_parts(output: Path, overwrite: bool) -> None:
         check_unfinished(folder, overwrite)
 
 
+def parts_size(output: Path) -> int:
+    """Return the bytes of the parts that an interrupted run left of `output`."""
+    return sum(part.stat().st_size for part in _folder(output).glob(PART_FILES))
+
+
 @contextmanager
 def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) -> Iterator[Path]:
     """Yield the folder for the parts of `output`; it is kept only if the work is interrupted.
