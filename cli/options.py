@@ -88,15 +88,19 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
     document = read_toml(value)
     known = _option_keys(ctx.command)
     defaults: dict[str, Any] = {}
-    section = document.get(ctx.command.name or "", {})
+    own = ctx.command.name or ""
+    section = document.get(own, {}) if own not in known else {}
+    if not isinstance(section, dict):
+        raise UsageError(f"{value}: {own}: expected a table, not {section!r}")
     tables = {key for key, entry in document.items() if isinstance(entry, dict)}
-    for name in tables - set(STAGES):
+    stages = {*STAGES, *([own] if own not in known else [])}
+    for name in tables - stages:
         if name.replace("-", "_") not in known:
             raise UsageError(f"{value}: unknown table [{name}]; {nearest(name, STAGES)}")
-    shared = {key: entry for key, entry in document.items() if key not in STAGES}
+    shared = {key: entry for key, entry in document.items() if key not in stages}
     # A file that describes a whole run has keys for other commands at its top level.
     lenient = {*RunConfig.names(), *RUN_FILE_KEYS}
-    for where, entries in (("", shared), (f" [{ctx.command.name}]", section)):
+    for where, entries in (("", shared), (f" [{own}]", section)):
         for key, entry in entries.items():
             name = key.replace("-", "_")
             if name in known:
@@ -166,9 +170,19 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_silence,
     help="Print the result document as JSON on standard output.",
 )  # fmt: skip
+
+
+def _check_seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    """Refuse a seed of more than 64 bits; IntRange would show the limit in every help text."""
+    if value >= 2**64:
+        raise UsageError(f"--seed: must be at most {2**64 - 1}, not {value}")
+    return value
+
+
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
-)
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, callback=_check_seed,
+    help="Random seed.",
+)  # fmt: skip
 seeds_option = click.option(
     "--seeds", type=click.IntRange(min=1), default=5, show_default=True,
     help="Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",

@@ -84,8 +84,12 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         raise UsageError(f"{file}: threads: expected a whole number of at least 1, not {threads!r}")
     values = {name: document[name] for name in RunConfig.names() if name in document}
     RunConfig.from_mapping(values, str(file))
-    if "image_root" in values:
-        values["image_root"] = _beside(file, values["image_root"])
+    # Every path in the file: of the run itself, and of the models that stage 1 starts from.
+    for table, names in (
+        (values, ("image_root", "refit")),
+        (tables.get("baseline", {}), ("init", "teacher")),
+    ):
+        table |= {name: _beside(file, table[name]) for name in names if isinstance(table.get(name), str)}
     if source is None and "source" in document:
         source = _beside(file, document["source"])
     out = file.parent / document["out"] if "out" in document else None

@@ -183,14 +183,19 @@ def _number_or_text(name: str, hint: type, value: Any) -> Any:
     return value
 
 
+def _shown(limit: float) -> str:
+    # Whole limits in full: 1e+06 is no number that one types.
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 def _check_limits(name: str, metadata: Mapping[str, Any], value: Any) -> None:
     choices = metadata.get("choices")
     if choices and value not in choices:
         raise UsageError(f"{name}: unknown value {value!r}; {nearest(str(value), choices)}")
     low, high, above = metadata.get("minimum"), metadata.get("maximum"), metadata.get("above")
     if low is not None and value < low:
-        raise UsageError(f"{name}: must be at least {low:g}, not {value!r}")
+        raise UsageError(f"{name}: must be at least {_shown(low)}, not {value!r}")
     if high is not None and value > high:
-        raise UsageError(f"{name}: must be at most {high:g}, not {value!r}")
+        raise UsageError(f"{name}: must be at most {_shown(high)}, not {value!r}")
     if above is not None and value <= above:
-        raise UsageError(f"{name}: must be above {above:g}, not {value!r}")
+        raise UsageError(f"{name}: must be above {_shown(above)}, not {value!r}")

@@ -240,6 +240,20 @@ def test_the_parts_of_an_interrupted_run_need_no_more_space(model, tmp_path, mon
     assert generate(generation, out, resume=True)["rows"] == generation.rows
 
 
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), LdmlrError("broken")])
+def test_a_failure_of_a_resumed_run_keeps_the_parts(model, tmp_path, monkeypatch, error):
+    out = tmp_path / "out.h5"
+    generation = prepare(model, GenerateConfig())
+    for number, (stop, resume) in enumerate(((KeyboardInterrupt, False), (error, True)), 1):
+        with monkeypatch.context() as patch:
+            stop_after(patch, 2, stop)
+            with pytest.raises(type(stop) if resume else stop):
+                generate(generation, out, resume=resume)
+        assert len(list((tmp_path / ".out.h5.parts").glob("*.npy"))) == 2 * number
+    generate(generation, out, resume=True)
+    assert left_in(tmp_path) == ["out.h5"]
+
+
 def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
     generation = prepare(model, GenerateConfig())
@@ -249,9 +263,13 @@ def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):
             generate(generation, out)
     part = min((tmp_path / ".out.h5.parts").glob("*.npy"))
     part.write_bytes(part.read_bytes()[:-5])
-    with pytest.raises(LdmlrError, match="this part is damaged"):
+    with pytest.raises(LdmlrError, match=r"this part was damaged .*; go on with --resume"):
         generate(generation, out, resume=True)
-    assert left_in(tmp_path) == []
+    assert not part.exists()
+    generate(generation, out, resume=True)
+    generate(generation, tmp_path / "other.h5")
+    rows = [FeatureStore.open(tmp_path / name).train.float32() for name in ("out.h5", "other.h5")]
+    assert np.array_equal(*rows)
 
 
 def test_counts_may_come_from_a_store(model, tmp_path):

@@ -47,6 +47,23 @@ def test_a_value_of_another_type_is_refused(run_cli, store, tmp_path, text, mess
     assert [path.name for path in tmp_path.iterdir()] == ["options.toml"]
 
 
+def test_a_stage_that_is_no_table_is_refused(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("diffuse = 3")
+    done = run_cli("diffuse", store, "--out", tmp_path / "m.safetensors", "--config", file)
+    assert (done.returncode, done.stderr) == (2, f"Error: {file}: diffuse: expected a table, not 3\n")
+
+
+def test_every_command_may_have_a_table_of_its_own(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("[import]\nencoder = 'some network'\n")
+    done = run_cli("store", "import", store, "--out", tmp_path / "new.h5", "--config", file)
+    assert done.returncode == 0, done.stderr
+    assert FeatureStore.open(tmp_path / "new.h5").encoder == "some network"
+    wrong = run_cli("store", "merge", store, "--out", tmp_path / "other.h5", "--config", file)
+    assert (wrong.returncode, "unknown table [import]" in wrong.stderr) == (2, True), wrong.stderr
+
+
 def test_a_whole_number_may_be_written_with_a_point(run_cli, store, tmp_path):
     file = tmp_path / "options.toml"
     file.write_text("hidden = 16.0\nlr = 1\njson = true\ndry-run = true\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ldmlr_cli.run_file import read_run_file
 
 from ldmlr.errors import InputError, UsageError
 from ldmlr.run import stages
@@ -104,6 +105,22 @@ def test_a_store_needs_no_stage_one(run_cli, tmp_path):
     assert "encode" not in result["config"]
 
 
+def test_a_class_without_test_rows_has_no_accuracy(run_cli, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 12, 4])
+    rows = rng.normal(size=(56, 6)).astype(np.float32) + labels[:, None]
+    held = SplitData(rows[:50], labels[:50])  # class 2 is not in it
+    FeatureStore.write(tmp_path / "s.h5", train=SplitData(rows, labels), test=held, num_classes=3)
+    for _ in ("computed", "reused"):
+        done = run_cli("run", tmp_path / "s.h5", "--seed", 0, "--out", tmp_path / "run", *QUICK[2:])
+        assert done.returncode == 0, done.stderr
+    [record] = (tmp_path / "run").glob("seed-0/finetune-*/step.json")
+    first = json.loads(record.read_text())["figures"]["measured"][0]
+    assert [share is None for share in first["per_class"]] == [False, False, True]
+    page = run_cli("report", tmp_path / "run", "--out", tmp_path / "page.html")
+    assert page.returncode == 0, page.stderr
+
+
 def test_baselines_shared_by_all_seeds(quick_run):
     planned = quick_run("--baselines", "shared", "--dry-run", "--json", seeds=2)
     steps = [step["stage"] for step in json.loads(planned.stdout)["steps"]]
@@ -174,6 +191,8 @@ def test_a_wrong_key_of_a_toml_file_is_one_clear_line(run_cli, tmp_path, text, m
         (("digits-lt", "--set", "difuse.hidden=3"), "did you mean 'diffuse'?"),
         (("digits-lt", "--groups", "many"), "--groups: expected two thresholds"),
         (("digits-lt", "--preset", "cifar"), "--preset: unknown value 'cifar'"),
+        (("digits-lt", "--seed", str(2**64)), "--seed: must be at most 18446744073709551615"),
+        (("digits-lt", "--set", "generate.strategy=balanced"), "'balanced'; did you mean 'balance'?"),
         (("digits-lt", "--device", "gpu"), "--device: unknown value 'gpu'"),
         ((), "Missing argument 'SOURCE'"),
     ],
@@ -270,3 +289,15 @@ def test_sources_are_told_apart(tmp_path):
         kind_of(str(tmp_path / "rows.npz"))
     with pytest.raises(UsageError, match="nor a built-in set"):
         kind_of("digits")
+
+
+def test_paths_of_a_toml_file_start_from_its_folder(tmp_path):
+    for name in ("images.h5", "choice.json", "first", "teacher"):
+        (tmp_path / name).touch()
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'source = "images.h5"\nrefit = "choice.json"\n[baseline]\ninit = "first"\nteacher = "teacher"\n'
+    )
+    found = read_run_file(path, None)
+    paths = (found.source, found.values["refit"], *found.tables["baseline"].values())
+    assert paths == tuple(str(tmp_path / name) for name in ("images.h5", "choice.json", "first", "teacher"))

@@ -333,6 +333,15 @@ def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
     assert FeatureStore.write(tmp_path / "store.h5", train=data, dtype="bfloat16").dim == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001, 0xFF80FFFF])
+def test_no_nan_becomes_a_number(tmp_path, dtype, bits):
+    rows = np.ones((3, 2), np.float32)
+    rows.view(np.uint32)[1, 1] = bits
+    with pytest.raises(InputError, match="rows with NaN or infinity: 1, the first is row 1"):
+        FeatureStore.write(tmp_path / "store.h5", train=SplitData(rows, [0, 1, 1]), dtype=dtype)
+
+
 def test_wrong_use_of_the_writer_is_explained(tmp_path):
     path = tmp_path / "store.h5"
     good = np.ones((2, 2)), np.array([0, 1])

@@ -74,12 +74,14 @@ def diffuse(
         model = LatentDiffusion(config, seed=seed).fit_store(
             store, device=device, threads=threads, checkpoint=checkpoint, resume=resume
         )
-        model.save(out, overwrite)
     except Exception:
         # An interrupt is no Exception: it leaves the checkpoint for --resume.
         if not resume:
             checkpoint.unlink(missing_ok=True)
         raise
+    # A model that could not be saved, as on a full disk, leaves the checkpoint too.
+    model.save(out, overwrite)
+    checkpoint.unlink(missing_ok=True)
     seconds = time.perf_counter() - began
     return model, {**_figures(out, model), "seconds": seconds, "finished_before": False}
 

@@ -140,7 +140,8 @@ class LatentDiffusion:
         threads
             CPU threads; None: one for a small network, else all usable cores.
         checkpoint
-            File for the state of the training, to `resume` from after a kill. Removed at the end.
+            File for the state of the training, to `resume` from after a kill. Remove it once the model
+            is saved.
         resume
             Continue from `checkpoint` if it is there.
 
@@ -174,8 +175,6 @@ class LatentDiffusion:
                 self.config, z, z_labels, self.counts,
                 seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
             )  # fmt: skip
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
         return self
 
     def fit_store(self, store: FeatureStore, **options: Any) -> Self:

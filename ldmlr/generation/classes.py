@@ -26,7 +26,7 @@ def parse_count(entries: Sequence[str]) -> dict[str, int]:
     for entry in entries:
         name, equals, number = entry.rpartition("=")
         name = name.strip()
-        if not equals or not name or not number.strip().isdigit():
+        if not equals or not name or not number.strip().isdecimal():
             raise UsageError(f"--count: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}")
         if name in found:
             raise UsageError(f"--count: names the class {name!r} twice; leave one out")
@@ -72,13 +72,13 @@ def by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[
     numbers = np.full(num_classes, -1, np.int64)
     for key, value in wanted.items():
         number = class_number(key, num_classes, class_names, "the plan")
-        if int(value) != value or value < 0:
+        if value != value or int(min(value, 2**62)) != min(value, 2**62) or value < 0:
             raise UsageError(f"the plan asks for {value!r} rows of class {key!r}; give a whole number from 0")
         if numbers[number] >= 0:
             raise UsageError(
                 f"the plan names class {number} twice, the second time as {key!r}; leave one out"
             )
-        numbers[number] = int(value)
+        numbers[number] = int(min(value, 2**62))  # of what is too much, the plan speaks
     return np.maximum(numbers, 0)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, nearest
 
 SOLVERS = ("dpmpp2m", "ddim", "ddpm", "heun")
 GATES = ("none", "prototype", "head")
@@ -17,6 +17,11 @@ WEIGHTS = ("auto", "float32", "bfloat16", "int8")
 DEFAULT_SCALE = {"whitened": 1.41, "standardised": 1.0}
 DEFAULT_GUIDANCE = {"whitened": 1.5, "standardised": 1.0}
 GATE_CONFIDENCE = 0.1
+# Strategies that fill up to a number of rows, the last three the classes of a shot group; and all.
+BALANCING = (
+    "balance", "auto", "not majority", "not minority", "minority", "all", "many", "medium", "few",
+)  # fmt: skip
+STRATEGIES = (*BALANCING, "ratio")
 
 
 def class_entries(table: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -25,6 +30,25 @@ def class_entries(table: Mapping[Any, Any]) -> tuple[str, ...]:
         f"{name}={value}" if isinstance(name, str) else f"number:{name}={value}"
         for name, value in table.items()
     )
+
+
+def strategy_of(word: str | float) -> str | float:
+    """Return a strategy as it is meant: one of `STRATEGIES`, or a number.
+
+    Raises
+    ------
+    UsageError
+        Another word; the nearest is named.
+    """
+    if word in STRATEGIES:
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        hint = nearest(str(word), STRATEGIES)
+        raise UsageError(
+            f"--strategy: unknown value {word!r}; {hint} (or a number, for two classes)"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +84,7 @@ class PlanConfig(Config):
         if isinstance(self.count, Mapping):
             object.__setattr__(self, "count", class_entries(self.count))
         super().__post_init__()
+        strategy_of(self.strategy)
 
 
 @dataclasses.dataclass(frozen=True)

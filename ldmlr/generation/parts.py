@@ -107,8 +107,9 @@ class Parts:
                 if rows.shape != (high - low, self.sampler.spec.dim) or rows.dtype != np.float32:
                     raise ValueError(f"has shape {list(rows.shape)}")
             except (OSError, ValueError) as error:
+                self._path(low).unlink(missing_ok=True)
                 raise LdmlrError(
-                    f"{self._path(low)}: this part is damaged ({error}); run again without --resume"
+                    f"{self._path(low)}: this part was damaged ({error}); go on with --resume"
                 ) from None
             yield low, rows, labels_of(self.plan, low, high)
 
@@ -132,7 +133,8 @@ def parts_size(output: Path) -> int:
 def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) -> Iterator[Path]:
     """Yield the folder for the parts of `output`; it is kept only if the work is interrupted.
 
-    Parts are reused with `resume` if they were drawn for the same key (settings, model and kernels).
+    Parts are reused with `resume` if they were drawn for the same key (settings, model and kernels); an
+    error leaves these for another `resume`.
 
     Raises
     ------
@@ -159,7 +161,8 @@ def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) 
     try:
         yield folder
     except Exception:
-        _remove(folder)
+        if not (resume and same):
+            _remove(folder)
         raise
     # An interrupt is no Exception: it leaves the parts for --resume.
     _remove(folder)

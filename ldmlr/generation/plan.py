@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.classes import by_class, parse_count
-from ldmlr.generation.config import PlanConfig
+from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.tables import table
 
 Counts = npt.NDArray[np.int64]
 Strategy = str | float | Mapping[Any, int] | Callable[[Counts], Mapping[Any, int]]
 
-BALANCING = ("balance", "auto", "not majority", "not minority", "minority", "all", *GROUPS)
-STRATEGIES = (*BALANCING, "ratio")
+# What row numbers and offsets are safe for.
+MAX_ROWS = 2**40
 
 
 def plan(
@@ -64,13 +64,14 @@ def plan(
     Raises
     ------
     UsageError
-        An unknown strategy, class or group, a target without a use, or a negative number.
+        An unknown strategy, class or group, a target without a use, a negative number, or more rows than
+        can be numbered.
     """
     rows = np.asarray(counts, np.int64)
     if callable(strategy):
         strategy = strategy(rows)
     if isinstance(strategy, str):
-        strategy = _number(strategy)
+        strategy = strategy_of(strategy)
     if target is not None and not (isinstance(strategy, str) and strategy in BALANCING):
         raise UsageError("--target: only strategies that fill up to a number of rows use it; leave it out")
     if isinstance(strategy, Mapping):
@@ -79,6 +80,9 @@ def plan(
         wanted = _by_word(rows, strategy, target, ratio, minimum, groups)
     else:
         wanted = _binary(rows, float(strategy))
+    total = sum(wanted.tolist())
+    if total > MAX_ROWS:
+        raise UsageError(f"the plan asks for {total:,} rows, more than {MAX_ROWS:,}; ask for fewer")
     if only:
         masks = parse_groups(groups).masks(rows)
         for name in only:
@@ -153,26 +157,14 @@ def plan_table(entries: Sequence[Mapping[str, Any]]) -> str:
     return table(["name", "class", "group", *columns], [*body, ["all", "", "", *sums]])
 
 
-def _number(word: str) -> str | float:
-    if word in STRATEGIES:
-        return word
-    try:
-        return float(word)
-    except ValueError:
-        hint = nearest(word, STRATEGIES)
-        raise UsageError(
-            f"--strategy: unknown value {word!r}; {hint} (or a number, for two classes)"
-        ) from None
-
-
 def _by_word(
     rows: Counts, strategy: str, target: int | None, ratio: float, minimum: int, groups: str
 ) -> Counts:
     if strategy == "ratio":
         # Half a row is rounded up: 20 % of 3 rows is one row.
-        added: Counts = np.floor(ratio * rows + 0.5).astype(np.int64)
-        return np.maximum(added, minimum)
-    goal = int(rows.max()) if target is None else target
+        added: Counts = np.minimum(np.floor(ratio * rows + 0.5), MAX_ROWS + 1).astype(np.int64)
+        return np.asarray(np.maximum(added, min(minimum, MAX_ROWS + 1)))
+    goal = int(rows.max()) if target is None else min(target, MAX_ROWS + int(rows.max()) + 1)
     wanted = np.maximum(goal - rows, 0)
     smallest = np.arange(len(rows)) == int(rows.argmin())
     if strategy == "minority":

@@ -33,7 +33,7 @@ class RunConfig(Config):
     seeds: int = option(
         5, "Run seeds 0 .. K-1 and report mean and standard deviation.", minimum=1, metavar="K"
     )
-    seed: int | None = option(None, "Run this one seed instead.", minimum=0, metavar="N")
+    seed: int | None = option(None, "Run this one seed instead.", minimum=0, maximum=2**64 - 1, metavar="N")
     baselines: str = option(
         "auto",
         "Baseline networks: one for all seeds (shared), one per seed, or auto: per seed for built-in sets, "

@@ -154,7 +154,7 @@ def run_finetune(
                 "adjustment": entry.variant.adjustment,
                 "tau": entry.variant.tau,
                 "figures": entry.figures,
-                "per_class": [float(value) for value in entry.per_class],
+                "per_class": [None if share != share else float(share) for share in entry.per_class],
             }
             for entry in measured
         ],

@@ -18,7 +18,7 @@ from ldmlr.errors import LdmlrError
 from ldmlr.files import make_folder, write_text
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
-SCHEMA = 3
+SCHEMA = 4
 RECORD = "step.json"
 
 
@@ -93,7 +93,7 @@ class Step:
             "seconds": round(time.perf_counter() - start, 3), "settings": self.settings,
             "inputs": list(self.inputs), "figures": plain(figures),
         }  # fmt: skip
-        write_text(self.folder / RECORD, json.dumps(record, indent=2) + "\n")
+        write_text(self.folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
         found = self.record()
         if found is None:
             raise LdmlrError(f"{self.output}: the {self.stage} stage ended without writing it")

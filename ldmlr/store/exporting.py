@@ -2,7 +2,8 @@
 
 =========== ================ =====================================================================
 ``npz``     ``NAME.npz``      ``train_features``, ``train_labels``, ``test_features`` ...,
-                              ``class_names``, ``head_weight``, ``head_bias``
+                              ``class_names``, ``head_weight``, ``head_bias``, ``head_kind``, and what
+                              else a head of that kind has, such as ``head_scale``
 ``npy``     ``NAME.npy``      one split: ``NAME-features.npy`` and ``NAME-labels.npy``
 ``parquet`` ``NAME.parquet``  one split: columns ``features`` (list), ``label``, ``source``, ``id``
 ``hdf5``    ``NAME.h5``       the datasets of a store as float32, without attributes
@@ -140,6 +141,8 @@ def _write_npz(path: Path, store: FeatureStore, splits: dict[str, Split], dtype:
             arrays["head_weight"] = store.head.weight
             if store.head.bias is not None:
                 arrays["head_bias"] = store.head.bias
+            arrays["head_kind"] = np.array(store.head.kind)
+            arrays |= {f"head_{name}": np.asarray(value) for name, value in store.head.extra.items()}
         for key, values in arrays.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as handle:
                 np.lib.format.write_array(handle, values, allow_pickle=False)

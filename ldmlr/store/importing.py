@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_output
-from ldmlr.store.labels import map_labels
+from ldmlr.store.labels import map_labels, renumbered
 from ldmlr.store.layout import SplitData
 from ldmlr.store.sources import Source, open_source
 from ldmlr.store.store import FeatureStore
@@ -47,7 +47,8 @@ def import_store(
     out
         The store to write.
     test, test_labels
-        Another file whose rows become the test split.
+        Another file whose rows become the test split. Where both files name their classes, those names
+        say which class is which.
     features_key, labels_key
         Names of arrays or columns (a pattern such as ``f*`` for many columns); ``{split}``
         stands for train, test and val.
@@ -67,7 +68,10 @@ def import_store(
         if "test" in found.splits:
             raise UsageError(f"--test: {source} holds a test split already; leave out --test")
         other = open_source(test, test_labels, features_key=features_key, labels_key=labels_key)
-        found.splits["test"] = other.splits.get("test") or next(iter(other.splits.values()))
+        rows = other.splits.get("test") or next(iter(other.splits.values()))
+        if found.class_names and other.class_names:
+            rows.labels = renumbered(str(test), rows.labels, other.class_names, found.class_names)
+        found.splits["test"] = rows
     elif test_labels is not None:
         raise UsageError("--test-labels: goes with --test; name the file of test features")
     _check_shapes(source, test, found)

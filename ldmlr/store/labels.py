@@ -76,6 +76,29 @@ def map_labels(
     return MappedLabels(mapped, names, len(values), note)
 
 
+def renumbered(where: str, labels: Array, names: tuple[str, ...], order: tuple[str, ...]) -> Array:
+    """Return labels that count in `names` as the numbers that the same names have in `order`.
+
+    Raises
+    ------
+    InputError
+        A class that `order` lacks, or a label without a name.
+    """
+    number = {name: place for place, name in enumerate(order)}
+    missing = next((name for name in names if name not in number), None)
+    if missing is not None:
+        raise InputError(
+            f"{where}: class {missing!r} is not among the {len(order)} of the training rows; give both the "
+            "same class names"
+        )
+    values = _clean(f"{where}: labels", labels)
+    if values.dtype.kind != "i":
+        return values
+    if len(values) and not 0 <= values.min() <= values.max() < len(names):
+        raise InputError(f"{where}: labels are not in 0 .. {len(names) - 1}, which have names; correct them")
+    return np.array([number[name] for name in names], dtype=np.int64)[values]
+
+
 def _texts(
     where: str, clean: Mapping[str, Array], values: Array, class_names: tuple[str, ...] | None
 ) -> MappedLabels:
@@ -101,7 +124,7 @@ def _clean(where: str, values: Array) -> Array:
     if kind in "iub":
         return values.astype(np.int64)
     if kind == "f":
-        whole = np.isfinite(values) & (values == np.floor(values))
+        whole = (np.abs(values) < 2.0**63) & (values == np.floor(values))
         if not whole.all():
             row = int((~whole).argmax())
             raise InputError(f"{where}: row {row} holds {values[row]}, expected whole numbers or texts")

@@ -107,12 +107,14 @@ def storage_type(name: str) -> np.dtype[Any]:
 def encode(values: Array, name: str) -> Array:
     """Return float values as they are kept in the file, rounded to nearest even.
 
-    Values too large for the type become infinite; the caller checks.
+    Values too large for the type become infinite, NaN stays NaN; the caller checks.
     """
     if name == "bfloat16":
         bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
         rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
         words: Array = (rounded >> np.uint32(16)).astype("<u2")
+        # Rounding carries some NaN over into a number.
+        words[(bits & np.uint32(0x7FFFFFFF)) > 0x7F800000] = 0x7FC0
         return words
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(values, dtype=storage_type(name))

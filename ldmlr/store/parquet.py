@@ -5,6 +5,7 @@ Needs pyarrow, which is installed with ``ldmlr[parquet]``.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
@@ -95,10 +96,19 @@ class ParquetRows(StreamRows):
         return block
 
 
-def read_parquet(
-    path: Path, features_key: str | None, label_names: Sequence[str]
-) -> tuple[ParquetRows, Array, tuple[str, ...] | None]:
-    """Return rows, labels as they are, and class names kept by an export.
+@dataclasses.dataclass
+class ParquetTable:
+    """Rows, labels as they are, and what an export keeps beside them, where it is there."""
+
+    rows: ParquetRows
+    labels: Array
+    source: Array | None
+    ids: Array | None
+    class_names: tuple[str, ...] | None
+
+
+def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str]) -> ParquetTable:
+    """Open a table: features and labels, and the columns ``source`` and ``id`` as an export writes them.
 
     Parameters
     ----------
@@ -121,6 +131,7 @@ def read_parquet(
                     f"{', '.join(schema.names[:8])}: name it with --labels-key"
                 )
             column = file.read(columns=[label]).column(0)
+            source, ids = _export_columns(file, label)
     except (arrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
     if column.null_count:
@@ -130,7 +141,25 @@ def read_parquet(
     names, is_list = _feature_columns(path, schema, features_key, label)
     kept = (schema.metadata or {}).get(b"class_names")
     classes = tuple(json.loads(kept)) if kept else None
-    return ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), classes
+    return ParquetTable(
+        ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), source, ids, classes
+    )
+
+
+def _export_columns(file: Any, label: str) -> tuple[Array | None, Array | None]:
+    """Return the columns ``source`` and ``id``, each None unless it looks as `write_parquet` writes it."""
+    types, schema = pyarrow().types, file.schema_arrow
+    found: list[Array | None] = []
+    for name in ("source", "id"):
+        place = schema.get_field_index(name)
+        kind = None if place < 0 or name == label else schema.field(place).type
+        fits = kind is not None and (
+            types.is_uint8(kind) if name == "source" else types.is_int64(kind) or types.is_string(kind)
+        )
+        column = file.read(columns=[name]).column(0) if fits else None
+        found.append(None if column is None or column.null_count else np.asarray(column.to_numpy()))
+    source, ids = found
+    return (None if source is None or (source > 1).any() else source), ids
 
 
 def _feature_columns(path: Path, schema: Any, key: str | None, label: str) -> tuple[list[str], bool]:

@@ -82,6 +82,7 @@ def open_source(
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
+        _check_no_keys(path, "an .npy file holds one array", features_key, labels_key)
         return _npy(path, labels)
     if labels is not None:
         raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
@@ -89,9 +90,16 @@ def open_source(
         return _npz(path, features_key, labels_key)
     if start.startswith(b"PAR1"):
         names = (labels_key,) if labels_key else _COLUMN_KEYS
-        rows, values, classes = read_parquet(path, features_key, names)
-        return Source({"train": RawSplit(rows, values)}, class_names=classes)
+        table = read_parquet(path, features_key, names)
+        split = RawSplit(table.rows, table.labels, table.source, table.ids)
+        return Source({"train": split}, class_names=table.class_names)
     return _hdf5(path, features_key, labels_key)
+
+
+def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
+    for key, option in zip(keys, ("--features-key", "--labels-key"), strict=True):
+        if key is not None:
+            raise UsageError(f"{option}: {path}: {reason}; leave it out")
 
 
 def _npy(path: Path, labels: str | Path | None) -> Source:
@@ -114,7 +122,14 @@ def _npz(path: Path, features_key: str | None, labels_key: str | None) -> Source
     source = Source(splits)
     if "head_weight" in members:
         bias = load_member(path, "head_bias").astype(np.float32) if "head_bias" in members else None
-        source.head = StoredHead("linear", load_member(path, "head_weight").astype(np.float32), bias)
+        kind = str(load_member(path, "head_kind")) if "head_kind" in members else "linear"
+        others = ("head_weight", "head_bias", "head_kind")
+        arrays = {
+            name.removeprefix("head_"): load_member(path, name)
+            for name in sorted(members)
+            if name.startswith("head_") and name not in others and "head_kind" in members
+        }
+        source.head = StoredHead(kind, load_member(path, "head_weight").astype(np.float32), bias, arrays)
     if "class_names" in members:
         source.class_names = tuple(map(str, load_member(path, "class_names")))
     return source
@@ -122,6 +137,7 @@ def _npz(path: Path, features_key: str | None, labels_key: str | None) -> Source
 
 def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Source:
     if is_manifest(path):
+        _check_no_keys(path, "the shards of a manifest are stores", features_key, labels_key)
         parts = read_manifest(path, Report(), check_values=False)
     else:
         with open_hdf5(path) as handle:
