@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -73,14 +77,17 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; end every error in one line and the right exit status."""
+    terminated: list[int] = []
     try:
-        status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
+        with _sigterm_unwinds(terminated):
+            status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo(
-            "Interrupted; nothing is half-written. The same command goes on, with --resume where it has it.",
+            f"{'Terminated' if terminated else 'Interrupted'}; nothing is half-written. The same command "
+            "goes on, with --resume where it has it.",
             err=True,
         )
-        sys.exit(130)
+        sys.exit(128 + terminated[0] if terminated else 130)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
@@ -114,6 +121,25 @@ def main(args: list[str] | None = None) -> None:
         )
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextmanager
+def _sigterm_unwinds(terminated: list[int]) -> Iterator[None]:
+    """Let SIGTERM, by which schedulers end a job, unwind as Ctrl-C does: no temporary file stays behind."""
+
+    def terminate(number: int, frame: object) -> None:
+        terminated.append(number)
+        if len(terminated) == 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _out_of_memory(error: Exception) -> bool:

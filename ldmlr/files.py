@@ -85,20 +85,39 @@ def check_input(path: Path, what: str = "file") -> Path:
 
 @contextmanager
 def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
+
+    Behind a symbolic link the file it points to is written. What another process put there meanwhile is
+    not replaced without `overwrite`.
+    """
     path = check_output(path, overwrite)
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    final = Path(os.path.realpath(path)) if path.is_symlink() else path
+    make_folder(final.parent)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        if overwrite or not _linked(temporary, final):
+            os.replace(temporary, final)
+        sync(final.parent)
     except OSError as error:
         raise os_error(error, path) from error
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _linked(temporary: Path, final: Path) -> bool:
+    """Give a file its final name, which fails where there is one; tell whether the disk has such links."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        raise UsageError(
+            f"{final}: another process wrote it meanwhile; name another output or pass --overwrite"
+        ) from None
+    except OSError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, data: bytes | memoryview, overwrite: bool = True) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -70,3 +72,15 @@ def test_what_goes_wrong_anywhere_ends_in_one_line(run_cli, monkeypatch, error, 
     text = outcome.stderr.strip()
     assert text.startswith(message)
     assert "\n" not in text
+
+
+def test_a_scheduler_ends_it_as_ctrl_c_does(run_cli, monkeypatch):
+    from ldmlr import results
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(results, "versions", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    outcome = run_cli("info")
+    assert outcome.returncode == 128 + signal.SIGTERM
+    assert outcome.stderr.strip().startswith("Terminated; nothing is half-written.")
+    assert outcome.stderr.strip().count("\n") == 0
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -227,6 +227,15 @@ def test_folder_mistakes_are_named(root, tmp_path):
         open_image_set(tmp_path / "one")
 
 
+@pytest.mark.parametrize("name", [b"d\xf6g/a.png", b"dog/\xe9.png"])
+def test_a_name_that_is_no_text_is_named(root, name):
+    path = os.path.join(os.fsencode(root), name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    (root / "cat" / "a.png").rename(os.fsdecode(path))
+    with pytest.raises(InputError, match=r"is no name in UTF-8; rename it"):
+        open_image_set(root)
+
+
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
     for name in ("train/cat", "train/dog", "test/cat", "test/dgo"):
         save(tmp_path / name / "x.png")
@@ -282,6 +291,12 @@ def test_a_list_and_its_sibling(root, listing):
     assert image_set.val is None
     (root / "Pets_LT_val.txt").write_text("cat/c.png 0\n")
     assert open_image_set(listing).split("val").labels.tolist() == [0]
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(root, listing):
+    expected = open_image_set(listing, image_root=root).train.ids
+    listing.write_text("\ufeff" + listing.read_text(), encoding="utf-8")
+    assert open_image_set(listing, image_root=root).train.ids == expected
 
 
 def test_a_val_list_alone_is_the_test_set(root, listing):

@@ -44,6 +44,43 @@ def test_an_output_that_exists_is_refused(tmp_path):
     assert check_output(path, overwrite=True) == path
 
 
+def test_what_another_process_wrote_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "a.txt"
+
+    def write():
+        with atomic_path(path) as temporary:
+            temporary.write_text("mine")
+            path.write_text("theirs")
+
+    with pytest.raises(UsageError, match=r"a\.txt: another process wrote it meanwhile; .* --overwrite"):
+        write()
+    assert path.read_text() == "theirs"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_disk_without_links_will_do(tmp_path, monkeypatch, number):
+    def refuse(*names):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_text(tmp_path / "a.txt", "one", overwrite=False)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "one")]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_behind_a_link_the_file_it_points_to_is_written(tmp_path, there):
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "a.txt", tmp_path / "link.txt"
+    if there:
+        target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new", overwrite=there)
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["a.txt"]
+
+
 def test_a_full_disk_is_one_clear_line(tmp_path):
     def write():
         with atomic_path(tmp_path / "a.txt") as temporary:

@@ -144,6 +144,7 @@ def test_nan_in_views_head_and_bfloat16(path):
     views[1, 4, 0] = 0x7FC0
     replace(path, "train/views", views, dtype="bfloat16", kinds=[b"weak", b"strong"])
     one_line(path, "/train/views: rows with NaN or infinity: 1")
+    assert any("infinity: 1, the first is row 4 of view 1;" in line for line in verify(path).problems)
     replace(path, "train/views", RNG.random((2, 6, 3)), kinds=[b"weak", b"strong"])
     replace(path, "head/bias", np.array([0, np.inf, 0], np.float32))
     one_line(path, "/head/bias: holds NaN or infinity")
@@ -340,6 +341,13 @@ def test_no_nan_becomes_a_number(tmp_path, dtype, bits):
     rows.view(np.uint32)[1, 1] = bits
     with pytest.raises(InputError, match="rows with NaN or infinity: 1, the first is row 1"):
         FeatureStore.write(tmp_path / "store.h5", train=SplitData(rows, [0, 1, 1]), dtype=dtype)
+
+
+def test_an_id_that_is_no_text_is_refused(tmp_path):
+    for ids in (["a", "\udce9.png"], [b"a", b"\xe9.png"]):
+        with pytest.raises(InputError, match="/train/ids: holds what is no text in UTF-8; rename it"):
+            FeatureStore.write(tmp_path / "store.h5", train=SplitData(np.ones((2, 2)), [0, 1], ids=ids))
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_use_of_the_writer_is_explained(tmp_path):

@@ -8,6 +8,7 @@ the test set, as usual for ImageNet.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,22 @@ def _folders(root: Path) -> list[str]:
     """Return the names of the visible folders in a folder, sorted."""
     try:
         with os.scandir(root) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise os_error(error, root) from error
+    _check_names(root, names)
+    return names
+
+
+def _check_names(folder: Path, names: Iterable[str]) -> None:
+    """Refuse names that are no text: they become class names and ids in files that hold UTF-8."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{folder}: {name!a} is no name in UTF-8; rename it") from None
 
 
 def _class_folders(root: Path) -> tuple[str, ...]:
@@ -112,4 +124,5 @@ def _images(root: Path, name: str) -> list[ImageFile]:
             ]
     except OSError as error:
         raise os_error(error, root / name) from error
+    _check_names(root / name, (image.name for image in images))
     return sorted(images, key=lambda image: image.name)

@@ -72,7 +72,7 @@ def siblings(path: Path) -> dict[str, Path]:
 def _parse(listing: Path) -> dict[int, tuple[str, int]]:
     """Return line number -> (path, label)."""
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{listing}: not a text file in UTF-8; expected `path label` on each line") from None
     except OSError as error:

@@ -108,11 +108,11 @@ def is_wide(kind: np.dtype[Any]) -> bool:
     return kind.kind == "f" and kind.itemsize > 4
 
 
-def not_finite_rows(count: int, first: int, kind: np.dtype[Any]) -> str:
-    """Return a message about rows that hold NaN or infinity once they are float32."""
-    return f"rows with NaN or infinity: {count}, the first is row {first}" + (
-        " (in float32)" if is_wide(kind) else ""
-    )
+def not_finite_rows(count: int, first: int, kind: np.dtype[Any], view: int | None = None) -> str:
+    """Return a message about rows (of a view, if given) that hold NaN or infinity once they are float32."""
+    of = "" if view is None else f" of view {view}"
+    wide = " (in float32)" if is_wide(kind) else ""
+    return f"rows with NaN or infinity: {count}, the first is row {first}{of}{wide}"
 
 
 def not_finite(rows: Rows, kind: np.dtype[Any]) -> str | None:

@@ -181,7 +181,11 @@ class SplitWriter:
                 raise InputError(f"{self._where('ids')}: is {numbers.dtype}, expected whole numbers")
             self._put("ids", start, numbers.astype("<i8"))
             return
-        texts = [entry.decode() if isinstance(entry, bytes) else str(entry) for entry in ids]
+        try:
+            texts = [entry.decode() if isinstance(entry, bytes) else str(entry) for entry in ids]
+            "".join(texts).encode()
+        except UnicodeError:
+            raise InputError(f"{self._where('ids')}: holds what is no text in UTF-8; rename it") from None
         place = self._places["ids"]
         for first in range(0, count, 1 << 14):
             part = texts[first : first + (1 << 14)]

@@ -139,7 +139,10 @@ def _verify_dataset(
         report.problem(str(damaged(path, error)).replace(f"{path}:", f"{path}: {dataset.name}:", 1))
         return False
     if finite and finite.count:
-        rows = not_finite_rows(finite.count, finite.first, dataset.dtype)
+        # The views lie one after the other.
+        view, first = divmod(finite.first, dataset.shape[-2])
+        of = view if dataset.ndim == 3 else None
+        rows = not_finite_rows(finite.count, first, dataset.dtype, of)
         report.problem(f"{path}: {dataset.name}: {rows}; remove these rows, or encode them again")
     if expected is None:
         return None
