@@ -123,6 +123,14 @@ def command(
     results.write_result(root, result)
     seeds = ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    if run.kind == "store":
+        from ldmlr.store import FeatureStore
+
+        if figures["baseline_head"] == "fitted":
+            say(f"{source}: has no head; the baseline is a linear head fitted to the encoded rows")
+        with FeatureStore.open(source) as store:
+            if store.split("train").views_on_disk is None:
+                say(f"{source}: has no augmented views, which give much of the gain; encode or import some")
     text = accuracy_table(figures["rows"])
     if config.auto:
         text = f"{evidence_table(figures['choice'])}\n\n{text}"

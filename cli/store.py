@@ -114,11 +114,15 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
 @config_option
 @json_option
 def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> None:
-    """Make a complete store of HDF5 of any layout, .npz, a pair of .npy files, or Parquet.
+    """Make a complete store of HDF5 of any layout, .npz, a pair of .npy files, Parquet or torch.save.
 
     In keys, {split} stands for train, test and val; for Parquet a pattern such as "f*" takes many
     columns. Labels may be texts; whole numbers that are not 0 .. C-1 are mapped in ascending
     order, and the class names then hold the original ones.
+
+    An .npz file, or a dictionary in torch.save, may also hold {split}_views [K, N, D] and
+    {split}_view_kinds (weak or strong, for each), {split}_source, {split}_ids, class_names, and
+    the baseline's head_weight [C, D] and head_bias.
 
     \b
     Example:

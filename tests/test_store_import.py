@@ -235,7 +235,7 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
             {"labels_key": "y"},
             "--labels-key: .*x.npy: an .npy file holds one array; leave it out",
         ),
-        ("text.csv", None, {}, "is not an HDF5 file"),
+        ("text.csv", None, {}, "text.csv: is no HDF5, .npz, .npy, Parquet or torch.save file; save the"),
         ("z.npz", None, {"test_labels": y}, "--test-labels: goes with --test"),
         ("z.npz", None, {"num_classes": 2}, r"label 2 is not in 0 \.\. 1"),
         ("z.npz", None, {"test": tmp_path / "wide.npy", "test_labels": y}, "dim 6, but others have dim 5"),

@@ -39,9 +39,14 @@ def kind_of(source: str) -> str:
     if path.is_file() and h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             return "images" if "train/images" in file else "store"
-    if path.suffix in (".npz", ".npy", ".parquet"):
+    if path.suffix in (".npz", ".npy", ".parquet", ".pt", ".pth"):
         raise InputError(
             f"{source}: is no feature store; ldmlr store import makes one of {path.suffix} files"
+        )
+    if path.suffix in (".csv", ".tsv"):
+        raise InputError(
+            f"{source}: is no feature store; save the features as .npz or Parquet, which ldmlr store import "
+            "makes one of"
         )
     if path.suffix in (".h5", ".hdf5"):
         raise InputError(f"{source}: not an HDF5 file, or cut short; copy or write it again")

@@ -35,7 +35,7 @@ def import_store(
     dtype: str | None = None,
     overwrite: bool = False,
 ) -> Imported:
-    """Write a store from HDF5 of any layout, ``.npz``, ``.npy`` pairs or Parquet.
+    """Write a store from HDF5 of any layout, ``.npz``, ``.npy`` pairs, Parquet or ``torch.save``.
 
     Every value is read and checked. Memory does not grow with the rows, but for arrays in Fortran
     order.
@@ -67,7 +67,10 @@ def import_store(
     if test is not None:
         if "test" in found.splits:
             raise UsageError(f"--test: {source} holds a test split already; leave out --test")
-        other = open_source(test, test_labels, features_key=features_key, labels_key=labels_key)
+        other = open_source(
+            test, test_labels, features_key=features_key, labels_key=labels_key,
+            remedy="name the .npy file of their labels with --test-labels",
+        )  # fmt: skip
         rows = other.splits.get("test") or next(iter(other.splits.values()))
         if found.class_names and other.class_names:
             rows.labels = renumbered(str(test), rows.labels, other.class_names, found.class_names)

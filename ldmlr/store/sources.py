@@ -1,13 +1,13 @@
 """Features and labels in files of other kinds, for import: which array is what.
 
-HDF5 in any layout, ``.npz``, a pair of ``.npy`` files, Parquet. Labels are returned as they are in
-the file; `ldmlr.store.labels` maps them.
+HDF5 in any layout, ``.npz``, a pair of ``.npy`` files, Parquet, ``torch.save``. Labels are returned as
+they are in the file; `ldmlr.store.labels` maps them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from ldmlr.store.parquet import read_parquet
 from ldmlr.store.reading import read_config, read_file
 from ldmlr.store.rows import Rows
 from ldmlr.store.shards import is_manifest, read_manifest
-from ldmlr.store.streams import NpzRows, load_array, load_member, npy_rows, npz_members
+from ldmlr.store.streams import MemoryRows, NpzRows, load_array, load_member, npy_rows, npz_members
+from ldmlr.store.tensors import is_torch_file, load_tensors
 
 # Names that are tried in turn where none is given; {split} stands for train, test and val.
 FEATURE_KEYS = (
@@ -66,33 +67,50 @@ def open_source(
     *,
     features_key: str | None = None,
     labels_key: str | None = None,
+    remedy: str = "name the .npy file of labels after it",
 ) -> Source:
     """Open a file of any kind; which kind is told by its first bytes, not by its name.
 
     Parameters
     ----------
     path
-        HDF5, a manifest of shards, ``.npz``, ``.npy`` or Parquet.
+        HDF5, a manifest of shards, ``.npz``, ``.npy``, Parquet or a dictionary of ``torch.save``.
     labels
         The labels of an ``.npy`` file: another ``.npy`` file.
     features_key, labels_key
         Names of arrays or columns; ``{split}`` stands for train, test and val.
+    remedy
+        What to do where the labels of an ``.npy`` file are missing, for messages.
     """
     path = check_file(check_input(Path(path)))
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
         _check_no_keys(path, "an .npy file holds one array", features_key, labels_key)
-        return _npy(path, labels)
+        return _npy(path, labels, remedy)
     if labels is not None:
         raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
     if start.startswith(b"PK"):
-        return _npz(path, features_key, labels_key)
+        if is_torch_file(path):
+            tensors = load_tensors(path)
+            return _arrays(
+                path, tensors, lambda name: MemoryRows(tensors[name], f"{path}: {name}"),
+                tensors.__getitem__, features_key, labels_key,
+            )  # fmt: skip
+        return _arrays(
+            path, npz_members(path), lambda name: NpzRows(path, name), lambda name: load_member(path, name),
+            features_key, labels_key,
+        )  # fmt: skip
     if start.startswith(b"PAR1"):
         names = (labels_key,) if labels_key else _COLUMN_KEYS
         table = read_parquet(path, features_key, names)
         split = RawSplit(table.rows, table.labels, table.source, table.ids)
         return Source({"train": split}, class_names=table.class_names)
+    if not (h5py.is_hdf5(path) or is_manifest(path)):
+        raise InputError(
+            f"{path}: is no HDF5, .npz, .npy, Parquet or torch.save file; save the features as one of them, "
+            "such as np.savez(path, features=X, labels=y)"
+        )
     return _hdf5(path, features_key, labels_key)
 
 
@@ -102,36 +120,44 @@ def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
             raise UsageError(f"{option}: {path}: {reason}; leave it out")
 
 
-def _npy(path: Path, labels: str | Path | None) -> Source:
+def _npy(path: Path, labels: str | Path | None, remedy: str) -> Source:
     if labels is None:
-        raise UsageError(f"{path}: holds features only; name the .npy file of labels after it")
+        raise UsageError(f"{path}: holds features only; {remedy}")
     return Source({"train": RawSplit(npy_rows(path), load_array(check_input(Path(labels))))})
 
 
-def _npz(path: Path, features_key: str | None, labels_key: str | None) -> Source:
-    members = npz_members(path)
+def _arrays(
+    path: Path,
+    names: Collection[str],
+    rows: Callable[[str], Rows],
+    load: Callable[[str], Array],
+    features_key: str | None,
+    labels_key: str | None,
+) -> Source:
+    """Return what named arrays hold; `rows` opens one of features, `load` reads another whole."""
     splits = {}
-    for name, (features, labels) in _choose(path, members, features_key, labels_key).items():
-        split = RawSplit(NpzRows(path, features), load_member(path, labels))
-        if features == f"{name}_features":
+    for name, (features, labels) in _choose(path, names, features_key, labels_key).items():
+        split = RawSplit(rows(features), load(labels))
+        between = features.removeprefix(name).removesuffix("features")
+        if features == f"{name}{between}features":
             for extra in ("source", "ids", "views", "view_kinds"):
-                if f"{name}_{extra}" in members:
-                    setattr(split, extra, load_member(path, f"{name}_{extra}"))
+                if f"{name}{between}{extra}" in names:
+                    setattr(split, extra, load(f"{name}{between}{extra}"))
             split.view_kinds = tuple(map(str, split.view_kinds))
         splits[name] = split
     source = Source(splits)
-    if "head_weight" in members:
-        bias = load_member(path, "head_bias").astype(np.float32) if "head_bias" in members else None
-        kind = str(load_member(path, "head_kind")) if "head_kind" in members else "linear"
+    if "head_weight" in names:
+        bias = load("head_bias").astype(np.float32) if "head_bias" in names else None
+        kind = str(load("head_kind")) if "head_kind" in names else "linear"
         others = ("head_weight", "head_bias", "head_kind")
-        arrays = {
-            name.removeprefix("head_"): load_member(path, name)
-            for name in sorted(members)
-            if name.startswith("head_") and name not in others and "head_kind" in members
+        more = {
+            name.removeprefix("head_"): load(name)
+            for name in sorted(names)
+            if name.startswith("head_") and name not in others and "head_kind" in names
         }
-        source.head = StoredHead(kind, load_member(path, "head_weight").astype(np.float32), bias, arrays)
-    if "class_names" in members:
-        source.class_names = tuple(map(str, load_member(path, "class_names")))
+        source.head = StoredHead(kind, load("head_weight").astype(np.float32), bias, more)
+    if "class_names" in names:
+        source.class_names = tuple(map(str, load("class_names")))
     return source
 
 

@@ -131,6 +131,7 @@ class FeatureStore:
             raise InputError(
                 f"{self.path}: has no split {name!r}, only {', '.join(self.splits)}; "
                 f"add /{name}/features and /{name}/labels"
+                + (", as `ldmlr store import FILE --test FILE` does" if name == "test" else "")
             )
         return self.splits[name]
 

@@ -1,0 +1,71 @@
+"""Tensors saved by ``torch.save``: a dictionary of them, or one dictionary per split."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldmlr.errors import InputError
+from ldmlr.store.layout import Array
+
+
+def is_torch_file(path: Path) -> bool:
+    """Tell whether a zip file was written by ``torch.save``."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def load_tensors(path: Path) -> dict[str, Array]:
+    """Return the arrays of a file of ``torch.save`` by name; those of an inner dictionary as ``split/name``.
+
+    Float32 tensors are mapped into memory, others (bfloat16 as float32) copied. Only tensors, numbers and
+    texts are read: nothing in the file is run.
+
+    Raises
+    ------
+    InputError
+        The file holds other objects, or is damaged.
+    """
+    import torch  # stores are read without it
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: holds more than tensors, numbers and texts, which is not read; save a dictionary of "
+            "tensors, such as torch.save({'features': X, 'labels': y}, path)"
+        ) from None
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save it again") from None
+    if not isinstance(loaded, Mapping):
+        raise InputError(
+            f"{path}: holds a {type(loaded).__name__}, expected a dictionary of tensors, such as "
+            "{'features': X, 'labels': y}"
+        )
+    arrays: dict[str, Array] = {}
+    for name, value in loaded.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        for more, entry in inner:
+            key = f"{name}/{more}" if more else str(name)
+            arrays[key] = _array(f"{path}: {key}", entry)
+    return arrays
+
+
+def _array(where: str, value: Any) -> Array:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        plain = value.detach()
+        return np.asarray((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{where}: is no array; expected a tensor or a list of numbers or texts") from None
