@@ -38,7 +38,7 @@ def test_everything_that_has_a_name(tmp_path, out, write):
         "head_weight": torch.ones(3, 5), "head_bias": torch.arange(3.0), "class_names": ["a", "b", "c"],
     }  # fmt: skip
     write(arrays, tmp_path / "file.npz")
-    store = import_store(tmp_path / "file", out).store
+    store = import_store(tmp_path / "file.npz", out).store
     assert np.array_equal(store.train.views, VIEWS.numpy())
     assert store.train.view_kinds == ("weak", "strong")
     assert store.train.ids.tolist() == list(range(40, 80))
