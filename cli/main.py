@@ -95,6 +95,9 @@ def main(args: list[str] | None = None) -> None:
         message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        options = [] if context is None else [flag for each in context.command.params for flag in each.opts]
+        if isinstance(error, click.NoSuchOption) and "--set" in options:
+            hint = f"; an option of a stage is given as --set STAGE.KEY=VALUE{hint}"
         click.echo(f"Error: {message}{hint}", err=True)
         sys.exit(error.exit_code)
     except LdmlrError as error:

@@ -193,6 +193,7 @@ def test_a_wrong_key_of_a_toml_file_is_one_clear_line(run_cli, tmp_path, text, m
         (("digits-lt", "--preset", "cifar"), "--preset: unknown value 'cifar'"),
         (("digits-lt", "--seed", str(2**64)), "--seed: must be at most 18446744073709551615"),
         (("digits-lt", "--set", "generate.strategy=balanced"), "'balanced'; did you mean 'balance'?"),
+        (("digits-lt", "--epochs", "3"), "an option of a stage is given as --set STAGE.KEY=VALUE; see"),
         (("digits-lt", "--device", "gpu"), "--device: unknown value 'gpu'"),
         ((), "Missing argument 'SOURCE'"),
     ],
