@@ -20,7 +20,7 @@ from ldmlr.native import WEIGHTS, NativeSampler, default_weights
 
 # Operations of one timed call on one thread: about a third of a second at 250 GFLOP/s.
 CALL = 8e10
-# The published code on two cores: 1,024 rows in 1,793 s, by 1,000 evaluations each.
+# The published code on two cores (timed once, not here): 1,024 rows in 1,793 s, by 1,000 evaluations each.
 PUBLISHED_ROWS_PER_S, PUBLISHED_EVALUATIONS = 1024 / 1793, 1000
 RECIPE, LARGE = (64, 128), (512, 512)
 WIDTHS = ((64, 64), RECIPE, (64, 256), LARGE, (512, 1024))
