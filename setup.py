@@ -102,6 +102,7 @@ class BuildExt(build_ext):
         """Compile the instruction-set files with their flags, then everything else, and link."""
         flags = [*FLAGS, *sanitizer()]
         nvcc = find_nvcc()
+        archs = cuda_archs() if nvcc else []
         if platform.machine() in ("x86_64", "AMD64"):
             for name, more in INSTRUCTION_SETS.items():
                 ext.extra_objects += self.compiler.compile(
@@ -112,14 +113,13 @@ class BuildExt(build_ext):
         ext.extra_compile_args = flags
         ext.extra_link_args = ["-pthread", *sanitizer()]
         if nvcc:
-            self.build_cuda(ext, nvcc)
+            self.build_cuda(ext, nvcc, archs)
         else:
             ext.sources = [*ext.sources, "csrc/cuda/stub.cpp"]
         super().build_extension(ext)
 
-    def build_cuda(self, ext: Extension, nvcc: str) -> None:
+    def build_cuda(self, ext: Extension, nvcc: str, archs: list[str]) -> None:
         """Compile the CUDA files and link the runtime statically: a machine without CUDA can load it."""
-        archs = cuda_archs()
         flags = [*NVCC_FLAGS, f'-DLDMLR_CUDA_TARGETS="{" ".join(archs)}"']
         flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
         # For later devices, which the code of a target with a letter does not run on.

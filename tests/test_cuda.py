@@ -196,15 +196,21 @@ ROOT = Path(__file__).resolve().parent.parent
     [
         ({"LDMLR_CUDA": "yes"}, "LDMLR_CUDA: unknown value 'yes'"),
         ({"LDMLR_CUDA": "1", "CUDA_HOME": "/nowhere"}, "LDMLR_CUDA=1: there is no nvcc in /nowhere/bin"),
+        ({"LDMLR_CUDA_ARCHS": "90,90a"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
+        ({"LDMLR_CUDA_ARCHS": "75"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
+        ({"LDMLR_CUDA_ARCHS": "hopper"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
     ],
 )
 def test_build_switches_that_cannot_be_met_are_named(
     tmp_path: Path, variables: dict[str, str], message: str
 ) -> None:
     command = [sys.executable, "setup.py", "-q", "build_ext", "-f", "-b", str(tmp_path), "-t", str(tmp_path)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, check=False
-    )
+    nvcc = tmp_path / "bin" / "nvcc"  # what is refused is refused before it would be called
+    nvcc.parent.mkdir()
+    nvcc.write_text("#!/bin/sh\nexit 1\n")
+    nvcc.chmod(0o755)
+    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "LDMLR_CUDA": "auto", **variables}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert message in done.stderr
 

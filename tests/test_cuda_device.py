@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -204,6 +206,29 @@ def test_inside_a_graph_of_the_caller(device: torch.device, tier: str) -> None:
     static.copy_(static.flip(0))
     graph.replay()
     assert torch.equal(rows, sampler(static, 7))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("tier", list(tiers.TIERS))
+def test_inside_a_graph_before_any_kernel_is_loaded(device: torch.device, tier: str) -> None:
+    if tier not in forced(small(tier), device):
+        pytest.skip(f"{tier} does not fit this device")
+    program = """
+import sys, torch
+from ldmlr.bench.models import random_labels, random_spec
+from ldmlr.cuda.sampler import CudaSampler
+spec = random_spec(16, int(sys.argv[2]))
+sampler = CudaSampler(spec, "cuda", tier=sys.argv[1], slab=256)
+labels = torch.from_numpy(random_labels(spec, 300)).cuda()
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    rows = sampler(labels, 7)
+graph.replay()
+assert torch.equal(rows, sampler(labels, 7))
+"""
+    command = [sys.executable, "-c", program, tier, str(len(small(tier).tables.b_in))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.cuda

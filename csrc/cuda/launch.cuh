@@ -43,20 +43,41 @@ inline void check(cudaError_t status, const char *what) {
 // to do while a stream is captured.
 inline thread_local bool loading = false;
 
+// What this thread does meanwhile is not for a capture, whatever the mode of that: such as loading a kernel.
+class Uncaptured {
+  public:
+    Uncaptured() { check(cudaThreadExchangeStreamCaptureMode(&mode_), "mode of the capture"); }
+    ~Uncaptured() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+    Uncaptured(const Uncaptured &) = delete;
+    Uncaptured &operator=(const Uncaptured &) = delete;
+
+  private:
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+inline bool is_captured(Stream stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &status), "state of the stream");
+    return status != cudaStreamCaptureStatusNone;
+}
+
 // More than 48 KB of shared memory must be asked for, once per kernel and device; asking again is cheap.
 template <class... P>
 void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream stream,
             const typename Same<P>::type &...arguments) {
     const void *function = reinterpret_cast<const void *>(kernel);
-    if (loading) {
+    if (loading || is_captured(stream)) {
+        const Uncaptured uncaptured;
         cudaFuncAttributes attributes;
         check(cudaFuncGetAttributes(&attributes, function), "kernel");
-        return;
+        if (loading) return;
     }
-    if (shared > 48 * 1024)
+    if (shared > 48 * 1024) {
+        const Uncaptured uncaptured;
         check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared)),
               "shared memory");
+    }
     cudaLaunchAttribute cluster;
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);

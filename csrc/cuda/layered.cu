@@ -82,20 +82,16 @@ void run_layered(const Call &call, Stream stream) {
     Slab s;
     if (by_wgmma(call.tier)) check_wgmma(call.device);
     place_slab(m, call.slab, static_cast<char *>(call.scratch), s);
-    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &status), "state of the stream");
     cudaGraphExec_t graph = nullptr;
     // Held until all is queued: the rows of a slab and its graph belong together on the stream.
     const std::lock_guard<std::mutex> lock(graphs_lock);
-    if (status == cudaStreamCaptureStatusNone) {
+    if (!is_captured(stream)) {
         cudaGraphExec_t &kept = graphs[call.graph_key];
         if (!kept) {
             load_kernels(call, s, stream);
             kept = capture(call, s);
         }
         graph = kept;
-    } else {
-        load_kernels(call, s, stream);
     }
     for (int64_t from = 0; from < call.rows.count; from += call.slab) {
         const int64_t count = std::min<int64_t>(call.slab, call.rows.count - from);
