@@ -12,11 +12,15 @@ from sklearn.neighbors import NearestCentroid
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import plan
-from ldmlr.heads.finetune import head_logits
-from ldmlr.heads.modules import LinearHead
+from ldmlr.heads.finetune import finetune, head_logits
+from ldmlr.heads.modules import LinearHead, to_stored
 from ldmlr.rivals import copies, crt, gaussian, ncm, smote, tau_norm
+from ldmlr.rivals.catalogue import CompareConfig
+from ldmlr.rivals.compare import compare
 from ldmlr.rivals.diffusion import Diffusion, paper_settings, plain_settings
 from ldmlr.rivals.rows import TrainRows
+from ldmlr.run.config import RunConfig, stage_tables
+from ldmlr.store import FeatureStore, SplitData
 
 COUNTS = (40, 12, 3, 1)
 GENERATORS = {
@@ -240,3 +244,20 @@ def test_a_model_is_trained_once_and_charged_every_time(monkeypatch):
     assert models.chosen in ("native", "reference", "cuda")
     other = models.draw(rows, wanted, 1, config, GenerateConfig())
     assert not np.array_equal(first.features, other.features)
+
+
+@pytest.mark.parametrize("kind", ["fitted", "linear", "wcdas", "cosine"])
+def test_crt_ends_where_the_baseline_is_on_balanced_rows(tmp_path, kind):
+    """There its draws are the plain rows, so a head that ends far below has not been trained enough."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 150)
+    features = (rng.normal(size=(6, 24))[labels] + 0.9 * rng.normal(size=(900, 24))).astype(np.float32)
+    train, test = (SplitData(features[part::2], labels[part::2]) for part in (0, 1))
+    tuned = finetune((train.features, train.labels), head="linear" if kind == "fitted" else kind)
+    head = None if kind == "fitted" else to_stored(tuned.head)
+    store = FeatureStore.write(tmp_path / "rows.h5", train=train, test=test, head=head)
+    config, tables = CompareConfig(methods=("baseline", "crt")), stage_tables({}, RunConfig(), "")
+    found = compare(store, config, tables, seeds=1, device="cpu", threads=1)["rows"]
+    accuracy = {row["method"]: row["all"]["mean"] for row in found if row["adjustment"] == "none"}
+    assert accuracy["baseline"] > 80
+    assert accuracy["crt"] > accuracy["baseline"] - 3

@@ -251,14 +251,23 @@ def start_head(config: FinetuneConfig, baseline: Head, rows: TrainingRows, seed:
 
     With ``init="stored"`` it is the baseline's head. Where the kinds differ, it takes over the class weights,
     and a cosine or WCDAS head the spread of the baseline's logits on the encoded rows as well: twelve epochs
-    are too short to grow a scale from one to the hundred or more that WCDAS needs. With ``init="fresh"``
-    everything is drawn from the seed. The kind of head is settled (`FinetuneConfig.settled`).
+    are too short to grow a scale from one to the hundred or more that WCDAS needs. With ``init="fresh"`` the
+    class weights are drawn from the seed; a cosine or WCDAS head keeps the scale that it has then. The kind
+    of head is settled (`FinetuneConfig.settled`).
     """
-    if config.init == "stored" and config.head == baseline.kind:
-        return copy.deepcopy(baseline)
-    head = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)
+    fresh = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)
+    if config.init == "fresh" and not isinstance(fresh, AngularHead):
+        return fresh
+    head = copy.deepcopy(baseline) if config.head == baseline.kind else _converted(fresh, baseline, rows)
     if config.init == "fresh":
-        return head
+        drawn = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)
+        with torch.no_grad():
+            head.get_parameter("weight").copy_(drawn.get_parameter("weight"))
+    return head
+
+
+def _converted(head: Head, baseline: Head, rows: TrainingRows) -> Head:
+    """Give a head of another kind the baseline's class weights, and the spread of its logits."""
     with torch.no_grad():
         head.get_parameter("weight").copy_(baseline.get_parameter("weight"))
         if isinstance(head, LinearHead) and head.bias is not None:

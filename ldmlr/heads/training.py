@@ -133,10 +133,14 @@ def train_head(
     return history
 
 
+# Stage 3 for a head from random weights.
+FITTED = FinetuneConfig(epochs=30, lr=1e-2)
+
+
 def fit_baseline(rows: TrainingRows, seed: int = 0, device: torch.device | str = "cpu") -> LinearHead:
     """Return a linear head fitted to the encoded rows alone, for a store that has no head.
 
-    Plain cross-entropy for 30 epochs of Adam (0.01, cosine to zero) on standardised features; the
+    Plain cross-entropy for 30 epochs of Adam (0.01, cosine to zero; `FITTED`) on standardised features; the
     standardisation is folded into the weights afterwards, so that scale and offset of the features do not
     matter. It stands for the encoder's own classifier, with its bias towards the frequent classes.
     """
@@ -150,8 +154,7 @@ def fit_baseline(rows: TrainingRows, seed: int = 0, device: torch.device | str =
     head = fresh_head("linear", rows.dim, rows.num_classes, seed)
     assert isinstance(head, LinearHead)
     assert head.bias is not None
-    config = FinetuneConfig(epochs=30, lr=1e-2)
-    train_head(head, standard, config, seed=seed, device=device, label="fit baseline head")
+    train_head(head, standard, FITTED, seed=seed, device=device, label="fit baseline head")
     with torch.no_grad():
         weight = head.weight.double() / torch.from_numpy(spread)
         head.bias.sub_((weight @ torch.from_numpy(mean)).float())

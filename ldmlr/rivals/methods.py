@@ -5,8 +5,9 @@ baseline's head, half the new head, minus ``0.75 log prior`` of the training cla
 ``tau_shift`` of stage 3). The baseline's own label-shift row is its logits minus the whole log prior, as
 published. Nearest class mean and tau-normalisation have none.
 
-One stage 3 for all: the optimiser, the passes and the head-mix of ``ldmlr finetune``. Two methods leave the
-mix out by definition, `ldmlr-paper` and `ldmlr-plain`; where no row is generated there is nothing to mix.
+One stage 3 for all: the optimiser, the passes and the head-mix of ``ldmlr finetune``. Only cRT, which starts
+from a fresh head, has a longer schedule where it needs it (`ldmlr.rivals.crt`). Two methods leave the mix out
+by definition, `ldmlr-paper` and `ldmlr-plain`; where no row is generated there is nothing to mix.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _balanced_softmax(name: str, bench: Bench, *, views: bool) -> Made:
 
 def _crt(name: str, bench: Bench, *, views: bool) -> Made:
     rows = crt.balanced_rows(bench.rows, bench.seed, views)
-    return Made(_trained(name, bench, rows, bench.tuning.replace(init="fresh")))
+    return Made(_trained(name, bench, rows, crt.fresh_config(bench.tuning, bench.baseline, rows)))
 
 
 def _tau_norm(name: str, bench: Bench, *, views: bool) -> Made:
