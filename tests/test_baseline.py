@@ -126,8 +126,10 @@ def test_batches_are_even(rows, size):
     batches = even_batches(np.arange(rows), size)
     lengths = [len(batch) for batch in batches]
     assert np.array_equal(np.concatenate(batches), np.arange(rows))
-    assert max(lengths) <= size
+    assert max(lengths) <= max(size, 3)
     assert max(lengths) - min(lengths) <= 1
+    # Batch normalisation has no statistics of one row.
+    assert min(lengths) > 1 or rows == 1
 
 
 def test_pixels_in_memory_and_read_ahead_are_the_same(colour_images):

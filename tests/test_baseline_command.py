@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldmlr.encoders.model import Baseline
 
@@ -186,3 +187,34 @@ def test_a_finished_training_on_other_images_or_weights_is_told(run_cli, image_f
 def test_an_option_that_nothing_looks_at_is_refused(run_cli, image_file, options, words):
     done = run_cli("baseline", image_file, *options, "--dry-run")
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+@pytest.mark.parametrize("sizes", [(20, 20, 20), (16, 20, 16)])
+def test_images_of_another_size_are_refused_before_training(run_cli, tmp_path, split, sizes):
+    for name, pixels in (("train", (16, 16, 16)), (split, sizes)):
+        for label in "ab":
+            for number, side in enumerate(pixels):
+                path = tmp_path / "set" / name / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (side, side), (9, number, 0)).save(path)
+    options = ["--network", "small", "--epochs", 1, "--mixup", 0, "--augment", "none"]
+    for more in (["--dry-run"], ["--out", tmp_path / "run"]):
+        done = run_cli("baseline", tmp_path / "set", *options, *more)
+        assert done.returncode == 1
+        assert "images differ in size" in done.stderr or "images are [20, 20, 3]" in done.stderr
+        assert done.stderr.rstrip().endswith("bring them to one size with --image-size PIXELS")
+    assert not (tmp_path / "run").exists()
+    fine = run_cli("baseline", tmp_path / "set", *options, "--image-size", 16, "--out", tmp_path / "run")
+    assert fine.returncode == 0, fine.stderr
+
+
+def test_a_batch_never_has_one_image(run_cli, tmp_path):
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["train/images"] = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+        file["train/labels"] = np.arange(9) % 2
+    done = run_cli(
+        "baseline", tmp_path / "odd.h5", "--network", "resnet10", "--batch-size", 2, "--epochs", 1,
+        "--augment", "none", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -91,6 +91,9 @@ def test_select_on_test_says_so_everywhere(run_cli, folder, tmp_path):
     features, labels = draw((100, 100, 100), seed=3)
     mean = document["rows"][2]["all"]["mean"]
     assert 100 * accuracy_of(tuned.logits(features), labels) == pytest.approx(mean)
+    page = run_cli("report", tmp_path / "best", "--json")
+    assert page.returncode == 0, page.stderr
+    assert "has changed since" not in page.stdout
     shown = run_cli(
         "evaluate", folder / "balanced.h5", "--head", tmp_path / "best" / "head-seed0.safetensors"
     )

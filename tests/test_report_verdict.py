@@ -21,6 +21,7 @@ def test_an_ablation_has_no_verdict_but_names_its_settings():
         for method, setting in (("baseline", None), ("ldmlr", "ratio 0.2"), ("ldmlr", "balance"))
     ]
     assert verdict({"command": "ablate", "rows": rows}) is None
+    assert verdict({"command": "ablate", "rows": rows[:2]}) is None
     assert verdict({"command": "run", "rows": rows[:2]}) is not None
     assert [row_name(row) for row in rows] == ["baseline", "ratio 0.2", "balance"]
 

@@ -219,6 +219,7 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
             ("--generator", "gaussian", "--set", "generate.gate=head"),
             "--gate head: is a gate of",
         ),
+        (("--set", "generate.gate=head"), "has no head to judge rows by; use --gate prototype"),
     ],
 )
 def test_what_a_run_on_a_store_would_not_look_at_is_refused(run_cli, tmp_path, args, message):

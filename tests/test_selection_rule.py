@@ -8,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.select.candidates import base_candidate
+from ldmlr.select.choice import Choice
 from ldmlr.select.rule import Scores, choose, difference
 
 LABELS = np.array([0] * 8 + [1] * 3 + [2])
@@ -65,3 +69,17 @@ def test_seeds_on_the_same_rows_are_no_new_rows(one, other):
     assert again == pytest.approx((gap, error))
     apart = [Scores((right,) * 4, (LABELS,) * 4, tuple("abcd")) for right in (one, other)]
     assert difference(*apart) == pytest.approx((gap, error / 2))
+
+
+@pytest.mark.parametrize(("gate", "kept"), [("none", False), ("head", True)])
+def test_the_threshold_of_a_gate_that_was_not_chosen_is_dropped(gate, kept):
+    base = {"generate": {"gate": "head", "gate_confidence": 0.3, "steps": 5}}
+    table = Choice("diffusion", {"generate": {"gate": gate}}, base, 3, {}).tables({})["generate"]
+    assert ("gate_confidence" in table) == kept
+    assert (GenerateConfig.from_mapping(table).gate, table["steps"]) == (gate, 5)
+
+
+@pytest.mark.parametrize("scale", [1.4142136, 1.5, 2.0])
+def test_an_own_scale_is_tried_as_it_is(scale):
+    base = base_candidate(GenerateConfig(scale=scale), "diffusion", DiffusionConfig())
+    assert float(base.scale) == scale

@@ -177,6 +177,11 @@ def splits_to_encode(encoder: Encoder, images: ImageSet) -> tuple[dict[str, Imag
     record = encoder.baseline.provenance.get("held_out", {}) if encoder.baseline is not None else {}
     if record and record["of"] != images.train.fingerprint():
         record = {}
+    if record and val is not None:
+        raise InputError(
+            f"{images.name}: has validation images, and the baseline held out some of its training images as "
+            "well; leave them out of the source, as at training"
+        )
     if record:
         train, val = training_split(images, record["fraction"], record["seed"])
         found = None if val is None else held_out_record(images, val, record["fraction"], record["seed"])

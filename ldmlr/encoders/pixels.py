@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldmlr.data.images import ImageSplit
+from ldmlr.data.images import ImageSet, ImageSplit
 from ldmlr.errors import InputError
 
 # Sets up to this size are decoded once and kept, in bytes; larger ones are read batch by batch.
@@ -88,6 +88,27 @@ def image_shape(split: ImageSplit) -> tuple[int, int, int]:
     return split.shape
 
 
+def check_sizes(images: ImageSet) -> None:
+    """Refuse test or validation images of another size than the training images; `image_shape` of each.
+
+    Raises
+    ------
+    InputError
+        They differ; both sizes are named.
+    """
+    shape = image_shape(images.train)
+    for name, split in (("test", images.test), ("val", images.val)):
+        if split is not None and split.shape != shape:
+            found = "differ in size" if split.shape is None else f"are {list(split.shape)}"
+            raise InputError(
+                f"{images.name}: its {name} images {found}, and those for training are {list(shape)} "
+                "(height, width, channels); bring them to one size with --image-size PIXELS"
+            )
+
+
 def even_batches(rows: Rows, size: int) -> list[Rows]:
-    """Split rows into batches of near-equal length, at most `size`: none is a small remainder."""
-    return np.array_split(rows, max(1, -(-len(rows) // size)))
+    """Split rows into batches of near-equal length, at most `size`: none is a small remainder.
+
+    Nor is any a single row, of which batch normalisation has no statistics, unless it is the only one.
+    """
+    return np.array_split(rows, max(1, min(-(-len(rows) // size), len(rows) // 2)))

@@ -173,7 +173,7 @@ class Trainer:
             raise LdmlrError(
                 f"baseline: the GPU's memory is too small for --batch-size {self.config.batch_size}; lower it"
             ) from None
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             if ":" not in self.config.network:
                 raise
             detail = " ".join(str(error).split())[:200]

@@ -153,6 +153,8 @@ def _evaluated(run: OpenedRun) -> Figures:
 
 def _differs(run: OpenedRun, seed: int, found: float | None, entry: Figures) -> bool:
     """Tell whether an accuracy is another than the saved one of the same seed."""
+    if str(run.document.get("selection", "")).startswith("best") and entry["adjustment"] != "none":
+        return False  # its best epoch is its own, and the head that was kept is of the other row's
     for row in run.document.get("rows", []):
         if (row.get("method"), row.get("adjustment")) == (entry["method"], entry["adjustment"]):
             values = row["all"]["values"]

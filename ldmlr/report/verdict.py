@@ -99,7 +99,7 @@ def verdict(document: Mapping[str, Any], test_rows: int | None = None) -> dict[s
 
 def _rows(document: Mapping[str, Any]) -> Sequence[Row]:
     rows = document.get("rows")
-    if document.get("command") == "compare" or not isinstance(rows, list):
+    if document.get("command") in ("compare", "ablate") or not isinstance(rows, list):
         return ()
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("all"), dict | None)]
 
@@ -145,7 +145,7 @@ def _notes(document: Mapping[str, Any], known: Mapping[Any, Row], test_rows: int
     """Return what one has to know to read the figures."""
     notes = []
     selection = str(document.get("selection", ""))
-    if "test" in selection:
+    if selection.startswith("best"):
         notes.append(f"Selection: {selection}. The figures look better than they are.")
     elif selection:
         notes.append(f"Figures are those of the {selection}; nothing was chosen on the test rows.")

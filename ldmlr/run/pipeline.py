@@ -102,6 +102,12 @@ class Run:
             )
         if self.kind != "store":
             return
+        if tables.generate.gate == "head":
+            with FeatureStore.open(self.source) as store:
+                if store.head is None:
+                    raise UsageError(
+                        f"--gate head: {self.source} has no head to judge rows by; use --gate prototype"
+                    )
         unread = [
             f"--{name.replace('_', '-')}"
             for name in ("preset", "imbalance_factor", "image_root", "image_size")

@@ -76,7 +76,13 @@ def base_candidate(generate: GenerateConfig, generator: str, model: DiffusionCon
         raise UsageError("--auto: measures the widening of every class itself; leave class_scale out")
     chosen = generate.resolved(model.transform, unconditional=model.label_dropout > 0)
     guidance = chosen.guidance if generator == "diffusion" else None
-    return Candidate(generator, f"{chosen.scale:g}", guidance, chosen.gate)
+    assert chosen.scale is not None
+    return Candidate(generator, _text(chosen.scale), guidance, chosen.gate)
+
+
+def _text(scale: float) -> str:
+    """Return a number as short as it can be read back."""
+    return f"{scale:g}" if float(f"{scale:g}") == scale else repr(float(scale))
 
 
 def grid(base: Candidate, select: SelectConfig, model: DiffusionConfig) -> list[Candidate]:
@@ -85,7 +91,7 @@ def grid(base: Candidate, select: SelectConfig, model: DiffusionConfig) -> list[
     A widening per class is measured around class means, which a standardised model does not have; and a model
     without label dropout has no guidance.
     """
-    scales = [s if s == BY_CLASS else f"{float(s):g}" for s in select.scales]
+    scales = [s if s == BY_CLASS else _text(float(s)) for s in select.scales]
     if model.transform != "whitened":
         scales = [scale for scale in scales if scale != BY_CLASS]
     found = [base]

@@ -97,9 +97,12 @@ class Choice:
                         f"--refit: {name}.{key} was chosen ({_shown(value)}), and {_shown(own)} is given; "
                         "leave one of the two out"
                     )
-        names = {*given, *self.base, *self.settings}
+        base = {name: dict(table) for name, table in self.base.items()}
+        if self.settings.get("generate", {}).get("gate", "head") != "head":
+            base.get("generate", {}).pop("gate_confidence", None)  # of a gate that was not chosen
+        names = {*given, *base, *self.settings}
         return {
-            name: {**self.base.get(name, {}), **given.get(name, {}), **self.settings.get(name, {})}
+            name: {**base.get(name, {}), **given.get(name, {}), **self.settings.get(name, {})}
             for name in sorted(names)
         }
 
