@@ -216,7 +216,7 @@ def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch, error):
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_work(model, tmp_path, monkeypatch):
     stop_after(monkeypatch, 0, AssertionError("drew"))
-    generation = prepare(model, GenerateConfig(count=(f"0={10**16}",)))
+    generation = prepare(model, GenerateConfig(count=(f"0={10**12}",)))
     with pytest.raises(LdmlrError, match=r"needs .* while it is made"):
         generate(generation, tmp_path / "out.h5")
     assert left_in(tmp_path) == []

@@ -88,13 +88,13 @@ def test_progress_counts_rows_and_may_end_the_call(slow_sampler: NativeSampler) 
 def test_progress_may_compute(slow_spec: SamplerSpec, weights: str) -> None:
     """A product in bfloat16 takes the tiles of AMX, on the thread of the call and in between its steps."""
     sampler = NativeSampler(slow_spec, weights=weights)
-    labels = LABELS[:300]
+    labels = LABELS[:2000]
     matrix = torch.ones(512, 512, dtype=torch.bfloat16)
     products: list[torch.Tensor] = []
     expected = sampler(labels, threads=1)
     found = sampler(labels, threads=1, progress=lambda rows: products.append(matrix @ matrix))
     assert np.array_equal(found, expected)
-    assert len(products) > 1
+    assert products
     assert all((product == 512).all() for product in products)
 
 
