@@ -118,7 +118,7 @@ def command(
     for name, entry in measured:
         row = result_rows([[entry]])[0] | {"head": name}
         if per_class:
-            row["per_class"] = [None if share != share else float(share) for share in entry.per_class]
+            row["per_class"] = results.shares(entry.per_class)
         if entry.confusion is not None:
             row["confusion"], row["reliability"] = entry.confusion.tolist(), entry.reliability
         rows.append(row)

@@ -21,6 +21,7 @@ from .options import (
     overwrite_option,
     pick,
     say,
+    say_baseline,
     seeds_option,
     threads_option,
 )
@@ -96,8 +97,7 @@ def command(
         head.save(target, overwrite)
     if not outcome.heads[0].generated:
         say(f"{store}: no generated rows; the head is fine-tuned on encoded rows alone")
-    if outcome.figures["baseline_head"] == "fitted":
-        say(f"{store}: has no head; the baseline is a linear head fitted to the encoded rows")
+    say_baseline(store, outcome.figures)
     resolved = {
         "store": store, "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds, "groups": groups,
         "select_on_test": select_on_test, "device": str(place), "threads": used,

@@ -174,9 +174,9 @@ json_option = click.option(
 
 def _check_seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
     """Refuse a seed of more than 64 bits; IntRange would show the limit in every help text."""
-    if value >= 2**64:
-        raise UsageError(f"--seed: must be at most {2**64 - 1}, not {value}")
-    return value
+    from ldmlr.arrays import check_seed
+
+    return check_seed(value)
 
 
 seed_option = click.option(
@@ -239,3 +239,9 @@ def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:
 def say(message: str) -> None:
     """Print a message for people on standard error."""
     click.echo(message, err=True)
+
+
+def say_baseline(store: object, figures: Mapping[str, Any]) -> None:
+    """Say where the baseline comes from, if the store has none."""
+    if figures["baseline_head"] == "fitted":
+        say(f"{store}: has no head; the baseline is a linear head fitted to the encoded rows")

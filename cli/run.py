@@ -20,6 +20,7 @@ from .options import (
     out_option,
     pick,
     say,
+    say_baseline,
     set_option,
     threads_option,
 )
@@ -126,8 +127,7 @@ def command(
     if run.kind == "store":
         from ldmlr.store import FeatureStore
 
-        if figures["baseline_head"] == "fitted":
-            say(f"{source}: has no head; the baseline is a linear head fitted to the encoded rows")
+        say_baseline(source, figures)
         with FeatureStore.open(source) as store:
             if store.split("train").views_on_disk is None:
                 say(f"{source}: has no augmented views, which give much of the gain; encode or import some")

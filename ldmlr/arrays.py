@@ -12,6 +12,8 @@ import numpy.typing as npt
 from ldmlr.errors import InputError, UsageError
 
 SEED_LIMIT = 2**64
+# Rows of a call, or of a plan: their numbers and offsets stay far from overflow.
+MAX_ROWS = 2**40
 # More classes than rows and than this are no numbering 0 .. C-1: the labels are ids, hashes or codes, and
 # tables of C entries would use the memory up. Small test sets of many classes stay far below.
 MOST_UNSEEN = 100_000

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import _native, cpu
+from ldmlr.arrays import MAX_ROWS
 from ldmlr.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
@@ -91,7 +92,7 @@ def check_counter(seed: int, first_row: int, rows: int, dim: int, stream: int = 
     limits = {
         "seed": (seed, 0, 2**64 - 1),
         "first_row": (first_row, 0, 2**64 - 1),
-        "rows": (rows, 0, 2**40),
+        "rows": (rows, 0, MAX_ROWS),
         "dim": (dim, 1, 2**31 - 1),
         "stream": (stream, 0, 2**8 - 1),
         "step": (step, 0, 2**24 - 1),

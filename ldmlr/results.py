@@ -15,7 +15,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,11 @@ def accuracy_row(
     for column in GROUP_COLUMNS:
         row[column] = spread([run[column] for run in runs])
     return row
+
+
+def shares(values: Iterable[float]) -> list[float | None]:
+    """Return accuracies per class as JSON has them: None for a class without rows, which is NaN."""
+    return [None if value != value else float(value) for value in values]
 
 
 def spread(values: Sequence[float | None]) -> dict[str, Any] | None:

@@ -132,15 +132,20 @@ def stop_after(monkeypatch, calls, error):
     return done
 
 
+def interrupt(monkeypatch, generation, out):
+    """Generate four parts, as if Ctrl-C were pressed then."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            generate(generation, out)
+
+
 def test_an_interrupted_generation_goes_on_where_it_stopped(model, tmp_path, monkeypatch):
     generation = prepare(model, GenerateConfig())
     generate(generation, tmp_path / "whole.h5")
     (tmp_path / "part").mkdir()
     out = tmp_path / "part" / "out.h5"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            generate(generation, out)
+    interrupt(monkeypatch, generation, out)
     assert left_in(out.parent) == [".out.h5.parts"]
     with monkeypatch.context() as patch:
         drawn = stop_after(patch, 100, KeyboardInterrupt)
@@ -152,10 +157,7 @@ def test_an_interrupted_generation_goes_on_where_it_stopped(model, tmp_path, mon
 
 def test_parts_of_other_settings_are_not_used(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            generate(prepare(model, GenerateConfig(), seed=1), out)
+    interrupt(monkeypatch, prepare(model, GenerateConfig(), seed=1), out)
     other = prepare(model, GenerateConfig(), seed=2)
     with pytest.raises(UsageError, match="holds rows of another model, other settings"):
         generate(other, out, resume=True)
@@ -169,10 +171,7 @@ def test_parts_of_other_settings_are_not_used(model, tmp_path, monkeypatch):
 def test_without_resume_it_starts_afresh_only_if_that_is_asked_for(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
     generation = prepare(model, GenerateConfig())
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            generate(generation, out)
+    interrupt(monkeypatch, generation, out)
     kept = sorted(path.name for path in (tmp_path / ".out.h5.parts").iterdir())
     with pytest.raises(UsageError, match=r"an interrupted run left its work here; go on with --resume, or"):
         generate(generation, out)
@@ -225,10 +224,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(model, tmp_path, mo
 def test_the_parts_of_an_interrupted_run_need_no_more_space(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
     generation = prepare(model, GenerateConfig())
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            generate(generation, out)
+    interrupt(monkeypatch, generation, out)
     parts = sum(part.stat().st_size for part in (tmp_path / ".out.h5.parts").glob("*.npy"))
     needed = generation.rows * (8 * model.dim + 17)
     for missing in (1, 0):
@@ -257,10 +253,7 @@ def test_a_failure_of_a_resumed_run_keeps_the_parts(model, tmp_path, monkeypatch
 def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):
     out = tmp_path / "out.h5"
     generation = prepare(model, GenerateConfig())
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4, KeyboardInterrupt)
-        with pytest.raises(KeyboardInterrupt):
-            generate(generation, out)
+    interrupt(monkeypatch, generation, out)
     part = min((tmp_path / ".out.h5.parts").glob("*.npy"))
     part.write_bytes(part.read_bytes()[:-5])
     with pytest.raises(LdmlrError, match=r"this part was damaged .*; go on with --resume"):

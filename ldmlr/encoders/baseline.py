@@ -22,7 +22,7 @@ from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME as MODEL
 from ldmlr.encoders.model import Baseline
-from ldmlr.encoders.pixels import Pixels, check_sizes, image_shape
+from ldmlr.encoders.pixels import Pixels, common_shape
 from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
@@ -99,7 +99,7 @@ def train_baseline(
     out = Path(out)
     _check_folder(out, resume, overwrite)
     config = config.replace(precision=resolve_precision(config.precision, device))
-    check_sizes(images)
+    shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
     init, teacher = Start.open(config), Teacher.open(config, images)
     origin = {
@@ -118,7 +118,7 @@ def train_baseline(
         (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
         images.draw.save(out / DRAW, overwrite=True)
-    batch = min(config.batch_size, len(train)) * math.prod(image_shape(train))
+    batch = min(config.batch_size, len(train)) * math.prod(shape)
     with thread_count(batch, threads):
         start, used = time.perf_counter(), torch.get_num_threads()
         trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)

@@ -22,7 +22,7 @@ from torch import nn
 from ldmlr.data.images import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.networks import build_network
-from ldmlr.encoders.pixels import check_sizes, image_shape
+from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_input, write_bytes
 from ldmlr.heads.modules import Head, make_head
@@ -93,8 +93,7 @@ class Baseline:
         InputError
             They differ; both are named.
         """
-        check_sizes(images)
-        shape = image_shape(images.train)
+        shape = common_shape(images)
         if shape != self.shape:
             raise InputError(
                 f"{name}: was trained on images {list(self.shape)}, but {images.name} has {list(shape)} "

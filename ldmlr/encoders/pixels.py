@@ -88,8 +88,8 @@ def image_shape(split: ImageSplit) -> tuple[int, int, int]:
     return split.shape
 
 
-def check_sizes(images: ImageSet) -> None:
-    """Refuse test or validation images of another size than the training images; `image_shape` of each.
+def common_shape(images: ImageSet) -> tuple[int, int, int]:
+    """Return the `image_shape` of all splits; another size of test or validation images is refused.
 
     Raises
     ------
@@ -104,6 +104,7 @@ def check_sizes(images: ImageSet) -> None:
                 f"{images.name}: its {name} images {found}, and those for training are {list(shape)} "
                 "(height, width, channels); bring them to one size with --image-size PIXELS"
             )
+    return shape
 
 
 def even_batches(rows: Rows, size: int) -> list[Rows]:

@@ -13,7 +13,7 @@ from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
-from ldmlr.encoders.pixels import check_sizes, even_batches, image_shape
+from ldmlr.encoders.pixels import common_shape, even_batches
 from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
@@ -23,10 +23,9 @@ from ldmlr.heads.modules import make_head
 
 def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> dict[str, Any]:
     """Return the network, the sizes and the amount of work of a training, as plain data."""
-    check_sizes(images)
+    shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, 0)
     init, teacher = Start.open(config), Teacher.open(config, images)
-    shape = image_shape(train)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)

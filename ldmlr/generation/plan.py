@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.arrays import MAX_ROWS
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.classes import by_class, parse_count
 from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
@@ -21,9 +22,6 @@ from ldmlr.tables import table
 
 Counts = npt.NDArray[np.int64]
 Strategy = str | float | Mapping[Any, int] | Callable[[Counts], Mapping[Any, int]]
-
-# What row numbers and offsets are safe for.
-MAX_ROWS = 2**40
 
 
 def plan(

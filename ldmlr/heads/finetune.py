@@ -258,11 +258,11 @@ def start_head(config: FinetuneConfig, baseline: Head, rows: TrainingRows, seed:
     fresh = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)
     if config.init == "fresh" and not isinstance(fresh, AngularHead):
         return fresh
+    drawn = fresh.get_parameter("weight").detach().clone()
     head = copy.deepcopy(baseline) if config.head == baseline.kind else _converted(fresh, baseline, rows)
     if config.init == "fresh":
-        drawn = fresh_head(config.head, baseline.dim, baseline.num_classes, seed)
         with torch.no_grad():
-            head.get_parameter("weight").copy_(drawn.get_parameter("weight"))
+            head.get_parameter("weight").copy_(drawn)
     return head
 
 

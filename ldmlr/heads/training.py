@@ -41,6 +41,11 @@ def batch_size(rows: int, batch: int) -> int:
     return min(batch, max(SMALLEST_BATCH, math.ceil(rows / STEPS_PER_EPOCH)))
 
 
+def pass_steps(rows: int, batch: int) -> int:
+    """Return the steps of a pass over so many rows."""
+    return math.ceil(rows / batch_size(rows, batch))
+
+
 @contextmanager
 def fitting_threads(work: int) -> Iterator[None]:
     """Compute on one thread while a step is `work` multiply-adds, if that is little."""
@@ -90,7 +95,7 @@ def train_head(
     head.to(device).train()
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     total, size = len(labels), batch_size(len(labels), config.batch)
-    steps = math.ceil(total / size)
+    steps = pass_steps(total, config.batch)
     history: list[dict[str, Any]] = []
     mixing = rows.generated > 0 and config.mix < 1
     work = size * rows.dim * rows.num_classes

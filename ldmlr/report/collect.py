@@ -21,7 +21,7 @@ from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
 from ldmlr.report.verdict import verdict
-from ldmlr.results import spread
+from ldmlr.results import shares, spread
 from ldmlr.store import FeatureStore
 
 # A confusion matrix of more classes is not kept: it would take 100 MB and nobody could read it.
@@ -125,7 +125,7 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
         seeds.append(seed)
     for together in entries:
         mean = np.mean(together["per_class"], axis=0)
-        together["per_class"] = [None if share != share else float(share) for share in mean]
+        together["per_class"] = shares(mean)
         matrix = together["confusion"]
         together["pairs"] = [] if matrix is None else confused_pairs(matrix)
     return {

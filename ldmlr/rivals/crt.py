@@ -12,14 +12,12 @@ a cosine or WCDAS head, it is at least that of a baseline fitted from random wei
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.rows import TrainingRows
-from ldmlr.heads.training import FITTED, batch_size
+from ldmlr.heads.training import FITTED, pass_steps
 from ldmlr.rivals.copies import deck
 from ldmlr.rivals.rows import TrainRows
 
@@ -37,7 +35,7 @@ def fresh_config(config: FinetuneConfig, baseline: Head, rows: TrainingRows) -> 
     fresh = config.replace(init="fresh")
     if config.head == "linear" and isinstance(baseline, LinearHead):
         size = float(baseline.weight.detach().double().square().mean().sqrt())
-        steps = config.epochs * math.ceil(len(rows.labels) / batch_size(len(rows.labels), config.batch))
+        steps = config.epochs * pass_steps(len(rows.labels), config.batch)
         if 0.5 * config.lr * steps >= size:
             return fresh
     return fresh.replace(epochs=max(config.epochs, FITTED.epochs), lr=max(config.lr, FITTED.lr))

@@ -31,6 +31,7 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
 from ldmlr.heads.rows import encoded_counts
+from ldmlr.results import shares
 from ldmlr.select.choose import Settings, sample_gaussian, select
 from ldmlr.select.config import SelectConfig
 from ldmlr.store import FeatureStore, SplitData
@@ -154,7 +155,7 @@ def run_finetune(
                 "adjustment": entry.variant.adjustment,
                 "tau": entry.variant.tau,
                 "figures": entry.figures,
-                "per_class": [None if share != share else float(share) for share in entry.per_class],
+                "per_class": shares(entry.per_class),
             }
             for entry in measured
         ],
