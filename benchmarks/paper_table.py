@@ -5,7 +5,8 @@ Reads the results of ``ldmlr run``, ``ldmlr compare`` and ``ldmlr baseline`` und
 column that its name says (``cifar10-lt-if100``, ``imagenet-lt``). Names of that form alone, or with
 ``-features``, are the features behind the published baselines; any other ending is an encoder of one's
 own, with ``taught`` in it one that was trained with ``--teacher``, with ``wide`` a taught one of twice the
-channels, and with ``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to
+channels, with ``retaught`` and ``rewide`` a second round of these that was taught by the wide one, and with
+``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to
 the rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
 
     python benchmarks/paper_table.py
@@ -16,6 +17,7 @@ the rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -58,10 +60,16 @@ ROWS = {
     ("glmc", "ldmlr", "none"): "GLMC, MaxNorm + LDMLR",
 }  # fmt: skip
 GIVEN, PAPER = "measured", "measured, the paper's setting"
-OWN, MIRROR = "measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"
-TAUGHT, TAUGHT_MIRROR = "measured, taught by an earlier one (`--teacher`)", "the same, taught and `--mirror`"
-WIDE, WIDE_MIRROR = "taught, twice the channels (`resnet32x2`)", "the same and `--mirror`"
-LINES = (GIVEN, OWN, MIRROR, TAUGHT, TAUGHT_MIRROR, WIDE, WIDE_MIRROR, PAPER)
+# Encoders of one's own by what a result's name contains, the longest part that it has: the lines without and
+# with mirror images.
+ENCODERS = {
+    "": ("measured, encoder of `ldmlr baseline`", "the same, `encode --mirror`"),
+    "taught": ("measured, taught by an earlier one (`--teacher`)", "the same, taught and `--mirror`"),
+    "retaught": ("taught again, by twice the channels", "the same, taught again and `--mirror`"),
+    "wide": ("taught, twice the channels (`resnet32x2`)", "the same and `--mirror`"),
+    "rewide": ("twice the channels, a second round", "the same second round and `--mirror`"),
+}
+LINES = (GIVEN, *itertools.chain.from_iterable(ENCODERS.values()), PAPER)
 NOT_RUN = "not run"
 GIVEN_NAME = re.compile(r"cifar(10|100)-lt-if(10|100)(-features)?")
 NOTE = (
@@ -114,10 +122,8 @@ def features_of(command: str, name: str) -> str:
     """Return the line of the table that a result's features belong to."""
     if command != "baseline" and GIVEN_NAME.fullmatch(name):
         return GIVEN
-    for ending, lines in (("wide", (WIDE, WIDE_MIRROR)), ("taught", (TAUGHT, TAUGHT_MIRROR))):
-        if ending in name:
-            return lines["mirror" in name]
-    return MIRROR if "mirror" in name else OWN
+    part = max((part for part in ENCODERS if part in name), key=len)
+    return ENCODERS[part]["mirror" in name]
 
 
 def read_cells(folder: Path) -> Cells:

@@ -86,11 +86,14 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "run-cifar10-lt-if10-wcdas.json", document("run", both))
     mirrored = [("baseline", "none", 42.0), ("ldmlr", "none", 50.0)]
     save(tmp_path, "run-cifar10-lt-if10-wcdas-mirror.json", document("run", mirrored))
-    endings = {"taught": 43.0, "taught-mirror": 44.0, "wide": 45.0, "wide-mirror": 46.0}
-    for ending, value in endings.items():
-        save(
-            tmp_path, f"run-cifar10-lt-if10-wcdas-{ending}.json", document("run", [("ldmlr", "none", value)])
-        )
+    endings = {
+        f"{part}{ending}": (part, ending, value)
+        for value, part in enumerate(("taught", "retaught", "wide", "rewide"), start=60)
+        for ending in ("", "-mirror")
+    }
+    for name, (_, ending, value) in endings.items():
+        figure = document("run", [("ldmlr", "none", value + bool(ending) / 2)])
+        save(tmp_path, f"run-cifar10-lt-if10-wcdas-{name}.json", figure)
     save(tmp_path, "run-imagenet-lt.json", document("run", both, {"baseline": {"head": "wcdas"}}))
     save(tmp_path, "run-cifar10-lt-if100-glmc.json", document("run", both))
     save(tmp_path, "run-cifar10-own-features.json", document("run", both))
@@ -98,21 +101,22 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "ablate-cifar10-lt-if100.json", "{")
     found = cells(script.markdown(script.read_cells(tmp_path)))
     none = "not run"
+    own, mirror = script.ENCODERS[""]
     assert found["CE", script.GIVEN] == [none, none, "41.00", none, none]
     assert found["label shift", script.GIVEN] == [none, none, "48.00", none, none]
     assert found["CE + LDMLR", script.GIVEN] == [none, none, "49.00 ± 0.50", none, none]
     assert found["CE + LDMLR", script.PAPER] == [none, none, "43.00", none, none]
-    assert found["CE + LDMLR", script.OWN] == [none, "49.00 ± 0.50", none, none, none]
-    assert found["WCDAS", script.OWN] == ["41.00", none, none, none, "41.00"]
-    assert found["WCDAS + LDMLR", script.OWN] == ["49.00 ± 0.50", none, none, none, "49.00 ± 0.50"]
-    assert found["WCDAS", script.MIRROR] == ["42.00", none, none, none, none]
-    assert found["WCDAS + LDMLR", script.MIRROR] == ["50.00", none, none, none, none]
-    assert found["WCDAS + LDMLR", script.TAUGHT] == ["43.00", none, none, none, none]
-    assert found["WCDAS + LDMLR", script.TAUGHT_MIRROR] == ["44.00", none, none, none, none]
-    assert found["WCDAS + LDMLR", script.WIDE] == ["45.00", none, none, none, none]
-    assert found["WCDAS + LDMLR", script.WIDE_MIRROR] == ["46.00", none, none, none, none]
-    assert ("WCDAS", script.TAUGHT) not in found
-    assert found["GLMC, MaxNorm", script.OWN] == [none, "41.00", none, none, none]
+    assert found["CE + LDMLR", own] == [none, "49.00 ± 0.50", none, none, none]
+    assert found["WCDAS", own] == ["41.00", none, none, none, "41.00"]
+    assert found["WCDAS + LDMLR", own] == ["49.00 ± 0.50", none, none, none, "49.00 ± 0.50"]
+    assert found["WCDAS", mirror] == ["42.00", none, none, none, none]
+    assert found["WCDAS + LDMLR", mirror] == ["50.00", none, none, none, none]
+    for part, ending, value in endings.values():
+        line = script.ENCODERS[part][bool(ending)]
+        expected = f"{value + bool(ending) / 2:.2f}"
+        assert found["WCDAS + LDMLR", line] == [expected, none, none, none, none]
+    assert ("WCDAS", script.ENCODERS["taught"][0]) not in found
+    assert found["GLMC, MaxNorm", own] == [none, "41.00", none, none, none]
     assert ("WCDAS", script.GIVEN) not in found
 
 
