@@ -154,6 +154,29 @@ def test_a_full_disk_ends_in_one_line(run_cli, image_file, tmp_path, monkeypatch
     assert not list(tmp_path.glob("run/*"))
 
 
+def test_a_training_that_was_killed_before_its_figures_were_written_is_not_repeated(
+    run_cli, image_file, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    command = ("baseline", image_file, *QUICK, "--out", out, "--json")
+    first = json.loads(run_cli(*command).stdout)
+    (out / "result.json").unlink()
+    (out / "checkpoint.pt").write_bytes(b"left behind")
+    refused = run_cli(*command)
+    assert (refused.returncode, "already exists" in refused.stderr) == (2, True)
+    other = run_cli(*command, "--resume", "--lr", 0.01)
+    assert (other.returncode, "already exists" in other.stderr) == (2, True)
+
+    def train(self, after_epoch):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("ldmlr.encoders.training.Trainer.run", train)
+    again = json.loads(run_cli(*command, "--resume").stdout)
+    same = ("rows", "last_epoch", "training_seconds", "config", "fingerprint", "train_images")
+    assert [again[key] for key in same] == [first[key] for key in same]
+    assert sorted(path.name for path in out.iterdir()) == ["model.safetensors", "result.json", "train.jsonl"]
+
+
 def test_a_finished_training_on_other_images_or_weights_is_told(run_cli, image_file, tmp_path):
     first, out = tmp_path / "first", tmp_path / "run"
     assert run_cli("baseline", image_file, *QUICK, "--out", first).returncode == 0

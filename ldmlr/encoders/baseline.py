@@ -28,7 +28,7 @@ from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
-from ldmlr.errors import UsageError
+from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_output, check_unfinished, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
@@ -73,7 +73,8 @@ def train_baseline(
     threads
         CPU threads; None is one for small batches, and torch's setting for others.
     resume
-        Go on from the checkpoint in the folder, if there is one.
+        Go on from the checkpoint in the folder, if there is one. A training that has ended there is
+        not repeated: its model is measured again.
     overwrite
         Replace what an earlier run left in the folder.
     groups
@@ -97,7 +98,7 @@ def train_baseline(
     """
     device = resolve_device(device) if isinstance(device, str) else device
     out = Path(out)
-    _check_folder(out, resume, overwrite)
+    check_output(out / MODEL, overwrite=True)
     config = config.replace(precision=resolve_precision(config.precision, device))
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
@@ -114,6 +115,9 @@ def train_baseline(
     if teacher is not None:
         teacher.check_held_out(origin.get("held_out"))
         origin["teacher"] = teacher.record()
+    ended = _ended(out, config, origin) if resume else None
+    if ended is None:
+        _check_folder(out, resume, overwrite)
     if overwrite and not resume:
         (out / CHECKPOINT).unlink(missing_ok=True)
     if images.draw is not None:
@@ -121,15 +125,20 @@ def train_baseline(
     batch = min(config.batch_size, len(train)) * math.prod(shape)
     with thread_count(batch, threads):
         start, used = time.perf_counter(), torch.get_num_threads()
-        trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
-        baseline = Baseline(
-            trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
-            images.class_names, config.to_dict(), origin,
-        )  # fmt: skip
+        if ended is not None:
+            baseline, history = ended
+        else:
+            trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
+            history = trainer.history
+            baseline = Baseline(
+                trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
+                images.class_names, config.to_dict(), origin,
+            )  # fmt: skip
         rows = []
         if images.test is not None:
             rows = accuracy_rows(baseline, images.test, train.counts, device, groups)
-        baseline.save(out / MODEL, overwrite=True)
+        if ended is None:
+            baseline.save(out / MODEL, overwrite=True)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return {
         "rows": rows,
@@ -139,8 +148,8 @@ def train_baseline(
         "head_epochs": config.head_epochs,
         "train_images": len(train),
         "val_images": 0 if held_out is None else len(held_out),
-        "last_epoch": trainer.history[-1],
-        "training_seconds": round(sum(entry["seconds"] for entry in trainer.history), 1),
+        "last_epoch": history[-1],
+        "training_seconds": round(sum(entry["seconds"] for entry in history), 1),
         "seconds": round(time.perf_counter() - start, 1),
         "precision": config.precision,
         "threads": used,
@@ -241,8 +250,24 @@ def accuracy_rows(
     ]
 
 
+def _ended(
+    out: Path, config: BaselineConfig, origin: dict[str, Any]
+) -> tuple[Baseline, list[dict[str, Any]]] | None:
+    """Return the model and the log of this very training if it ended in this folder, or None.
+
+    A kill may come after the model was saved and before its figures are: the training is not repeated.
+    """
+    try:
+        baseline = Baseline.load(out / MODEL)
+        history = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
+    except (InputError, OSError, ValueError):
+        return None
+    whole = len(history) == config.epochs + config.head_epochs
+    same = [baseline.config, baseline.provenance] == json.loads(json.dumps([config.to_dict(), origin]))
+    return (baseline, history) if whole and same else None
+
+
 def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    check_output(out / MODEL, overwrite=True)
     if (out / MODEL).exists() and not overwrite:
         raise UsageError(f"{out / MODEL}: already exists; name another folder or pass --overwrite")
     if not resume:
