@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import ldmlr
@@ -247,6 +248,16 @@ def test_images_that_do_not_fit_the_model(model, tmp_path, colour_images, size, 
     with pytest.raises(InputError, match=message):
         encode(model, other, tmp_path / "f.h5")
     assert not (tmp_path / "f.h5").exists()
+
+
+def test_another_size_of_test_images_fits_no_encoder(pretrained, tmp_path):
+    for split, side in (("train", 8), ("test", 9)):
+        for label in "ab":
+            path = tmp_path / "set" / split / label / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (side, side), (9, 8, 7)).save(path)
+    with pytest.raises(InputError, match=r"its test images are \[9, 9, 3\], .* training are \[8, 8, 3\]"):
+        encode(f"{pretrained}:Means", tmp_path / "set", tmp_path / "f.h5")
 
 
 def test_features_that_are_not_finite_leave_no_file(pretrained, image_file, tmp_path):

@@ -16,7 +16,7 @@ from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.networks.custom import load_exported
-from ldmlr.encoders.pixels import image_shape
+from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import UsageError
 from ldmlr.heads.modules import Head
 
@@ -116,7 +116,7 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
 
 
 def _open(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
-    shape = image_shape(images.train)
+    shape = common_shape(images)
     if ":" in model and not Path(model).exists():
         network, dim = build_network(model, shape)
         return _foreign(network, dim, model, {"network": model}, shape, config)
