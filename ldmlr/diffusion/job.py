@@ -59,6 +59,7 @@ def diffuse(
         model = LatentDiffusion.load(out)
         same = (model.config, model.seed) == (config, seed)
         if same and model.provenance.get("fingerprint") == store.fingerprint():
+            checkpoint_path(out).unlink(missing_ok=True)
             return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
         if not overwrite:
             raise UsageError(
