@@ -71,8 +71,8 @@ def command(
     from ldmlr import results
     from ldmlr.device import resolve_device
     from ldmlr.generation.augment import augment, jobs
-    from ldmlr.generation.generate import encoded_counts
     from ldmlr.generation.plan import describe, plan_from_config, plan_table
+    from ldmlr.heads.rows import encoded_counts
     from ldmlr.store import FeatureStore
 
     diffusion = pick(DiffusionConfig, values)
@@ -82,7 +82,7 @@ def command(
     plans: dict[str, Any] = {}
     for job in todo:
         store = FeatureStore.open(job.store)
-        counts = encoded_counts(store)
+        counts = encoded_counts(store.split("train"), store.num_classes)
         plan = plan_from_config(counts, config, store.class_names)
         plans[str(job.store)] = describe(plan, counts, config.groups, store.class_names)
     settings = {

@@ -152,4 +152,5 @@ def _out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
         or "not enough memory" in str(error)
+        or "Storage size calculation overflowed" in str(error)
     )

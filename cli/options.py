@@ -15,7 +15,7 @@ import click
 from ldmlr import progress
 from ldmlr.config import Config, plain, read_toml
 from ldmlr.errors import UsageError, nearest
-from ldmlr.run.config import RunConfig
+from ldmlr.run.config import MAX_SEEDS, RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -184,7 +184,7 @@ seed_option = click.option(
     help="Random seed.",
 )  # fmt: skip
 seeds_option = click.option(
-    "--seeds", type=click.IntRange(min=1), default=5, show_default=True,
+    "--seeds", type=click.IntRange(1, MAX_SEEDS), default=5, show_default=True,
     help="Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",
 )  # fmt: skip
 device_option = click.option(

@@ -21,6 +21,9 @@ from typing import Any, Self
 from ldmlr.errors import UsageError, nearest
 from ldmlr.files import check_input
 
+# What whole numbers end at that have no limit of their own: more is a slip, and no library counts so far.
+MAX_WHOLE = 2**40
+
 
 def option(
     default: Any,
@@ -193,6 +196,8 @@ def _check_limits(name: str, metadata: Mapping[str, Any], value: Any) -> None:
     if choices and value not in choices:
         raise UsageError(f"{name}: unknown value {value!r}; {nearest(str(value), choices)}")
     low, high, above = metadata.get("minimum"), metadata.get("maximum"), metadata.get("above")
+    if high is None and isinstance(value, int):
+        high = MAX_WHOLE
     if low is not None and value < low:
         raise UsageError(f"{name}: must be at least {_shown(low)}, not {value!r}")
     if high is not None and value > high:

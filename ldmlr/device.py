@@ -14,6 +14,9 @@ from ldmlr.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+# More threads than any machine has cores: beyond, libraries hang or end the process.
+MAX_THREADS = 4096
+
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or a device of torch.
@@ -43,8 +46,8 @@ def thread_number(threads: int | None) -> int:
     if threads is None:
         return len(os.sched_getaffinity(0))
     number = whole_number(threads)
-    if number is None or number < 1:
-        raise UsageError(f"--threads: must be a whole number of at least 1, not {threads!r}")
+    if number is None or not 1 <= number <= MAX_THREADS:
+        raise UsageError(f"--threads: must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
     return number
 
 

@@ -8,12 +8,14 @@ never harms the file that was there before.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ldmlr.errors import InputError, LdmlrError, UsageError
 
@@ -129,6 +131,14 @@ def write_bytes(path: Path, data: bytes | memoryview, overwrite: bool = True) ->
 def write_text(path: Path, text: str, overwrite: bool = True) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     write_bytes(path, text.encode(), overwrite)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text holds; whatever is wrong with it, be it a thousand brackets, is ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("brackets within brackets without end") from None
 
 
 def sync(path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ldmlr.config import plain
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output, write_text
+from ldmlr.files import check_output, parse_json, write_text
 
 GROUP_COLUMNS = ("all", "many", "medium", "few")
 
@@ -81,7 +81,7 @@ def check_result(folder: Path, command: str, overwrite: bool = False) -> None:
     if overwrite or not _is_only_copy(path):
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["command"]
+        found = parse_json(path.read_text(encoding="utf-8"))["command"]
     except (ValueError, KeyError, TypeError):
         return  # cut short, or no result of ours
     if found != command:

@@ -9,9 +9,6 @@ from typing import Any
 
 from ldmlr.results import GROUP_COLUMNS
 
-# Cells to the left, an accuracy row, cells to the right.
-CsvLine = tuple[Sequence[Any], Mapping[str, Any], Sequence[Any]]
-
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return an aligned text table: the first column to the left, the others to the right."""

@@ -101,7 +101,7 @@ def test_types_and_devices_may_be_objects(rows):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two"])
 def test_threads_are_at_least_one(rows, threads):
-    with pytest.raises(UsageError, match="--threads: must be a whole number of at least 1"):
+    with pytest.raises(UsageError, match="--threads: must be a whole number from 1 to 4096"):
         thread_number(threads)
     with pytest.raises(UsageError, match="--threads"):
         fit(*rows).sample([0], threads=threads)

@@ -317,6 +317,11 @@ def test_a_truncated_or_foreign_model_is_refused(image_file, tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="not a baseline model; expected a file written by ldmlr baseline"):
         Baseline.load(tmp_path / "x.safetensors")
+    for version in (2, "1", None):
+        header = {"format": "ldmlr-baseline", "version": version}
+        save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"ldmlr": json.dumps(header)})
+        with pytest.raises(InputError, match=f"model of version {version!r}, this program reads 1"):
+            Baseline.load(tmp_path / "x.safetensors")
     header = {"format": "ldmlr-baseline", "version": 1, "network": "small", "shape": [8, 8, 3]}
     save_file({"x": torch.zeros(2)}, tmp_path / "y.safetensors", metadata={"ldmlr": json.dumps(header)})
     with pytest.raises(InputError, match="header is incomplete"):

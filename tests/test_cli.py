@@ -56,6 +56,11 @@ def test_unknown_command_names_the_nearest(run_cli):
             1,
             "Error: the memory is used up (CUDA out",
         ),
+        (
+            RuntimeError("Storage size calculation overflowed with sizes=[3, 9]"),
+            1,
+            "Error: the memory is used up (Storage",
+        ),
         (OSError(28, "No space left on device", "a.h5"), 1, "Error: a.h5: No space left on device; check"),
         (KeyboardInterrupt(), 130, "Interrupted"),
     ],

@@ -47,6 +47,7 @@ def test_values_survive_the_round_trip(width, rate, solver, ema):
         ({"ema": 1}, "--ema: expected true or false, not 1"),
         ({"milestones": [1, "x"]}, "--milestones: expected a whole number, not 'x'"),
         ({"target": -1}, "--target: must be at least 0, not -1"),
+        ({"target": 2**40 + 1}, "--target: must be at most 1099511627776, not 1099511627777"),
     ],
 )
 def test_a_wrong_value_is_one_clear_line(values, message):

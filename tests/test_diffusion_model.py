@@ -184,6 +184,7 @@ def test_a_damaged_model_file_is_one_clear_line(model, tmp_path):
     [
         ({"format": "other"}, "holds 'other', expected 'ldmlr-diffusion'"),
         ({"schema_version": 99}, "newer version"),
+        ([], "holds None, expected 'ldmlr-diffusion'"),
         ({"num_classes": 7}, "not a readable model file"),
         ({"dim": 9}, "not a readable model file"),
         ({"config": {"hidden": 16, "colour": "red"}}, "damaged model file"),
@@ -197,7 +198,8 @@ def test_a_header_that_does_not_fit_is_refused(model, tmp_path, change, message)
     with safe_open(path, "np") as file:
         header = json.loads(file.metadata()["ldmlr"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    save_file(tensors, path, metadata={"ldmlr": json.dumps({**header, **change})})
+    text = json.dumps(change if isinstance(change, list) else {**header, **change})
+    save_file(tensors, path, metadata={"ldmlr": text})
     with pytest.raises(InputError, match=message):
         ldmlr.LatentDiffusion.load(path)
 

@@ -112,7 +112,8 @@ def test_shard_ranges_are_a_partition():
     assert edges[0][0] == 0
     assert edges[-1][1] == 331
     assert all(one[1] == two[0] for one, two in itertools.pairwise(edges))
-    for wrong in ("3/3", "1", "-1/2", "a/b", "0/0"):
+    assert parse_shard("99998/99999") == (99998, 99999)
+    for wrong in ("3/3", "1", "-1/2", "a/b", "0/0", "0/100000", f"0/{'9' * 5000}"):
         with pytest.raises(UsageError, match="--shard: expected I/N"):
             parse_shard(wrong)
 

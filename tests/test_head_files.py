@@ -50,6 +50,9 @@ def test_files_that_are_no_heads(tmp_path, natural):
     save_file({"weight": np.zeros((3, 4))}, path)
     with pytest.raises(InputError, match="is not a head file"):
         FinetunedHead.load(path)
+    save_file({"weight": np.zeros((3, 4))}, path, metadata={"ldmlr": "[" * 100_000})
+    with pytest.raises(InputError, match="is not a head file"):
+        FinetunedHead.load(path)
     about = {"format": "ldmlr-head", "version": 1, "kinds": {"head": "linear", "baseline": "linear"}}
     save_file({"counts": np.ones(3)}, path, metadata={"ldmlr": json.dumps(about)})
     with pytest.raises(InputError, match="damaged head file"):

@@ -164,6 +164,10 @@ def test_a_class_is_written_so_that_it_is_found(names):
 
 
 def test_a_class_is_counted_once():
+    with pytest.raises(UsageError, match="--count: 5000 digits are more rows than there can be"):
+        parse_count([f"0={'9' * 5000}"])
+    with pytest.raises(UsageError, match=r"--count names the class .*, which is not there"):
+        class_number("9" * 5000, 4, None, "--count")
     with pytest.raises(UsageError, match="--count: names the class 'a' twice"):
         parse_count(("a=1", "a=2"))
     with pytest.raises(UsageError, match="the plan names class 1 twice, the second time as '1'"):

@@ -118,6 +118,15 @@ def test_columns_that_only_look_like_it_are_left_out(tmp_path, out):
         assert back.ids is None
 
 
+@pytest.mark.parametrize("names", [b"cat,dog", b"{", b"3", b"[1, 2]", b"[" * 100_000])
+def test_class_names_of_another_program_are_left_out(tmp_path, out, names):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"x": X[:4, 0], "label": [0, 1, 0, 1]})
+    parquet.write_table(table.replace_schema_metadata({"class_names": names}), tmp_path / "x.parquet")
+    assert import_store(tmp_path / "x.parquet", out).store.class_names is None
+
+
 def test_class_names_say_which_class_a_test_row_has(tmp_path, out):
     for file, names, labels in (
         ("train.npz", ["cat", "dog", "owl"], Y),

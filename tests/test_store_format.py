@@ -239,10 +239,23 @@ def test_rows_are_selected_as_numpy_does(path):
         assert np.array_equal(rows[4], whole[4])
         assert np.array_equal(rows[4, 1:3], whole[4, 1:3])
         assert np.array_equal(rows[2:5, 1], whole[2:5, 1])
-        assert np.array_equal(rows[...], whole)
-        for wrong in ([20], [-21], [0.5], np.ones(3, bool)):
+        pairs = [1, 2, 5], [3, 0, 3]
+        for key in (
+            ...,
+            (),
+            (..., 2),
+            pairs,
+            (mask, 1),
+            (mask, slice(1, 3)),
+            np.ix_(*pairs),
+            [[1, 2], [3, -1]],
+        ):
+            assert np.array_equal(rows[key], whole[key])
+        for wrong in ([20], [-21], [0.5], np.ones(3, bool), [[0.5]]):
             with pytest.raises(IndexError):
                 rows[wrong]
+        with pytest.raises(IndexError, match="row -100 is out of range for 20 rows"):
+            rows[[5, -100]]
         parts = list(store.train.batches(6))
         assert [len(part) for part, _ in parts] == [6, 6, 6, 2]
         assert np.array_equal(np.concatenate([part for part, _ in parts]), whole)

@@ -87,6 +87,8 @@ def test_layout_keys_and_shards_survive_a_pickle(tmp_path):
     assert np.array_equal(pickle.loads(pickle.dumps(many)).float32(), many.float32())
 
 
+# Two workers on a single core are slow, not wrong.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_loader_workers_of_torch(path):
     data = pytest.importorskip("torch.utils.data")
     split = FeatureStore.open(path).train

@@ -1,5 +1,6 @@
 #include "parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -75,6 +76,8 @@ bool run_parallel(int64_t count, int threads, const std::function<void(int64_t, 
                   const std::function<bool(int64_t)> &poll) {
     Work work(count, task, poll);
     std::vector<std::thread> helpers;
+    // All memory at once: to run out of it beside running threads would end the process.
+    helpers.reserve(static_cast<size_t>(std::max<int64_t>(0, std::min<int64_t>(threads, count) - 1)));
     for (int worker = 1; worker < threads && worker < count; ++worker) {
         try {
             {

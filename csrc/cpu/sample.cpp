@@ -22,6 +22,7 @@ int64_t sample_scratch(const Kernels &kernels, const Denoiser &net, Dtype weight
 
 bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, int threads, void *scratch,
             const std::function<bool(int64_t)> &poll) {
+    if (params.rows == 0) return true;
     const auto sample_tile = kernels.of(weights).sample_tile;
     const int64_t bytes = tile_bytes(kernels, params.net, weights);
     const uintptr_t base = (reinterpret_cast<uintptr_t>(scratch) + line - 1) / line * line;
@@ -40,6 +41,7 @@ bool sample(const Kernels &kernels, const SampleParams &params, Dtype weights, i
 }
 
 void denoise_step(const Kernels &kernels, const StepParams &params, int threads) {
+    if (params.rows == 0) return;
     const int64_t rows = (params.rows + threads - 1) / threads;
     auto task = [&](int64_t part, int, const Stop &) {
         const int64_t first = part * rows;

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ldmlr.data.images import ImageSplit, check_labels, infer_classes
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import check_input, os_error, write_text
+from ldmlr.files import check_input, os_error, parse_json, write_text
 
 Split = TypeVar("Split", bound=ImageSplit)
 Integers = npt.NDArray[np.int64]
@@ -227,7 +227,7 @@ class LongTailedDraw:
         """
         path = check_input(Path(path), "file of saved indices")
         try:
-            document: Any = json.loads(path.read_text(encoding="utf-8"))
+            document: Any = parse_json(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT or document["schema_version"] != SCHEMA_VERSION:
                 raise ValueError
             if any(type(row) is not int or row < 0 for row in document["indices"]):

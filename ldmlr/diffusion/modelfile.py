@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ldmlr.errors import InputError, LdmlrError
-from ldmlr.files import check_input, check_output, write_bytes
+from ldmlr.files import check_input, check_output, parse_json, write_bytes
 
 FORMAT = "ldmlr-diffusion"
 SCHEMA_VERSION = 1
@@ -60,11 +60,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                 raise InputError(
                     f"{path}: a safetensors file, but no diffusion model; give one made by ldmlr diffuse"
                 )
-            header: dict[str, Any] = json.loads(text)
-            if header.get("format") != FORMAT:
-                raise InputError(
-                    f"{path}: holds {header.get('format')!r}, expected {FORMAT!r}; check the path"
-                )
+            header: dict[str, Any] = parse_json(text)
+            kind = header.get("format") if isinstance(header, dict) else None
+            if kind != FORMAT:
+                raise InputError(f"{path}: holds {kind!r}, expected {FORMAT!r}; check the path")
             if header["schema_version"] > SCHEMA_VERSION:
                 raise InputError(
                     f"{path}: written by a newer version (schema {header['schema_version']}, "
@@ -87,6 +86,6 @@ def damaged(path: Path) -> Iterator[None]:
         if str(path) in str(error):
             raise
         raise InputError(f"{path}: damaged model file ({error}); make or copy it again") from None
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable model file ({detail}); make or copy it again") from None

@@ -29,7 +29,7 @@ from ldmlr.encoders.teacher import Teacher
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import check_output, check_unfinished, write_text
+from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
 from ldmlr.metrics.accuracy import AccuracyCounter
@@ -259,7 +259,7 @@ def _ended(
     """
     try:
         baseline = Baseline.load(out / MODEL)
-        history = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
+        history = [parse_json(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
     except (InputError, OSError, ValueError):
         return None
     whole = len(history) == config.epochs + config.head_epochs

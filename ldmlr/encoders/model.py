@@ -24,7 +24,7 @@ from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import check_input, write_bytes
+from ldmlr.files import check_input, parse_json, write_bytes
 from ldmlr.heads.modules import Head, make_head
 
 FORMAT, VERSION = "ldmlr-baseline", 1
@@ -184,13 +184,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             f"{path}: not a safetensors file, or damaged ({error}); train or copy it again"
         ) from None
     try:
-        header = json.loads(metadata.get("ldmlr", ""))
+        header = parse_json(metadata.get("ldmlr", ""))
     except ValueError:
         header = {}
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path}: not a baseline model; expected a file written by ldmlr baseline")
-    if header.get("version", 0) > VERSION:
-        raise InputError(f"{path}: written by a newer ldmlr (version {header['version']}); update ldmlr")
+    if header.get("version") != VERSION:
+        raise InputError(
+            f"{path}: baseline model of version {header.get('version')!r}, this program reads {VERSION}; "
+            "upgrade it"
+        )
     return header, tensors
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
+from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
 
 
@@ -68,7 +68,7 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
     if not (out / FILENAME).exists() or not path.exists():
         return None
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         config = dict(document["config"])
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: damaged; train again with --overwrite") from None

@@ -12,6 +12,8 @@ from ldmlr.arrays import whole_number
 from ldmlr.errors import UsageError, nearest
 
 Counts = npt.NDArray[np.int64]
+# Longer numbers are no rows and no classes; from 4,300 digits on Python refuses to read them.
+MAX_DIGITS = 100
 
 
 def parse_count(entries: Sequence[str]) -> dict[str, int]:
@@ -28,6 +30,8 @@ def parse_count(entries: Sequence[str]) -> dict[str, int]:
         name = name.strip()
         if not equals or not name or not number.strip().isdecimal():
             raise UsageError(f"--count: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}")
+        if len(number) > MAX_DIGITS:
+            raise UsageError(f"--count: {len(number)} digits are more rows than there can be; ask for fewer")
         if name in found:
             raise UsageError(f"--count: names the class {name!r} twice; leave one out")
         found[name] = int(number)
@@ -136,7 +140,7 @@ def class_word(number: int, num_classes: int, class_names: Sequence[str] | None)
 def _whole(value: Any) -> int | None:
     """Return a whole number given as such or as digits; None for anything else."""
     if isinstance(value, str):
-        return int(value) if value.isdecimal() else None
+        return int(value) if value.isdecimal() and len(value) <= MAX_DIGITS else None
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return whole_number(value)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ldmlr.config import config_hash
 from ldmlr.diffusion.model import LatentDiffusion
@@ -20,9 +19,11 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.heads.rows import encoded_counts
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
+from ldmlr.store.shards import MAX_SHARDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +97,7 @@ def prepare(
     UsageError
         The plan asks for something impossible.
     """
-    counts = model.counts if store is None else encoded_counts(store)
+    counts = model.counts if store is None else encoded_counts(store.split("train"), store.num_classes)
     if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
         raise InputError(
             f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
@@ -107,20 +108,13 @@ def prepare(
     return Generation(model, chosen, seed, counts, plan, make_gate(model, chosen, judge or store))
 
 
-def encoded_counts(store: FeatureStore) -> Counts:
-    """Return the encoded (not generated) training rows per class ``[C]``."""
-    split = store.split("train")
-    if split.source is None:
-        return split.counts
-    encoded: npt.NDArray[np.int64] = split.labels[split.source == 0]
-    return np.bincount(encoded, minlength=store.num_classes).astype(np.int64)
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """Return (I, N) of ``I/N``, 0 <= I < N."""
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
     if not found or not int(found[1]) < int(found[2]):
-        raise UsageError(f"--shard: expected I/N with I from 0 to N - 1, such as 0/8, not {text!r}")
+        raise UsageError(
+            f"--shard: expected I/N with I from 0 to N - 1, N up to {MAX_SHARDS}, such as 0/8, not {text!r}"
+        )
     return int(found[1]), int(found[2])
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ldmlr.errors import InputError
-from ldmlr.files import check_input, write_bytes
+from ldmlr.files import check_input, parse_json, write_bytes
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.modules import Head, from_stored, to_stored
 
@@ -92,8 +92,8 @@ def load_head(path: Path) -> dict[str, Any]:
 
 def _about(path: Path, text: str | None) -> dict[str, Any]:
     try:
-        about = json.loads(text or "")
-    except json.JSONDecodeError:
+        about = parse_json(text or "")
+    except ValueError:
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: is not a head file; give the output of ldmlr finetune")

@@ -93,14 +93,6 @@ def accuracy(
     return counter.summary(counts, groups)
 
 
-def confusion_matrix(logits: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return the confusion matrix ``[C, C]``: row = label, column = prediction, entries = rows."""
-    counter = AccuracyCounter(np.shape(logits)[-1], confusion=True)
-    counter.update(logits, labels)
-    assert counter.confusion is not None
-    return counter.confusion
-
-
 def confused_pairs(confusion: npt.NDArray[np.int64], count: int = 10) -> list[dict[str, float | int]]:
     """Return the largest entries off the diagonal of a confusion matrix, the largest share first.
 

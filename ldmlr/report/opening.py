@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ldmlr.errors import InputError
-from ldmlr.files import check_input
+from ldmlr.files import check_input, parse_json
 
 RESULT = "result.json"
 
@@ -124,10 +123,10 @@ def open_run(path: Path) -> OpenedRun:
             f"{path}: has no {RESULT}; give a folder that a command wrote, or let ldmlr run finish"
         )
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the permissions") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InputError(f"{file}: not JSON, or cut short; give the result.json of a command") from None
     if not isinstance(document, dict) or not isinstance(document.get("command"), str):
         raise InputError(f"{file}: not a result document; give the result.json of a command")

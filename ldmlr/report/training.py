@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from ldmlr.diffusion.train import REPORT_EVERY
 from ldmlr.errors import InputError
+from ldmlr.files import parse_json
 from ldmlr.report.opening import OpenedRun
 
 Line = list[tuple[float, float]]
@@ -59,7 +59,7 @@ def losses(run: OpenedRun) -> dict[str, list[Line]]:
 
 def _log(path: Path) -> Line:
     try:
-        return _records([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        return _records([parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()])
     except (ValueError, OSError):
         raise InputError(f"{path}: damaged log; run stage 1 again, or delete it") from None
 
@@ -86,7 +86,7 @@ def _header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a model or head file, without its tensors."""
     try:
         with safe_open(path, framework="numpy") as file:
-            found = json.loads((file.metadata() or {}).get("ldmlr", ""))
+            found = parse_json((file.metadata() or {}).get("ldmlr", ""))
     except (SafetensorError, OSError, ValueError):
         raise InputError(f"{path}: not a readable safetensors file of ldmlr; run this stage again") from None
     return found if isinstance(found, dict) else {}

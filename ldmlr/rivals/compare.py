@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ldmlr import progress
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError
@@ -15,6 +13,7 @@ from ldmlr.generation.plan import plan_from_config
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.evaluation import Measured, group_sizes, measure, result_rows
 from ldmlr.heads.finetune import LAST_EPOCH, baseline_head
+from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import spread
 from ldmlr.rivals.catalogue import METHODS, CompareConfig
 from ldmlr.rivals.diffusion import Diffusion, check_drawing
@@ -109,6 +108,7 @@ def compare(
             report(f"seed {seed}  {len(names)} methods  {time.perf_counter() - begin:.1f} s")
     kinds = {variant.method: variant.head.kind for variant in variants if variant.adjustment == "none"}
     table = result_rows(runs)
+    test_rows = int(encoded_counts(test, len(rows.counts)).sum())
     for row in table:
         entry = METHODS[row["method"]]
         row["family"], row["what"] = entry.family, entry.what
@@ -117,7 +117,7 @@ def compare(
         row["seconds"] = spread(seconds[row["method"]])
     return {
         "rows": table,
-        "verdict": verdict(table, test_rows=_encoded(test)),
+        "verdict": verdict(table, test_rows=test_rows),
         "label_shift": f"{shift_rule(tuning.average, tuning.tau_shift)}; tau-norm and ncm have none",
         "notes": [f"{name}: {note}" for name in names for note in notes[name]],
         "left_out": left_out,
@@ -128,7 +128,7 @@ def compare(
         "groups": dict(group_sizes(rows.counts, chosen)),
         "encoded_rows": len(rows.labels),
         "views": list(rows.kinds),
-        "test_rows": _encoded(test),
+        "test_rows": test_rows,
         "backend": models.chosen or None,
     }
 
@@ -157,8 +157,3 @@ def _selected(config: CompareConfig, rows: TrainRows) -> tuple[list[str], list[s
                 "--views (and train with --set diffuse.weak_views above 0), or leave the method out"
             )
     return list(config.methods), []
-
-
-def _encoded(split: Any) -> int:
-    source = split.source
-    return len(split.labels) if source is None else int((np.asarray(source) == 0).sum())

@@ -15,6 +15,8 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.select.config import GENERATORS, SelectConfig
 
+MAX_SEEDS = 10_000
+
 # Tables of the TOML file and the configuration behind each.
 STAGES: dict[str, type[Config]] = {
     "baseline": BaselineConfig,
@@ -31,8 +33,9 @@ class RunConfig(Config):
     """What a run does beyond its stages."""
 
     seeds: int = option(
-        5, "Run seeds 0 .. K-1 and report mean and standard deviation.", minimum=1, metavar="K"
-    )
+        5, "Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",
+        minimum=1, maximum=MAX_SEEDS,
+    )  # fmt: skip
     seed: int | None = option(None, "Run this one seed instead.", minimum=0, maximum=2**64 - 1, metavar="N")
     baselines: str = option(
         "auto",

@@ -310,9 +310,7 @@ class Run:
                 "generate", seed, {"generator": "gaussian", **views, **tables.generate.to_dict()},
                 [store_key], "pseudo.h5",
             )  # fmt: skip
-            work = functools.partial(
-                stages.run_gaussian, encoded, tables.diffuse, tables.generate, seed=seed, machine=machine
-            )
+            work = functools.partial(stages.run_gaussian, encoded, tables.diffuse, tables.generate, seed=seed)
         else:
             tasks.append(self._diffuse(seed, before))
             diffuse = tasks[-1].step

@@ -95,7 +95,7 @@ def run_generate(
 
 
 def run_gaussian(
-    store: Path, diffuse: DiffusionConfig, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
+    store: Path, diffuse: DiffusionConfig, config: GenerateConfig, out: Path, *, seed: int
 ) -> dict[str, Any]:
     """Draw pseudo-features from a Gaussian per class, fitted to the rows that diffusion would learn from."""
     if config.gate != "none":

@@ -15,7 +15,7 @@ from typing import Any
 
 from ldmlr.config import config_hash, plain
 from ldmlr.errors import LdmlrError
-from ldmlr.files import make_folder, write_text
+from ldmlr.files import make_folder, parse_json, write_text
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
 SCHEMA = 4
@@ -68,7 +68,7 @@ class Step:
         """Return the record of the finished step, or None if it has not finished."""
         path = self.folder / RECORD
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (ValueError, OSError):

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError
-from ldmlr.files import check_input, os_error
+from ldmlr.files import check_input, os_error, parse_json
 
 FORMAT = "ldmlr-choice"
 SCHEMA_VERSION = 1
@@ -72,7 +72,7 @@ class Choice:
         """Read a choice.json, or the result.json of a run that chose."""
         path = check_input(Path(path), "choice")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise os_error(error, path) from error
         except ValueError:

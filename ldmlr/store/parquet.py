@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.errors import InputError, LdmlrError
+from ldmlr.files import parse_json
 from ldmlr.store.layout import Array, block_rows
 from ldmlr.store.split import Split
 from ldmlr.store.streams import StreamRows
@@ -140,10 +141,19 @@ def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str
         column = column.cast(column.type.value_type)
     names, is_list = _feature_columns(path, schema, features_key, label)
     kept = (schema.metadata or {}).get(b"class_names")
-    classes = tuple(json.loads(kept)) if kept else None
     return ParquetTable(
-        ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), source, ids, classes
+        ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), source, ids, _class_names(kept)
     )
+
+
+def _class_names(text: bytes | None) -> tuple[str, ...] | None:
+    """Return the class names that `write_parquet` keeps; None where another program's entry has their key."""
+    try:
+        names = parse_json(text or b"null")
+    except ValueError:
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
 
 
 def _export_columns(file: Any, label: str) -> tuple[Array | None, Array | None]:

@@ -7,7 +7,6 @@ Every check of a file's layout and of its small datasets is here, once. A proble
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from ldmlr.arrays import class_count
 from ldmlr.errors import InputError
+from ldmlr.files import parse_json
 from ldmlr.store.classes import is_count, known_count, outside_remedy
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
 from ldmlr.store.heaps import check_heaps
@@ -102,7 +102,7 @@ def read_file(
 def read_config(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration kept in the attributes, or an empty one."""
     try:
-        config = json.loads(attributes.get("config", "{}"))
+        config = parse_json(attributes.get("config", "{}"))
     except (TypeError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -51,7 +51,10 @@ class DataFile:
 
     def check(self, state: os.stat_result | None = None) -> None:
         """Raise if the file (as in `state`, or as it is now) is not the one that was opened."""
-        state = state or os.stat(self.place)
+        try:
+            state = state or os.stat(self.place)
+        except OSError as error:
+            raise InputError(str(os_error(error, self.path))) from error
         if (state.st_size, state.st_mtime_ns, state.st_ino) != (self.size, self.mtime_ns, self.inode):
             raise InputError(f"{self.path}: changed after it was opened; open the store again")
 
@@ -164,8 +167,9 @@ class Rows(abc.ABC):
         if index.dtype.kind not in "iu" or index.ndim != 1:
             raise IndexError("rows are selected by a slice, whole numbers or a boolean mask")
         index = index.astype(np.int64)
-        if index.size and (index.min() < -count or index.max() >= count):
-            raise IndexError(f"row {index.max()} is out of range for {count} rows")
+        outside = index[(index < -count) | (index >= count)]
+        if outside.size:
+            raise IndexError(f"row {outside[0]} is out of range for {count} rows")
         return self.decode(self.gather(np.where(index < 0, index + count, index)))
 
     def __len__(self) -> int:
@@ -176,14 +180,23 @@ class Rows(abc.ABC):
         """Return rows (and columns) as NumPy would."""
         columns: tuple[Any, ...] = ()
         if isinstance(key, tuple):
-            key, columns = key[0], key[1:]
+            key, columns = (key[0], key[1:]) if key else (slice(None), ())
         if key is Ellipsis:
             key = slice(None)
         if isinstance(key, int | np.integer):
             values = self.take(np.array([key]))[0]
             return values[columns] if columns else values
-        values = self.take(key)
-        return values[(slice(None), *columns)] if columns else values
+        if isinstance(key, slice):
+            values = self.take(key)
+            return values[(slice(None), *columns)] if columns else values
+        index = np.asarray(key)
+        if index.ndim == 1:
+            values = self.take(index)
+            return values[(np.arange(len(values)), *columns)] if columns else values
+        if index.dtype.kind not in "iu":
+            raise IndexError("rows are selected by a slice, whole numbers or a boolean mask")
+        # Several axes of row numbers, as of np.ix_: they meet those of the columns.
+        return self.take(index.ravel())[(np.arange(index.size).reshape(index.shape), *columns)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return all rows in memory."""
@@ -307,8 +320,8 @@ class Views:
         """Return one view (its rows, still on disk), or ``views[k, rows]`` in memory."""
         if isinstance(key, int | np.integer):
             return self.parts[key]
-        if isinstance(key, tuple) and isinstance(key[0], int | np.integer):
-            return self.parts[key[0]][key[1:] if len(key) > 2 else key[1]]
+        if isinstance(key, tuple) and key and isinstance(key[0], int | np.integer):
+            return self.parts[key[0]][key[1:]]
         return np.asarray(self)[key]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr.errors import InputError, UsageError
-from ldmlr.files import check_output, write_text
+from ldmlr.files import check_output, parse_json, write_text
 from ldmlr.store.joining import join_splits
 from ldmlr.store.layout import SPLITS, contents_sha256
 from ldmlr.store.opening import Report
@@ -23,6 +23,8 @@ from ldmlr.store.rows import DataFile
 
 MANIFEST_FORMAT = "ldmlr-features-shards"
 MANIFEST_VERSION = 1
+# The names have five digits.
+MAX_SHARDS = 99_999
 SHARD_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.h5")
 
 
@@ -238,8 +240,8 @@ def manifest_shards(path: Path) -> list[Path]:
 
 def _entries(path: Path, place: Path | None = None) -> list[dict[str, Any]]:
     try:
-        document = json.loads((place or path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = parse_json((place or path).read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error}); write the manifest again") from None
     if not isinstance(document, dict) or document.get("format") != MANIFEST_FORMAT:
         raise InputError(
