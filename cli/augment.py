@@ -70,9 +70,9 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device
+    from ldmlr.generation.ahead import Material, check_ahead
     from ldmlr.generation.augment import augment, jobs
-    from ldmlr.generation.plan import describe, plan_from_config, plan_table
-    from ldmlr.heads.rows import encoded_counts
+    from ldmlr.generation.plan import describe, plan_table
     from ldmlr.store import FeatureStore
 
     diffusion = pick(DiffusionConfig, values)
@@ -81,10 +81,9 @@ def command(
     todo = jobs(list(stores), out_dir)
     plans: dict[str, Any] = {}
     for job in todo:
-        store = FeatureStore.open(job.store)
-        counts = encoded_counts(store.split("train"), store.num_classes)
-        plan = plan_from_config(counts, config, store.class_names)
-        plans[str(job.store)] = describe(plan, counts, config.groups, store.class_names)
+        material = Material.of(FeatureStore.open(job.store))
+        plan = check_ahead(material, diffusion, config, backend=backend, device=place)
+        plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
     settings = {
         "stores": list(stores), "out_dir": out_dir,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
@@ -98,20 +97,35 @@ def command(
         for job in todo:
             job.check_fresh(overwrite)
     results.check_result(out_dir, "augment", overwrite)
+    earlier = _earlier(out_dir) if resume else {}
     outcomes, lines = [], []
     for job in todo:
         figures = augment(
             job, diffusion, config, seed=seed, backend=backend, device=place, threads=threads,
             resume=resume, overwrite=overwrite,
         )  # fmt: skip
-        outcomes.append({**figures, "plan": plans[str(job.store)]})
         if figures["finished_before"]:
             say(f"{job.out}: this store is finished; nothing to do")
+            # What it took is in the result of the command that did it.
+            figures = {**figures, **earlier.get(str(job.out), {}), "finished_before": True}
+        outcomes.append({**figures, "plan": plans[str(job.store)]})
+        # After every store, so that an interrupt loses no figures.
+        result = results.document("augment", settings, stores=outcomes)
+        results.write_result(out_dir, result)
         lines.append(
             f"{job.out}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
             f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
             f"{figures['backend']})"
         )
-    result = results.document("augment", settings, stores=outcomes)
-    results.write_result(out_dir, result)
     emit(result, as_json, "\n".join(lines))
+
+
+def _earlier(out_dir: Path) -> dict[str, dict[str, Any]]:
+    """Return the figures that an earlier command left for each output, where it is the same file."""
+    from ldmlr.files import parse_json
+
+    try:
+        stores = parse_json((out_dir / "result.json").read_text(encoding="utf-8"))["stores"]
+        return {str(entry["output"]): dict(entry) for entry in stores}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -104,7 +104,7 @@ def command(
         )
         return
     assert out is not None
-    check_not_empty(generation)
+    check_not_empty(generation.plan, generation.config)
     figures = generate(
         generation, out, backend=backend, device=place, threads=threads, shard=part, resume=resume,
         overwrite=overwrite,

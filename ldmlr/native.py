@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ldmlr import _native, cpu
 from ldmlr.diffusion.spec import SamplerSpec
-from ldmlr.diffusion.tables import DenoiserTables
+from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest
 from ldmlr.kernel_units import KAPPA, kernel_tables
 from ldmlr.noise import check_counter
@@ -48,9 +48,9 @@ def build_info() -> dict[str, str]:
     }
 
 
-def refuses(spec: SamplerSpec) -> str | None:
-    """Return why the native sampler cannot run a model, or None if it can."""
-    if not isinstance(spec.tables, DenoiserTables):
+def refuses(network: type[Tables]) -> str | None:
+    """Return why the native sampler cannot run models with such tables, or None if it can."""
+    if network is not DenoiserTables:
         return "its AdaLN network normalises activations row by row; train with --network additive"
     return None
 
@@ -85,7 +85,7 @@ class NativeSampler:
     """
 
     def __init__(self, spec: SamplerSpec, *, weights: str = "auto", isa: str | None = None) -> None:
-        reason = refuses(spec)
+        reason = refuses(type(spec.tables))
         if reason:
             raise UsageError(f"the native sampler cannot run this model: {reason}")
         chosen = cpu.choose(isa)

@@ -17,6 +17,7 @@ from ldmlr.cuda.sampler import refuses as cuda_refuses
 from ldmlr.device import resolve_device, thread_number
 from ldmlr.diffusion import reference
 from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.diffusion.tables import Tables
 from ldmlr.diffusion.widen import plain_spec, widen
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.config import WEIGHTS
@@ -38,13 +39,13 @@ class Backend:
         Prepares a model for drawing on a device, with a type of weights; returns how to draw, and
         the kernels that will run.
     refuses
-        Returns why this backend cannot run a spec on a device, or None if it can.
+        Returns why this backend cannot run models with such tables on a device, or None if it can.
     weights
         The types of weights it has beside ``auto``.
     """
 
     prepare: Callable[[SamplerSpec, torch.device, str], tuple[Draw, str]]
-    refuses: Callable[[SamplerSpec, torch.device], str | None]
+    refuses: Callable[[type[Tables], torch.device], str | None]
     weights: tuple[str, ...]
 
 
@@ -64,8 +65,8 @@ def _native(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw
     return draw, f"{sampler.isa} {sampler.weights}"
 
 
-def _native_refuses(spec: SamplerSpec, device: torch.device) -> str | None:
-    return native.refuses(spec) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
+def _native_refuses(network: type[Tables], device: torch.device) -> str | None:
+    return native.refuses(network) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _cuda(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, 
 BACKENDS: dict[str, Backend] = {
     "cuda": Backend(_cuda, cuda_refuses, ("bfloat16",)),
     "native": Backend(_native, _native_refuses, tuple(native.WEIGHTS)),
-    "reference": Backend(_reference, lambda spec, device: None, ("float32",)),
+    "reference": Backend(_reference, lambda network, device: None, ("float32",)),
 }
 
 
@@ -115,8 +116,10 @@ class Drawn:
         return self.rows.numpy()
 
 
-def choose_backend(name: str, spec: SamplerSpec, device: torch.device, weights: str = "auto") -> str:
+def choose_backend(name: str, network: type[Tables], device: torch.device, weights: str = "auto") -> str:
     """Return the backend that will run: the one named, or for ``auto`` the first that can.
+
+    What a backend can run depends on the tables of the network, not on their sizes.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def choose_backend(name: str, spec: SamplerSpec, device: torch.device, weights: 
     if weights not in WEIGHTS:
         raise UsageError(f"--weights: unknown value {weights!r}; {nearest(weights, WEIGHTS)}")
     if name == "auto":
-        reasons = {found: _reason(found, spec, device, weights) for found in BACKENDS}
+        reasons = {found: _reason(found, network, device, weights) for found in BACKENDS}
         able = [found for found, reason in reasons.items() if reason is None]
         if not able:
             listed = "; ".join(f"{found}: {reason}" for found, reason in reasons.items())
@@ -138,17 +141,17 @@ def choose_backend(name: str, spec: SamplerSpec, device: torch.device, weights: 
         raise UsageError(
             f"--backend: {name} is not available in this build; use {', '.join(BACKENDS)} or auto"
         )
-    reason = _reason(name, spec, device, weights)
+    reason = _reason(name, network, device, weights)
     if reason:
         raise UsageError(f"--backend: {name} cannot run this: {reason}; use auto")
     return name
 
 
-def _reason(name: str, spec: SamplerSpec, device: torch.device, weights: str) -> str | None:
+def _reason(name: str, network: type[Tables], device: torch.device, weights: str) -> str | None:
     backend = BACKENDS[name]
     if weights != "auto" and weights not in backend.weights:
         return f"it has no {weights} weights"
-    return backend.refuses(spec, device)
+    return backend.refuses(network, device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +204,7 @@ def prepare(
 ) -> Sampler:
     """Prepare a model for drawing; arguments and errors are those of `sample`."""
     where = resolve_device(device)
-    chosen = choose_backend(backend, spec, where, weights)
+    chosen = choose_backend(backend, type(spec.tables), where, weights)
     draw, kernels = BACKENDS[chosen].prepare(plain_spec(spec), where, weights)
     return Sampler(spec, chosen, kernels, draw)
 

@@ -163,6 +163,10 @@ def test_several_stores_in_one_call(tmp_path, run_cli):
     assert "b.h5: this store is finished" not in again.stderr
     assert (out / "a.h5").stat().st_mtime_ns == stamp
     assert FeatureStore.open(out / "b.h5").train.counts.tolist() == [40, 40, 40]
+    # What the first store took is still known.
+    before, after = result["stores"][0], json.loads((out / "result.json").read_text())["stores"][0]
+    assert after == {**before, "finished_before": True}
+    assert after["train_seconds"] > 0
 
 
 def test_nothing_is_started_if_one_output_exists(tmp_path, run_cli):
@@ -183,6 +187,37 @@ def test_a_dry_run_shows_every_plan(tmp_path, run_cli):
     done = run_cli("augment", *stores, "--out-dir", tmp_path / "out", "--dry-run", "--strategy", "few")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("cow") == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--gate", "prototype", "--transform", "standardised"), "of a whitened model"),
+        (("--class-scale", "zz=2"), "names the class 'zz', which is not there"),
+        (("--label-dropout", 0, "--guidance", 2), "with --label-dropout 0"),
+        (("--weights", "int8", "--backend", "reference"), "it has no int8 weights"),
+    ],
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_does_not_fit_is_told_before_the_training(tmp_path, run_cli, args, message, dry):
+    store = make(tmp_path / "a.h5").path
+    done = run_cli("augment", store, "--out-dir", tmp_path / "out", *args, *dry)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_and_rows_of_every_class_are_needed_before_the_training(tmp_path, run_cli):
+    store = FeatureStore.open(make(tmp_path / "a.h5").path)
+    train = SplitData(store.train.float32(), store.train.labels)
+    FeatureStore.write(tmp_path / "bare.h5", train=train)
+    FeatureStore.write(tmp_path / "gap.h5", train=train, num_classes=4)
+    done = run_cli("augment", tmp_path / "bare.h5", "--gate", "head", "--out-dir", tmp_path / "out")
+    assert "has no head to judge rows by; use --gate prototype" in done.stderr
+    for dry in ((), ("--dry-run",)):
+        done = run_cli("augment", tmp_path / "gap.h5", "--out-dir", tmp_path / "out", *dry)
+        assert (done.returncode, "1 of 4 classes have no encoded row" in done.stderr) == (1, True)
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import ldmlr
 from ldmlr import sampling
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import UsageError
 from ldmlr.generation import gate as gates
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig, SampleConfig
@@ -195,5 +195,5 @@ def test_what_a_gate_needs_is_told(model, store, tmp_path):
     with pytest.raises(UsageError, match=r"--gate prototype: .* whitened"):
         prepare(plain, GenerateConfig(gate="prototype"))
     FeatureStore.write(tmp_path / "bare.h5", train=SplitData(store.train.float32(), store.train.labels))
-    with pytest.raises(InputError, match="has no head to judge"):
+    with pytest.raises(UsageError, match=r"--gate head: .*bare.h5 has no head to judge rows by"):
         prepare(model, GenerateConfig(gate="head"), judge=FeatureStore.open(tmp_path / "bare.h5"))

@@ -207,6 +207,30 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
     assert list(tmp_path.iterdir()) == []
 
 
+# What does not fit the rows or the model, found before anything is trained.
+UNFIT = [
+    (("--set", "generate.only=few", "--groups", "1000,0"), "no class of few has room; drop --only"),
+    (("--set", "generate.target=1"), "every class is full; raise --target"),
+    (("--set", "generate.strategy=ratio", "--set", "generate.ratio=0", "--set", "generate.minimum=0"),
+     "the plan generates no rows; raise --ratio"),
+    (("--set", "generate.count=1=0"), "--count asks for none"),
+    (("--set", "generate.class_scale=zz=2"), "names the class 'zz', which is not there"),
+    (("--set", "diffuse.label_dropout=0", "--set", "generate.guidance=2"), "with --label-dropout 0"),
+    (("--set", "diffuse.transform=standardised", "--set", "generate.gate=prototype"), "of a whitened model"),
+    (("--set", "generate.weights=int8", "--backend", "reference"), "it has no int8 weights"),
+    (("--set", "diffuse.network=adaln", "--backend", "native"), "AdaLN network"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("args", "message"), UNFIT)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_what_does_not_fit_images_is_told_before_any_work(run_cli, tmp_path, dry, args, message):
+    done = run_cli("run", "digits-lt", "--out", tmp_path / "run", *args, *dry)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -217,9 +241,13 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
         (("--set", "encode.mirror=true"), "[encode]: is for images"),
         (
             ("--generator", "gaussian", "--set", "generate.gate=head"),
-            "--gate head: is a gate of",
+            "--gate: is of the diffusion model",
         ),
+        (("--generator", "gaussian", "--set", "diffuse.hidden=64"), "--hidden: is of the diffusion model"),
+        (("--generator", "gaussian", "--set", "generate.steps=4"), "--steps: is of the diffusion model"),
+        (("--generator", "gaussian", "--backend", "native"), "--backend: is of the diffusion model"),
         (("--set", "generate.gate=head"), "has no head to judge rows by; use --gate prototype"),
+        *UNFIT,
     ],
 )
 def test_what_a_run_on_a_store_would_not_look_at_is_refused(run_cli, tmp_path, args, message):

@@ -16,7 +16,7 @@ from ldmlr.cuda import abi, tiers
 from ldmlr.cuda import device as devices
 from ldmlr.cuda.prepare import Arrays, prepare
 from ldmlr.diffusion.spec import SamplerSpec
-from ldmlr.diffusion.tables import DenoiserTables
+from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest
 from ldmlr.noise import check_counter
 
@@ -25,10 +25,10 @@ ALIGNMENT = 256  # bytes
 _keys = itertools.count(1)
 
 
-def refuses(spec: SamplerSpec, device: torch.device) -> str | None:
-    """Return why the CUDA sampler cannot run a model on a device, or None if it can."""
+def refuses(network: type[Tables], device: torch.device) -> str | None:
+    """Return why the CUDA sampler cannot run models with such tables on a device, or None if it can."""
     reason = devices.unavailable(device)
-    if reason is None and not isinstance(spec.tables, DenoiserTables):
+    if reason is None and network is not DenoiserTables:
         return "its AdaLN network normalises activations row by row; train with --network additive"
     return reason
 
@@ -80,7 +80,7 @@ class CudaSampler:
         slab: int | None = None,
     ) -> None:
         where = torch.device(device)
-        reason = refuses(spec, where)
+        reason = refuses(type(spec.tables), where)
         if reason:
             raise UsageError(f"the CUDA sampler cannot run this: {reason}")
         self.device = devices.indexed(where)

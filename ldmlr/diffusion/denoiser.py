@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,8 @@ class AdditiveMLP(Denoiser):
         Width H and number L of residual layers.
     """
 
+    tables_type: ClassVar[type[Tables]] = DenoiserTables
+
     def __init__(self, dim: int, num_classes: int, hidden: int, layers: int) -> None:
         super().__init__(dim, num_classes, hidden, layers, layers * hidden)
         self.classes = nn.Embedding(num_classes + 1, layers * hidden)
@@ -110,6 +113,8 @@ class AdaLNMLP(Denoiser):
     Parameters are those of `AdditiveMLP`. Peebles & Xie, "Scalable Diffusion Models with
     Transformers" (2023), with MLP blocks.
     """
+
+    tables_type: ClassVar[type[Tables]] = AdaLNTables
 
     def __init__(self, dim: int, num_classes: int, hidden: int, layers: int) -> None:
         super().__init__(dim, num_classes, hidden, layers, hidden)

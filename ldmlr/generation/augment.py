@@ -15,6 +15,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.job import checkpoint_path, diffuse
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, check_unfinished
+from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import Generation, check_space, finished, prepare
 from ldmlr.generation.parts import Parts, check_parts, parts_folder
@@ -108,8 +109,14 @@ def augment(
     -------
     Figures: ``store``, ``output``, ``model``, ``rows``, ``generated``, ``per_class``, ``backend``, ``loss``,
     ``gate``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
+
+    Raises
+    ------
+    InputError, UsageError
+        A store that cannot be trained on, or settings that do not fit it: both before anything is trained.
     """
     store = FeatureStore.open(job.store)
+    check_ahead(Material.of(store), diffusion, config, backend=backend, device=device)
     if not resume:
         job.check_fresh(overwrite)
     model, trained = diffuse(

@@ -21,7 +21,7 @@ import torch
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.model import LatentDiffusion
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, from_stored
@@ -115,21 +115,28 @@ def make_gate(model: LatentDiffusion, config: GenerateConfig, store: FeatureStor
     """
     if config.gate == "none":
         return None
-    if config.gate == "prototype":
-        if model.config.transform != "whitened":
-            raise UsageError(
-                "--gate prototype: measures distances in the space of a whitened model; train with "
-                "--transform whitened, or use --gate head"
-            )
-        return Gate("prototype", _prototypes(model), 0.0, "")
-    if store is None:
+    if config.gate == "head" and store is None:
         raise UsageError("--gate head: needs the head of a store; pass --store with the encoded features")
-    if store.head is None:
-        raise InputError(f"{store.path}: has no head to judge generated rows; use --gate prototype")
-    head = from_stored(store.head).eval()
+    judge = None if store is None else store.head
+    check_gate(config, model.config.transform, "" if store is None else str(store.path), judge is not None)
+    if config.gate == "prototype":
+        return Gate("prototype", _prototypes(model), 0.0, "")
+    assert judge is not None
+    head = from_stored(judge).eval()
     weights = {name: value.numpy() for name, value in head.state_dict().items()}
     key = config_hash({name: value.tolist() for name, value in weights.items()})
     return Gate("head", _confidence(head, model.counts), float(np.log(config.gate_confidence)), key)
+
+
+def check_gate(config: GenerateConfig, transform: str, store: str, has_head: bool) -> None:
+    """Refuse a gate that a model with a transform, or a store without a head, cannot have."""
+    if config.gate == "prototype" and transform != "whitened":
+        raise UsageError(
+            "--gate prototype: measures distances in the space of a whitened model; train with "
+            "--transform whitened, or use --gate head"
+        )
+    if config.gate == "head" and not has_head:
+        raise UsageError(f"--gate head: {store} has no head to judge rows by; use --gate prototype")
 
 
 def draw(

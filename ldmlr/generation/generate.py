@@ -15,7 +15,7 @@ from ldmlr.config import config_hash
 from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output, existing_folder
-from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
@@ -230,12 +230,19 @@ def generate(
     return {**figures, **_manifest(generation, out, shard)}
 
 
-def check_not_empty(generation: Generation) -> None:
+def check_not_empty(plan: Counts, config: PlanConfig) -> None:
     """Refuse a plan without rows: an empty store would only surprise later."""
-    if generation.rows:
+    if plan.any():
         return
-    if generation.config.count:
+    if config.count:
         raise UsageError("the plan generates no rows: --count asks for none; ask for at least one")
+    if config.strategy == "ratio":
+        raise UsageError("the plan generates no rows; raise --ratio or --minimum, or drop --only")
+    if config.only:
+        raise UsageError(
+            f"the plan generates no rows: no class of {', '.join(config.only)} has room; drop --only or "
+            "change --groups"
+        )
     raise UsageError(
         "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"
     )

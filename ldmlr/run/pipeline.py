@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from ldmlr.encoders.pixels import image_shape
 from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
+from ldmlr.generation.ahead import Material
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import group_sizes
 from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import accuracy_row
-from ldmlr.run import stages
+from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.source import kind_of
 from ldmlr.run.stages import Machine
@@ -77,7 +78,7 @@ class Run:
         parse_groups(config.groups)
         if root.exists() and not root.is_dir():
             raise UsageError(f"--out {root}: is a file where the folder of the run is expected; name another")
-        self._check_settings()
+        checks.check_settings(source, self.kind, config, tables, machine)
         per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and self.kind == "builtin")
         self.baselines = "per-seed" if per_seed and self.kind != "store" else "shared"
         self.preset: str | None = None
@@ -92,34 +93,7 @@ class Run:
             self._check_val()
         elif self.choice is not None:
             self.choice.check(self._num_classes(), source)
-
-    def _check_settings(self) -> None:
-        """Refuse what this kind of run would not look at, before anything is computed."""
-        config, tables = self.config, self.tables
-        if config.generator == "gaussian" and tables.generate.gate != "none":
-            raise UsageError(
-                f"--gate {tables.generate.gate}: is a gate of the diffusion model; use --generator diffusion"
-            )
-        if self.kind != "store":
-            return
-        if tables.generate.gate == "head":
-            with FeatureStore.open(self.source) as store:
-                if store.head is None:
-                    raise UsageError(
-                        f"--gate head: {self.source} has no head to judge rows by; use --gate prototype"
-                    )
-        unread = [
-            f"--{name.replace('_', '-')}"
-            for name in ("preset", "imbalance_factor", "image_root", "image_size")
-            if getattr(config, name) is not None
-        ]
-        unread += ["--baselines"] if config.baselines != "auto" else []
-        unread += [f"[{name}]" for name in ("baseline", "encode") if name in tables.given]
-        if unread:
-            raise UsageError(
-                f"{unread[0]}: is for images, and {self.source} is a feature store, whose rows are taken as "
-                "they are; leave it out"
-            )
+        checks.check_generation(self._materials(), config, tables, machine)
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved configuration: what a TOML file would have to say."""
@@ -219,6 +193,15 @@ class Run:
             return int(self._images(self.config.seed_list[0]).num_classes)
         with FeatureStore.open(self.source) as store:
             return store.num_classes
+
+    def _materials(self) -> Iterator[Material]:
+        """Yield the rows that stage 2 will have: of the store, or of every seed's images."""
+        if self.kind == "store":
+            with FeatureStore.open(self.source) as store:
+                yield Material.of(store)
+        elif self.baseline is not None:
+            for seed in self.config.seed_list if self.baselines == "per-seed" else self.config.seed_list[:1]:
+                yield checks.encoded_material(self.source, self._images(seed), self.baseline, seed)
 
     def _check_val(self) -> None:
         """Refuse a source that will have no held-out rows, before anything is trained."""

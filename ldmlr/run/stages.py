@@ -20,11 +20,10 @@ from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.encoders.encode import encode_images
 from ldmlr.encoders.encoder import open_encoder
-from ldmlr.errors import UsageError
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gaussian import ClassGaussians
-from ldmlr.generation.generate import generate, prepare
+from ldmlr.generation.generate import check_not_empty, generate, prepare
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
@@ -87,6 +86,7 @@ def run_generate(
     """Draw pseudo-features, keeping what an interrupted run has drawn."""
     with FeatureStore.open(store) as opened:
         generation = prepare(LatentDiffusion.load(model), config, seed=seed, judge=opened)
+        check_not_empty(generation.plan, generation.config)
     figures = generate(
         generation, out, backend=machine.backend, device=machine.device, threads=machine.threads,
         resume=True, overwrite=True,
@@ -98,14 +98,13 @@ def run_gaussian(
     store: Path, diffuse: DiffusionConfig, config: GenerateConfig, out: Path, *, seed: int
 ) -> dict[str, Any]:
     """Draw pseudo-features from a Gaussian per class, fitted to the rows that diffusion would learn from."""
-    if config.gate != "none":
-        raise UsageError(f"--gate {config.gate}: is a gate of the diffusion model; use --generator diffusion")
     chosen = config.resolved("whitened")
     with FeatureStore.open(store) as opened:
         features, labels, views = store_rows(opened, diffuse.weak_views, diffuse.strong_views)
         counts = encoded_counts(opened.split("train"), opened.num_classes)
         fitted = ClassGaussians.fit(blocks(features, labels, views), counts, opened.class_names)
         plan = plan_from_config(counts, chosen, opened.class_names)
+        check_not_empty(plan, chosen)
         wanted = labels_of(plan, 0, int(plan.sum()))
         rows = sample_gaussian(fitted, chosen, wanted, seed, opened)
         FeatureStore.write(

@@ -1,0 +1,70 @@
+"""What a run refuses before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ldmlr.data.images import ImageSet
+from ldmlr.encoders.baseline import training_split
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.errors import UsageError
+from ldmlr.generation.ahead import Material, check_ahead, check_gaussian
+from ldmlr.generation.generate import check_not_empty
+from ldmlr.run.config import RunConfig, StageTables
+from ldmlr.run.stages import Machine
+
+
+def check_settings(source: str, kind: str, config: RunConfig, tables: StageTables, machine: Machine) -> None:
+    """Refuse settings that this kind of run would not look at.
+
+    Raises
+    ------
+    UsageError
+        Settings of stage 1 for a store, or of the diffusion model for a run without one.
+    """
+    # With --auto the Gaussians are only where the choice starts; with --refit the choice says all.
+    if config.generator == "gaussian" and not config.auto and config.refit is None:
+        check_gaussian(tables.diffuse, tables.generate, machine.backend)
+    if kind != "store":
+        return
+    unread = [
+        f"--{name.replace('_', '-')}"
+        for name in ("preset", "imbalance_factor", "image_root", "image_size")
+        if getattr(config, name) is not None
+    ]
+    unread += ["--baselines"] if config.baselines != "auto" else []
+    unread += [f"[{name}]" for name in ("baseline", "encode") if name in tables.given]
+    if unread:
+        raise UsageError(
+            f"{unread[0]}: is for images, and {source} is a feature store, whose rows are taken as "
+            "they are; leave it out"
+        )
+
+
+def encoded_material(source: str, images: ImageSet, baseline: BaselineConfig, seed: int) -> Material:
+    """Return the training rows that an image set will be encoded to, with the baseline's head."""
+    train, _ = training_split(images, baseline.val_fraction, seed)
+    return Material(source, train.counts, images.class_names, has_head=True)
+
+
+def check_generation(
+    materials: Iterable[Material], config: RunConfig, tables: StageTables, machine: Machine
+) -> None:
+    """Refuse a plan or a setting of stage 2 that does not fit the rows.
+
+    Parameters
+    ----------
+    materials
+        The training rows of each seed.
+    config, tables, machine
+        Of the run.
+
+    Raises
+    ------
+    InputError, UsageError
+        As `check_ahead`, or the plan generates nothing.
+    """
+    diffuse = None if config.generator == "gaussian" else tables.diffuse
+    for material in materials:
+        plan = check_ahead(material, diffuse, tables.generate, backend=machine.backend, device=machine.device)
+        check_not_empty(plan, tables.generate)
