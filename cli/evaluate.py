@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ldmlr.errors import UsageError
+
 from .options import (
     config_option,
     device_option,
@@ -103,6 +105,7 @@ def command(
     place = resolve_device(device)
     used = set_threads(threads)
     rows_of = FeatureStore.open(store)
+    names_of = _names(heads)
     loaded = [(str(path), FinetunedHead.load(path)) for path in heads]
     measured: list[tuple[str, Measured]] = []
     if generated is not None and rows_of.head is None and not loaded:
@@ -116,7 +119,7 @@ def command(
         quality = store_quality(rows_of, FeatureStore.open(generated), sample=sample, seed=seed)
     rows: list[dict[str, Any]] = []
     for name, entry in measured:
-        row = result_rows([[entry]])[0] | {"head": name}
+        row = result_rows([[entry]])[0] | {"head": name, "name": names_of.get(name, name)}
         if per_class:
             row["per_class"] = results.shares(entry.per_class)
         if entry.confusion is not None:
@@ -150,9 +153,30 @@ def command(
     emit(result, as_json, text)
 
 
+def _names(heads: Sequence[Path]) -> dict[str, str]:
+    """Return a name for each head: of its path, as many last parts as tell it from the others.
+
+    Raises
+    ------
+    UsageError
+        A head is given twice.
+    """
+    full = [path.resolve().with_suffix("") for path in heads]
+    found = {}
+    for path, own in zip(heads, full, strict=True):
+        others = [other for other in full if other != own]
+        if len(others) != len(full) - 1:
+            raise UsageError(f"--head {path}: is given twice; leave one out")
+        sizes = range(1, len(own.parts))
+        # `stored` is the head of the store.
+        taken = {("stored",), *(other.parts[-size:] for other in others for size in sizes)}
+        size = next((size for size in sizes if own.parts[-size:] not in taken), len(own.parts))
+        found[str(path)] = "/".join(own.parts[-size:])
+    return found
+
+
 def _title(row: dict[str, Any]) -> str:
-    head = row["head"] if row["head"] == "stored" else Path(row["head"]).stem
-    return str(head) if row["adjustment"] == "none" else f"{head} + {row['adjustment']}"
+    return str(row["name"]) if row["adjustment"] == "none" else f"{row['name']} + {row['adjustment']}"
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

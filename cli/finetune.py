@@ -104,6 +104,7 @@ def command(
     }  # fmt: skip
     result = results.document(
         "finetune", resolved, rows=outcome.rows, **outcome.figures,
+        inputs={str(part.path): part.fingerprint() for part in (encoded, *generated)},
         outputs=targets, seconds=round(seconds, 3),
     )  # fmt: skip
     results.write_result(out, result)

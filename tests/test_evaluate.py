@@ -123,6 +123,31 @@ def test_batches_do_not_matter(store, monkeypatch):
         assert one.figures == pytest.approx(many.figures, rel=1e-5)
 
 
+def test_heads_of_the_same_file_name_are_told_apart(run_cli, store, head_file, tmp_path):
+    heads = [tmp_path / part / "tuned.safetensors" for part in ("a/x", "b/x", "c")]
+    heads += [tmp_path / "stored.safetensors"]
+    for place, path in enumerate(heads):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        epochs = place + 1
+        ldmlr.finetune(FeatureStore.open(store), draw((0, 80, 112), seed=5), epochs=epochs).save(path)
+    given = [text for path in heads for text in ("--head", path)]
+    done = run_cli("evaluate", store, *given, "--per-class", "--confusion", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "run" / "result.json").read_text())["rows"]
+    names = ["stored", "a/x/tuned", "b/x/tuned", "c/tuned", f"{tmp_path.name}/stored"]
+    assert [row["name"] for row in rows[::2]] == names
+    assert [row["head"] for row in rows[2::2]] == [str(path) for path in heads]
+    assert all(name in done.stdout for name in names)
+    page = run_cli("report", tmp_path / "run", "--json")
+    figures = json.loads(page.stdout)["classes"][0]["accuracy"]
+    assert list(figures) == [title for name in names for title in (name, f"{name} + label-shift")]
+    # A single head goes by its file's name alone.
+    one = run_cli("evaluate", store, "--head", head_file, "--json")
+    assert json.loads(one.stdout)["rows"][2]["name"] == "tuned"
+    twice = run_cli("evaluate", store, "--head", head_file, "--head", head_file)
+    assert (twice.returncode, "tuned.safetensors: is given twice" in twice.stderr) == (2, True)
+
+
 def test_command_names_what_is_wrong(run_cli, store, head_file, tmp_path):
     def failure(*args):
         outcome = run_cli("evaluate", *args)

@@ -57,8 +57,8 @@ def store_quality(
     store
         Encoded rows: its training split, and its test split as the yardstick where it has one.
     pseudo
-        Generated rows: those with ``source`` 1 of its training split, or all where it has no ``source``. May
-        be `store` itself.
+        Generated rows: those with ``source`` 1 of its training split, or all of a plain file that knows no
+        ``source``. May be `store` itself.
     sample
         Most rows of each kind that are compared.
     seed
@@ -83,6 +83,10 @@ def store_quality(
             f"{store.num_classes} of {store.dim}-d rows; give rows generated for this store"
         )
     train, made, test = store.split("train"), pseudo.split("train"), store.test
+    if made.source is None and "format" in pseudo.attributes:
+        raise InputError(
+            f"{pseudo.path}: holds encoded rows (no /train/source); give the output of generate or augment"
+        )
     counts, drawn = _counts(train, 0), _counts(made, 1)
     present = np.flatnonzero((drawn > 0) & (counts > 0))
     if not len(present):

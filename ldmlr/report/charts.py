@@ -17,10 +17,11 @@ NAMED = 24
 def row_name(row: Mapping[str, Any]) -> str:
     """Return the name of a row of an accuracy table."""
     head = str(row.get("head", ""))
-    # A measured head has its file's name; in other tables, `head` is the kind of head.
+    # A measured head has a name, in older documents its file's; in other tables, `head` is the kind of head.
     measured = head == "stored" or head.endswith(".safetensors")
+    own = row.get("name") or (Path(head).stem if measured else None)
     # The rows of an ablation differ by their setting.
-    name = Path(head).stem if measured else str(row.get("setting") or row.get("method") or head)
+    name = str(own or row.get("setting") or row.get("method") or head)
     if row.get("adjustment", "none") != "none":
         name += f" + {str(row['adjustment']).replace('-', ' ')}"
     return name

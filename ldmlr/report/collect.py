@@ -237,6 +237,11 @@ def _pair(run: OpenedRun) -> tuple[int, Path, Path]:
     for seed in run.seeds or [0]:
         encoded, drawn = run.store_of(seed), run.pseudo_of(seed)
         if encoded is not None and drawn is not None:
+            # A result without --pseudo has the generated rows of the store, if it has any.
+            if drawn == encoded and FeatureStore.open(encoded).split("train").source is None:
+                raise Missing(
+                    "nothing was generated", "ldmlr finetune STORE --pseudo pseudo.h5, or ldmlr run"
+                )
             return seed, encoded, drawn
     raise Missing(
         "encoded and generated rows are not both beside the result",

@@ -9,6 +9,7 @@ from typing import Any
 
 from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json
+from ldmlr.store import FeatureStore
 
 RESULT = "result.json"
 
@@ -98,9 +99,26 @@ class OpenedRun:
         return drawn.get(seed)
 
     def _beside(self, name: str) -> Path | None:
-        """Return a path as it was given, or from the folder of the run."""
+        """Return a store by its path as it was given, or from the folder of the run.
+
+        Raises
+        ------
+        InputError
+            There is one of that name, but its contents are not those that the result was computed from.
+        """
         found = [path for path in (Path(name), self.folder / name) if path.is_file()]
-        return found[0] if found else None
+        inputs = self.document.get("inputs")
+        wanted = inputs.get(name) if isinstance(inputs, dict) else None
+        if wanted is None or not found:
+            return found[0] if found else None
+        for path in found:
+            with FeatureStore.open(path) as store:
+                if store.fingerprint() == wanted:
+                    return path
+        raise InputError(
+            f"{found[0]}: is another store than the one of {self.path}, or has changed since; start from the "
+            "folder where the command ran, or run it again"
+        )
 
 
 def open_run(path: Path) -> OpenedRun:

@@ -155,6 +155,7 @@ class Run:
             "seeds": list(self.config.seed_list),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
+            "inputs": {self.source: self._store_key} if self.kind == "store" else {},
             "baseline_head": last[0]["figures"]["baseline_head"],
             "groups": self._groups(),
             "seconds": round(time.perf_counter() - started, 2),
