@@ -95,7 +95,6 @@ def command(
     from ldmlr.groups import parse_groups
     from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes, result_rows
     from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
-    from ldmlr.heads.rows import encoded_counts
     from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
 
@@ -109,7 +108,7 @@ def command(
     loaded = [(str(path), FinetunedHead.load(path)) for path in heads]
     measured: list[tuple[str, Measured]] = []
     if generated is not None and rows_of.head is None and not loaded:
-        counts = encoded_counts(rows_of.split("train"), rows_of.num_classes)
+        counts = rows_of.split("train").encoded_counts
     else:
         measured, counts = evaluate_store(
             rows_of, loaded, split=split, groups=shot_groups, tau=tau, device=str(place), confusion=confusion

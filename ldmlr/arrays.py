@@ -80,6 +80,14 @@ def check_first_row(first_row: Any, rows: int) -> int:
     return number
 
 
+def beyond_int64(values: npt.NDArray[Any]) -> int | None:
+    """Return the first row of whole numbers ``[N]`` that int64 cannot hold, or None."""
+    if values.dtype.kind != "u" or values.dtype.itemsize < 8 or not len(values):
+        return None
+    row = int((values >= 2**63).argmax())
+    return row if values[row] >= 2**63 else None
+
+
 def type_name(dtype: Any) -> str:
     """Return the name of a type given as a name, a NumPy type or a torch type: ``float32`` of all three."""
     if isinstance(dtype, str):

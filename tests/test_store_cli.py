@@ -15,10 +15,10 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def path(tmp_path):
-    counts = [150, 30, 3]
+    counts = [150, 30, 6]  # the last three generated
     labels = np.repeat(np.arange(3), counts)
     FeatureStore.write(
-        tmp_path / "store.h5", train=SplitData(RNG.random((183, 4)), labels, source=labels == 2),
+        tmp_path / "store.h5", train=SplitData(RNG.random((186, 4)), labels, source=np.arange(186) >= 183),
         test=SplitData(RNG.random((6, 4)), np.arange(6) % 3), class_names=["ant", "bee", "cat"],
         head=StoredHead("linear", RNG.random((3, 4)).astype("f4"), np.zeros(3, "f4")), encoder="resnet32",
     )  # fmt: skip
@@ -39,13 +39,13 @@ def test_inspect_shows_what_a_store_holds(run_cli, path):
     shown = run_cli("store", "inspect", path)
     assert shown.returncode == 0
     for text in (
-        "train   183    4  float32            150      30         3          3", "3 (ant, bee, cat)",
+        "train   186    4  float32            150      30         6          3", "3 (ant, bee, cat)",
         "1 many, 1 medium, 1 few", "imbalance factor  50", "linear 3 x 4", "resnet32",
     ):  # fmt: skip
         assert text in shown.stdout, shown.stdout
     result = json.loads(run_cli("store", "inspect", path, "--json").stdout)
     assert result["command"] == "store inspect"
-    assert result["splits"]["train"]["counts"] == [150, 30, 3]
+    assert result["splits"]["train"]["counts"] == [150, 30, 6]
     assert result["groups"] == {"many": 1, "medium": 1, "few": 1}
     assert result["imbalance_factor"] == 50
     assert result["head"] == {"kind": "linear", "shape": [3, 4], "bias": True, "extra": []}
@@ -56,7 +56,7 @@ def test_inspect_of_another_layout_and_of_a_bad_file(run_cli, path, tmp_path):
         file["x"], file["y"] = np.ones((3, 2)), [0, 2, 2]
     shown = run_cli("store", "inspect", tmp_path / "other.h5", "--features-key", "x", "--labels-key", "y")
     assert shown.returncode == 0
-    assert "- (a class has no training row)" in shown.stdout
+    assert "- (a class has no encoded row)" in shown.stdout
     assert "plain file" in shown.stdout
     fails(run_cli("store", "inspect", tmp_path / "other.h5"), 1, "other.h5", "--features-key")
     fails(
@@ -110,11 +110,11 @@ def test_import_export_and_merge(run_cli, path, tmp_path):
     ]
     fails(run_cli("store", "export", path, "--out", tmp_path / "all.csv"), 2, "names no form")
     done = run_cli("store", "import", tmp_path / "all.npz", "--out", tmp_path / "back.h5", "--json")
-    assert json.loads(done.stdout)["splits"]["train"]["rows"] == 183
+    assert json.loads(done.stdout)["splits"]["train"]["rows"] == 186
     done = run_cli("store", "merge", path, tmp_path / "back.h5", "--out", tmp_path / "both.h5")
     assert done.returncode == 0
     assert "Note: /test is the same in 2 stores and is kept once" in done.stderr
-    assert len(FeatureStore.open(tmp_path / "both.h5").train) == 366
+    assert len(FeatureStore.open(tmp_path / "both.h5").train) == 372
     fails(run_cli("store", "merge", path, out, "--out", tmp_path / "no.h5"), 1, "num_classes is 4, but 3")
     assert not (tmp_path / "no.h5").exists()
 

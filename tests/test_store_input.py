@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 import torch
 
+import ldmlr
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import FeatureStore, SplitData, StoredHead, check_trainable, verify
 from ldmlr.store.describe import describe
@@ -119,3 +122,81 @@ def test_one_problem_is_one(run_cli, tmp_path):
     done = run_cli("store", "verify", plain(tmp_path / "wide.h5", wide()))
     assert done.returncode == 1
     assert done.stdout.startswith(f"{tmp_path / 'wide.h5'}: 1 problem, ")
+
+
+# --- numbers and texts that a store cannot hold ---------------------------------------------------
+
+
+LARGE = np.array([1, 2**64 - 5, 7], np.uint64)
+
+
+def test_ids_of_64_bits_do_not_turn_negative(run_cli, tmp_path):
+    whole = np.arange(3, dtype=np.uint64)
+    FeatureStore.write(tmp_path / "small.h5", train=SplitData(np.ones((3, 2)), [0, 1, 1], ids=whole))
+    assert FeatureStore.open(tmp_path / "small.h5").train.ids.tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"/train/ids: 18446744073709551611 is beyond 2\^63 - 1; save such"):
+        FeatureStore.write(tmp_path / "a.h5", train=SplitData(np.ones((3, 2)), [0, 1, 1], ids=LARGE))
+    texts = LARGE.astype(str)
+    FeatureStore.write(tmp_path / "a.h5", train=SplitData(np.ones((3, 2)), [0, 1, 1], ids=texts))
+    assert list(FeatureStore.open(tmp_path / "a.h5").train.ids) == [str(value) for value in LARGE]
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["train/features"], file["train/labels"], file["train/ids"] = np.ones((3, 2)), [0, 1, 1], LARGE
+    with pytest.raises(InputError, match=r"other.h5: /train/ids: 18446744073709551611 is beyond"):
+        _ = FeatureStore.open(tmp_path / "other.h5").train.ids
+    done = run_cli("store", "import", tmp_path / "other.h5", "--out", tmp_path / "b.h5")
+    assert (done.returncode, "beyond 2^63 - 1" in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "b.h5").exists()
+
+
+def test_labels_of_64_bits_do_not_turn_negative(run_cli, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["train/features"], file["train/labels"] = np.ones((3, 2)), LARGE
+    with pytest.raises(InputError, match=r"/train/labels: holds 18446744073709551611, expected whole"):
+        FeatureStore.open(tmp_path / "other.h5")
+    done = run_cli("store", "import", tmp_path / "other.h5", "--out", tmp_path / "b.h5")
+    assert (done.returncode, "row 1 holds 18446744073709551611, beyond 2^63 - 1" in done.stderr) == (1, True)
+    with pytest.raises(InputError, match=r"labels must be from 0 and below 2\^63, found 1844"):
+        ldmlr.finetune((np.ones((3, 2), np.float32), LARGE), epochs=1)
+
+
+def test_a_nul_byte_is_no_part_of_an_id(tmp_path):
+    with pytest.raises(InputError, match="/train/ids: the id of row 1 has a NUL byte; rename it"):
+        FeatureStore.write(tmp_path / "a.h5", train=SplitData(np.ones((2, 2)), [0, 1], ids=["a", "b\0c"]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_of_one_number_have_one_number_everywhere(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    lists = [[1.0]] * 20_000 + [[1.0, 2.0]]
+    parquet.write_table(
+        arrow.table({"embedding": lists, "label": [0, 1] * 10_000 + [1]}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(InputError, match="row 20000 has 2 numbers, expected 1"):
+        import_store(tmp_path / "x.parquet", tmp_path / "out.h5")
+
+
+# --- what a store shows ---------------------------------------------------------------------------
+
+
+def test_generated_rows_move_no_class_to_another_group(run_cli, tmp_path):
+    labels = np.repeat([0, 1, 2], [150, 150, 150])
+    source = np.concatenate([np.zeros(150), np.arange(150) >= 30, np.arange(150) >= 3]).astype(np.uint8)
+    FeatureStore.write(tmp_path / "a.h5", train=SplitData(np.ones((450, 2)), labels, source=source))
+    assert FeatureStore.open(tmp_path / "a.h5").train.encoded_counts.tolist() == [150, 30, 3]
+    found = json.loads(run_cli("store", "inspect", tmp_path / "a.h5", "--json").stdout)
+    assert found["groups"] == {"many": 1, "medium": 1, "few": 1}
+    assert found["imbalance_factor"] == 50
+    assert found["splits"]["train"]["counts"] == [150, 150, 150]
+
+
+def test_what_a_store_shares_cannot_be_changed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("train/features", data=np.ones((9, 4), np.float32), chunks=(3, 4), compression=4)
+        file["train/labels"] = np.arange(9) % 2
+    split = FeatureStore.open(tmp_path / "a.h5").train
+    with pytest.raises(ValueError, match="read-only"):
+        split.features[0, 0] = 7
+    copy = split.float32()
+    copy[0, 0] = 7
+    assert split.features[0, 0] == 1

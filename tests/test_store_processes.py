@@ -92,14 +92,22 @@ def test_layout_keys_and_shards_survive_a_pickle(tmp_path):
 def test_loader_workers_of_torch(path):
     data = pytest.importorskip("torch.utils.data")
     split = FeatureStore.open(path).train
+    for options in ({}, {"num_workers": 2, "multiprocessing_context": "fork"}):
+        batches = list(data.DataLoader(split, batch_size=32, **options))
+        assert np.array_equal(np.concatenate([labels.numpy() for _, labels in batches]), split.labels)
+        assert np.array_equal(np.concatenate([rows.numpy() for rows, _ in batches]), split.float32())
+    shuffled = data.DataLoader(split, batch_size=None, shuffle=True)  # row by row
+    assert sorted(int(label) for _, label in shuffled) == sorted(split.labels)
 
-    class Rows(data.Dataset):
-        def __len__(self):
-            return len(split)
 
-        def __getitems__(self, rows):
-            return list(zip(split.float32(rows), split.labels[rows], strict=True))
-
-    loader = data.DataLoader(Rows(), batch_size=32, num_workers=2, multiprocessing_context="fork")
-    labels = np.concatenate([batch[1].numpy() for batch in loader])
-    assert np.array_equal(labels, split.labels)
+def test_rows_of_a_split_come_with_their_labels(path):
+    split = FeatureStore.open(path).train
+    row, label = split[3]
+    assert (row.shape, row.dtype, label) == (split.shape[1:], np.float32, split.labels[3])
+    for key in (slice(2, 9, 3), [4, 0, -1], split.labels == 1):
+        rows, labels = split[key]
+        assert np.array_equal(rows, split.float32(key))
+        assert np.array_equal(labels, split.labels[key])
+    with pytest.raises(IndexError):
+        split[len(split)]
+    assert sum(1 for _ in split) == len(split)

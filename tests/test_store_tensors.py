@@ -54,6 +54,11 @@ def test_a_dictionary_per_split_in_bfloat16(tmp_path, out):
     torch.save({"train": split, "test": {"features": X[:4].half(), "labels": Y[:4]}}, tmp_path / "x.pt")
     store = import_store(tmp_path / "x.pt", out).store
     assert np.array_equal(store.train.float32(), X.bfloat16().float().numpy())
+    assert store.train.rows.storage == "float32"  # of two types
+    torch.save(split, tmp_path / "one.pt")
+    one = import_store(tmp_path / "one.pt", tmp_path / "one.h5").store
+    assert one.train.rows.storage == "bfloat16"
+    assert np.array_equal(one.train.float32(), X.bfloat16().float().numpy())
     assert store.train.views.shape == (1, 40, 5)
     assert store.test.labels.tolist() == Y[:4].tolist()
 

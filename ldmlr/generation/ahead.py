@@ -17,7 +17,7 @@ from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.heads.rows import check_counts, encoded_counts
+from ldmlr.heads.rows import check_counts
 from ldmlr.sampling import choose_backend
 from ldmlr.store import FeatureStore
 
@@ -49,7 +49,7 @@ class Material:
     @classmethod
     def of(cls, store: FeatureStore) -> Material:
         """Return what a store tells."""
-        counts = encoded_counts(store.split("train"), store.num_classes)
+        counts = store.split("train").encoded_counts
         return cls(str(store.path), counts, store.class_names, store.head is not None)
 
 

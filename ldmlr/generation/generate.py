@@ -19,7 +19,6 @@ from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.heads.rows import encoded_counts
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
@@ -97,7 +96,7 @@ def prepare(
     UsageError
         The plan asks for something impossible.
     """
-    counts = model.counts if store is None else encoded_counts(store.split("train"), store.num_classes)
+    counts = model.counts if store is None else store.split("train").encoded_counts
     if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
         raise InputError(
             f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "

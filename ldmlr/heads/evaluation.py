@@ -17,7 +17,7 @@ from ldmlr.groups import GROUPS, ClassGroups
 from ldmlr.heads.finetune import FinetunedHead, check_head, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
-from ldmlr.heads.rows import check_counts, encoded_counts
+from ldmlr.heads.rows import check_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
@@ -223,7 +223,7 @@ def evaluate_store(
     if store.head is None and not heads:
         raise InputError(f"{store.path}: has no head, and none is given; pass --head, or run ldmlr finetune")
     if store.train is not None:
-        counts = encoded_counts(store.train, store.num_classes)
+        counts = store.train.encoded_counts
         check_counts(counts, str(store.path))
     elif heads:
         counts = heads[0][1].counts

@@ -24,7 +24,6 @@ from ldmlr.heads.evaluation import (
 )
 from ldmlr.heads.finetune import BEST_ON_TEST, LAST_EPOCH, FinetunedHead, finetune
 from ldmlr.heads.modules import Head
-from ldmlr.heads.rows import encoded_counts
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
@@ -85,7 +84,7 @@ def finetune_seeds(
     if len(pseudo) not in (0, 1, seeds):
         raise UsageError(f"--pseudo: give one file, or one per seed ({seeds}), not {len(pseudo)}")
     test = store.split("test")
-    counts = encoded_counts(store.split("train"), store.num_classes)
+    counts = store.split("train").encoded_counts
     sizes = group_sizes(counts, chosen)
     heads: list[FinetunedHead] = []
     baselines: list[list[Measured]] = []

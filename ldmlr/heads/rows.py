@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import as_array, class_count
+from ldmlr.arrays import as_array, beyond_int64, class_count
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,14 +129,6 @@ def _same_file(store: Rows, pseudo: Rows) -> bool:
         return False
 
 
-def encoded_counts(split: Split, num_classes: int) -> npt.NDArray[np.int64]:
-    """Return the encoded rows per class of a split, ``[C]``: generated rows do not count."""
-    labels = np.asarray(split.labels)
-    if split.source is not None:
-        labels = labels[np.asarray(split.source) == 0]
-    return np.bincount(labels, minlength=num_classes)
-
-
 def check_counts(counts: npt.NDArray[np.int64], name: str) -> None:
     """Refuse a class without an encoded row: it has no prior and no shot group."""
     empty = np.flatnonzero(counts == 0)
@@ -216,6 +208,7 @@ def _arrays(rows: tuple[Any, Any], what: str) -> tuple[npt.NDArray[Any], npt.NDA
         raise InputError(f"{what}: features are {features.dtype}, expected numbers")
     if labels.dtype.kind not in "iu":
         raise InputError(f"{what}: labels are {labels.dtype}, expected whole numbers")
-    if labels.min() < 0:
-        raise InputError(f"{what}: labels must not be negative, found {labels.min()}")
+    if labels.min() < 0 or beyond_int64(labels) is not None:
+        found = labels.min() if labels.min() < 0 else labels.max()
+        raise InputError(f"{what}: labels must be from 0 and below 2^63, found {found}")
     return features, labels.astype(np.int64)

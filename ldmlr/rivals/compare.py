@@ -13,7 +13,6 @@ from ldmlr.generation.plan import plan_from_config
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.evaluation import Measured, group_sizes, measure, result_rows
 from ldmlr.heads.finetune import LAST_EPOCH, baseline_head
-from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import spread
 from ldmlr.rivals.catalogue import METHODS, CompareConfig
 from ldmlr.rivals.diffusion import Diffusion, check_drawing
@@ -108,7 +107,7 @@ def compare(
             report(f"seed {seed}  {len(names)} methods  {time.perf_counter() - begin:.1f} s")
     kinds = {variant.method: variant.head.kind for variant in variants if variant.adjustment == "none"}
     table = result_rows(runs)
-    test_rows = int(encoded_counts(test, len(rows.counts)).sum())
+    test_rows = int(test.encoded_counts.sum())
     for row in table:
         entry = METHODS[row["method"]]
         row["family"], row["what"] = entry.family, entry.what

@@ -21,7 +21,6 @@ from ldmlr.generation.ahead import Material
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import group_sizes
-from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import accuracy_row
 from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
@@ -249,7 +248,7 @@ class Run:
     def _groups(self) -> dict[str, int]:
         """Return the number of classes per shot group (of the first seed's draw)."""
         with FeatureStore.open(self._store_of(0)) as store:
-            counts = encoded_counts(store.split("train"), store.num_classes)
+            counts = store.split("train").encoded_counts
         return dict(group_sizes(counts, parse_groups(self.config.groups)))
 
     def _store_of(self, index: int) -> Path:

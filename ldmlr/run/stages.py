@@ -29,7 +29,6 @@ from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
-from ldmlr.heads.rows import encoded_counts
 from ldmlr.results import shares
 from ldmlr.select.choose import Settings, sample_gaussian, select
 from ldmlr.select.config import SelectConfig
@@ -101,7 +100,7 @@ def run_gaussian(
     chosen = config.resolved("whitened")
     with FeatureStore.open(store) as opened:
         features, labels, views = store_rows(opened, diffuse.weak_views, diffuse.strong_views)
-        counts = encoded_counts(opened.split("train"), opened.num_classes)
+        counts = opened.split("train").encoded_counts
         fitted = ClassGaussians.fit(blocks(features, labels, views), counts, opened.class_names)
         plan = plan_from_config(counts, chosen, opened.class_names)
         check_not_empty(plan, chosen)

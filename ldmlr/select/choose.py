@@ -31,7 +31,7 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import FinetunedHead, baseline_head, head_logits, start_head
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
-from ldmlr.heads.rows import encoded_counts, gather_rows
+from ldmlr.heads.rows import gather_rows
 from ldmlr.heads.training import train_head
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
@@ -95,7 +95,7 @@ class Seed:
         self.val, self.val_labels = store.val.float32(encoded), store.val.labels[encoded]
         if not len(self.val_labels):
             raise no_val(str(store.path))
-        self.counts = encoded_counts(store.split("train"), store.num_classes)
+        self.counts = store.split("train").encoded_counts
         features, labels, views = training_rows.store_rows(
             store, settings.diffuse.weak_views, settings.diffuse.strong_views
         )

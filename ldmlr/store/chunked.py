@@ -55,6 +55,8 @@ class Loader:
             if self.storage not in ("float16", "bfloat16"):
                 with np.errstate(over="ignore"):
                     values = values.astype(np.float32, copy=False)
+            # All who ask share it; a change would be seen by the others, and not by the file.
+            values.flags.writeable = False
             self._values = values
         return self._values
 

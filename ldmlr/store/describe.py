@@ -44,7 +44,8 @@ def describe(store: FeatureStore) -> dict[str, Any]:
         "config_saved": store.config,
     }
     if store.train is not None:
-        counts = store.train.counts
+        # Generated rows move no class to another group.
+        counts = store.train.encoded_counts
         masks = ShotGroups().masks(counts)
         figures["groups"] = {name: int(masks[name].sum()) for name in GROUPS}
         if counts.min() > 0:
@@ -80,7 +81,7 @@ def describe_text(figures: Mapping[str, Any]) -> str:
         groups = ", ".join(f"{count} {name}" for name, count in figures["groups"].items())
         factor = figures["imbalance_factor"]
         facts.append(("shot groups", groups))
-        facts.append(("imbalance factor", f"{factor:.4g}" if factor else "- (a class has no training row)"))
+        facts.append(("imbalance factor", f"{factor:.4g}" if factor else "- (a class has no encoded row)"))
     head = figures["head"]
     facts.append(("head", f"{head['kind']} {head['shape'][0]} x {head['shape'][1]}" if head else "-"))
     facts.append(("encoder", figures["encoder"] or "-"))

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ldmlr.arrays import beyond_int64
+from ldmlr.errors import InputError
 from ldmlr.store.chunked import read_dataset
 from ldmlr.store.layout import Array
 from ldmlr.store.rows import DataFile
+
+
+def check_whole(ids: Array, where: str) -> None:
+    """Refuse ids beyond int64, such as hashes of 64 bits: they would turn negative."""
+    row = beyond_int64(ids)
+    if row is not None:
+        raise InputError(f"{where}: {ids[row]} is beyond 2^63 - 1; save such ids as texts")
 
 
 class Ids(abc.ABC):
@@ -44,7 +53,9 @@ class StoredIds(Ids):
 
     def read(self, start: int, stop: int) -> Array:
         """Return some ids."""
-        return as_ids(read_dataset(self.file, self.dataset, slice(start, stop)))
+        return as_ids(
+            read_dataset(self.file, self.dataset, slice(start, stop)), f"{self.file.path}: {self.dataset}"
+        )
 
 
 class JoinedIds(Ids):
@@ -72,9 +83,23 @@ class JoinedIds(Ids):
         return np.concatenate(pieces)
 
 
-def as_ids(values: Array) -> Array:
-    """Return ids as int64, or as texts in an object array."""
+def as_ids(values: Array, where: str = "ids") -> Array:
+    """Return ids as int64, or as texts in an object array.
+
+    Parameters
+    ----------
+    values
+        ``[N]``, whole numbers or texts.
+    where
+        What holds them, for messages.
+
+    Raises
+    ------
+    InputError
+        A number is beyond int64.
+    """
     if values.dtype.kind in "iu":
+        check_whole(values, where)
         return values.astype(np.int64, copy=False)
     result = np.empty(len(values), dtype=object)
     result[:] = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ldmlr.arrays import beyond_int64
 from ldmlr.errors import InputError
 from ldmlr.store.layout import Array, Int64
 
@@ -121,13 +122,18 @@ def _clean(where: str, values: Array) -> Array:
     if values.ndim != 1:
         raise InputError(f"{where}: have shape {values.shape}, expected one label per row")
     kind = values.dtype.kind
+    row = beyond_int64(values)
+    if row is not None:
+        raise InputError(
+            f"{where}: row {row} holds {values[row]}, beyond 2^63 - 1; give such labels as texts"
+        )
     if kind in "iub":
         return values.astype(np.int64)
     if kind == "f":
         whole = (np.abs(values) < 2.0**63) & (values == np.floor(values))
         if not whole.all():
-            row = int((~whole).argmax())
-            raise InputError(f"{where}: row {row} holds {values[row]}, expected whole numbers or texts")
+            first = int((~whole).argmax())
+            raise InputError(f"{where}: row {first} holds {values[first]}, expected whole numbers or texts")
         return values.astype(np.int64)
     if kind in "OSU":
         texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]

@@ -45,11 +45,13 @@ class ParquetRows(StreamRows):
         with arrow.parquet.ParquetFile(path) as file:
             count = file.metadata.num_rows
         super().__init__((count, 1), "float32")
+        self._width: int | None = None  # of a list column, known after the first row
         first = next((len(block[0]) for block in self.all_blocks() if len(block)), 0)
         dim = first if is_list else len(columns)
         if not dim:
             raise InputError(f"{path}: {columns[0]}: holds no rows; expected at least one")
         self.shape = (count, dim)
+        self._width = dim
 
     def all_blocks(self) -> Iterator[Array]:
         """Yield all rows from the first."""
@@ -73,7 +75,7 @@ class ParquetRows(StreamRows):
         if column.null_count:
             row = done + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
             raise InputError(f"{where}: row {row} is null; remove it")
-        expected = self.shape[1] if self.shape[1] > 1 else int(lengths[0])
+        expected = int(lengths[0]) if self._width is None else self._width
         if (lengths != expected).any():
             row = int(np.flatnonzero(lengths != expected)[0])
             raise InputError(

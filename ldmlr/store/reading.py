@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.arrays import class_count
+from ldmlr.arrays import beyond_int64, class_count
 from ldmlr.errors import InputError
 from ldmlr.files import parse_json
 from ldmlr.store.classes import is_count, known_count, outside_remedy
@@ -251,6 +251,13 @@ class _Reader:
                 key,
                 f"is {dataset.dtype}, expected whole numbers 0 .. C-1",
                 "convert it, or let `ldmlr store import` map it",
+            )
+            return
+        if beyond_int64(values) is not None:
+            self.problem(
+                key,
+                f"holds {values.max()}, expected whole numbers 0 .. C-1",
+                "number the classes 0 .. C-1",
             )
             return
         parts.labels = np.ascontiguousarray(values, dtype=np.int64)

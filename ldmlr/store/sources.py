@@ -92,9 +92,9 @@ def open_source(
         raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
     if start.startswith(b"PK"):
         if is_torch_file(path):
-            tensors = load_tensors(path)
+            tensors, short = load_tensors(path)
             return _arrays(
-                path, tensors, lambda name: MemoryRows(tensors[name], f"{path}: {name}"),
+                path, tensors, lambda name: MemoryRows(tensors[name], f"{path}: {name}", name in short),
                 tensors.__getitem__, features_key, labels_key,
             )  # fmt: skip
         return _arrays(

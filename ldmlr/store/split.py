@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 
+from ldmlr.arrays import whole_number
 from ldmlr.errors import UsageError
 from ldmlr.store.chunked import LoadedRows
 from ldmlr.store.ids import Ids
@@ -19,7 +20,7 @@ class Split:
     """Rows with labels, on disk until they are asked for.
 
     Obtained from `FeatureStore.open`; safe to use after a fork and to pickle (the file is
-    opened again by its path), so it may serve as the data set of loader workers.
+    opened again by its path), so it serves as the data set of loader workers: ``DataLoader(store.train)``.
 
     Attributes
     ----------
@@ -82,6 +83,29 @@ class Split:
         """Return the number of rows."""
         return self.rows.shape[0]
 
+    def __getitem__(self, rows: Any) -> tuple[Float32, Any]:
+        """Return features in float32 and labels: ``([D], label)`` of one row, ``([n, D], [n])`` of several.
+
+        With this and `__getitems__`, a split is a data set of ``torch.utils.data.DataLoader``.
+
+        Parameters
+        ----------
+        rows
+            A whole number, a slice, an index array or a boolean mask.
+
+        Raises
+        ------
+        IndexError
+            A row is out of range.
+        """
+        if whole_number(rows) is None:
+            return self.float32(rows), self.labels[rows]
+        return self.float32([rows])[0], self.labels[rows]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[Float32, Any]]:
+        """Return one ``([D], label)`` per row, read together: what a ``DataLoader`` asks for."""
+        return list(zip(self.float32(rows), self.labels[list(rows)], strict=True))
+
     def __repr__(self) -> str:
         """Show name, shape and type."""
         count, dim = self.rows.shape
@@ -91,6 +115,13 @@ class Split:
     def shape(self) -> tuple[int, int]:
         """``(N, D)``."""
         return self.rows.shape
+
+    @property
+    def encoded_counts(self) -> Int64:
+        """Encoded rows per class ``[C]``: generated rows do not count."""
+        if self.source is None:
+            return self.counts
+        return np.bincount(self.labels[self.source == 0], minlength=self.num_classes).astype(np.int64)
 
     @property
     def features(self) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ldmlr.arrays import as_array
 from ldmlr.errors import InputError, UsageError
+from ldmlr.store.ids import check_whole
 from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes
 from ldmlr.store.staged import pwrite
 
@@ -179,6 +180,7 @@ class SplitWriter:
             numbers = np.asarray(ids)
             if numbers.dtype.kind not in "iu" and count:
                 raise InputError(f"{self._where('ids')}: is {numbers.dtype}, expected whole numbers")
+            check_whole(numbers, self._where("ids"))
             self._put("ids", start, numbers.astype("<i8"))
             return
         try:
@@ -186,6 +188,9 @@ class SplitWriter:
             "".join(texts).encode()
         except UnicodeError:
             raise InputError(f"{self._where('ids')}: holds what is no text in UTF-8; rename it") from None
+        empty = next((row for row, text in enumerate(texts) if "\0" in text), None)
+        if empty is not None:
+            raise InputError(f"{self._where('ids')}: the id of row {start + empty} has a NUL byte; rename it")
         place = self._places["ids"]
         for first in range(0, count, 1 << 14):
             part = texts[first : first + (1 << 14)]

@@ -12,22 +12,33 @@ import numpy as np
 
 from ldmlr.errors import InputError
 from ldmlr.store.datasets import number_type
-from ldmlr.store.layout import Array, block_rows
+from ldmlr.store.layout import Array, block_rows, encode
 from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 _DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError)
 
 
 class MemoryRows(Rows):
-    """Rows of an array in memory."""
+    """Rows of an array in memory.
 
-    def __init__(self, values: Array, where: str):
+    Parameters
+    ----------
+    values
+        ``[N, D]``.
+    where
+        What holds them, for messages.
+    bfloat16
+        The values were bfloat16 and became float32 because NumPy lacks it.
+    """
+
+    def __init__(self, values: Array, where: str, bfloat16: bool = False):
         self.values, self.shape = values, two_dimensions(values.shape, where)
-        self.storage = number_type(where, values.dtype)
+        self.storage = "bfloat16" if bfloat16 else number_type(where, values.dtype)
 
     def stored(self, start: int, stop: int) -> Array:
-        """Return a copy of rows."""
-        return self.values[start:stop].copy()
+        """Return a copy of rows; of bfloat16, the bit patterns."""
+        rows = self.values[start:stop]
+        return encode(rows, self.storage) if self.storage == "bfloat16" else rows.copy()
 
 
 class StreamRows(Rows):

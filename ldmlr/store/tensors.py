@@ -23,8 +23,10 @@ def is_torch_file(path: Path) -> bool:
         return False
 
 
-def load_tensors(path: Path) -> dict[str, Array]:
-    """Return the arrays of a file of ``torch.save`` by name; those of an inner dictionary as ``split/name``.
+def load_tensors(path: Path) -> tuple[dict[str, Array], frozenset[str]]:
+    """Return the arrays of a file of ``torch.save`` by name, and the names of those that were bfloat16.
+
+    Those of an inner dictionary are called ``split/name``.
 
     Float32 tensors are mapped into memory, others (bfloat16 as float32) copied. Only tensors, numbers and
     texts are read: nothing in the file is run.
@@ -51,12 +53,15 @@ def load_tensors(path: Path) -> dict[str, Array]:
             "{'features': X, 'labels': y}"
         )
     arrays: dict[str, Array] = {}
+    short = set()
     for name, value in loaded.items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         for more, entry in inner:
             key = f"{name}/{more}" if more else str(name)
             arrays[key] = _array(f"{path}: {key}", entry)
-    return arrays
+            if getattr(entry, "dtype", None) == torch.bfloat16:
+                short.add(key)
+    return arrays, frozenset(short)
 
 
 def _array(where: str, value: Any) -> Array:
