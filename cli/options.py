@@ -14,7 +14,9 @@ import click
 
 from ldmlr import progress
 from ldmlr.config import Config, plain, read_toml
+from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest
+from ldmlr.generation.config import GenerateConfig
 from ldmlr.run.config import MAX_SEEDS, RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +25,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 RUN_FILE_FLAGS = ("json", "dry_run")
 # Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
 RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", *RUN_FILE_FLAGS)
+
+# Commands that do the work of several stages read their tables too; the command's own comes last.
+BORROWED: dict[str, dict[str, type[Config]]] = {
+    "augment": {"diffuse": DiffusionConfig, "generate": GenerateConfig}
+}
+# What such a table may say to the command of its own name alone.
+OF_A_COMMAND = (
+    "out", "store", "seed", "backend", "device", "threads", "shard", "resume", "overwrite", *RUN_FILE_FLAGS
+)  # fmt: skip
 
 # Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
 STAGES = (
@@ -89,9 +100,11 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
     known = _option_keys(ctx.command)
     defaults: dict[str, Any] = {}
     own = ctx.command.name or ""
-    section = document.get(own, {}) if own not in known else {}
-    if not isinstance(section, dict):
-        raise UsageError(f"{value}: {own}: expected a table, not {section!r}")
+    sections = {}
+    for name in (*BORROWED.get(own, ()), *([own] if own not in known else [])):
+        sections[name] = document.get(name, {})
+        if not isinstance(sections[name], dict):
+            raise UsageError(f"{value}: {name}: expected a table, not {sections[name]!r}")
     tables = {key for key, entry in document.items() if isinstance(entry, dict)}
     stages = {*STAGES, *([own] if own not in known else [])}
     for name in tables - stages:
@@ -100,14 +113,18 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
     shared = {key: entry for key, entry in document.items() if key not in stages}
     # A file that describes a whole run has keys for other commands at its top level.
     lenient = {*RunConfig.names(), *RUN_FILE_KEYS}
-    for where, entries in (("", shared), (f" [{own}]", section)):
+    for table, entries in (("", shared), *sections.items()):
+        where = f" [{table}]" if table else ""
+        borrowed = BORROWED.get(own, {}).get(table)
+        passed = OF_A_COMMAND if borrowed else () if table else lenient
         for key, entry in entries.items():
             name = key.replace("-", "_")
-            if name in known:
+            if name in known and (borrowed is None or name in borrowed.names()):
                 option = known[name]
                 defaults[option.name or name] = _file_value(f"{value}:{where} {key}", option, entry)
-            elif where or name not in lenient:
-                raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, known)}")
+            elif name not in passed:
+                options = known if borrowed is None else borrowed.names()
+                raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, options)}")
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
 

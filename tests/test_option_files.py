@@ -54,6 +54,29 @@ def test_a_stage_that_is_no_table_is_refused(run_cli, store, tmp_path):
     assert (done.returncode, done.stderr) == (2, f"Error: {file}: diffuse: expected a table, not 3\n")
 
 
+def test_augment_reads_the_tables_of_its_stages(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text(
+        "seed = 3\nhidden = 4\n[diffuse]\nhidden = 8\niterations = 5\nout = 'm.safetensors'\nseed = 9\n"
+        "[generate]\ntarget = 35\nsteps = 3\n[augment]\nsteps = 4\n"
+    )
+    done = run_cli("augment", store, "--out-dir", tmp_path / "out", "--config", file, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["config"]["diffuse"]["hidden"], result["config"]["diffuse"]["iterations"]) == (8, 5)
+    assert (result["config"]["generate"]["target"], result["config"]["generate"]["steps"]) == (35, 4)
+    assert (result["config"]["seed"], result["stores"][0]["generated"]) == (3, 28)
+    for text, message in (
+        ("[diffuse]\nhiden = 8", "[diffuse] unknown key 'hiden'; did you mean 'hidden'?"),
+        ("[generate]\nhidden = 8", "[generate] unknown key 'hidden'"),
+        ("[generate]\nsteps = 8.5", "[generate] steps: expected a whole number, not 8.5"),
+        ("generate = 3", "generate: expected a table, not 3"),
+    ):
+        file.write_text(text)
+        refused = run_cli("augment", store, "--out-dir", tmp_path / "no", "--config", file)
+        assert (refused.returncode, refused.stderr.startswith(f"Error: {file}: {message}")) == (2, True)
+
+
 def test_every_command_may_have_a_table_of_its_own(run_cli, store, tmp_path):
     file = tmp_path / "options.toml"
     file.write_text("[import]\nencoder = 'some network'\n")
