@@ -62,7 +62,8 @@ def denoise_step(
     step
         Number of the step, 0 .. S - 1.
     seed, first_row
-        Seed of the noise, and the global number of the first row.
+        Seed of the noise, and the global number of the first row: below 2^63, as an operator of torch
+        takes whole numbers.
 
     Raises
     ------

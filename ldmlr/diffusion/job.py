@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.model import LatentDiffusion
@@ -97,7 +99,8 @@ def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
     counts = check_trainable(store)
     features, _, views = store_rows(store, config.weak_views, config.strong_views)
     drawn, rows = config.iterations * config.batch_size, len(features) * (1 + len(views))
-    network = NETWORKS[config.network](store.dim, store.num_classes, config.hidden, config.layers)
+    with torch.random.fork_rng(devices=[]):
+        network = NETWORKS[config.network](store.dim, store.num_classes, config.hidden, config.layers)
     return {
         "rows": len(features),
         "views": len(views),

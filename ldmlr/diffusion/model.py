@@ -344,7 +344,8 @@ class LatentDiffusion:
     def _restore(cls, header: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(DiffusionConfig.from_mapping(header["config"]), seed=header["seed"])
         dim, classes, config = int(header["dim"]), int(header["num_classes"]), model.config
-        network = NETWORKS[config.network](dim, classes, config.hidden, config.layers)
+        with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+            network = NETWORKS[config.network](dim, classes, config.hidden, config.layers)
         weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
         network.load_state_dict(weights)
         mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()

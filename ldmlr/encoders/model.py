@@ -136,9 +136,10 @@ class Baseline:
         header, tensors = _read(path)
         try:
             shape = (int(header["shape"][0]), int(header["shape"][1]), int(header["shape"][2]))
-            network, _ = build_network(header["network"], shape)
             names = tuple(str(name) for name in header["class_names"])
-            head = make_head(header["head"], int(header["dim"]), len(names))
+            with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+                network, _ = build_network(header["network"], shape)
+                head = make_head(header["head"], int(header["dim"]), len(names))
             baseline = cls(
                 network, head, header["network"], shape, list(header["mean"]), list(header["std"]), names,
                 dict(header["config"]), dict(header["provenance"]),

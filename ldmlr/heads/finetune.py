@@ -16,7 +16,7 @@ from ldmlr.arrays import as_array, check_seed
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.losses import log_prior
-from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
+from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored, linear_head
 from ldmlr.heads.rows import Rows, TrainingRows, gather_rows
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
 
@@ -118,15 +118,12 @@ class FinetunedHead:
         offset = torch.from_numpy(self.config.tau_shift * log_prior(self.counts)).float()
         if not (isinstance(self.head, LinearHead) and isinstance(self.baseline, LinearHead)):
             return ShiftedHead(self.baseline, self.head, share, offset)
-        shifted = LinearHead(self.dim, self.num_classes)
-        assert shifted.bias is not None
         with torch.no_grad():
-            shifted.weight.copy_(share * self.baseline.weight + (1 - share) * self.head.weight)
-            shifted.bias.copy_(-offset)
+            weight, bias = share * self.baseline.weight + (1 - share) * self.head.weight, -offset
             for part, head in ((share, self.baseline), (1 - share, self.head)):
                 if head.bias is not None:
-                    shifted.bias.add_(head.bias, alpha=part)
-        return shifted.eval()
+                    bias = bias.add(head.bias, alpha=part)
+        return linear_head(weight, bias)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write both heads, the counts and the whole configuration as safetensors."""

@@ -175,6 +175,17 @@ def make_head(kind: str, dim: int, num_classes: int) -> Head:
     return _KINDS[kind](dim, num_classes)
 
 
+def linear_head(weight: torch.Tensor, bias: torch.Tensor | None = None) -> LinearHead:
+    """Return a linear head with weights ``[C, D]`` and biases ``[C]``, or none."""
+    with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+        head = LinearHead(weight.shape[1], weight.shape[0], bias=bias is not None)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        if head.bias is not None and bias is not None:
+            head.bias.copy_(bias)
+    return head.eval()
+
+
 def to_stored(head: Head) -> StoredHead:
     """Return the head as plain float32 arrays.
 
@@ -203,13 +214,15 @@ def from_stored(stored: StoredHead) -> Head:
     num_classes, dim = stored.weight.shape
     arrays = dict(stored.extra)
     head: Head
-    if stored.kind == "linear":
-        head = LinearHead(dim, num_classes, bias=stored.bias is not None)
-    elif stored.kind == "cosine":
-        learned = arrays.pop("learn_scale", None)
-        head = CosineHead(dim, num_classes, learn_scale=learned is None or bool(learned[0]))
-    else:
-        head = WCDASHead(dim, num_classes)
+    # The first weights are replaced at once: they take nothing from the caller's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        if stored.kind == "linear":
+            head = LinearHead(dim, num_classes, bias=stored.bias is not None)
+        elif stored.kind == "cosine":
+            learned = arrays.pop("learn_scale", None)
+            head = CosineHead(dim, num_classes, learn_scale=learned is None or bool(learned[0]))
+        else:
+            head = WCDASHead(dim, num_classes)
     arrays["weight"] = stored.weight
     if stored.bias is not None:
         arrays["bias"] = stored.bias

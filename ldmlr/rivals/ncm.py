@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ldmlr.heads.modules import LinearHead
+from ldmlr.heads.modules import LinearHead, linear_head
 from ldmlr.rivals.rows import TrainRows
 
 
@@ -16,9 +16,4 @@ def nearest_class_mean(rows: TrainRows, views: bool = False) -> LinearHead:
     """Return the head; `views` counts the augmented views into the means."""
     features, labels = rows.with_views() if views else (rows.features, rows.labels)
     mean = np.stack([features[labels == c].mean(axis=0, dtype=np.float64) for c in range(rows.num_classes)])
-    head = LinearHead(features.shape[1], rows.num_classes)
-    assert head.bias is not None
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(mean))
-        head.bias.copy_(torch.from_numpy(-0.5 * np.square(mean).sum(axis=1)))
-    return head.eval()
+    return linear_head(torch.from_numpy(mean), torch.from_numpy(-0.5 * np.square(mean).sum(axis=1)))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ldmlr.heads.finetune import head_logits
-from ldmlr.heads.modules import LinearHead
+from ldmlr.heads.modules import LinearHead, linear_head
 from ldmlr.metrics.accuracy import accuracy
 from ldmlr.rivals.rows import TrainRows
 
@@ -21,12 +21,10 @@ TAUS = tuple(round(0.1 * step, 1) for step in range(21))
 
 def tau_normalised(head: LinearHead, tau: float) -> LinearHead:
     """Return a head whose class weights are those of `head` over their norm to the power `tau`."""
-    normalised = LinearHead(head.dim, head.num_classes, bias=False)
     with torch.no_grad():
         norm = head.weight.norm(dim=1, keepdim=True)
         # A class weight of zeros has no direction: it stays as it is.
-        normalised.weight.copy_(head.weight / torch.where(norm > 0, norm, 1.0) ** tau)
-    return normalised.eval()
+        return linear_head(head.weight / torch.where(norm > 0, norm, 1.0) ** tau)
 
 
 def choose_tau(head: LinearHead, rows: TrainRows) -> float:

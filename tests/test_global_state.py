@@ -1,0 +1,57 @@
+"""What the library leaves alone: the random numbers and the threads of the program that calls it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from support.stage3 import write_stores
+
+import ldmlr
+from ldmlr.data.open import open_image_set
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.job import preview
+from ldmlr.encoders.baseline import train_baseline
+from ldmlr.encoders.config import BaselineConfig, EncodeConfig
+from ldmlr.encoders.encode import encode_images
+from ldmlr.encoders.encoder import open_encoder
+from ldmlr.heads.evaluation import evaluate_store
+from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.store import FeatureStore
+
+
+@pytest.fixture
+def unchanged():
+    """Fail if what ran in between drew from the global generators or changed the number of threads."""
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002  (the state that must stay)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()  # noqa: NPY002
+    yield
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.get_num_threads() == before[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_stores(tmp_path_factory.mktemp("stores"))
+
+
+def test_stages_2_and_3(unchanged, folder, tmp_path):
+    store = FeatureStore.open(folder / "features.h5")
+    config = DiffusionConfig(hidden=8, layers=1, iterations=3)
+    preview(store, config)
+    ldmlr.LatentDiffusion(config).fit_store(store).save(tmp_path / "model.safetensors")
+    ldmlr.LatentDiffusion.load(tmp_path / "model.safetensors").sample([0, 1, 2])
+    for kind in ("linear", "cosine", "wcdas"):
+        ldmlr.finetune(store, head=kind, epochs=1).save(tmp_path / f"{kind}.safetensors")
+        head = FinetunedHead.load(tmp_path / f"{kind}.safetensors")
+        evaluate_store(store, [(kind, head)])
+
+
+def test_stage_1(unchanged, tmp_path):
+    images = open_image_set("digits-lt")
+    config = BaselineConfig(network="small", epochs=1, head_epochs=1)
+    train_baseline(images, config, tmp_path / "base")
+    encoder = open_encoder(str(tmp_path / "base"), images, EncodeConfig())
+    encode_images(encoder, images, tmp_path / "features.h5", EncodeConfig(views=1))
