@@ -76,7 +76,7 @@ FINE = sorted(name for names in COARSE.values() for name in names.split())
 
 GENERATORS = (
     "baseline", "balanced-softmax", "random-oversampling", "duplicated-views", "smote", "smote-views",
-    "adasyn", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr",
+    "adasyn", "adasyn-views", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr",
 )  # fmt: skip
 RIVALS = {"best Gaussian": GAUSSIAN, "best SMOTE or ADASYN": INTERPOLATION, "best copies": COPIES}
 MODES = "ldmlr-modes"

@@ -20,8 +20,8 @@ Row = Mapping[str, Any]
 RULE = (
     f"two rows differ if their means are at least {CLEAR:g} pooled standard deviations over the seeds apart "
     "(root of the mean of the two variances); less is within noise. The best of a family is picked by "
-    "these very test figures, which favours large families; for diffusion the recipe stands, which was fixed "
-    "before"
+    "these very test figures, which favours large families; diffusion has no such choice, the recipe stands "
+    "for it"
 )
 SECTIONS = {
     "none": "without label shift",
