@@ -2,8 +2,10 @@
 
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -35,12 +37,21 @@ bool tiles_permitted() {
 #endif
 }
 
+#if defined(__x86_64__)
+// Whether the processor converts float16, which every one with AVX2 does, but a virtual machine may hide.
+// Compilers before GCC 11 do not know the name for __builtin_cpu_supports.
+bool converts_halves() {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+#endif
+
 }  // namespace
 
 std::vector<InstructionSet> instruction_sets() {
     std::vector<InstructionSet> found = {{&baseline, true}};
 #if defined(__x86_64__)
-    const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && converts_halves();
     const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     found.push_back({&avx2, fma});
