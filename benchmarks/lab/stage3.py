@@ -96,6 +96,22 @@ class Seed:
         )
 
 
+def half(seed: Seed, *, harder: bool) -> tuple[Any, Any]:
+    """Return, of twice the rows, the half of each class that the baseline finds harder (or easier).
+
+    Hard are rows to which the baseline, with label shift, gives their own class least: a gate the other way
+    round, as ADASYN prefers rows among those of other classes.
+    """
+    features, labels = seed.draw(times=2)
+    logits = torch.from_numpy(head_logits(seed.baseline, features) - log_prior(seed.rows.counts))
+    own = torch.log_softmax(logits, dim=1).numpy()[np.arange(len(labels)), labels]
+    order = np.lexsort((own if harder else -own, labels))
+    # Of each class's rows, twice as many as the plan has, the first half.
+    first = np.concatenate([[0], np.cumsum(2 * seed.plan)])[labels[order]]
+    kept = np.sort(order[np.arange(len(order)) - first < seed.plan[labels[order]]])
+    return features[kept], labels[kept]
+
+
 def pair(name: str, tuned: FinetunedHead) -> list[Variant]:
     """Return a head as it is and with the label shift of its configuration."""
     return [
@@ -170,6 +186,8 @@ def variants(seed: Seed, spare: npt.NDArray[np.float32] | None) -> list[Variant]
     # As many steps as the recipe, on four times the rows.
     longer = config.replace(epochs=max(1, config.epochs // 4))
     found += pair("views as encoded rows", seed.tune(longer, seed.draw(times=4), views=True))
+    for name, harder in (("the harder half", True), ("the easier half", False)):
+        found += pair(f"{name} of twice the rows", seed.tune(config, half(seed, harder=harder)))
     for scale in SCALES:
         found += pair(f"widened by {scale:g}", seed.tune(config, seed.draw(scale)))
     return found
