@@ -93,7 +93,7 @@ def store(tmp_path: Path) -> str:
 def test_stage3(tmp_path: Path, store: str) -> None:
     found = run(tmp_path, "lab/stage3.py", store, "--seeds", 2, "--iterations", 5)["rows"]
     by_name = {(row["method"], row["adjustment"]): row["all"] for row in found}
-    assert len(by_name) == len(found) == 38
+    assert len(by_name) == len(found) == 42
     assert all(len(figure["values"]) == 2 and figure["mean"] > 34 for figure in by_name.values())
     assert ("recipe, tau by a view", "label-shift") in by_name
     assert by_name["recipe", "none"] != by_name["mix from 0", "none"]

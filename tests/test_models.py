@@ -21,11 +21,15 @@ def result_of(model: Path) -> dict:
     return json.loads((BENCHMARKS / "results" / f"baseline-{model.stem}.json").read_text(encoding="utf-8"))
 
 
-def test_there_are_three_for_each_set() -> None:
-    kinds = ("once", "taught", "wide")
-    assert [path.stem for path in MODELS] == [
-        f"{name}-lt-if100-wcdas-{kind}" for name in ("cifar10", "cifar100") for kind in kinds
+def model_of(name: str, kind: str) -> Path:
+    return BENCHMARKS / "models" / f"{name}-lt-if100-wcdas-{kind}.safetensors"
+
+
+def test_there_are_three_for_each_set_and_a_fourth() -> None:
+    expected = [
+        model_of(name, kind) for name in ("cifar10", "cifar100") for kind in ("once", "taught", "wide")
     ]
+    assert set(MODELS) == {*expected, model_of("cifar100", "retaught")}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
@@ -41,10 +45,14 @@ def test_it_is_the_one_that_was_measured(model: Path) -> None:
 
 
 def test_the_teacher_is_the_one_before_it() -> None:
-    for first, second, third in zip(MODELS[::3], MODELS[1::3], MODELS[2::3], strict=True):
+    for name in ("cifar10", "cifar100"):
+        first, second, third = (model_of(name, kind) for kind in ("once", "taught", "wide"))
         taught = result_of(second)
         assert taught["teacher"]["sha256"] == taught["init"]["sha256"] == file_hash(first)
         assert result_of(third)["teacher"]["sha256"] == file_hash(second)
+    again = result_of(model_of("cifar100", "retaught"))
+    assert again["init"]["sha256"] == file_hash(model_of("cifar100", "taught"))
+    assert again["teacher"]["sha256"] == file_hash(model_of("cifar100", "wide"))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
