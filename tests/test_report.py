@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -366,6 +367,14 @@ def test_quality_refuses_what_does_not_fit(run_cli, tmp_path):
     failed = run_cli("evaluate", store, "--generated", store)
     assert failed.returncode == 1
     assert "has no generated row" in failed.stderr
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["train/features"], file["train/labels"] = np.ones((9, 4)), np.arange(9) % 3
+        file["head/weight"] = np.ones((3, 4), np.float32)
+    failed = run_cli(
+        "evaluate", tmp_path / "plain.h5", "--split", "train", "--generated", tmp_path / "plain.h5"
+    )
+    assert failed.returncode == 1
+    assert "plain.h5: holds encoded rows (no /train/source)" in failed.stderr
 
 
 def test_confusion_of_evaluate(run_cli, tmp_path):

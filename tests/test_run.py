@@ -209,7 +209,8 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
 
 # What does not fit the rows or the model, found before anything is trained.
 UNFIT = [
-    (("--set", "generate.only=few", "--groups", "1000,0"), "no class of few has room; drop --only"),
+    (("--set", "generate.only=few", "--groups", "1000,0"), "no class of few has room; change --only"),
+    (("--set", "generate.strategy=few", "--groups", "1000,0"), "of few has room; change --strategy or"),
     (("--set", "generate.target=1"), "every class is full; raise --target"),
     (("--set", "generate.strategy=ratio", "--set", "generate.ratio=0", "--set", "generate.minimum=0"),
      "the plan generates no rows; raise --ratio"),

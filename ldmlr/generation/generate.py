@@ -19,6 +19,7 @@ from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.gate import Gate, make_gate
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.groups import GROUPS
 from ldmlr.sampling import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
@@ -237,10 +238,11 @@ def check_not_empty(plan: Counts, config: PlanConfig) -> None:
         raise UsageError("the plan generates no rows: --count asks for none; ask for at least one")
     if config.strategy == "ratio":
         raise UsageError("the plan generates no rows; raise --ratio or --minimum, or drop --only")
-    if config.only:
+    if config.only or config.strategy in GROUPS:
+        option, groups = ("--only", config.only) if config.only else ("--strategy", (str(config.strategy),))
         raise UsageError(
-            f"the plan generates no rows: no class of {', '.join(config.only)} has room; drop --only or "
-            "change --groups"
+            f"the plan generates no rows: no class of {', '.join(groups)} has room; change {option} or "
+            "--groups"
         )
     raise UsageError(
         "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"

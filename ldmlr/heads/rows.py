@@ -87,7 +87,7 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     parts = [_Part(store, "store")]
     if pseudo is not None:
         parts.append(_Part(pseudo, "pseudo-features", pseudo=True))
-        if _same_file(store, pseudo):
+        if not isinstance(store, tuple) and not isinstance(pseudo, tuple) and store.same_file(pseudo):
             # Its rows would count twice, encoded ones as generated or generated ones once more.
             raise InputError(
                 f"{parts[1].name}: is the store itself; give the output of generate, or leave --pseudo out"
@@ -117,16 +117,6 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
     merged = TrainingRows(features, labels, len(encoded[0]), classes, first.name)
     check_counts(merged.counts, first.name)
     return merged
-
-
-def _same_file(store: Rows, pseudo: Rows) -> bool:
-    """Tell whether both are stores in one file, by whatever names."""
-    if isinstance(store, tuple) or isinstance(pseudo, tuple):
-        return False
-    try:
-        return store.path.samefile(pseudo.path)
-    except OSError:  # gone since it was opened, as is the working folder that a name began in
-        return False
 
 
 def check_counts(counts: npt.NDArray[np.int64], name: str) -> None:

@@ -83,7 +83,8 @@ def store_quality(
             f"{store.num_classes} of {store.dim}-d rows; give rows generated for this store"
         )
     train, made, test = store.split("train"), pseudo.split("train"), store.test
-    if made.source is None and "format" in pseudo.attributes:
+    # A plain file knows no source: all its rows are generated ones, unless it is the store itself.
+    if made.source is None and ("format" in pseudo.attributes or store.same_file(pseudo)):
         raise InputError(
             f"{pseudo.path}: holds encoded rows (no /train/source); give the output of generate or augment"
         )

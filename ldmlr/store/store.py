@@ -135,6 +135,13 @@ class FeatureStore:
             )
         return self.splits[name]
 
+    def same_file(self, other: FeatureStore) -> bool:
+        """Tell whether two stores are one file, by whatever names."""
+        try:
+            return self.path.samefile(other.path)
+        except OSError:  # gone since it was opened, as is the working folder that a name began in
+            return False
+
     def fingerprint(self) -> str:
         """Return a sha256 of the contents, whatever the layout of the file.
 
