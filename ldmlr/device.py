@@ -72,3 +72,16 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def fastest_algorithms(device: torch.device) -> Iterator[None]:
+    """Have cuDNN time its convolutions and take the fastest; for many steps of the same shapes."""
+    from torch.backends import cudnn
+
+    before = cudnn.benchmark
+    cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

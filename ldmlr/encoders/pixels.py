@@ -33,17 +33,27 @@ class Pixels:
 
     def __init__(self, split: ImageSplit, memory_limit: int = MEMORY_LIMIT) -> None:
         self._split = split
-        size = len(split) * int(np.prod(image_shape(split)))
-        self._images = split.load(slice(0, len(split))) if size <= memory_limit else None
+        self.shape = image_shape(split)
+        size = len(split) * int(np.prod(self.shape))
+        kept = size <= memory_limit
+        self._images = torch.from_numpy(split.load(slice(0, len(split)))) if kept else None
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self._split)
 
+    def keep_on(self, device: torch.device) -> None:
+        """Move the images that are kept in memory to a device; `load` then returns them there."""
+        if self._images is not None:
+            self._images = self._images.to(device)
+
     def load(self, rows: Rows) -> torch.Tensor:
         """Return the images of some rows."""
-        pixels = self._split.load(rows) if self._images is None else self._images[rows]
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if self._images is None:
+            pixels = torch.from_numpy(self._split.load(rows))
+        else:
+            pixels = self._images[torch.from_numpy(rows).to(self._images.device)]
+        return pixels.permute(0, 3, 1, 2)
 
     def batches(self, plan: Iterable[Rows]) -> Iterator[tuple[Rows, torch.Tensor]]:
         """Yield the rows and images of each batch of a plan; the next one is read meanwhile."""
@@ -69,7 +79,7 @@ class Pixels:
         count = min(len(self), STATISTICS_ROWS)
         chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
         plan = np.array_split(chosen, -(-count // 500))
-        histogram = np.zeros((image_shape(self._split)[2], 256), np.int64)
+        histogram = np.zeros((self.shape[2], 256), np.int64)
         for _, images in self.batches(plan):
             for channel, bins in enumerate(histogram):
                 bins += torch.bincount(images[:, channel].flatten(), minlength=256).numpy()

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from ldmlr.data.images import ImageSplit
 from ldmlr.encoders.augment.mixing import Mixing
 from ldmlr.encoders.augment.pipeline import Augmentation
 from ldmlr.encoders.augment.shrink import shrink, side_share
+from ldmlr.encoders.batches import Batches
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.networks import build_network
@@ -101,7 +101,8 @@ class Trainer:
         self.shape = image_shape(split)
         self.pixels = Pixels(split)
         self.mean, self.std = self.pixels.statistics()
-        self.augment = Augmentation(config, self.mean, self.std)
+        augment = Augmentation(config, self.mean, self.std)
+        self.batches = Batches(self.pixels, split.labels, split.num_classes, augment, device)
         self.mixing = Mixing(config)
         self.teacher = None if teacher is None else teacher.prepare(self.mean, self.std, config, device)
         torch.manual_seed(seed)
@@ -136,6 +137,11 @@ class Trainer:
     def head_alone(self) -> bool:
         """Whether the epochs of the network are done."""
         return len(self.history) >= self.config.epochs
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) >= self.config.epochs + self.config.head_epochs
 
     def run(self, after_epoch: Callable[[], None]) -> None:
         """Train the epochs that are left; `after_epoch` is called after each.
@@ -191,18 +197,18 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         seen = 0
-        for step, (rows, pixels) in enumerate(self.pixels.batches(plan)):
+        views = 2 if config.consistency and not self.head_alone else 1
+        for step, (images, targets) in enumerate(self.batches.draw(plan, views, draws.augment)):
             now = epoch + (step + 0.5) / len(plan)
-            pixels, labels = pixels.to(self.device, non_blocking=True), self.labels[rows]
             if self.head_alone:
                 rate = head_learning_rate(config, now - config.epochs)
-                loss, correct = self._head_step(pixels, labels, rate, draws)
+                loss, correct = self._head_step(images[0], targets, rate)
             else:
                 rate = learning_rate(config, now)
-                loss, correct = self._step(pixels, labels, rate, draws, epoch)
-            loss_sum += loss * len(rows)
+                loss, correct = self._step(images, targets, rate, draws, epoch)
+            loss_sum += loss * len(targets)
             right += correct
-            seen += len(rows)
+            seen += len(targets)
             if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(plan) - 1:
                 mean = float(loss_sum) / seen
                 self._check(mean, epoch)
@@ -216,14 +222,11 @@ class Trainer:
         }  # fmt: skip
 
     def _step(
-        self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws, epoch: int
+        self, views: list[torch.Tensor], one_hot: torch.Tensor, rate: float, draws: Draws, epoch: int
     ) -> Outcome:
         """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
         share = side_share(self.config.first_size, epoch, self.config.epochs)
-        views = range(2 if self.config.consistency else 1)
-        augmented = [self.augment(pixels, draws.augment) for _ in views]
-        one_hot = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
-        mixed = self.mixing(augmented, one_hot, draws.mixup, draws.augment)
+        mixed = self.mixing(views, one_hot, draws.mixup, draws.augment)
         targets = [weights for _, weights in mixed]
         # The teacher looks at what the student is shown, but always in full size.
         taught = [] if self.teacher is None else [self.teacher(images) for images, _ in mixed]
@@ -234,11 +237,10 @@ class Trainer:
             self.ema.update(self.model)
         return loss.detach(), hits(logits, targets)
 
-    def _head_step(self, pixels: torch.Tensor, labels: torch.Tensor, rate: float, draws: Draws) -> Outcome:
+    def _head_step(self, images: torch.Tensor, targets: torch.Tensor, rate: float) -> Outcome:
         """Take one step of the head alone; return the loss and the number of hits."""
         with torch.no_grad():
-            features = self._features(self.augment(pixels, draws.augment))
-        targets = F.one_hot(labels, self.num_classes).float().to(self.device, non_blocking=True)
+            features = self._features(images)
         logits = self.head(features)
         loss = cross_entropy(logits, targets)
         self._descend(loss, rate)

@@ -150,7 +150,8 @@ class Mixing:
 
 
 def _partners(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return torch.randperm(len(images), generator=generator).to(images.device)
+    # Without waiting: the order is on its way before the copy returns, and the GPU need not have caught up.
+    return torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
 
 
 def _centre(images: torch.Tensor, draw: np.random.Generator) -> tuple[int, int]:

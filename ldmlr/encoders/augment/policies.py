@@ -161,24 +161,19 @@ def apply(
 
 def _matrices(operation: torch.Tensor, signed: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Return the matrix of each geometric operation, ``[n, 2, 3]``."""
-    count = len(operation)
-    zero = torch.zeros(count)
-    names = [OPERATIONS[index] for index in operation.tolist()]
-    turned = torch.tensor([name == "rotate" for name in names])
-    matrices = geometry.similarity(torch.where(turned, 30 * signed, zero), zero + 1, torch.zeros(count, 2))
-    reach = 150 / 331 * signed
-    for row, name in enumerate(names):
-        if name == "shear-x":
-            # The top edge stays: the origin of the shear is the corner, as in Pillow.
-            matrices[row, 0, 1] = 0.3 * signed[row]
-            matrices[row, 0, 2] = 0.3 * signed[row] * height / 2
-        elif name == "shear-y":
-            matrices[row, 1, 0] = 0.3 * signed[row]
-            matrices[row, 1, 2] = 0.3 * signed[row] * width / 2
-        elif name == "translate-x":
-            matrices[row, 0, 2] = torch.round(reach[row] * width)
-        elif name == "translate-y":
-            matrices[row, 1, 2] = torch.round(reach[row] * height)
+    zero, reach = torch.zeros(len(operation)), 150 / 331 * signed
+    chosen = {name: operation == OPERATIONS.index(name) for name in _GEOMETRIC}
+    angle = torch.where(chosen["rotate"], 30 * signed, zero)
+    matrices = geometry.similarity(angle, zero + 1, torch.zeros(len(operation), 2))
+    # The top edge stays in a shear: its origin is the corner, as in Pillow.
+    across = torch.where(chosen["shear-x"], 0.3 * signed, zero)
+    down = torch.where(chosen["shear-y"], 0.3 * signed, zero)
+    matrices[:, 0, 1] += across
+    matrices[:, 1, 0] += down
+    matrices[:, 0, 2] += across * height / 2
+    matrices[:, 1, 2] += down * width / 2
+    matrices[:, 0, 2] += torch.where(chosen["translate-x"], torch.round(reach * width), zero)
+    matrices[:, 1, 2] += torch.where(chosen["translate-y"], torch.round(reach * height), zero)
     return matrices
 
 
