@@ -8,8 +8,8 @@
 #
 #   build      installs the checkout with CUDA into the current Python (nothing is downloaded), for the GPU that
 #              is there unless LDMLR_CUDA_ARCHS says otherwise; takes some minutes
-#   smoke      a few rows by every tier, a process each, so that one that hangs or faults spares the others
-#   tests      the tests of the CUDA backend that need a device, a process per tier
+#   smoke      a few rows by every tier, processes beside each other: one that hangs or faults spares the others
+#   tests      the tests of the CUDA backend that need a device, a process per tier, likewise
 #   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier
 #   sample     ceilings, every tier at every size, latency
 #   slabs      the kernels in layers with slabs of several sizes
@@ -45,7 +45,7 @@ mkdir "$work/path" && ln -s "$PWD/cli" "$work/path/ldmlr_cli"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${PYTHONPATH:+:$PYTHONPATH}"
 deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
 
-declare -A limit=([build]=560 [smoke]=150 [tests]=450 [sanitize]=560 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
+declare -A limit=([build]=560 [smoke]=70 [tests]=260 [sanitize]=300 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
                   [stage2]=45 [stage1]=90 [suite]=560 [encoders]=560)
 
 ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
@@ -62,31 +62,49 @@ build() {
         LDMLR_CUDA=1 "$python" setup.py egg_info build_ext --inplace || return 1
     ldmlr info
 }
-each_tier() {
-    local failed=0 tier
-    for tier in $tiers; do
-        echo "== $tier"
-        LDMLR_CUDA_TIER=$tier timeout --kill-after=5 "$1" "${@:2}" || failed=1
+# Correctness needs no quiet GPU: the tiers run beside each other, and what each prints goes to a log of its own.
+beside() {
+    local name=$1
+    shift
+    "$@" > "$out/$part-$name.log" 2>&1 &
+    jobs_of_part+=("$name:$!")
+}
+all_right() {
+    local failed=0 job name status
+    for job in "${jobs_of_part[@]}"; do
+        name=${job%:*}
+        wait "${job#*:}" && status=0 || status=$?
+        echo "== $name: $([ $status = 0 ] && echo ok || echo "failed ($status)")"
+        tail -n "$([ $status = 0 ] && echo 2 || echo 12)" "$out/$part-$name.log"
+        [ $status = 0 ] || failed=1
     done
     return $failed
 }
-smoke() { each_tier 30 "$python" benchmarks/gpu_small.py; }
+smoke() {
+    for tier in $tiers; do
+        LDMLR_CUDA_TIER=$tier beside "$tier" timeout --kill-after=5 60 "$python" benchmarks/gpu_small.py
+    done
+    all_right
+}
 tests() {
-    # A warning of a library newer than those the suite is run with says nothing about a kernel.
-    each_tier 110 "$python" -m pytest tests/test_cuda_device.py -v --tb=short -rs --durations=5 -W default
+    for tier in $tiers; do
+        # A warning of a library newer than those the suite is run with says nothing about a kernel.
+        LDMLR_CUDA_TIER=$tier beside "$tier" timeout --kill-after=5 "${LDMLR_GPU_TEST_SECONDS:-200}" \
+            "$python" -m pytest tests/test_cuda_device.py -v --tb=short -rs --durations=5 -W default -p no:cacheprovider
+    done
+    all_right
 }
 sanitize() {
-    local failed=0 tool tier
+    local tool
     # Without torch's pool each tensor is an allocation of its own, whose end memcheck sees.
     export PYTORCH_NO_CUDA_MEMORY_CACHING=1
     for tool in memcheck racecheck; do
         for tier in $tiers; do
-            echo "== $tool, $tier"
-            LDMLR_CUDA_TIER=$tier compute-sanitizer --tool "$tool" --report-api-errors no \
-                --error-exitcode 9 "$python" benchmarks/gpu_small.py || failed=1
+            LDMLR_CUDA_TIER=$tier beside "$tool-$tier" compute-sanitizer --tool "$tool" --report-api-errors no \
+                --error-exitcode 9 "$python" benchmarks/gpu_small.py
         done
     done
-    return $failed
+    all_right
 }
 measure() { "$python" benchmarks/gpu.py "$1" --out "$out/gpu-$1.json"; }
 sample() { measure sample; }
@@ -139,9 +157,9 @@ lines=()
 for part in "${parts[@]}"; do
     began=$(date +%s.%N)
     # A part is a child of its own, so that timeout can end it and all it started.
-    export -f ldmlr measure build each_tier smoke tests sanitize sample slabs baselines disk stage2 stage1 suite \
+    export -f ldmlr measure build beside all_right smoke tests sanitize sample slabs baselines disk stage2 stage1 suite \
         encoders
-    export out work python tiers
+    export out work python tiers part
     left=$((deadline - $(date +%s) - 10))
     if [ "$left" -lt 10 ]; then
         printf '%-10s no time left\n' "$part"
@@ -150,7 +168,7 @@ for part in "${parts[@]}"; do
         continue
     fi
     seconds=$((left < limit[$part] ? left : limit[$part]))
-    timeout --kill-after=5 "$seconds" bash -c "set -o pipefail; $part" > "$out/$part.log" 2>&1
+    timeout --kill-after=5 "$seconds" bash -c "set -o pipefail; jobs_of_part=(); $part" > "$out/$part.log" 2>&1
     status=$?
     took=$(echo "$(date +%s.%N) $began" | awk '{ printf "%.1f", $1 - $2 }')
     state=$([ $status = 0 ] && echo ok || { [ $status = 124 ] && echo "out of time" || echo "failed ($status)"; })
