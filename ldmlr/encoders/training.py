@@ -29,6 +29,7 @@ from ldmlr.encoders.augment.shrink import shrink, side_share
 from ldmlr.encoders.batches import Batches
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.ema import Ema
+from ldmlr.encoders.graphed import Graphed, Mixed, Outcome, Work
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.objective import Objective
 from ldmlr.encoders.pixels import Pixels, even_batches, image_shape
@@ -46,7 +47,6 @@ from ldmlr.progress import bar
 CHECK_EVERY = 20
 
 History = list[dict[str, float]]
-Outcome = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclasses.dataclass
@@ -118,6 +118,9 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = self._sgd(self.model, config.weight_decay)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.gradients: Work = self._gradients
+        if self._graphable():
+            self.gradients = Graphed(self._gradients, list(self.model.parameters()))
         self.ema = Ema(self.model, config.ema) if config.ema else None
         self.history: History = []
 
@@ -227,15 +230,27 @@ class Trainer:
         """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
         share = side_share(self.config.first_size, epoch, self.config.epochs)
         mixed = self.mixing(views, one_hot, draws.mixup, draws.augment)
+        loss, correct = self.gradients(mixed, share, epoch)
+        self._descend(rate)
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return loss, correct
+
+    def _gradients(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
+        """Leave the gradients of a batch in the parameters; return the objective and the number of hits."""
         targets = [weights for _, weights in mixed]
         # The teacher looks at what the student is shown, but always in full size.
         taught = [] if self.teacher is None else [self.teacher(images) for images, _ in mixed]
         features = [self._features(shrink(images, share)) for images, _ in mixed]
         loss, logits = self.objective(features, targets, epoch, taught)
-        self._descend(loss, rate)
-        if self.ema is not None:
-            self.ema.update(self.model)
+        self._backward(loss)
         return loss.detach(), hits(logits, targets)
+
+    def _graphable(self) -> bool:
+        """Whether a step does the same on the device in every epoch, and nothing elsewhere."""
+        config = self.config
+        foreign = ":" in config.network
+        return self.device.type == "cuda" and not (foreign or config.cumulative or self.scaler.is_enabled())
 
     def _head_step(self, images: torch.Tensor, targets: torch.Tensor, rate: float) -> Outcome:
         """Take one step of the head alone; return the loss and the number of hits."""
@@ -243,19 +258,22 @@ class Trainer:
             features = self._features(images)
         logits = self.head(features)
         loss = cross_entropy(logits, targets)
-        self._descend(loss, rate)
+        self._backward(loss)
+        self._descend(rate)
         return loss.detach(), hits([logits], [targets])
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 features of normalised images."""
         return features_of(self.network, images, self.config)
 
-    def _descend(self, loss: torch.Tensor, rate: float) -> None:
+    def _backward(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def _descend(self, rate: float) -> None:
         """Take a step of the optimiser at a learning rate, within the constraints."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.config.max_norm:

@@ -40,6 +40,19 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, targets)
 
 
+class Constant:
+    """A tensor that is moved once to where it is needed: a copy in every step would make a GPU wait."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = self.near = value
+
+    def beside(self, other: torch.Tensor) -> torch.Tensor:
+        """Return it on the device and in the type of another tensor."""
+        if (self.near.device, self.near.dtype) != (other.device, other.dtype):
+            self.near = self.value.to(other)
+        return self.near
+
+
 def balanced_softmax(log_prior: npt.ArrayLike | torch.Tensor) -> Loss:
     """Return the balanced softmax loss (Ren et al., NeurIPS 2020): logit adjustment with tau 1.
 
@@ -64,10 +77,10 @@ def logit_adjusted(log_prior: npt.ArrayLike | torch.Tensor, tau: float = 1.0) ->
     tau
         Strength; 0 is the plain cross-entropy, 1 the balanced softmax.
     """
-    offset = tau * torch.as_tensor(log_prior, dtype=torch.float32)
+    offset = Constant(tau * torch.as_tensor(log_prior, dtype=torch.float32))
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(logits + offset.to(logits), targets)
+        return F.cross_entropy(logits + offset.beside(logits), targets)
 
     return loss
 
@@ -84,10 +97,10 @@ def weighted_cross_entropy(counts: npt.ArrayLike, power: float = 1.0) -> Loss:
     """
     log_weight = -power * log_prior(counts)
     weight = np.exp(log_weight - log_weight.max())
-    weights = torch.as_tensor(weight / weight.mean(), dtype=torch.float32)
+    weights = Constant(torch.as_tensor(weight / weight.mean(), dtype=torch.float32))
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        soft = _soft(targets, logits) * weights.to(logits)
+        soft = _soft(targets, logits) * weights.beside(logits)
         return -(soft * F.log_softmax(logits, dim=1)).sum(1).mean()
 
     return loss
@@ -108,10 +121,10 @@ def ldam(counts: npt.ArrayLike, margin: float = 15.0) -> Loss:
         Margin of the rarest class, in units of the logits. The paper's 0.5 of a cosine at scale 30 is 15.
     """
     prior = log_prior(counts)
-    margins = torch.as_tensor(margin * np.exp((prior.min() - prior) / 4), dtype=torch.float32)
+    margins = Constant(torch.as_tensor(margin * np.exp((prior.min() - prior) / 4), dtype=torch.float32))
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        shift = margins.to(logits)
+        shift = margins.beside(logits)
         log_p = F.log_softmax(logits, dim=1)
         # Lowering one logit by m changes the normaliser by the factor 1 - p + p exp(-m). For all
         # classes at once, and without cancellation where p is nearly one.
