@@ -149,6 +149,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(bulk_threads, 1)
     // No block copies to or arrives at a neighbour whose barriers are not there yet.
     cluster_arrive();
     cluster_wait();
+    wait_for_previous();
     if (warp >= bulk_consumers / 32) {
         give_registers<bulk_producer_registers>();
         if (thread_index() == bulk_consumers) stages.produce(p, row0, column0, steps);

@@ -275,6 +275,7 @@ constexpr int item_threads = 256;
 // x = the initial noise, x0 = 0.
 LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     start_kernel(const Model m, const Slab s, const int64_t slab_rows) {
+    wait_for_previous();
     const int vectors = m.dim_padded / 4;
     const int64_t item = static_cast<int64_t>(block_x()) * item_threads + thread_index();
     if (item >= slab_rows * vectors) return;
@@ -290,6 +291,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
 // row = max(floor, mean + diagonal z).
 LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     diagonal_kernel(const Model m, const Slab s, const int64_t slab_rows) {
+    wait_for_previous();
     const int vectors = m.dim_padded / 4;
     const int64_t item = static_cast<int64_t>(block_x()) * item_threads + thread_index();
     const int64_t row = item / vectors;

@@ -11,7 +11,8 @@ namespace ldmlr::cuda {
 
 struct Grid {
     int x, y;
-    int cluster = 1;  // adjacent blocks along x that share their memory
+    int cluster = 1;     // adjacent blocks along x that share their memory
+    bool early = false;  // may start before the kernel before it has ended; it calls wait_for_previous
 };
 
 // The arguments of a kernel are of exactly its parameters' types.
@@ -66,11 +67,14 @@ template <class... P>
 void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream stream,
             const typename Same<P>::type &...arguments) {
     const void *function = reinterpret_cast<const void *>(kernel);
-    if (loading || is_captured(stream)) {
+    bool early = false;
+    if (loading || grid.early || is_captured(stream)) {
         const Uncaptured uncaptured;
         cudaFuncAttributes attributes;
         check(cudaFuncGetAttributes(&attributes, function), "kernel");
         if (loading) return;
+        // Code of an earlier target, compiled anew for this device, does not wait.
+        early = grid.early && attributes.ptxVersion >= 90;
     }
     if (shared > 48 * 1024) {
         const Uncaptured uncaptured;
@@ -78,17 +82,26 @@ void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream 
                                    static_cast<int>(shared)),
               "shared memory");
     }
-    cudaLaunchAttribute cluster;
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = static_cast<unsigned>(grid.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchAttribute attributes[2];
+    unsigned count = 0;
+    if (grid.cluster > 1) {  // devices before sm_90 know no clusters
+        attributes[count].id = cudaLaunchAttributeClusterDimension;
+        attributes[count].val.clusterDim.x = static_cast<unsigned>(grid.cluster);
+        attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1;
+        ++count;
+    }
+    if (early) {
+        attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attributes[count].val.programmaticStreamSerializationAllowed = 1;
+        ++count;
+    }
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = shared;
     config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = grid.cluster > 1 ? 1 : 0;  // devices before sm_90 know no clusters
+    config.attrs = attributes;
+    config.numAttrs = count;
     void *addresses[] = {const_cast<void *>(static_cast<const void *>(&arguments))...};
     check(cudaLaunchKernelExC(&config, function, addresses), "kernel launch");
 }

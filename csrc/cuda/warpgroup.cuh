@@ -81,6 +81,7 @@ LDMLR_KERNEL void LDMLR_BOUNDS(warpgroup_threads, 1)
     const int row0 = block_y() * warpgroup_rows, column0 = block_x() * 16 * N;
     const Loader loader{p, memory, row0, column0};
     const int steps = p.depth / gemm_depth;
+    wait_for_previous();
     LDMLR_UNROLL
     for (int i = 0; i < warpgroup_stages - 2; ++i) {
         if (i < steps) loader.load(i, i);

@@ -1,0 +1,101 @@
+"""Training on a GPU: gradients by graphs, and many batches augmented at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from ldmlr.data.images import ArraySplit
+from ldmlr.encoders import graphed
+from ldmlr.encoders.augment.pipeline import Augmentation
+from ldmlr.encoders.batches import Batches
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.pixels import Pixels, even_batches
+from ldmlr.encoders.training import Trainer
+
+Mixed = tuple[torch.Tensor, torch.Tensor]
+
+
+class Repeated:
+    """A graph for a processor: does the work again, from and to the same places."""
+
+    made = 0
+
+    def __init__(self, work, mixed: Sequence[Mixed], share: float, epoch: int, parameters) -> None:
+        type(self).made += 1
+        self.work, self.share, self.epoch = work, share, epoch
+        self.inputs = [(images.clone(), targets.clone()) for images, targets in mixed]
+
+    def __call__(self, mixed: Sequence[Mixed]) -> graphed.Outcome:
+        for kept, given in zip(self.inputs, mixed, strict=True):
+            for to, tensor in zip(kept, given, strict=True):
+                to.copy_(tensor)
+        return self.work(self.inputs, self.share, self.epoch)
+
+
+def split(count: int = 90) -> ArraySplit:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
+    return ArraySplit(images, np.arange(count) % 3, 3)
+
+
+CONFIG = BaselineConfig(
+    network="small", epochs=5, batch_size=16, warmup_epochs=1, precision="float32", first_size=0.5, mixup=0.0
+)
+
+
+def weights(trainer: Trainer) -> list[torch.Tensor]:
+    trainer.run(lambda: None)
+    return [value.cpu() for value in trainer.model.state_dict().values()]
+
+
+def test_a_graph_for_each_shape_and_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = weights(Trainer(CONFIG, split(), 0, torch.device("cpu")))
+    monkeypatch.setattr(graphed, "Replay", Repeated)
+    monkeypatch.setattr(graphed.Graphed, "_beside", lambda self, *given: self.work(*given))
+    trainer = Trainer(CONFIG, split(), 0, torch.device("cpu"))
+    by_graph = graphed.Graphed(trainer._gradients, list(trainer.model.parameters()))
+    trainer.gradients = by_graph
+    for found, wanted in zip(weights(trainer), expected, strict=True):
+        assert torch.equal(found, wanted)
+    # 90 images are six batches of 15: three steps of each size without a graph, then one graph for it; those
+    # of the sizes before are dropped.
+    assert Repeated.made == len({key[0] for key in by_graph.seen}) == 3
+    assert [key[0] for key in by_graph.graphs] == [1.0]
+    assert all(count == graphed.WARM_UP + 1 for count in by_graph.seen.values())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("changes", [{}, {"mixup": 1.0, "cutmix": 1.0, "consistency": 1.0}, {"ema": 0.9}])
+def test_on_a_device_it_trains_as_without(changes: dict) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    device = torch.device("cuda", torch.cuda.current_device())
+    config = CONFIG.replace(network="resnet32", head_epochs=1, **changes)
+    trainer = Trainer(config, split(), 0, device)
+    assert isinstance(trainer.gradients, graphed.Graphed)
+    plain = Trainer(config, split(), 0, device)
+    plain.gradients = plain._gradients
+    trainer.run(lambda: None)
+    plain.run(lambda: None)
+    assert len(trainer.gradients.graphs) > 0
+    for found, wanted in zip(trainer.history, plain.history, strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=0.02)
+
+
+def test_many_batches_augmented_at_once_keep_their_images() -> None:
+    images = split()
+    config = CONFIG.replace(augment="none")
+    augment = Augmentation(config, [0.0] * 3, [1.0] * 3)
+    plan = even_batches(np.random.default_rng(1).permutation(90), 16)
+    for at_once in (0, 16 * 16 * 16 * 3 * 4 * 4, 1 << 30):
+        batches = Batches(Pixels(images), images.labels, 3, augment, torch.device("cpu"), at_once)
+        drawn = list(batches.draw(plan, 2, torch.Generator()))
+        assert [len(targets) for _, targets in drawn] == [len(rows) for rows in plan]
+        for rows, (views, targets) in zip(plan, drawn, strict=True):
+            wanted = torch.from_numpy(images.load(rows)).permute(0, 3, 1, 2).float()
+            assert all(torch.equal(view, wanted) for view in views)
+            assert np.array_equal(targets.argmax(1).numpy(), images.labels[rows])
