@@ -23,6 +23,9 @@ ENDINGS = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
+# Folders called so are splits, not classes.
+_SPLIT_WORDS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation"))
+
 
 def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, FileSplit], tuple[str, ...]]:
     """List the images below a folder, without opening them.
@@ -37,10 +40,12 @@ def read_folder(root: Path, image_size: int | None = None) -> tuple[dict[str, Fi
     Raises
     ------
     InputError
-        There are no class folders, one is empty, or a split has a class that ``train`` lacks.
+        There are no class folders, one is empty, or a split has a class that ``train`` lacks; or the
+        folders of the splits hold images without class folders.
     """
     if not _folders(root / "train"):
         names = _class_folders(root)
+        _check_no_splits(root, names)
         splits = {"train": _read_split(root, names, names, image_size)}
         check_classes(splits["train"], names, str(root))
         return splits, names
@@ -92,6 +97,16 @@ def _class_folders(root: Path) -> tuple[str, ...]:
             f"{root}: no class folders in it; expected {root / 'CLASS'}/*.jpg, a folder per class"
         )
     return tuple(names)
+
+
+def _check_no_splits(root: Path, names: tuple[str, ...]) -> None:
+    """Refuse splits without class folders, which would be taken for classes; one class may be called so."""
+    words = [name for name in names if name.lower() in _SPLIT_WORDS]
+    if len(words) > 1 or len(words) == len(names):
+        raise InputError(
+            f"{root}: its folders {', '.join(words)} are splits without classes; expected "
+            f"{root / 'train' / 'CLASS'}/*.jpg, a folder per class in train, and the same in test or val"
+        )
 
 
 def _read_split(
