@@ -288,7 +288,32 @@ def test_labels_that_cannot_be_classes(tmp_path):
             map_labels("file", {name: np.asarray(entry) for name, entry in values.items()})
     with pytest.raises(InputError, match="label 'z' is not among the 2 class names"):
         map_labels("file", {"a": np.array(["z"])}, ("x", "y"))
+    with pytest.raises(
+        InputError, match=r"^file: class names: classes 0 and 2 are both named 'x'; rename one$"
+    ):
+        map_labels("file", {"a": np.array(["x", "y"])}, ("x", "y", "x"))
+    assert map_labels("file", {"a": np.array([0, 2])}, ("x", "y", "x")).labels["a"].tolist() == [0, 2]
     assert map_labels("file", {"a": np.array([2, 5])}, num_classes=9).labels["a"].tolist() == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("names", "test_names", "where"),
+    [
+        ("aba", "abc", "test.npz: class names of the training rows: classes 0 and 2"),
+        ("abc", "abb", "test.npz: class names: classes 1 and 2"),
+    ],
+)
+def test_a_name_that_two_classes_share_does_not_say_which_is_meant(tmp_path, out, names, test_names, where):
+    np.savez(tmp_path / "train.npz", features=X, labels=Y, class_names=list(names))
+    np.savez(tmp_path / "test.npz", features=X, labels=Y, class_names=list(test_names))
+    with pytest.raises(InputError, match=f"{where} are both named .*; rename one"):
+        import_store(tmp_path / "train.npz", out, test=tmp_path / "test.npz")
+    assert not out.exists()
+
+
+def test_the_same_names_in_the_same_order_need_not_say_which_is_meant(tmp_path, out):
+    np.savez(tmp_path / "x.npz", features=X, labels=Y, class_names=["a", "b", "a"])
+    same(import_store(tmp_path / "x.npz", out, test=tmp_path / "x.npz").store, split="test")
 
 
 @given(st.lists(st.integers(-5, 50), min_size=1, max_size=30))

@@ -15,6 +15,7 @@ import numpy as np
 from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
 from ldmlr.errors import InputError
 from ldmlr.files import os_error
+from ldmlr.store.classes import repeated_name
 
 SPLITS = ("train", "test", "val")
 
@@ -95,6 +96,8 @@ def _dataset(path: Path, file: Any, key: str) -> Any:
             f"{path}: no dataset {key}; expected train/images [N, H, W, C] uint8 and train/labels [N], "
             "and the same under test and val if there"
         )
+    if found.shape is None:
+        raise InputError(f"{path}: {key} is an empty dataspace, without any values; write the arrays again")
     return found
 
 
@@ -107,4 +110,8 @@ def _class_names(path: Path, file: Any) -> tuple[str, ...] | None:
             raise ValueError
     except (TypeError, AttributeError, ValueError):
         raise InputError(f"{path}: class_names are not a list of texts; write one text per class") from None
+    # Images that are told apart would become one class wherever a name stands for its class.
+    repeated = repeated_name(names.tolist())
+    if repeated is not None:
+        raise InputError(f"{path}: class_names: {repeated}; rename one")
     return tuple(str(name) for name in names)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ldmlr.arrays import beyond_int64
 from ldmlr.errors import InputError
+from ldmlr.store.classes import repeated_name
 from ldmlr.store.layout import Array, Int64
 
 
@@ -83,8 +84,11 @@ def renumbered(where: str, labels: Array, names: tuple[str, ...], order: tuple[s
     Raises
     ------
     InputError
-        A class that `order` lacks, or a label without a name.
+        A class that `order` lacks, a name that two classes share, or a label without a name.
     """
+    if names != order:
+        _check_names(f"{where}: class names", names)
+        _check_names(f"{where}: class names of the training rows", order)
     number = {name: place for place, name in enumerate(order)}
     missing = next((name for name in names if name not in number), None)
     if missing is not None:
@@ -97,6 +101,8 @@ def renumbered(where: str, labels: Array, names: tuple[str, ...], order: tuple[s
         return values
     if len(values) and not 0 <= values.min() <= values.max() < len(names):
         raise InputError(f"{where}: labels are not in 0 .. {len(names) - 1}, which have names; correct them")
+    if names == order:
+        return values
     return np.array([number[name] for name in names], dtype=np.int64)[values]
 
 
@@ -104,6 +110,7 @@ def _texts(
     where: str, clean: Mapping[str, Array], values: Array, class_names: tuple[str, ...] | None
 ) -> MappedLabels:
     names = class_names or tuple(values.tolist())
+    _check_names(f"{where}: class names", names)
     number = {name: place for place, name in enumerate(names)}
     unknown = [value for value in values.tolist() if value not in number]
     if unknown:
@@ -113,6 +120,13 @@ def _texts(
     mapped |= {name: np.empty(0, np.int64) for name, part in clean.items() if not len(part)}
     note = "" if class_names else f"labels {_few(names)} became classes 0 .. {len(names) - 1}, in this order"
     return MappedLabels(mapped, names, len(names), note)
+
+
+def _check_names(where: str, names: tuple[str, ...]) -> None:
+    """Refuse names that two classes share, where the name has to say which class is meant."""
+    repeated = repeated_name(names)
+    if repeated is not None:
+        raise InputError(f"{where}: {repeated}; rename one")
 
 
 def _clean(where: str, values: Array) -> Array:
