@@ -44,11 +44,11 @@ def option(
     help
         One line for the help text, with units.
     choices
-        The allowed words of a text field.
+        The allowed words of a text field, or of each text of a list.
     minimum, maximum
-        Inclusive limits of a number.
+        Inclusive limits of a number, or of each number of a list.
     above
-        Exclusive lower limit of a number.
+        Exclusive lower limit, likewise.
     metavar
         How the command line names the value.
     """
@@ -160,9 +160,12 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         if isinstance(value, str | int | float):
             value = (value,)
         try:
-            return tuple(_number_or_text(name, item, entry) for entry in value)
+            entries = tuple(_number_or_text(name, item, entry) for entry in value)
         except TypeError:
             raise UsageError(f"{name}: expected a list, not {value!r}") from None
+        for entry in entries:
+            _check_limits(name, field.metadata, entry)
+        return entries
     if isinstance(hint, type):
         value = _number_or_text(name, hint, value)
     _check_limits(name, field.metadata, value)

@@ -89,6 +89,7 @@ def test_options_from_a_toml_file(run_cli, image_file, tmp_path):
         (["--preset", "cifar"], 2, "--preset"),
         (["--precision", "float16"], 2, "float16 needs a CUDA device"),
         (["--device", "tpu"], 2, "--device"),
+        (["--schedule", "step", "--milestones=-3"], 2, "--milestones: must be at least 1, not -3"),
         (["--lr", "1e30"], 1, "no longer finite"),
     ],
 )

@@ -20,7 +20,7 @@ class Example(Config):
     rate: float = option(1e-3, "Rate.", above=0)
     solver: str = option("ddim", "Solver.", choices=("ddim", "ddpm"))
     ema: bool = option(True, "EMA.")
-    milestones: tuple[int, ...] = option((), "Milestones.")
+    milestones: tuple[int, ...] = option((), "Milestones.", minimum=1)
     target: int | None = option(None, "Target.", minimum=0)
 
 
@@ -46,6 +46,9 @@ def test_values_survive_the_round_trip(width, rate, solver, ema):
         ({"solver": "dimm"}, "--solver: unknown value 'dimm'; did you mean 'ddim'?"),
         ({"ema": 1}, "--ema: expected true or false, not 1"),
         ({"milestones": [1, "x"]}, "--milestones: expected a whole number, not 'x'"),
+        ({"milestones": [3, 0]}, "--milestones: must be at least 1, not 0"),
+        ({"milestones": -3}, "--milestones: must be at least 1, not -3"),
+        ({"milestones": [2**50]}, "--milestones: must be at most 1099511627776, not 1125899906842624"),
         ({"target": -1}, "--target: must be at least 0, not -1"),
         ({"target": 2**40 + 1}, "--target: must be at most 1099511627776, not 1099511627777"),
     ],

@@ -92,8 +92,9 @@ class BaselineConfig(Config):
     )  # fmt: skip
     schedule: str = option("cosine", "Learning rate: cosine to 0, or steps.", choices=("cosine", "step"))
     milestones: tuple[int, ...] = option(
-        (160, 180), "Epochs at which the step schedule divides by ten (once each).", metavar="EPOCH"
-    )
+        (160, 180), "Epochs at which the step schedule divides by ten (once each).", minimum=1,
+        metavar="EPOCH",
+    )  # fmt: skip
     warmup_epochs: float = option(5.0, "Epochs of linear warm-up, at most a quarter of all.", minimum=0)
     head_epochs: int = option(
         0, "Afterwards train the head alone for so many epochs, drawing all classes equally often.", minimum=0
