@@ -198,3 +198,10 @@ def test_every_cifar_preset_trains_and_goes_through_the_run(run_cli, image_file,
         assert opened.head is not None
         assert opened.head.kind == head
         assert np.array_equal(opened.head.weight, model.head.weight.detach().numpy())
+
+
+def test_a_loss_of_the_head_alone_that_is_not_finite_names_its_own_options(run_cli, image_file, tmp_path):
+    options = ("--network", "small", "--epochs", 2, "--head-epochs", 2, "--head-lr", 1e38, "--batch-size", 16)
+    done = run_cli("baseline", image_file, *options, "--out", tmp_path / "out")
+    expected = "baseline: the loss is no longer finite in head epoch 1; lower --head-lr (now 1e+38)"
+    assert (done.returncode, expected in done.stderr, "--lr" in done.stderr) == (1, True, False), done.stderr

@@ -280,11 +280,17 @@ class Trainer:
             max_norm(self.head.get_parameter("weight"), self.config.max_norm)
 
     def _check(self, loss: float, epoch: int) -> None:
-        if not math.isfinite(loss):
+        if math.isfinite(loss):
+            return
+        if self.head_alone:
             raise LdmlrError(
-                f"baseline: the loss is no longer finite in epoch {epoch + 1}; lower --lr "
-                f"(now {self.config.lr:g}), lengthen --warmup-epochs, or use --precision float32"
+                f"baseline: the loss is no longer finite in head epoch {epoch + 1 - self.config.epochs}; "
+                f"lower --head-lr (now {self.config.head_lr:g})"
             )
+        raise LdmlrError(
+            f"baseline: the loss is no longer finite in epoch {epoch + 1}; lower --lr "
+            f"(now {self.config.lr:g}), lengthen --warmup-epochs, or use --precision float32"
+        )
 
     def state(self) -> dict[str, Any]:
         """Return everything the next epoch depends on."""
