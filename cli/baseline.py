@@ -95,7 +95,7 @@ def command(
     config = baseline_config(preset, values)
     settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
-        summary = describe(images, config, target)
+        summary = describe(images, config, target, seed=seed)
         emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
         return
     assert out is not None

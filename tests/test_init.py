@@ -181,6 +181,17 @@ def test_the_dry_run_says_where_it_starts(run_cli, image_file, first):
     assert "starts_from" not in json.loads(run_cli("baseline", image_file, "--dry-run", "--json").stdout)
 
 
+def test_the_dry_run_holds_out_the_images_of_the_seed(run_cli, image_file, tmp_path):
+    held = tmp_path / "held"
+    train_baseline(open_image_set(image_file), quick(val_fraction=0.2), held, seed=1, device="cpu")
+    for used in ("--init", "--teacher"):
+        options = ("--network", "small", used, held, "--val-fraction", 0.2, "--dry-run")
+        fine = run_cli("baseline", image_file, *options, "--seed", 1)
+        assert fine.returncode == 0, fine.stderr
+        done = run_cli("baseline", image_file, *options, "--seed", 2)
+        assert (done.returncode, f"{used} {held}" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_wrong_use_is_one_line(run_cli, image_file, tmp_path, first, dry):
     grey = tmp_path / "grey.h5"
@@ -193,6 +204,7 @@ def test_wrong_use_is_one_line(run_cli, image_file, tmp_path, first, dry):
         (image_file, ("--init", bad), "bad.safetensors: not a safetensors file, or damaged"),
         (image_file, ("--init", first, "--network", "resnet32"), "holds the network small, not resnet32"),
         (grey, ("--init", first), "its weights are for images [8, 8, 3]"),
+        (image_file, ("--init", first, "--val-fraction", 0.2), "may have been trained on images that"),
     ]
     for source, options, words in cases:
         end = ("--dry-run",) if dry else ("--out", tmp_path / "out")

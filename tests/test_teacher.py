@@ -218,6 +218,7 @@ def test_wrong_use_is_one_line(run_cli, image_file, tmp_path, first, dry):
         (image_file, ("--distil", 0.3), "--distil: has no effect without --teacher; leave it out"),
         (image_file, ("--temperature", 3), "--temperature: has no effect without --teacher; leave it out"),
         (image_file, ("--teacher", first, "--distil", 0), "--distil"),
+        (image_file, ("--teacher", first, "--val-fraction", 0.2), "may have been trained on images that"),
     ]
     for source, options, words in cases:
         end = ("--dry-run",) if dry else ("--out", tmp_path / "out")

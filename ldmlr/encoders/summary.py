@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ldmlr.data.images import ImageSet
-from ldmlr.encoders.baseline import training_split
+from ldmlr.encoders.baseline import held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
@@ -21,11 +21,27 @@ from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
 
 
-def describe(images: ImageSet, config: BaselineConfig, device: torch.device) -> dict[str, Any]:
-    """Return the network, the sizes and the amount of work of a training, as plain data."""
+def describe(
+    images: ImageSet, config: BaselineConfig, device: torch.device, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the network, the sizes and the amount of work of a training, as plain data.
+
+    Parameters
+    ----------
+    images, config, device, seed
+        As for `ldmlr.encoders.baseline.train_baseline`.
+
+    Raises
+    ------
+    UsageError, InputError
+        The images, the model to start from or the teacher are refused, as by the training.
+    """
     shape = common_shape(images)
-    train, held_out = training_split(images, config.val_fraction, 0)
+    train, held_out = training_split(images, config.val_fraction, seed)
     init, teacher = Start.open(config), Teacher.open(config, images)
+    for used in (init, teacher):
+        if used is not None and held_out is not None:
+            used.check_held_out(held_out_record(images, held_out, config.val_fraction, seed))
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)
