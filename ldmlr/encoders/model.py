@@ -138,7 +138,7 @@ class Baseline:
             shape = (int(header["shape"][0]), int(header["shape"][1]), int(header["shape"][2]))
             names = tuple(str(name) for name in header["class_names"])
             with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
-                network, _ = build_network(header["network"], shape)
+                network, _ = build_network(header["network"], shape, "its network")
                 head = make_head(header["head"], int(header["dim"]), len(names))
             baseline = cls(
                 network, head, header["network"], shape, list(header["mean"]), list(header["std"]), names,

@@ -18,7 +18,7 @@ from ldmlr.errors import UsageError, nearest
 CIFAR_WIDTHS = {"resnet32": 16, "resnet32x2": 32, "resnet32x4": 64}
 
 
-def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+def build_network(name: str, shape: tuple[int, int, int], option: str = "--network") -> tuple[nn.Module, int]:
     """Return a fresh network and the number of its feature dimensions.
 
     Parameters
@@ -27,6 +27,8 @@ def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, in
         One of `NETWORKS`, or ``package.module:factory`` for a callable that returns a module.
     shape
         Height, width and channels of the images.
+    option
+        What the name was given as, for messages.
 
     Raises
     ------
@@ -34,12 +36,12 @@ def build_network(name: str, shape: tuple[int, int, int]) -> tuple[nn.Module, in
         The name is unknown, or what it names is no encoder for such images.
     """
     if name.endswith(".pt2"):
-        raise UsageError(f"--network: {name} is an exported program and cannot be trained; encode with it")
+        raise UsageError(f"{option}: {name} is an exported program and cannot be trained; encode with it")
     if ":" in name:
-        return custom_network(name, shape)
+        return custom_network(name, shape, option)
     if name not in NETWORKS:
         hint = nearest(name, NETWORKS)
-        raise UsageError(f"--network: unknown network {name!r}; {hint} or give package.module:factory")
+        raise UsageError(f"{option}: unknown network {name!r}; {hint} or give package.module:factory")
     channels = shape[2]
     if name in CIFAR_WIDTHS:
         cifar = CifarResNet(blocks=5, channels=channels, width=CIFAR_WIDTHS[name])

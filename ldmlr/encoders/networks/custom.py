@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,13 +16,28 @@ from torch import nn
 
 from ldmlr.errors import InputError, UsageError, nearest
 
+# Features of an image in two batches differ by so much of the largest one at most: 8-bit arithmetic with one
+# scale per batch comes to half of it, batch normalisation in training mode to ten times as much.
+BATCH_TOLERANCE = 0.05
 
-def custom_network(path: str, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
+
+def custom_network(
+    path: str, shape: tuple[int, int, int], option: str = "--network"
+) -> tuple[nn.Module, int]:
     """Import ``package.module:factory``, call it and check that it encodes such images.
 
     The factory is called without arguments. The folder of the running command is searched as
-    well as the installed packages. A trial run on blank images gives the number of feature
+    well as the installed packages. A trial run on random images gives the number of feature
     dimensions, which is returned with the module.
+
+    Parameters
+    ----------
+    path
+        The import path.
+    shape
+        Height, width and channels of the images.
+    option
+        What the path was given as, for messages.
 
     Raises
     ------
@@ -29,14 +45,14 @@ def custom_network(path: str, shape: tuple[int, int, int]) -> tuple[nn.Module, i
         The module or the factory is not there, or its result is no encoder.
     """
     module_name, _, factory_name = path.partition(":")
-    factory = _import(path, module_name, factory_name)
+    factory = _import(option, path, module_name, factory_name)
     try:
         network = factory()
     except Exception as error:
-        raise UsageError(f"--network: {path}() failed with {_short(error)}; correct the factory") from error
+        raise UsageError(f"{option}: {path}() failed with {_short(error)}; correct the factory") from error
     if not isinstance(network, nn.Module):
-        raise UsageError(f"--network: {path}() returned {type(network).__name__}; expected a torch.nn.Module")
-    return network, check_encoder(network, shape, path)
+        raise UsageError(f"{option}: {path}() returned {type(network).__name__}; expected a torch.nn.Module")
+    return network, check_encoder(network, shape, f"{option}: {path}")
 
 
 def load_exported(path: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
@@ -45,7 +61,7 @@ def load_exported(path: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, i
     Raises
     ------
     InputError
-        The file is damaged, or the program does not take batches of such images.
+        The file is damaged, or the program does not encode batches of such images one by one.
     """
     try:
         with warnings.catch_warnings():
@@ -56,32 +72,77 @@ def load_exported(path: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, i
         raise InputError(
             f"{path}: not a program written by torch.export.save ({_short(error)}); export it again"
         ) from error
-    try:
-        return network, check_encoder(network, shape, str(path))
-    except UsageError as error:
-        message = str(error).removeprefix("--network: ")
-        raise InputError(f"{message} (export it with a dynamic batch dimension)") from error
+    return network, check_encoder(network, shape, str(path), exported=True)
 
 
-def check_encoder(network: nn.Module, shape: tuple[int, int, int], name: str) -> int:
-    """Run the network on blank images and return D; raise `UsageError` if it is no encoder."""
+def check_encoder(
+    network: nn.Module, shape: tuple[int, int, int], where: str, *, exported: bool = False
+) -> int:
+    """Run the network on random images and return D, or raise an error if it is no encoder.
+
+    Parameters
+    ----------
+    network
+        The module, run in evaluation mode where it has one.
+    shape
+        Height, width and channels of the images.
+    where
+        What it is called in messages.
+    exported
+        Whether it is the module of an exported program, which has to be exported again to change.
+
+    Raises
+    ------
+    UsageError, InputError
+        It does not return real features ``[n, D]``, or those of an image change with the other images of
+        the batch. The second kind is that of exported programs.
+    """
     height, width, channels = shape
     wanted = f"expected features [n, D] of images [n, {channels}, {height}, {width}]"
+    failure = InputError if exported else UsageError
+    if exported:
+        wanted += " (export it with a dynamic batch dimension)"
+    images = _trial_images(shape)
     training = network.training
     _set_training(network, False)
-    dims = []
+    found: list[torch.Tensor] = []
     for count in (2, 3):
         try:
             with torch.no_grad():
-                features = network(torch.zeros(count, channels, height, width))
+                features = network(images[:count])
         except Exception as error:
-            raise UsageError(f"--network: {name} failed with {_short(error)}; {wanted}") from error
-        if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != count:
-            found = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-            raise UsageError(f"--network: {name} returned {found} for {count} images; {wanted}")
-        dims.append(features.shape[1])
+            raise failure(f"{where} failed with {_short(error)}; {wanted}") from error
+        fits = isinstance(features, torch.Tensor) and features.ndim == 2 and len(features) == count
+        if not fits or not features.shape[1]:
+            kind = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+            raise failure(f"{where} returned {kind} for {count} images; {wanted}")
+        if features.is_complex():
+            kind = str(features.dtype).removeprefix("torch.")
+            raise failure(f"{where} returned {kind} features; return real numbers, such as their .abs()")
+        found.append(features.float())
     _set_training(network, training)
-    return int(dims[0])
+    if found[0].shape[1] != found[1].shape[1]:
+        dims = f"{found[0].shape[1]} dimensions for 2 images and {found[1].shape[1]} for 3"
+        raise failure(f"{where} returned features of {dims}; {wanted}")
+    # Not finite where features are not: the encoding tells of which row.
+    difference = float((found[1][:2] - found[0]).abs().amax() / found[1].abs().amax())
+    if math.isfinite(difference) and difference > BATCH_TOLERANCE:
+        remedy = "export it after .eval()" if exported else "let them depend on the image alone"
+        raise failure(
+            f"{where} returned other features for the same images in another batch, as batch normalisation "
+            f"and dropout do in training mode; {remedy}"
+        )
+    return int(found[0].shape[1])
+
+
+def _trial_images(shape: tuple[int, int, int]) -> torch.Tensor:
+    """Return three images ``[3, C, H, W]`` of clearly different brightness and contrast, always the same."""
+    height, width, channels = shape
+    # Of a generator of their own: the caller's random numbers stay as they are.
+    noise = torch.randn(3, channels, height, width, generator=torch.Generator().manual_seed(0))
+    contrast, brightness = torch.tensor([[1.0, 0.5, 1.5], [-1.0, 0.0, 1.0]]).view(2, 3, 1, 1, 1)
+    images: torch.Tensor = noise * contrast + brightness
+    return images
 
 
 def _set_training(network: nn.Module, training: bool) -> None:
@@ -90,22 +151,22 @@ def _set_training(network: nn.Module, training: bool) -> None:
         network.train(training)
 
 
-def _import(path: str, module_name: str, factory_name: str) -> Callable[[], Any]:
+def _import(option: str, path: str, module_name: str, factory_name: str) -> Callable[[], Any]:
     if not module_name or not factory_name:
-        raise UsageError(f"--network: {path!r} is no import path; write package.module:factory")
+        raise UsageError(f"{option}: {path!r} is no import path; write package.module:factory")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise UsageError(f"--network: cannot import {module_name!r} ({error}); check the path") from error
+        raise UsageError(f"{option}: cannot import {module_name!r} ({error}); check the path") from error
     except Exception as error:
-        raise UsageError(f"--network: importing {module_name!r} failed with {_short(error)}") from error
+        raise UsageError(f"{option}: importing {module_name!r} failed with {_short(error)}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
         names = [name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_"]
         raise UsageError(
-            f"--network: {module_name} has no callable {factory_name!r}; {nearest(factory_name, names)}"
+            f"{option}: {module_name} has no callable {factory_name!r}; {nearest(factory_name, names)}"
         )
     found: Callable[[], Any] = factory
     return found
