@@ -61,7 +61,8 @@ def command(
 
     MODEL is the folder or file that ldmlr baseline wrote, a pretrained network as
     package.module:factory, or a program of torch.export (.pt2). SOURCE is the image set; with
-    --imbalance-factor, --seed draws the same images as in the training and also seeds the views.
+    --imbalance-factor, --seed draws the same images as in the training; it also seeds the views, and
+    the weights that a factory draws.
 
     \b
     Examples:
@@ -88,7 +89,7 @@ def command(
     images = open_image_set(
         source, imbalance_factor=imbalance_factor, seed=seed, image_root=image_root, image_size=image_size
     )
-    encoder = open_encoder(model, images, config)
+    encoder = open_encoder(model, images, config, seed=seed)
     if (
         encoder.baseline is not None
         and encoder.baseline.provenance.get("fingerprint") != images.fingerprint()

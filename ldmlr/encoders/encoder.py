@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from ldmlr.data.images import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
-from ldmlr.encoders.networks import build_network
-from ldmlr.encoders.networks.custom import load_exported
+from ldmlr.encoders.networks.custom import custom_network, load_exported
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import UsageError
 from ldmlr.heads.modules import Head
@@ -82,7 +82,7 @@ class Encoder:
         return (features.float() + mirrored.float()) / 2
 
 
-def open_encoder(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
+def open_encoder(model: str, images: ImageSet, config: EncodeConfig, *, seed: int = 0) -> Encoder:
     """Return the encoder that `model` names, checked against an image set.
 
     Parameters
@@ -95,13 +95,15 @@ def open_encoder(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
     config
         The normalisation for encoders that are no baseline (by default the module's attributes
         ``mean`` and ``std``, else ImageNet's for colour images, else 127.5 and 127.5).
+    seed
+        Seeds the weights that a factory draws, if it draws any.
 
     Raises
     ------
     UsageError, InputError
         It is not there or damaged, or does not fit the images, or mirror images are foreign to it.
     """
-    encoder = _open(model, images, config)
+    encoder = _open(model, images, config, seed)
     check_mirror(config, encoder.flip, model)
     return dataclasses.replace(encoder, mirror=config.mirror)
 
@@ -115,16 +117,21 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
         )
 
 
-def _open(model: str, images: ImageSet, config: EncodeConfig) -> Encoder:
+def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Encoder:
     shape = common_shape(images)
-    if ":" in model and not Path(model).exists():
-        network, dim = build_network(model, shape)
-        return _foreign(network, dim, model, {"network": model}, shape, config)
     if Path(model).suffix == ".pt2":
         path = model_path(Path(model))
         network, dim = load_exported(path, shape)
         provenance = {"model": str(path), "model_sha256": file_hash(path)}
         return _foreign(network, dim, f"exported program {path.name}", provenance, shape, config)
+    if ":" in model and not Path(model).exists():
+        # CUDA's state only where it is in use: to save it would begin its use.
+        in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = range(torch.cuda.device_count()) if in_use else ()
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            network, dim = custom_network(model, shape, "MODEL")
+        return _foreign(network, dim, model, {"network": model}, shape, config)
     path = model_path(Path(model))
     if config.mean:
         raise UsageError(f"--mean, --std: {path} brings its own normalisation; leave them out")
@@ -155,17 +162,45 @@ def _foreign(
     channels = shape[2]
     if config.mean:
         mean, std, origin = list(config.mean), list(config.std), "given"
-    elif hasattr(network, "mean") and hasattr(network, "std"):
-        values = [torch.as_tensor(value).flatten().tolist() for value in (network.mean, network.std)]
-        mean, std, origin = values[0], values[1], "module"
+    elif (own := _own_statistics(network, name, channels)) is not None:
+        (mean, std), origin = own, "module"
     elif channels == 3:
         mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "imagenet"
     else:
         mean, std, origin = [127.5] * channels, [127.5] * channels, "centred"
-    if len(mean) != channels or len(std) != channels:
+    if len(mean) != channels:
         raise UsageError(f"--mean, --std: {len(mean)} values for images with {channels} channels")
     # The module of an exported program refuses: it is what it was exported as.
     with contextlib.suppress(RuntimeError, NotImplementedError):
         network.eval()
     provenance = {**provenance, "mean": mean, "std": std, "normalisation": origin}
     return Encoder(network, dim, mean, std, name, None, True, provenance)
+
+
+def _own_statistics(network: nn.Module, name: str, channels: int) -> tuple[list[float], list[float]] | None:
+    """Return the attributes ``mean`` and ``std`` of a module; None unless both are there.
+
+    None stands for an attribute that is not set, and a method is no statistic.
+    """
+    found: list[list[float]] = []
+    for key in ("mean", "std"):
+        value = getattr(network, key, None)
+        if value is None or callable(value):
+            return None
+        try:
+            numbers = torch.as_tensor(value, dtype=torch.float64).flatten()
+        except (TypeError, ValueError, RuntimeError):
+            numbers = torch.empty(0)
+        low = 0.0 if key == "std" else -math.inf
+        if len(numbers) != channels or not bool((numbers.isfinite() & (numbers > low)).all()):
+            raise UsageError(
+                f"MODEL: {name}: its attribute {key} is {_shown(value)}, expected {channels} numbers"
+                f"{' above 0' if key == 'std' else ''}, one per channel; correct it, or give --mean and --std"
+            )
+        found.append(numbers.tolist())
+    return found[0], found[1]
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]} ..."
