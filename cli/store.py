@@ -122,7 +122,7 @@ def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> No
 
     An .npz file, or a dictionary in torch.save, may also hold {split}_views [K, N, D] and
     {split}_view_kinds (weak or strong, for each), {split}_source, {split}_ids, class_names, and
-    the baseline's head_weight [C, D] and head_bias.
+    the baseline's head_weight [C, D] and head_bias. A note names what is not used.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -83,3 +84,125 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path, out):
     with pytest.raises(UsageError, match=r"x\.npy: holds features only; name .* with --test-labels"):
         import_store(tmp_path / "x.npy", out, labels=tmp_path / "y.npy", test=tmp_path / "x.npy")
     assert not out.exists()
+
+
+# --- names of what else a file may hold -----------------------------------------------------------
+
+MORE = {
+    "source": (Y == 2).int(), "ids": torch.arange(40, 80), "views": VIEWS, "view_kinds": ["weak", "strong"],
+}  # fmt: skip
+
+
+def import_all(tmp_path, arrays, **options):
+    torch.save(arrays, tmp_path / "all.pt")
+    return import_store(tmp_path / "all.pt", tmp_path / "out.h5", overwrite=True, **options)
+
+
+def check_more(split):
+    assert np.array_equal(split.source, MORE["source"])
+    assert split.ids.tolist() == MORE["ids"].tolist()
+    assert np.array_equal(split.views, VIEWS)
+    assert split.view_kinds == ("weak", "strong")
+
+
+@pytest.mark.parametrize(
+    ("features", "more", "keys"),
+    [
+        ("X_train", "train_{}", {}),
+        ("X_train", "{}_train", {}),
+        ("train_x", "train/{}", {}),
+        ("features", "train_{}", {}),
+        ("features", "{}", {}),
+        ("embeddings", "{}", {}),
+        ("deep_train", "train_{}", {"features_key": "deep_{split}", "labels_key": "y"}),
+        ("trainX", "train_{}", {"features_key": "{split}X", "labels_key": "y"}),
+        ("deep", "train_{}", {"features_key": "deep"}),
+        ("a.test", "test_{}", {"features_key": "a.test", "labels_key": "y"}),
+    ],
+)
+def test_what_there_is_per_row_is_found_whatever_the_features_are_called(tmp_path, features, more, keys):
+    arrays = {features: X, "y": Y, **{more.format(what): values for what, values in MORE.items()}}
+    done = import_all(tmp_path, arrays, **keys)
+    check_more(done.store.train)
+    assert done.notes == []
+
+
+def test_every_split_has_its_own(tmp_path):
+    arrays = {"X_train": X[:30], "y_train": Y[:30], "X_val": X, "y_val": Y, "train_ids": list(range(30))}
+    store = import_all(tmp_path, {**arrays, **{f"val_{what}": MORE[what] for what in MORE}}).store
+    check_more(store.val)
+    assert store.train.ids.tolist() == list(range(30))
+    assert store.train.views is None
+    # A key without {split} names the rows of one split, and what goes with them.
+    one = {f"test_{what}": values for what, values in {"features": X, "labels": Y, **MORE}.items()}
+    done = import_all(
+        tmp_path, {**one, "train_ids": [1, 2]}, features_key="test_features", labels_key="test_labels"
+    )
+    check_more(done.store.train)
+    assert done.notes == [f"{tmp_path / 'all.pt'}: not used: train_ids"]
+
+
+def test_arrays_that_are_not_used_are_named(run_cli, tmp_path):
+    arrays = {
+        "features": X, "labels": Y, "train_weights": Y, "other_X": X, "head_weight": torch.ones(3, 5),
+        "head_scale": 1.0, "source": "a camera", "ids": [1, 2],
+    }  # fmt: skip
+    done = import_all(tmp_path, arrays)
+    expected = f"{tmp_path / 'all.pt'}: not used: head_scale, ids, other_X, source, train_weights"
+    assert done.notes == [expected]
+    assert done.store.train.source is None
+    said = run_cli("store", "import", tmp_path / "all.pt", "--out", tmp_path / "again.h5")
+    assert (said.returncode, f"Note: {expected}" in said.stderr) == (0, True), said.stderr
+    torch.save({"features": X, "labels": Y, **{f"n{i}": 0 for i in range(10)}}, tmp_path / "test.pt")
+    torch.save({"features": X, "labels": Y}, tmp_path / "x.pt")
+    notes = import_store(tmp_path / "x.pt", tmp_path / "b.h5", test=tmp_path / "test.pt").notes
+    assert notes == [f"{tmp_path / 'test.pt'}: not used: n0, n1, n2, n3, n4, n5, n6, n7 and 2 more"]
+
+
+def test_datasets_that_are_not_used_are_named(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["train/features"], file["train/labels"], file["train/ids"] = X, Y, np.arange(40)
+        file["train/weights"], file["head/bias"] = Y, np.zeros(3)
+    done = import_store(tmp_path / "x.h5", tmp_path / "out.h5")
+    assert done.notes == [f"{tmp_path / 'x.h5'}: not used: head/bias, train/weights"]
+    assert import_store(tmp_path / "out.h5", tmp_path / "b.h5").notes == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"head_bias": torch.ones(3)}, r"has head_bias, but no head_weight \[C, D\]; add it, or leave the"),
+        ({"head_kind": "cosine", "head_bias": 0}, "has head_bias and head_kind, but no head_weight"),
+        (
+            {"head_weight": torch.ones(3, 5), "head_kind": ["a", "b"]},
+            r"head_kind: has shape \(2,\), expected one",
+        ),
+        ({"head_weight": ["a"]}, "head_weight: is <U1, expected numbers; convert it"),
+        ({"train_ids": [1, 2]}, r"train_ids: is int64 of shape \(2,\), expected 40 whole numbers or texts"),
+        ({"train_source": Y}, r"train_source: is int64 of shape \(40,\), expected 40 times 0 \(encoded\) or"),
+        (
+            {"train_views": X},
+            r"train_views: is float32 of shape \(40, 5\), expected numbers of shape \[K, 40",
+        ),
+        ({"train_views": VIEWS, "train_view_kinds": ["weak"]}, "train_view_kinds: 1 kinds for 2 views; name"),
+        ({"train_view_kinds": ["weak"]}, "train_view_kinds: 1 kinds for 0 views; name one per view"),
+        (
+            {"train_views": VIEWS, "train_view_kinds": "weak"},
+            r"train_view_kinds: is <U4 of shape \(\), expected one",
+        ),
+        ({"class_names": "abc"}, r"class_names: has shape \(\), expected one text per entry; save a list"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, more, message):
+    with pytest.raises(InputError, match=rf"^{tmp_path}/all\.pt: {message}") as caught:
+        import_all(tmp_path, {"X_train": X, "y_train": Y, **more})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_texts_in_bytes_are_texts(tmp_path):
+    arrays = {"features": X, "labels": Y, "views": VIEWS, "view_kinds": [b"weak", b"strong"]}
+    np.savez(tmp_path / "x.npz", **arrays, class_names=[b"a", b"b", "\u00e7".encode()])
+    store = import_store(tmp_path / "x.npz", tmp_path / "out.h5").store
+    assert store.train.view_kinds == ("weak", "strong")
+    assert store.class_names == ("a", "b", "\u00e7")

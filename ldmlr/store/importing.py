@@ -15,7 +15,7 @@ from ldmlr.store.store import FeatureStore
 
 @dataclasses.dataclass
 class Imported:
-    """The new store, and remarks on what was done to the labels."""
+    """The new store, and remarks: on what was done to the labels, and on what was left out."""
 
     store: FeatureStore
     notes: list[str]
@@ -64,6 +64,7 @@ def import_store(
     """
     check_output(Path(out), overwrite)
     found = open_source(source, labels, features_key=features_key, labels_key=labels_key)
+    notes = [_unused(source, found.unused)]
     if test is not None:
         if "test" in found.splits:
             raise UsageError(f"--test: {source} holds a test split already; leave out --test")
@@ -75,6 +76,7 @@ def import_store(
         if found.class_names and other.class_names:
             rows.labels = renumbered(str(test), rows.labels, other.class_names, found.class_names)
         found.splits["test"] = rows
+        notes.append(_unused(test, other.unused))
     elif test_labels is not None:
         raise UsageError("--test-labels: goes with --test; name the file of test features")
     _check_shapes(source, test, found)
@@ -98,7 +100,12 @@ def import_store(
         encoder=found.encoder if encoder is None else encoder, config=config,
         dtype=dtype or _same_type(found), overwrite=overwrite,
     )  # fmt: skip
-    return Imported(store, [mapped.note] if mapped.note else [])
+    return Imported(store, [note for note in (mapped.note, *notes) if note])
+
+
+def _unused(path: str | Path, names: tuple[str, ...]) -> str:
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{path}: not used: {listed}" if names else ""
 
 
 def _check_shapes(source: str | Path, test: str | Path | None, found: Source) -> None:

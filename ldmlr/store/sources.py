@@ -7,6 +7,7 @@ they are in the file; `ldmlr.store.labels` maps them.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_input
+from ldmlr.store.datasets import text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
 from ldmlr.store.opening import Report, check_file, open_hdf5
 from ldmlr.store.parquet import read_parquet
@@ -34,6 +36,9 @@ LABEL_KEYS = (
     "{split}/labels", "{split}_labels", "labels_{split}", "y_{split}", "{split}_y", "labels", "label",
     "targets", "target", "y",
 )  # fmt: skip
+# What else there may be per row, in a file of named arrays: for its split, whatever the features are called.
+_MORE = ("source", "ids", "views", "view_kinds")
+_MORE_KEYS = ("{split}/{what}", "{split}_{what}", "{what}_{split}")
 _COLUMN_KEYS = ("label", "labels", "target", "targets", "y", "class")
 
 
@@ -59,6 +64,7 @@ class Source:
     num_classes: int | None = None
     encoder: str = ""
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unused: tuple[str, ...] = ()
 
 
 def open_source(
@@ -135,36 +141,121 @@ def _arrays(
     labels_key: str | None,
 ) -> Source:
     """Return what named arrays hold; `rows` opens one of features, `load` reads another whole."""
-    splits = {}
+    splits, used = {}, {"class_names", "head_weight", "head_bias", "head_kind"}
     for name, (features, labels) in _choose(path, names, features_key, labels_key).items():
         split = RawSplit(rows(features), load(labels))
-        between = features.removeprefix(name).removesuffix("features")
-        if features == f"{name}{between}features":
-            for extra in ("source", "ids", "views", "view_kinds"):
-                if f"{name}{between}{extra}" in names:
-                    setattr(split, extra, load(f"{name}{between}{extra}"))
-            split.view_kinds = tuple(map(str, split.view_kinds))
+        used |= {features, labels, *_load_more(path, names, load, split, name, features)}
         splits[name] = split
     source = Source(splits)
-    if "head_weight" in names:
-        bias = load("head_bias").astype(np.float32) if "head_bias" in names else None
-        kind = str(load("head_kind")) if "head_kind" in names else "linear"
-        others = ("head_weight", "head_bias", "head_kind")
-        more = {
-            name.removeprefix("head_"): load(name)
-            for name in sorted(names)
-            if name.startswith("head_") and name not in others and "head_kind" in names
-        }
-        source.head = StoredHead(kind, load("head_weight").astype(np.float32), bias, more)
+    source.head = _head(path, names, load)
+    if source.head is not None:
+        used |= {f"head_{other}" for other in source.head.extra}
     if "class_names" in names:
-        source.class_names = tuple(map(str, load("class_names")))
+        source.class_names = _words(f"{path}: class_names", load("class_names"))
+    source.unused = tuple(sorted(set(names) - used))
     return source
+
+
+def _head(path: Path, names: Collection[str], load: Callable[[str], Array]) -> StoredHead | None:
+    """Return the baseline's head, or None where there is none; half of one is refused."""
+    if "head_weight" not in names:
+        half = [other for other in ("head_bias", "head_kind") if other in names]
+        if half:
+            raise InputError(
+                f"{path}: has {' and '.join(half)}, but no head_weight [C, D]; add it, or leave the head out"
+            )
+        return None
+    kind = "linear"
+    others = ["head_bias"] if "head_bias" in names else []
+    if "head_kind" in names:
+        word = load("head_kind")
+        if word.size != 1:
+            raise InputError(f"{path}: head_kind: has shape {word.shape}, expected one text; save a text")
+        kind = text(word.item())
+        # Without its kind a head is linear, and has no more than weight and bias.
+        parts = ("head_weight", "head_kind")
+        others = [name for name in sorted(names) if name.startswith("head_") and name not in parts]
+    found = {name: load(name) for name in ("head_weight", *others)}
+    for name, values in found.items():
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{path}: {name}: is {values.dtype}, expected numbers; convert it")
+    bias = found.pop("head_bias").astype(np.float32) if "head_bias" in found else None
+    weight = found.pop("head_weight").astype(np.float32)
+    return StoredHead(kind, weight, bias, {name.removeprefix("head_"): found[name] for name in found})
+
+
+def _load_more(
+    path: Path,
+    names: Collection[str],
+    load: Callable[[str], Array],
+    split: RawSplit,
+    name: str,
+    features: str,
+) -> list[str]:
+    """Fill in what else there is per row of a split, and return the names of the arrays."""
+    count, dim = split.rows.shape
+    words = re.split(r"[^A-Za-z0-9]", features)
+    # A key without {split} may name the features of any split, and its other arrays are called alike.
+    spoken = next((other for other in SPLITS if other in words), name if name in features else None)
+    found: dict[str, str] = {}
+    for what in _MORE:
+        keys = [key.format(split=spoken or name, what=what) for key in _MORE_KEYS]
+        for key in [*([what] if spoken is None else []), *keys]:
+            if key not in names:
+                continue
+            try:
+                values = load(key)
+                _check_fit(f"{path}: {key}", what, values, count, dim)
+            except InputError:
+                # A plain word may stand for something else, such as the name of a data set.
+                if key == what:
+                    continue
+                raise
+            setattr(split, what, _words(f"{path}: {key}", values) if what == "view_kinds" else values)
+            found[what] = key
+            break
+    views = 0 if split.views is None else len(split.views)
+    if split.view_kinds and len(split.view_kinds) != views:
+        raise InputError(
+            f"{path}: {found['view_kinds']}: {len(split.view_kinds)} kinds for {views} views; "
+            "name one per view"
+        )
+    return list(found.values())
+
+
+def _check_fit(where: str, what: str, values: Array, count: int, dim: int) -> None:
+    """Refuse an array that is not what there may be per row of ``[count, dim]`` features."""
+    kind, shape = values.dtype.kind, values.shape
+    if what == "view_kinds":
+        fits, wanted = values.ndim == 1, "one text per view; save a list of texts"
+    elif what == "views":
+        fits = values.ndim == 3 and shape[1:] == (count, dim) and kind in "fiu"
+        wanted = f"numbers of shape [K, {count}, {dim}]; give every view one row per sample"
+    elif what == "ids":
+        fits, wanted = (
+            shape == (count,) and kind in "iuSUO",
+            f"{count} whole numbers or texts; give one per row",
+        )
+    else:
+        fits = shape == (count,) and kind in "iub" and bool(np.isin(values, (0, 1)).all())
+        wanted = f"{count} times 0 (encoded) or 1 (generated); correct it"
+    if not fits:
+        raise InputError(f"{where}: is {values.dtype} of shape {shape}, expected {wanted}")
+
+
+def _words(where: str, values: Array) -> tuple[str, ...]:
+    if values.ndim != 1:
+        raise InputError(
+            f"{where}: has shape {values.shape}, expected one text per entry; save a list of texts"
+        )
+    return tuple(text(value) for value in values.tolist())
 
 
 def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Source:
     if is_manifest(path):
         _check_no_keys(path, "the shards of a manifest are stores", features_key, labels_key)
         parts = read_manifest(path, Report(), check_values=False)
+        unused: set[str] = set()
     else:
         with open_hdf5(path) as handle:
             there: list[str] = []
@@ -178,6 +269,7 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
             path, Report(), features_key=features_key, labels_key=labels_key, check_values=False,
             any_labels=True,
         )  # fmt: skip
+        unused = set(there) - {key.lstrip("/") for key in parts.names.values()}
     splits = {
         name: RawSplit(
             split.rows, split.labels if split.raw_labels is None else split.raw_labels, split.source,
@@ -188,7 +280,7 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
     fixed = parts.head is not None or "num_classes" in parts.attributes
     return Source(
         splits, parts.head, parts.class_names, parts.num_classes if fixed else None,
-        str(parts.attributes.get("encoder", "")), read_config(parts.attributes),
+        str(parts.attributes.get("encoder", "")), read_config(parts.attributes), tuple(sorted(unused)),
     )  # fmt: skip
 
 
