@@ -106,3 +106,8 @@ def whole_number(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def view_group(kind: str) -> str:
+    """Return what augmented views of a kind count as: strong where its name says so, else weak."""
+    return "strong" if "strong" in kind else "weak"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ldmlr.diffusion.rows import choose_views
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import verify
 from ldmlr.store.importing import import_store
@@ -198,6 +199,24 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, more, message):
         import_all(tmp_path, {"X_train": X, "y_train": Y, **more})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_kinds_that_are_neither_weak_nor_strong_are_named(run_cli, tmp_path):
+    kinds = ["weak", "Strong", "mild", "very strong", "mild"]
+    arrays = {"features": X, "labels": Y, "views": X.expand(5, 40, 5), "view_kinds": kinds}
+    done = import_all(tmp_path, arrays)
+    expected = (
+        "train views: expected the kinds weak and strong; 'Strong' counts as weak, 'mild' counts as weak, "
+        "'very strong' counts as strong"
+    )
+    assert done.notes == [expected]
+    assert list(done.store.train.view_kinds) == kinds
+    assert choose_views(kinds, 0, 9) == [3]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["train/features"], file["train/labels"], file["train/views"] = X, Y, X[None]
+        file["train/views"].attrs["kinds"] = [b"mild"]
+    said = run_cli("store", "import", tmp_path / "x.h5", "--out", tmp_path / "again.h5")
+    assert "Note: train views: expected the kinds weak and strong; 'mild' counts as weak" in said.stderr
 
 
 def test_texts_in_bytes_are_texts(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import as_array
+from ldmlr.arrays import as_array, view_group
 from ldmlr.diffusion.transform import CHUNK, Block, Labels
 from ldmlr.errors import InputError
 
@@ -85,7 +85,7 @@ def choose_views(kinds: Sequence[str], weak: int, strong: int) -> list[int]:
     limits = {"weak": weak, "strong": strong}
     chosen = []
     for number, kind in enumerate(kinds):
-        group = "strong" if "strong" in kind else "weak"
+        group = view_group(kind)
         if limits[group] > 0:
             limits[group] -= 1
             chosen.append(number)

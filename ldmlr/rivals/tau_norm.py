@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ldmlr.arrays import view_group
 from ldmlr.heads.finetune import head_logits
 from ldmlr.heads.modules import LinearHead, linear_head
 from ldmlr.metrics.accuracy import accuracy
@@ -32,7 +33,7 @@ def choose_tau(head: LinearHead, rows: TrainRows) -> float:
 
     Without a strong view, all views are taken.
     """
-    strong = [view for view, kind in zip(rows.views, rows.kinds, strict=True) if "strong" in kind]
+    strong = [view for view, kind in zip(rows.views, rows.kinds, strict=True) if view_group(kind) == "strong"]
     views = strong or list(rows.views)
     features, labels = np.concatenate(views), np.tile(rows.labels, len(views))
 

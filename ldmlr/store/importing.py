@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
+from ldmlr.arrays import view_group
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import check_output
 from ldmlr.store.labels import map_labels, renumbered
@@ -80,6 +82,7 @@ def import_store(
     elif test_labels is not None:
         raise UsageError("--test-labels: goes with --test; name the file of test features")
     _check_shapes(source, test, found)
+    notes += [_kinds(name, split.view_kinds) for name, split in found.splits.items()]
     if num_classes is not None and found.head is not None and len(found.head.weight) != num_classes:
         raise UsageError(f"--num-classes: {source} has a head for {len(found.head.weight)} classes")
     mapped = map_labels(
@@ -106,6 +109,13 @@ def import_store(
 def _unused(path: str | Path, names: tuple[str, ...]) -> str:
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     return f"{path}: not used: {listed}" if names else ""
+
+
+def _kinds(name: str, kinds: Sequence[str]) -> str:
+    """Return a note on kinds of views other than weak and strong, which are kept and count as one of them."""
+    others = [kind for kind in dict.fromkeys(kinds) if kind not in ("weak", "strong")]
+    listed = ", ".join(f"{kind!r} counts as {view_group(kind)}" for kind in others[:8])
+    return f"{name} views: expected the kinds weak and strong; {listed}" if others else ""
 
 
 def _check_shapes(source: str | Path, test: str | Path | None, found: Source) -> None:
