@@ -92,6 +92,7 @@ tests() {
         LDMLR_CUDA_TIER=$tier beside "$tier" timeout --kill-after=5 "${LDMLR_GPU_TEST_SECONDS:-200}" \
             "$python" -m pytest tests/test_cuda_device.py -v --tb=short -rs --durations=5 -W default -p no:cacheprovider
     done
+    beside training "$python" -m pytest tests/test_graphed.py -v --tb=short -W default -p no:cacheprovider
     all_right
 }
 sanitize() {
@@ -120,7 +121,8 @@ stage1() {
     "$python" benchmarks/gpu.py images --out "$work/images.h5" &&
         ldmlr baseline "$work/images.h5" --preset cifar-ce-mixup --epochs "${LDMLR_GPU_EPOCHS:-20}" \
             --device cuda --out "$work/baseline" &&
-        cp "$work/baseline/result.json" "$out/gpu-stage1.json"
+        cp "$work/baseline/result.json" "$out/gpu-stage1.json" &&
+        cp "$work/baseline/train.jsonl" "$out/gpu-stage1.train.jsonl"
 }
 suite() { "$python" -m pytest -q; }
 encoders() {
