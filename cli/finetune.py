@@ -97,6 +97,12 @@ def command(
         head.save(target, overwrite)
     if not outcome.heads[0].generated:
         say(f"{store}: no generated rows; the head is fine-tuned on encoded rows alone")
+    own = encoded.split("train").generated_rows
+    if generated and own:
+        say(
+            f"{store}: holds {own:,} generated rows itself; the head is fine-tuned on them and on those of "
+            "--pseudo"
+        )
     say_baseline(store, outcome.figures)
     resolved = {
         "store": store, "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds, "groups": groups,

@@ -61,7 +61,7 @@ def command(
 
     SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
-    them again, in folders of their own.
+    them again, in folders of their own. Generated rows that a store holds already are left out.
 
     With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
     for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
@@ -110,6 +110,11 @@ def command(
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
     run = Run(source, config, tables, root, Machine(**machine))
+    if run.own_generated:
+        say(
+            f"{source}: holds {run.own_generated:,} generated rows, which are left out: a run draws its own "
+            "and fine-tunes on these and the encoded rows"
+        )
     if dry_run:
         steps = run.plan()
         text = table(

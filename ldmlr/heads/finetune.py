@@ -162,6 +162,7 @@ def finetune(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: EpochCallback | None = None,
+    own_generated: bool = True,
     **options: Any,
 ) -> FinetunedHead:
     """Fine-tune a classification head on encoded and generated rows.
@@ -183,6 +184,8 @@ def finetune(
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     on_epoch
         Called with the epoch (from 1) and the head after each epoch.
+    own_generated
+        Whether generated rows that `store` holds itself are used too, beside those of `pseudo`.
 
     Returns
     -------
@@ -212,7 +215,7 @@ def finetune(
     config = config or FinetuneConfig.from_mapping(options)
     seed, place = check_seed(seed), resolve_device(device)
     store, pseudo = opened(store), None if pseudo is None else opened(pseudo)
-    rows = gather_rows(store, pseudo)
+    rows = gather_rows(store, pseudo, own_generated=own_generated)
     stored = None if isinstance(store, tuple) else store.head
     baseline, origin = baseline_head(rows, stored, seed, place)
     config = config.settled(baseline.kind)

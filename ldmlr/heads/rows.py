@@ -64,7 +64,9 @@ class TrainingRows:
         return np.bincount(self.labels, minlength=self.num_classes)
 
 
-def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None = None) -> TrainingRows:
+def gather_rows(
+    store: Rows, pseudo: Rows | None = None, num_classes: int | None = None, *, own_generated: bool = True
+) -> TrainingRows:
     """Return the encoded rows of `store` and the generated rows of `store` and `pseudo`.
 
     Parameters
@@ -76,6 +78,8 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
         Generated rows: a store (its rows with ``source`` 1), or a plain file or a pair of arrays (all rows).
     num_classes
         Classes, if `store` is a pair of arrays that may lack the last ones.
+    own_generated
+        Whether the generated rows of `store` itself count, beside those of `pseudo`.
 
     Raises
     ------
@@ -99,6 +103,8 @@ def gather_rows(store: Rows, pseudo: Rows | None = None, num_classes: int | None
         part.check(first, classes)
     encoded = [np.flatnonzero(first.source == 0)]
     generated = [np.flatnonzero(part.source == 1) for part in parts]
+    if not own_generated:
+        generated[0] = generated[0][:0]
     if pseudo is not None and parts[1].without_source:
         generated[1] = np.arange(len(parts[1].labels))
     elif pseudo is not None and not len(generated[1]):

@@ -111,6 +111,14 @@ class Run:
             "preset": self.preset, **stage,
         }  # fmt: skip
 
+    @functools.cached_property
+    def own_generated(self) -> int:
+        """Generated rows that the store holds itself: a run draws its own and leaves these out."""
+        if self.kind != "store":
+            return 0
+        with FeatureStore.open(self.source) as store:
+            return store.split("train").generated_rows
+
     def plan(self) -> list[dict[str, Any]]:
         """Return, step by step, what would be done and what is there already."""
         seen: dict[str, dict[str, Any]] = {}
@@ -237,10 +245,19 @@ class Run:
             {
                 **{name: getattr(own, name).to_dict() for name in ("select", *TABLES)},
                 "generator": generator, "groups": self.config.groups, "seeds": list(self.config.seed_list),
+                **self._left_out,
             },
             inputs, "choice.json",
         )  # fmt: skip
         return Task(step, functools.partial(stages.run_select, stores, settings, own.select))
+
+    @property
+    def _left_out(self) -> dict[str, Any]:
+        """Settings of the steps that fine-tune, where a store has generated rows to leave out.
+
+        Earlier versions counted such rows: with this, what they computed is not taken for the same.
+        """
+        return {"own_generated": False} if self.own_generated else {}
 
     def _each(self) -> list[Task]:
         return [task for tasks in self.tasks for task in tasks]
@@ -302,7 +319,7 @@ class Run:
                 stages.run_generate, encoded, diffuse.output, tables.generate, seed=seed, machine=machine
             )
         tune = self._step(
-            "finetune", seed, {**tables.finetune.to_dict(), "groups": self.config.groups},
+            "finetune", seed, {**tables.finetune.to_dict(), "groups": self.config.groups, **self._left_out},
             [store_key, draw.key], "head.safetensors",
         )  # fmt: skip
         return [

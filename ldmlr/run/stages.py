@@ -137,9 +137,14 @@ def run_finetune(
     seed: int,
     machine: Machine,
 ) -> dict[str, Any]:
-    """Fine-tune the head and measure it and the baseline on the test split, once, at the end."""
+    """Fine-tune the head and measure it and the baseline on the test split, once, at the end.
+
+    Generated rows that the store holds already are left out: the run measures those it has drawn.
+    """
     with FeatureStore.open(store) as encoded, FeatureStore.open(pseudo) as generated:
-        tuned = finetune(encoded, generated, config=config, seed=seed, device=machine.device)
+        tuned = finetune(
+            encoded, generated, config=config, seed=seed, device=machine.device, own_generated=False
+        )
         variants = [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned)]
         measured = measure(
             variants, encoded.split("test"), tuned.counts, parse_groups(groups), machine.device

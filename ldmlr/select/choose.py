@@ -131,7 +131,7 @@ class Seed:
     def tuned(self, config: GenerateConfig, generator: str) -> FinetunedHead:
         """Return the head fine-tuned on what these settings generate."""
         seed, device = self.seed, self.settings.device
-        rows = gather_rows(self.store, self.generated(config, generator))
+        rows = gather_rows(self.store, self.generated(config, generator), own_generated=False)
         if self.baseline is None:
             self.baseline = baseline_head(rows, self.store.head, seed, device)[0]
         tune = self.settings.finetune.settled(self.baseline.kind)

@@ -124,6 +124,11 @@ class Split:
         return np.bincount(self.labels[self.source == 0], minlength=self.num_classes).astype(np.int64)
 
     @property
+    def generated_rows(self) -> int:
+        """Number of generated rows (``source`` 1) among the rows."""
+        return 0 if self.source is None else int(np.count_nonzero(self.source))
+
+    @property
     def features(self) -> Any:
         """The features ``[N, D]``.
 
