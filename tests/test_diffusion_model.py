@@ -243,3 +243,39 @@ def test_generated_rows_of_a_store_are_not_trained_on(tmp_path):
     alone = FeatureStore.write(tmp_path / "alone.h5", train=SplitData(features, labels))
     models = [ldmlr.LatentDiffusion(**SMALL).fit_store(store) for store in (both, alone)]
     assert models[0].fingerprint() == models[1].fingerprint()
+
+
+# Trained again
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, InputError])
+@pytest.mark.parametrize("of_a_store", [False, True])
+def test_a_training_that_does_not_end_leaves_the_model_as_it_was(
+    store, tmp_path, monkeypatch, stop, of_a_store
+):
+    model = ldmlr.LatentDiffusion(**SMALL).fit_store(store)
+    model.save(tmp_path / "before.safetensors")
+
+    def stopped(*args, **more):
+        raise stop("stopped")
+
+    monkeypatch.setattr("ldmlr.diffusion.model.train", stopped)
+    rows = blobs((9, 8, 7, 6), dim=3)
+    if of_a_store:
+        other = FeatureStore.write(tmp_path / "other.h5", train=SplitData(*rows))
+        with pytest.raises(stop):
+            model.fit_store(other)
+    else:
+        with pytest.raises(stop):
+            model.fit(*rows, class_names="abcd")
+    model.save(tmp_path / "after.safetensors")
+    before, after = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("before", "after"))
+    assert before == after
+    assert model.sample([0, 1, 2]).shape == (3, 4)
+
+
+def test_rows_that_come_from_no_store_have_no_provenance(store):
+    model = ldmlr.LatentDiffusion(**SMALL).fit_store(store)
+    assert model.provenance["rows"] == 93
+    assert model.fit(*blobs()).provenance == {}
+    assert model.fit_store(store).provenance["fingerprint"] == store.fingerprint()

@@ -52,7 +52,7 @@ class LatentDiffusion:
     losses
         The training loss, averaged over every 50 iterations.
     provenance
-        Where the training rows came from: plain data, saved with the model.
+        Where the training rows came from, if from a store: plain data, saved with the model.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class LatentDiffusion:
         checkpoint: str | Path | None = None,
         resume: bool = False,
     ) -> Self:
-        """Train the model.
+        """Train the model; one that was trained before stays as it is until the new training has ended.
 
         Parameters
         ----------
@@ -162,19 +162,22 @@ class LatentDiffusion:
         blocks = rows.blocks(features, labels, views)
         device_found = resolve_device(device)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.counts = np.where(present > 0, given, 0)
-        self.class_names = tuple(class_names) if class_names is not None else None
-        self._transform = fit_transform(self.config.transform, blocks, self.counts, self.class_names)
-        z = np.empty((sum(len(part) for part, _ in blocks), self.dim), np.float32)
+        trained_on = np.where(present > 0, given, 0)
+        names = tuple(class_names) if class_names is not None else None
+        transform = fit_transform(self.config.transform, blocks, trained_on, names)
+        z = np.empty((sum(len(part) for part, _ in blocks), transform.dim), np.float32)
         z_labels = np.concatenate([labels for _, labels in blocks])
         for number, (part, _) in enumerate(blocks):
-            self._transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
+            transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
         key = config_hash(self.config, self.seed, _digest(blocks))
-        with thread_count(self.config, self.dim, threads):
-            self._network, self.losses = train(
-                self.config, z, z_labels, self.counts,
+        with thread_count(self.config, transform.dim, threads):
+            network, losses = train(
+                self.config, z, z_labels, trained_on,
                 seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
             )  # fmt: skip
+        # Together and only now: a training that fails or is interrupted must not leave half a new model.
+        self._network, self._transform, self.losses = network, transform, losses
+        self.counts, self.class_names, self.provenance = trained_on, names, {}
         return self
 
     def fit_store(self, store: FeatureStore, **options: Any) -> Self:
@@ -188,17 +191,19 @@ class LatentDiffusion:
             ``device``, ``threads``, ``checkpoint`` and ``resume`` of `fit`.
         """
         features, labels, views = rows.store_rows(store, self.config.weak_views, self.config.strong_views)
-        self.provenance = {
+        provenance = {
             "store": str(store.path), "fingerprint": store.fingerprint(),
             "rows": len(labels), "views": len(views), "encoder": store.encoder,
         }  # fmt: skip
         try:
-            return self.fit(
+            self.fit(
                 features, labels, views=views,
                 num_classes=store.num_classes, class_names=store.class_names, **options,
             )  # fmt: skip
         except InputError as error:
             raise InputError(f"{store.path}: /train: {error}") from None
+        self.provenance = provenance
+        return self
 
     def spec(self, config: SampleConfig | None = None, seed: int = 0) -> SamplerSpec:
         """Return everything a sampler needs as plain arrays.
