@@ -22,6 +22,7 @@ from ldmlr.rivals.compare import shift_rule
 from ldmlr.rivals.diffusion import Diffusion, check_drawing
 from ldmlr.rivals.methods import Bench, with_generated
 from ldmlr.rivals.rows import Generated, TrainRows, train_rows
+from ldmlr.rivals.warm import warm_up
 from ldmlr.run.config import StageTables
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def ablate(
     runs: list[list[Measured]] = []
     seconds: list[list[float]] = [[] for _ in settings]
     drawing: list[list[float]] = [[] for _ in settings]
+    warm_up([METHOD], place)
     with progress.bar(seeds * len(settings), f"ablate {kind}", "setting") as bar:
         for seed in range(seeds):
             begin = time.perf_counter()

@@ -31,12 +31,15 @@ class Entry:
     shifted
         It has a row with label shift. Nearest class mean and tau-normalisation have none: they know no
         class frequencies, or have taken them out already.
+    resamples
+        It calls a sampler of imbalanced-learn.
     """
 
     family: str
     what: str
     needs_views: bool = False
     shifted: bool = True
+    resamples: bool = False
 
 
 METHODS: dict[str, Entry] = {
@@ -55,12 +58,16 @@ METHODS: dict[str, Entry] = {
     "ncm-views": Entry(
         NO_GENERATION, "the same on clean rows and augmented views", needs_views=True, shifted=False
     ),
-    "random-oversampling": Entry(COPIES, "clean rows, repeated"),
+    "random-oversampling": Entry(COPIES, "clean rows, repeated", resamples=True),
     "duplicated-views": Entry(COPIES, "augmented views, repeated", needs_views=True),
-    "smote": Entry(INTERPOLATION, "SMOTE between clean rows"),
-    "smote-views": Entry(INTERPOLATION, "SMOTE between clean rows and augmented views", needs_views=True),
-    "adasyn": Entry(INTERPOLATION, "ADASYN between clean rows"),
-    "adasyn-views": Entry(INTERPOLATION, "ADASYN between clean rows and augmented views", needs_views=True),
+    "smote": Entry(INTERPOLATION, "SMOTE between clean rows", resamples=True),
+    "smote-views": Entry(
+        INTERPOLATION, "SMOTE between clean rows and augmented views", needs_views=True, resamples=True
+    ),
+    "adasyn": Entry(INTERPOLATION, "ADASYN between clean rows", resamples=True),
+    "adasyn-views": Entry(
+        INTERPOLATION, "ADASYN between clean rows and augmented views", needs_views=True, resamples=True
+    ),
     "gaussian": Entry(GAUSSIAN, "class Gaussians, covariance shrunk by n/(n+64)"),
     "gaussian-wide": Entry(GAUSSIAN, "the same, widened as LDMLR's rows are"),
     "ldmlr-paper": Entry(DIFFUSION, "the paper's setting: clean rows, a fifth of each class, no mix"),

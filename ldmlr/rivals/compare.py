@@ -19,6 +19,7 @@ from ldmlr.rivals.diffusion import Diffusion, check_drawing
 from ldmlr.rivals.methods import MAKERS, Bench
 from ldmlr.rivals.rows import TrainRows, train_rows
 from ldmlr.rivals.verdict import verdict
+from ldmlr.rivals.warm import warm_up
 from ldmlr.run.config import StageTables
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in names}
     generated: dict[str, list[int]] = {name: [] for name in names}
     notes: dict[str, dict[str, None]] = {name: {} for name in names}
+    warm_up(names, place)
     with progress.bar(seeds * len(names), "compare", "method") as bar:
         for seed in range(seeds):
             begin = time.perf_counter()
