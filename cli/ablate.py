@@ -28,7 +28,7 @@ from .options import (
     stages_file_option,
     threads_option,
 )
-from .run_file import parse_set, stage_values
+from .run_file import checked_tables, stage_values
 
 # The stages an ablation has, and so the tables of the TOML file and of --set that it reads.
 TABLES = ("diffuse", "generate", "finetune")
@@ -90,14 +90,14 @@ def command(
       ldmlr ablate groups features.h5 --set generate.strategy=ratio --set generate.ratio=0.2
     """
     config: AblateConfig = pick(AblateConfig, values)
-    given = stage_values(file, assignments, TABLES, "an ablation")
-    for stage, keys in parse_set(assignments).items():
+    of_file, assigned = stage_values(file, assignments, TABLES, "an ablation")
+    for stage, keys in assigned.items():
         for key in keys:
             if f"{stage}.{key}" in KINDS[kind].sets:
                 raise UsageError(f"--set: ablate {kind} varies {stage}.{key} itself; use --values")
-    from ldmlr.run.config import RunConfig, stage_tables
+    from ldmlr.run.config import RunConfig
 
-    tables = stage_tables(given, RunConfig(groups=groups), str(file) if file else "")
+    tables = checked_tables(of_file, assigned, RunConfig(groups=groups), str(file) if file else "")
     make_settings(kind, config.values, tables.diffuse, tables.generate)  # wrong values end here, before torch
     from ldmlr import results
     from ldmlr.ablate.ablate import ablate

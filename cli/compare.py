@@ -27,7 +27,7 @@ from .options import (
     stages_file_option,
     threads_option,
 )
-from .run_file import stage_values
+from .run_file import checked_tables, stage_values
 
 # The stages a comparison has, and so the tables of the TOML file and of --set that it reads.
 TABLES = ("diffuse", "generate", "finetune")
@@ -80,18 +80,18 @@ def command(
       ldmlr compare features.h5 --set finetune.mix=1 --set generate.guidance=2
     """
     config = pick(CompareConfig, values)
-    given = stage_values(file, assignments, TABLES, "a comparison")
+    of_file, assigned = stage_values(file, assignments, TABLES, "a comparison")
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
     from ldmlr.rivals.compare import compare
     from ldmlr.rivals.report import comparison_csv, comparison_text
-    from ldmlr.run.config import RunConfig, stage_tables
+    from ldmlr.run.config import RunConfig
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
-    tables = stage_tables(given, RunConfig(groups=groups), str(file) if file else "")
+    tables = checked_tables(of_file, assigned, RunConfig(groups=groups), str(file) if file else "")
     check_outputs([out and out / "result.json", csv_file], overwrite)
     place = resolve_device(device)
     used = set_threads(threads)

@@ -9,7 +9,7 @@ import click
 
 from ldmlr import progress
 from ldmlr.errors import UsageError
-from ldmlr.run.config import STAGES, RunConfig, stage_tables
+from ldmlr.run.config import STAGES, RunConfig
 
 from .options import (
     config_options,
@@ -24,7 +24,7 @@ from .options import (
     set_option,
     threads_option,
 )
-from .run_file import parse_set, read_run_file
+from .run_file import checked_tables, parse_set, read_run_file
 
 
 @click.command(name="run")
@@ -88,7 +88,7 @@ def command(
     if source is None:
         raise click.UsageError("Missing argument 'SOURCE'.")
     config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
-    wanted = document.merged(parse_set(assignments))
+    assigned, choice = parse_set(assignments), None
     if config.refit is not None:
         from ldmlr.select.choice import Choice
 
@@ -98,8 +98,8 @@ def command(
                 f"--generator {config.generator}: {config.refit} chose {choice.generator}; "
                 "leave one of the two out"
             )
-        config, wanted = config.replace(generator=choice.generator), choice.tables(wanted)
-    tables = stage_tables(wanted, config, document.name)
+        config = config.replace(generator=choice.generator)
+    tables = checked_tables(document.tables, assigned, config, document.name, choice)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.run.pipeline import Run

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ldmlr.config import read_toml
 from ldmlr.errors import UsageError, nearest
-from ldmlr.run.config import STAGES, RunConfig
+from ldmlr.run.config import STAGES, RunConfig, StageTables, stage_tables
 
 from .options import RUN_FILE_FLAGS, RUN_FILE_KEYS
 
+if TYPE_CHECKING:
+    from ldmlr.select.choice import Choice
+
 MACHINE = ("backend", "device", "threads")
+
+# Stage -> keys and values.
+Tables = dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +34,12 @@ class RunFile:
     out: Path | None
     values: dict[str, Any]
     computing: dict[str, Any]
-    tables: dict[str, dict[str, Any]]
+    tables: Tables
     flags: dict[str, bool]
 
     def drop(self, given: set[str]) -> dict[str, Any]:
         """Return the values of the run that the command line does not give."""
         return {name: value for name, value in self.values.items() if name not in given}
-
-    def merged(self, assigned: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Return the tables of the stages with the assignments of the command line put over them."""
-        stages = {*self.tables, *assigned}
-        return {stage: {**self.tables.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
 
     def machine(self, ctx: click.Context, **options: Any) -> dict[str, Any]:
         """Return backend, device and threads: the command line's, else the file's."""
@@ -103,9 +105,9 @@ def _beside(file: Path, name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
-def parse_set(assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def parse_set(assignments: tuple[str, ...]) -> Tables:
     """Return the tables of ``STAGE.KEY=VALUE`` assignments; values are TOML, or plain words."""
-    tables: dict[str, dict[str, Any]] = {}
+    tables: Tables = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         stage, dot, key = name.strip().partition(".")
@@ -119,8 +121,8 @@ def parse_set(assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 def stage_values(
     file: Path | None, assignments: tuple[str, ...], stages: tuple[str, ...], who: str
-) -> dict[str, dict[str, Any]]:
-    """Return the values for each of a command's stages: the file's, and over them those of ``--set``.
+) -> tuple[Tables, Tables]:
+    """Return the values for each of a command's stages: those of the file, and those of ``--set``.
 
     Parameters
     ----------
@@ -146,7 +148,56 @@ def stage_values(
     for stage in assigned:
         if stage not in stages:
             raise UsageError(f"--set: {who} has no stage {stage!r}; {nearest(stage, stages)}")
-    return {stage: {**document.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
+    return {stage: document.get(stage, {}) for stage in stages}, assigned
+
+
+def checked_tables(
+    of_file: Tables,
+    assigned: Tables,
+    run: RunConfig,
+    file: str,
+    choice: Choice | None = None,
+) -> StageTables:
+    """Return the checked configurations of the stages: the file's values, and over them those of ``--set``.
+
+    Parameters
+    ----------
+    of_file, assigned
+        The values of the file and those of ``--set``.
+    run
+        The run, as for `stage_tables`.
+    file
+        The file's name, or nothing without one.
+    choice
+        What ``--refit`` takes over.
+
+    Raises
+    ------
+    UsageError
+        A key or value is wrong; the message names ``--set`` where it comes from there, else the file.
+    """
+    stages = {*of_file, *assigned}
+    both = {stage: {**of_file.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
+
+    def build(values: Tables, where: str) -> StageTables:
+        return stage_tables(values if choice is None else choice.tables(values), run, where)
+
+    try:
+        return build(both, file)
+    except UsageError as error:
+        if assigned and str(error) != _problem(lambda: build(of_file, file)):
+            # Without --set the file is not wrong, or not in this.
+            build(both, "--set")
+        raise
+
+
+def _problem(work: Callable[[], object]) -> str | None:
+    """Return the message of the error that `work` ends with, if it does."""
+    try:
+        work()
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _value(text: str) -> Any:

@@ -136,3 +136,37 @@ def test_a_run_file_has_the_flags_of_the_command(run_cli, store, tmp_path):
     # A file of a run serves the commands of its stages, which have the same flags.
     file.write_text("json = true\ndry-run = true\nseeds = 1\n")
     assert json.loads(run_cli("diffuse", store, "--out", tmp_path / "m", "--config", file).stdout)["dry_run"]
+
+
+@pytest.mark.parametrize("command", [("run",), ("compare",), ("ablate", "ratio")])
+@pytest.mark.parametrize(
+    ("text", "assigned", "where", "message"),
+    [
+        ("[diffuse]\nhidden = 8", "diffuse.hiden=9", "--set", "[diffuse]: unknown key 'hiden'; did you"),
+        ("[diffuse]\nhidden = 8", "diffuse.hidden=0", "--set", "[diffuse]: --hidden: must be at least 1"),
+        ("[finetune]\ntau = 2.0\nloss = 'logit-adjustment'", "finetune.loss=ldam", "--set", "[finetune]: "),
+        ("[diffuse]\nhiden = 8", "diffuse.layers=1", "FILE", "[diffuse]: unknown key 'hiden'; did you mean"),
+        ("[diffuse]\nhidden = 0", "diffuse.hiden=1", "--set", "[diffuse]: unknown key 'hiden'; did you mean"),
+        ("", "diffuse.hiden=9", "--set", "[diffuse]: unknown key 'hiden'; did you mean 'hidden'?"),
+        (None, "diffuse.hiden=9", "--set", "[diffuse]: unknown key 'hiden'; did you mean 'hidden'?"),
+    ],
+)
+def test_what_set_gets_wrong_is_not_blamed_on_the_file(
+    run_cli, store, tmp_path, command, text, assigned, where, message
+):
+    file = tmp_path / "options.toml"
+    options = ()
+    if text is not None:
+        file.write_text(text)
+        options = ("--config", file)
+    done = run_cli(*command, store, *options, "--set", assigned, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"Error: {file if where == 'FILE' else where}: {message}"), done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_set_may_put_right_what_a_file_has_wrong(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("[finetune]\nepochs = 0\n")
+    done = run_cli("run", store, "--config", file, "--set", "finetune.epochs=1", "--dry-run")
+    assert done.returncode == 0, done.stderr
