@@ -90,6 +90,8 @@ def command(
       ldmlr ablate groups features.h5 --set generate.strategy=ratio --set generate.ratio=0.2
     """
     config: AblateConfig = pick(AblateConfig, values)
+    if plot_file is not None and plot_file.suffix.lower() != ".svg":
+        raise UsageError(f"--plot {plot_file}: is drawn as SVG; name a file that ends in .svg")
     of_file, assigned = stage_values(file, assignments, TABLES, "an ablation")
     for stage, keys in assigned.items():
         for key in keys:

@@ -241,6 +241,8 @@ def test_options_come_from_a_toml_file(run_cli, store, tmp_path):
         (("ratio", "--groups", "many"), "--groups: expected two thresholds"),
         (("ratio", "--seeds", "0"), "--seeds"),
         (("ratio", "--plot", "there.svg"), "there.svg: already exists"),
+        (("ratio", "--plot", "x.png"), "--plot x.png: is drawn as SVG; name a file that ends in .svg"),
+        (("ratio", "--plot", "plot"), "--plot plot: is drawn as SVG"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(run_cli, store, tmp_path, monkeypatch, args, message):
