@@ -90,6 +90,12 @@ def test_factors_that_make_no_sense_are_told(entry):
         class_scales((entry,), 1.0, 3, NAMES)
 
 
+def test_a_number_from_a_table_is_told_as_it_was_given():
+    config = GenerateConfig(class_scale={99: 2.0})
+    with pytest.raises(UsageError, match="--class-scale names the class 99, which is not there"):
+        class_scales(config.class_scale, 1.0, 3, NAMES)
+
+
 def test_a_class_has_one_factor():
     with pytest.raises(UsageError, match="--class-scale: names class 2 twice; leave one out"):
         class_scales(("cow=2", "2=3"), 1.0, 3, NAMES)
@@ -100,6 +106,35 @@ def test_a_table_from_class_to_factor(model):
     np.testing.assert_array_equal(class_scales(("cow=2",), 1.4, 3, NAMES), [1.4, 1.4, 2.0])
     assert class_scales((), 1.4, 3) is None
     assert model.spec(SampleConfig(), 0).class_k is None
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({99: 2.0}, "class_scale names the class 99, which is not there; classes are 0 .. 2"),
+        ({"number:99": 2.0}, "class_scale names the class 99, which is not there; classes are 0 .. 2"),
+        ({"caw": 2.0}, "class_scale names the class 'caw', which is not there; did you mean 'cow'?"),
+        ({2: 2.0, "cow": 1.0}, "class_scale: names class 2 twice; leave one out"),
+        ({0: -1}, "class_scale: expected a factor above 0, not -1 for class 0"),
+        ({"cow": None}, "class_scale: expected a factor above 0, not None for class 'cow'"),
+        (("cow=0",), "class_scale: expected CLASS=FACTOR with a factor above 0, such as 7=1.5, not 'cow=0'"),
+        ("cow", "class_scale: expected CLASS=FACTOR with a factor above 0, such as 7=1.5, not 'cow'"),
+        (2.0, "class_scale: expected a table from class to factor, such as {7: 1.5}, not 2.0"),
+        ([2.0], "class_scale: expected a table from class to factor, such as {7: 1.5}, not [2.0]"),
+    ],
+)
+def test_a_caller_reads_of_the_parameter_and_the_class(model, labels, factors, message):
+    with pytest.raises(UsageError) as caught:
+        model.sample(labels, class_scale=factors)
+    assert str(caught.value) == message
+
+
+def test_a_class_may_be_any_whole_number(model, labels):
+    expected = model.sample(labels, class_scale={2: 1.9})
+    for factors in ({2.0: 1.9}, {np.int64(2): np.float64(1.9)}, "2=1.9"):
+        assert np.array_equal(model.sample(labels, class_scale=factors), expected)
+    with pytest.raises(UsageError, match="not trained"):
+        ldmlr.LatentDiffusion().sample([0], class_scale={99: 1.0})
 
 
 # --- the gate ----------------------------------------------------------------------------------

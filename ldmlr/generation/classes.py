@@ -53,22 +53,66 @@ def class_scales(
     """
     if not entries:
         return None
-    factors = np.full(num_classes, np.nan)
-    for entry in entries:
-        name, _, text = entry.rpartition("=")
-        try:
-            factor = float(text)
-        except ValueError:
-            factor = np.nan
-        if not name or not 0 < factor < np.inf:
-            raise UsageError(
-                f"--class-scale: expected CLASS=FACTOR with a factor above 0, such as 7=1.5, not {entry!r}"
-            )
-        number = class_number(name.strip(), num_classes, class_names, "--class-scale")
-        if not np.isnan(factors[number]):
-            raise UsageError(f"--class-scale: names class {number} twice; leave one out")
+    factors = np.full(num_classes, float(scale))
+    for number, factor in class_factors(entries, num_classes, class_names).items():
         factors[number] = factor
-    return np.where(np.isnan(factors), float(scale), factors)
+    return factors
+
+
+def class_factors(
+    given: Mapping[Any, float] | Sequence[str] | str,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    who: str = "--class-scale",
+) -> dict[int, float]:
+    """Return the widening of the classes that are given one, by number.
+
+    Parameters
+    ----------
+    given
+        A table from class (number or name) to factor, or ``CLASS=FACTOR`` entries.
+    num_classes, class_names
+        Classes C and their names, if they have any.
+    who
+        What the user or the caller knows it as, for messages.
+
+    Raises
+    ------
+    UsageError
+        As `class_scales`.
+    """
+    pairs: list[tuple[Any, Any, str]]
+    if isinstance(given, Mapping):
+        pairs = [(key, value, f"{value!r} for class {key!r}") for key, value in given.items()]
+        wanted = "a factor above 0"
+    else:
+        entries = [given] if isinstance(given, str) else given
+        if not isinstance(entries, list | tuple) or not all(isinstance(entry, str) for entry in entries):
+            raise UsageError(
+                f"{who}: expected a table from class to factor, such as {{7: 1.5}}, not {given!r}"
+            )
+        split = [(entry.rpartition("="), repr(entry)) for entry in entries]
+        pairs = [(name.strip(), text if name else "", shown) for (name, _, text), shown in split]
+        wanted = "CLASS=FACTOR with a factor above 0, such as 7=1.5"
+    found: dict[int, float] = {}
+    for key, value, shown in pairs:
+        factor = _factor(value)
+        if factor is None:
+            raise UsageError(f"{who}: expected {wanted}, not {shown}")
+        number = class_number(key, num_classes, class_names, who)
+        if number in found:
+            raise UsageError(f"{who}: names class {number} twice; leave one out")
+        found[number] = factor
+    return found
+
+
+def _factor(value: Any) -> float | None:
+    """Return a number above 0 given as such or as text; None for anything else."""
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        return None
+    return factor if 0 < factor < np.inf else None
 
 
 def by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[str] | None = None) -> Counts:
@@ -115,8 +159,11 @@ def class_number(key: Any, num_classes: int, class_names: Sequence[str] | None, 
     found = {at for at, name in enumerate(names) if name == text and explicit != "number"}
     found |= set() if number is None else {number}
     if not found:
-        known = nearest(str(key), names) if names else f"classes are 0 .. {num_classes - 1}"
-        raise UsageError(f"{who} names the class {key!r}, which is not there; {known}")
+        # A number given as such may have come here as number:N.
+        word = rest if explicit == "number" and rest.isdecimal() else repr(key)
+        by_name = names and text is not None and explicit != "number"
+        known = nearest(str(text), names) if by_name else f"classes are 0 .. {num_classes - 1}"
+        raise UsageError(f"{who} names the class {word}, which is not there; {known}")
     if len(found) > 1:
         first, second = sorted(found)[:2]
         raise UsageError(
