@@ -14,7 +14,7 @@ from torch import nn
 from ldmlr.device import resolve_device
 from ldmlr.errors import InputError
 from ldmlr.groups import GROUPS, ClassGroups
-from ldmlr.heads.finetune import FinetunedHead, check_head, head_logits
+from ldmlr.heads.finetune import FinetunedHead, block_rows, check_head, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
 from ldmlr.heads.rows import check_counts
@@ -104,10 +104,13 @@ def measure(
 ) -> list[Measured]:
     """Measure every variant on the encoded rows of a split, in one pass and batch by batch.
 
+    The logits of one head are held at a time, for so many rows that they stay small whatever the number of
+    classes.
+
     Parameters
     ----------
     variants
-        What to measure; variants with the same module share its logits.
+        What to measure; variants with the same module share its logits, best one after the other.
     split
         Rows with ``source`` 1 (generated) are left out.
     counts
@@ -126,8 +129,9 @@ def measure(
     calibration = [CalibrationCounter(len(counts)) for _ in variants]
     for variant in variants:
         variant.head.to(device).eval()
+    last = {id(variant.head): at for at, variant in enumerate(variants)}
     at = 0
-    for features, labels in split.batches(BATCH):
+    for features, labels in split.batches(block_rows(len(counts), BATCH)):
         stop = at + len(labels)
         if split.source is not None:
             encoded = np.asarray(split.source[at:stop]) == 0
@@ -136,14 +140,16 @@ def measure(
         if not len(labels):
             continue
         known: dict[int, npt.NDArray[np.float32]] = {}
-        for variant, counter, sums in zip(variants, accuracy, calibration, strict=True):
-            if id(variant.head) not in known:
-                known[id(variant.head)] = head_logits(variant.head, features)
-            logits: npt.NDArray[Any] = known[id(variant.head)]
+        for number, (variant, counter, sums) in enumerate(zip(variants, accuracy, calibration, strict=True)):
+            key = id(variant.head)
+            if key not in known:
+                known[key] = head_logits(variant.head, features)
+            logits: npt.NDArray[Any] = known.pop(key) if number == last[key] else known[key]
             if variant.offset is not None:
                 logits = label_shift(logits, variant.offset)
             counter.update(logits, labels)
             sums.update(logits, labels)
+            del logits  # before the next head's are computed
     if not at or not accuracy[0].total.any():
         raise InputError(f"split {split.name!r}: has no encoded row to measure heads on")
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ldmlr.store import StoredHead
 
 CHUNK = 16384
+# Numbers in the logits that are held at once (64 MiB in float32): all rows of a store times thousands of
+# classes would be gigabytes.
+LOGITS = 1 << 24
 LAST_EPOCH = "last epoch"
 BEST_ON_TEST = "best epoch on the test set: only to compare with published code that does so"
 
@@ -152,6 +156,19 @@ def head_logits(head: nn.Module, features: npt.ArrayLike) -> npt.NDArray[np.floa
             block = np.array(rows[start : start + CHUNK], dtype=np.float32)
             parts.append(head(torch.from_numpy(block).to(device)).cpu().numpy())
     return np.concatenate(parts)
+
+
+def block_rows(num_classes: int, most: int = CHUNK) -> int:
+    """Return for how many rows at once logits ``[n, C]`` should be held: `most`, or fewer if C is large."""
+    return max(1, min(most, LOGITS // num_classes))
+
+
+def logit_blocks(head: Head, features: npt.NDArray[Any]) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Yield the logits of features ``[N, D]`` block by block, each with the slice of its rows."""
+    size = block_rows(head.num_classes)
+    for start in range(0, len(features), size):
+        part = slice(start, start + size)
+        yield part, head_logits(head, features[part])
 
 
 def finetune(

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from ldmlr.arrays import view_group
-from ldmlr.heads.finetune import head_logits
+from ldmlr.heads.finetune import logit_blocks
 from ldmlr.heads.modules import LinearHead, linear_head
-from ldmlr.metrics.accuracy import accuracy
+from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.rivals.rows import TrainRows
 
 # 0 leaves the weights as they are, 1 makes them equally long, and beyond that rare classes have the longest.
@@ -38,7 +38,9 @@ def choose_tau(head: LinearHead, rows: TrainRows) -> float:
     features, labels = np.concatenate(views), np.tile(rows.labels, len(views))
 
     def balanced(tau: float) -> float:
-        logits = head_logits(tau_normalised(head, tau), features)
-        return accuracy(logits, labels, rows.counts)["balanced"] or 0.0
+        counter = AccuracyCounter(rows.num_classes)
+        for part, logits in logit_blocks(tau_normalised(head, tau), features):
+            counter.update(logits, labels[part])
+        return counter.summary(rows.counts)["balanced"] or 0.0
 
     return max(TAUS, key=balanced)

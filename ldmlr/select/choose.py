@@ -28,7 +28,7 @@ from ldmlr.generation.generate import prepare
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.finetune import FinetunedHead, baseline_head, head_logits, start_head
+from ldmlr.heads.finetune import FinetunedHead, baseline_head, logit_blocks, start_head
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.rows import gather_rows
@@ -139,17 +139,23 @@ class Seed:
         history = train_head(head, rows, tune, seed=seed, device=device)
         return FinetunedHead(head, self.baseline, "", rows.counts, tune, seed, history, rows.generated)
 
-    def right(self, logits: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return which held-out rows logits ``[M, C]`` get right, ``[M]``."""
-        return np.asarray(logits.argmax(axis=1) == self.val_labels)
+    def right(self, head: Head, offset: float | npt.NDArray[np.float64] = 0.0) -> npt.NDArray[np.bool_]:
+        """Return which held-out rows a head's logits minus an offset ``[C]`` get right, ``[M]``."""
+        found = np.empty(len(self.val_labels), np.bool_)
+        for part, logits in logit_blocks(head, self.val):
+            found[part] = (logits - offset).argmax(axis=1) == self.val_labels[part]
+        return found
 
     def shifted(self, tuned: FinetunedHead, shifts: Sequence[Shift]) -> dict[Shift, npt.NDArray[np.bool_]]:
         """Return which rows the label-shift row gets right, for each (tau, average)."""
-        old, new = (head_logits(head, self.val) for head in (tuned.baseline, tuned.head))
         prior = log_prior(self.counts)
-        return {
-            (tau, share): self.right(share * old + (1 - share) * new - tau * prior) for tau, share in shifts
-        }
+        found = {shift: np.empty(len(self.val_labels), np.bool_) for shift in shifts}
+        blocks = (logit_blocks(head, self.val) for head in (tuned.baseline, tuned.head))
+        for (part, old), (_, new) in zip(*blocks, strict=True):
+            for tau, share in shifts:
+                logits = share * old + (1 - share) * new - tau * prior
+                found[tau, share][part] = logits.argmax(axis=1) == self.val_labels[part]
+        return found
 
 
 def sample_gaussian(
@@ -238,7 +244,7 @@ class Selection:
         plain, shifted = [], []
         for seed in self.seeds:
             tuned = seed.tuned(config, candidate.generator)
-            plain.append(seed.right(head_logits(tuned.head, seed.val)))
+            plain.append(seed.right(tuned.head))
             shifted.append(seed.shifted(tuned, self.shifts))
             bar.update(1)
         self.plain[candidate] = self._scores(plain)
@@ -266,9 +272,8 @@ class Selection:
         plain, shifted = [], []
         for seed in self.seeds:
             assert seed.baseline is not None
-            logits = head_logits(seed.baseline, seed.val)
-            plain.append(seed.right(logits))
-            shifted.append(seed.right(logits - log_prior(seed.counts)))
+            plain.append(seed.right(seed.baseline))
+            shifted.append(seed.right(seed.baseline, log_prior(seed.counts)))
         return {
             "none": round(self._scores(plain).mean, 3),
             "label-shift": round(self._scores(shifted).mean, 3),
