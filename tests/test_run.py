@@ -28,13 +28,13 @@ def quick_run(run_cli, tmp_path):
     return run
 
 
-def write_store(path: Path, test: bool = True) -> Path:
+def write_store(path: Path, test: bool = True, val: bool = False) -> Path:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [40, 12, 4])
     train = SplitData(rng.normal(size=(56, 6)).astype(np.float32) + labels[:, None], labels)
     held = np.repeat([0, 1, 2], 10)
     rows = SplitData(rng.normal(size=(30, 6)).astype(np.float32) + held[:, None], held)
-    FeatureStore.write(path, train=train, test=rows if test else None)
+    FeatureStore.write(path, train=train, test=rows if test else None, val=rows if val else None)
     return path
 
 
@@ -257,6 +257,30 @@ def test_what_a_run_on_a_store_would_not_look_at_is_refused(run_cli, tmp_path, a
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("--set", "diffuse.network=adaln", "--backend", "native"),
+            "native cannot run this: its AdaLN network",
+        ),
+        (("--set", "generate.weights=int8", "--backend", "reference"), "it has no int8 weights"),
+        (("--set", "generate.gate=head"), "has no head to judge rows by; use --gate prototype"),
+        (("--set", "select.gates=head"), "--set select.gates: STORE has no head to judge rows by; leave the"),
+    ],
+)
+@pytest.mark.parametrize("start", ["diffusion", "gaussian"])
+def test_what_a_choice_would_run_into_is_told_before_any_work(run_cli, tmp_path, start, args, message):
+    store = write_store(tmp_path / "features.h5", val=True)
+    done = run_cli("run", store, "--auto", "--generator", start, "--out", tmp_path / "run", *args)
+    assert (done.returncode, message.replace("STORE", str(store)) in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "run").exists()
+    # Where only Gaussians are tried, no model draws and nothing is in the way.
+    gaussians = ("--generator", "gaussian", "--set", "select.generators=gaussian", "--dry-run")
+    done = run_cli("run", store, "--auto", *gaussians, "--out", tmp_path / "run", *args)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_store_without_test_rows_is_refused_before_any_work(run_cli, tmp_path):

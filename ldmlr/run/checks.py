@@ -62,9 +62,15 @@ def check_generation(
     Raises
     ------
     InputError, UsageError
-        As `check_ahead`, or the plan generates nothing.
+        As `check_ahead`, or the plan generates nothing, or a gate to be tried needs a head that is not there.
     """
-    diffuse = None if config.generator == "gaussian" else tables.diffuse
+    # With --auto the model is drawn from wherever diffusion is tried, even if Gaussians are the start.
+    tried = config.auto and "diffusion" in tables.select.generators
+    diffuse = tables.diffuse if tried or config.generator == "diffusion" else None
     for material in materials:
+        if config.auto and diffuse and "head" in tables.select.gates and not material.has_head:
+            raise UsageError(
+                f"--set select.gates: {material.name} has no head to judge rows by; leave the gate head out"
+            )
         plan = check_ahead(material, diffuse, tables.generate, backend=machine.backend, device=machine.device)
         check_not_empty(plan, tables.generate)
