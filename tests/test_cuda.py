@@ -92,18 +92,31 @@ def test_the_kernels_of_sm_90a_need_sm_90a(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(UsageError, match=f"the {name} kernels need a device and a build of sm_90a"):
             tiers.choose(64, 512, 2, True, H200, name)
         assert tiers.choose(65, 129, 2, True, H200, name, wgmma=True) == tiers.Tier(name, 128, 256)
-    assert tiers.choose(64, 512, 2, True, H200, wgmma=True).name == tiers.ON_SM90
+    assert tiers.choose(64, 512, 2, True, H200, wgmma=True).name == "warpgroup"
+    assert tiers.choose(64, 512, 2, True, H200).name == "layered"
 
 
-@pytest.mark.parametrize("rows", [1, 128, 129, 5000, 10**7])
+@pytest.mark.parametrize("rows", [1, 128, 129, 5000, 33000, 10**7])
 def test_slabs(rows: int) -> None:
-    for hidden in (64, 512, 2048):
-        largest = tiers.largest_slab(tiers.Tier("layered", 64, hidden), True)
+    for hidden in (64, 512, 2048, 8192):
+        largest = tiers.largest_slab(tiers.Tier("layered", 2048, hidden), True)
         assert tiers.SLAB_SMALLEST <= largest <= tiers.SLAB_LARGEST
         slab = tiers.slab_for(rows, largest)
         assert slab % tiers.ROWS_MULTIPLE == 0
-        assert slab >= min(rows, largest)
-        assert slab < 2 * max(rows, tiers.ROWS_MULTIPLE)
+        assert slab <= largest
+        # What is computed is a quarter more than what is asked for, or no smaller slab would compute less.
+        computed = -(-rows // slab) * slab
+        assert computed < 2 * max(rows, tiers.ROWS_MULTIPLE)
+        fewest = -(-rows // tiers.SLAB_SMALLEST) * tiers.SLAB_SMALLEST
+        assert computed <= max(1.25 * rows, min(fewest, 2 * max(rows, tiers.ROWS_MULTIPLE)))
+
+
+def test_a_slab_that_was_asked_for_is_cut_into_whole_blocks() -> None:
+    for largest in (256, 768, 25600):
+        for rows in (1, 300, 5000, 26000, 60000):
+            slab = tiers.slab_for(rows, largest)
+            assert slab % tiers.ROWS_MULTIPLE == 0
+            assert slab <= largest
 
 
 # Without a device

@@ -1,4 +1,4 @@
-"""Which kernels run: a table by size, to be confirmed by measurements on each kind of device.
+"""Which kernels run: a table by size, from measurements on an H200 (benchmarks/README.md).
 
 ==========  =============================================================================================
 resident    all weights and the state of 128 rows stay in shared memory; the fastest where they fit
@@ -36,12 +36,13 @@ SHAPES = (
 )
 # What D' and H' of the tiers in layers are multiples of.
 MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128), "bulk": (64, 128)}
-# Where no fused kernel fits and the device has wgmma. Neither of BY_WGMMA has ever run: until one has, the
-# portable kernels.
-ON_SM90 = "layered"
+# Where no fused kernel fits and the device has wgmma. bulk has the same bits and is within 2 % of it either
+# way; layered is 1.4 to 1.7 times slower.
+ON_SM90 = "warpgroup"
 ROWS_MULTIPLE = 256  # rows of the largest block of the kernels in layers
-# Activations of a slab should stay in the second-level cache from one layer to the next.
-SLAB_BYTES = 40 << 20
+# A slab should be large: eight times the rows are 35 % faster at H 512 and 5 to 8 % at H 2048, although their
+# activations leave the second-level cache between layers. Memory is the limit: the caller's is there too.
+SLAB_BYTES = 2 << 30
 SLAB_SMALLEST, SLAB_LARGEST = 4096, 32768
 
 _WARPS = 8
@@ -150,11 +151,23 @@ def largest_slab(tier: Tier, guided: bool) -> int:
 
 
 def slab_for(rows: int, largest: int) -> int:
-    """Return the slab for a call: the smallest power of two times `ROWS_MULTIPLE` that holds it."""
+    """Return the slab for a call of some rows.
+
+    The smallest power of two times `ROWS_MULTIPLE` that holds them, at most `largest`; or half of that, a
+    quarter and so on, if the last slab, which is always computed whole, would be mostly empty.
+    """
     slab = ROWS_MULTIPLE
     while slab < min(rows, largest):
         slab *= 2
-    return min(slab, largest)
+    sizes = [min(slab, largest)]
+    while sizes[-1] > SLAB_SMALLEST and sizes[-1] // 2 % ROWS_MULTIPLE == 0:
+        sizes.append(sizes[-1] // 2)
+
+    def computed(size: int) -> int:
+        return -(-rows // size) * size
+
+    # Smaller slabs are up to 35 % slower, so a fifth of empty rows is no reason for one.
+    return next((size for size in sizes if computed(size) <= 1.25 * rows), min(sizes, key=computed))
 
 
 def _up(size: int, multiple: int) -> int:
