@@ -76,7 +76,6 @@ LDMLR_KERNEL void LDMLR_BOUNDS(gemm_threads, 2)
     const int warp_row = warp / 2 * 32, warp_column = warp % 2 * 64;
     const GemmLoader loader{p, memory, row0, column0 / 16};
     const int steps = p.depth / gemm_depth;
-    wait_for_previous();
     LDMLR_UNROLL
     for (int i = 0; i < gemm_stages - 1; ++i) {
         if (i < steps) loader.load(i, i);
