@@ -105,7 +105,7 @@ class Variant:
         )  # fmt: skip
         self.trainer = Trainer(config, split, 0, self.device)
         rows = np.arange(options.batch_size)
-        self.pixels, self.labels = self.trainer.pixels.load(rows), self.trainer.labels[rows]
+        self.rows, self.pixels = rows, self.trainer.pixels.load(rows)
         self.draws = Draws.of(0, 0)
         self.times: list[float] = []
 
@@ -117,14 +117,15 @@ class Variant:
     def step(self) -> None:
         """Take one step: augmentation, forward, backward, update."""
         self.trainer.model.train()
-        self.trainer._step(self.pixels, self.labels, 1e-4, self.draws, epoch=0)
+        for images, targets in self.trainer.batches.draw([self.rows], 1, self.draws.augment):
+            self.trainer._step(images, targets, 1e-4, self.draws, epoch=0)
 
     @torch.no_grad()
     def features(self) -> torch.Tensor:
         """Return features in evaluation mode, under this variant's arithmetic."""
         trainer = self.trainer
         trainer.model.eval()
-        images = trainer.augment.normalise(self.pixels.to(self.device))
+        images = trainer.batches.augment.normalise(self.pixels.to(self.device))
         if not self.channels_last:
             images = images.contiguous()
         with torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "float32"):
@@ -141,7 +142,7 @@ def steps(options: argparse.Namespace, split: ArraySplit) -> list[dict[str, Any]
     reference = variants[0].features()
     errors = [float((v.features() - reference).abs().max() / reference.abs().max()) for v in variants]
     device = variants[0].device
-    images = variants[0].trainer.augment.normalise(variants[0].pixels.to(device))
+    images = variants[0].trainer.batches.augment.normalise(variants[0].pixels.to(device))
     operations = 2 * 3 * multiply_adds(variants[0].trainer.network, images) * options.batch_size
     for _ in range(options.warmup):
         for variant in variants:

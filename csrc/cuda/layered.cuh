@@ -42,8 +42,8 @@ inline int64_t layered_scratch(const Model &m, int64_t slab_rows) {
     return place_slab(m, slab_rows, nothing, s);
 }
 
-// A product by mma, which every target has. Launched early it was 7 to 13 % slower on an H200 (`early` in
-// launch.cuh; two blocks to a multiprocessor), where those by wgmma are 4 to 9 % faster.
+// A product by mma, which every target has. Launched early it was 4 to 16 % slower on an H200 (`early` in
+// launch.cuh; two blocks to a multiprocessor), where those by wgmma gain.
 struct ByMma {
     static constexpr bool early = false;
     template <bool Narrow, class Epilogue>
