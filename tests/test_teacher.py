@@ -229,6 +229,15 @@ def test_wrong_use_is_one_line(run_cli, image_file, tmp_path, first, dry):
         assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
+def test_a_dry_run_of_all_stages_refuses_what_training_would(run_cli, image_file, tmp_path):
+    train_baseline(open_image_set(image_file), quick(), tmp_path / "all", device="cpu")
+    settings = [f"baseline.teacher={tmp_path / 'all'}", "baseline.val_fraction=0.2", "baseline.network=small"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    done = run_cli("run", image_file, *arguments, "--dry-run")
+    assert done.returncode == 2, done.stderr
+    assert "may have been trained on images that --val-fraction would hold out" in done.stderr
+
+
 def test_the_errors_of_the_library_are_typed(image_file, tmp_path):
     with pytest.raises(InputError, match="none"):
         train_baseline(

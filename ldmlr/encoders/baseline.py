@@ -104,7 +104,7 @@ def train_baseline(
     config = config.replace(precision=resolve_precision(config.precision, device))
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
-    init, teacher = Start.open(config), Teacher.open(config, images)
+    init, teacher = earlier_models(images, config, seed)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
@@ -112,10 +112,8 @@ def train_baseline(
     if held_out is not None:
         origin["held_out"] = held_out_record(images, held_out, config.val_fraction, seed)
     if init is not None:
-        init.check_held_out(origin.get("held_out"))
         origin["init"] = init.record(config.head, images.class_names)
     if teacher is not None:
-        teacher.check_held_out(origin.get("held_out"))
         origin["teacher"] = teacher.record()
     ended = _ended(out, config, origin) if resume else None
     if ended is None:
@@ -222,6 +220,25 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
         raise UsageError(f"--val-fraction: {images.name} has validation images already; leave the option out")
     kept, held = hold_out(images.train.labels, fraction, seed)
     return images.train.subset(kept), images.train.subset(held)
+
+
+def earlier_models(
+    images: ImageSet, config: BaselineConfig, seed: int
+) -> tuple[Start | None, Teacher | None]:
+    """Return the models that ``--init`` and ``--teacher`` name, None where one is not given.
+
+    Raises
+    ------
+    UsageError, InputError
+        One cannot be used for these images, or may have seen those that are held out.
+    """
+    _, held = training_split(images, config.val_fraction, seed)
+    record = None if held is None else held_out_record(images, held, config.val_fraction, seed)
+    init, teacher = Start.open(config), Teacher.open(config, images)
+    for model in (init, teacher):
+        if model is not None:
+            model.check_held_out(record)
+    return init, teacher
 
 
 def held_out_record(images: ImageSet, held: ImageSplit, fraction: float, seed: int) -> dict[str, Any]:

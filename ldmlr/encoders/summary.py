@@ -8,14 +8,12 @@ from typing import Any
 import torch
 
 from ldmlr.data.images import ImageSet
-from ldmlr.encoders.baseline import held_out_record, training_split
+from ldmlr.encoders.baseline import earlier_models, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import common_shape, even_batches
 from ldmlr.encoders.precision import resolve_precision
-from ldmlr.encoders.start import Start
-from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
@@ -38,10 +36,7 @@ def describe(
     """
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
-    init, teacher = Start.open(config), Teacher.open(config, images)
-    for used in (init, teacher):
-        if used is not None and held_out is not None:
-            used.check_held_out(held_out_record(images, held_out, config.val_fraction, seed))
+    init, teacher = earlier_models(images, config, seed)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)

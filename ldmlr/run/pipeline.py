@@ -11,11 +11,10 @@ from typing import Any
 
 from ldmlr import device as devices
 from ldmlr.data.open import open_image_set
+from ldmlr.encoders.baseline import earlier_models
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
-from ldmlr.encoders.start import Start
-from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.ahead import Material
 from ldmlr.groups import parse_groups
@@ -342,7 +341,7 @@ class Run:
             self.preset = self.config.preset or default_preset(size)
             self.baseline = baseline_config(self.preset, self.tables.baseline)
         check_mirror(self.tables.encode, "flip" in self.baseline.augment, "the baseline")
-        models = Start.open(self.baseline), Teacher.open(self.baseline, images)
+        models = earlier_models(images, self.baseline, seed)
         inputs = [images.fingerprint(), *(model.sha256 for model in models if model is not None)]
         train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
