@@ -36,11 +36,18 @@ class Graphed:
 
     def __init__(self, work: Work, parameters: Sequence[torch.nn.Parameter]) -> None:
         self.work, self.parameters = work, parameters
+        device = parameters[0].device
+        # Streams and captures are those of the current device, which need not be the one trained on.
+        self.index = device.index if device.type == "cuda" else -1
         self.seen: dict[Any, int] = {}
         self.graphs: dict[Any, Replay] = {}
 
     def __call__(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
         """Return loss and hits, which the next call overwrites."""
+        with torch.cuda.device(self.index):
+            return self._outcome(mixed, share, epoch)
+
+    def _outcome(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
         key = (share, *(tuple(images.shape) for images, _ in mixed))
         if key not in self.graphs:
             self.seen[key] = self.seen.get(key, 0) + 1
