@@ -54,7 +54,7 @@ class Batches:
     ) -> None:
         self.pixels, self.augment, self.device = pixels, augment, device
         self.at_once = (AT_ONCE if device.type == "cuda" else 0) if at_once is None else at_once
-        self.targets = F.one_hot(torch.from_numpy(labels), num_classes).float().to(device)
+        self.labels, self.num_classes = torch.from_numpy(labels).to(device), num_classes
         pixels.keep_on(device)
 
     def draw(self, plan: Sequence[Rows], views: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -73,7 +73,8 @@ class Batches:
         merged = [np.concatenate(group) for group in groups]
         for group, (rows, pixels) in zip(groups, self.pixels.batches(merged), strict=True):
             pixels = pixels.to(self.device, non_blocking=True)
-            targets = self.targets[torch.from_numpy(rows).to(self.device)]
+            labels = self.labels[torch.from_numpy(rows).to(self.device)]
+            targets = F.one_hot(labels, self.num_classes).float()
             augmented = [self.augment(pixels, generator) for _ in range(views)]
             first = 0
             for batch in group:
