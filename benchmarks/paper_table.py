@@ -5,7 +5,8 @@ Reads the results of ``ldmlr run``, ``ldmlr compare`` and ``ldmlr baseline`` und
 column that its name says (``cifar10-lt-if100``, ``imagenet-lt``). Names of that form alone, or with
 ``-features``, are the features behind the published baselines; any other ending is an encoder of one's
 own, with ``taught`` in it one that was trained with ``--teacher``, with ``wide`` a taught one of twice the
-channels, with ``retaught`` a taught one that went on and was taught by the wide one, and with
+channels, with ``x4`` one of four times the channels, with ``retaught`` a taught one that went on and was
+taught by the wide one, and with
 ``mirror`` in it the features are those of ``ldmlr encode --mirror``. A result belongs to
 the rows of WCDAS or GLMC if its baseline's head or preset, or its name, says so.
 
@@ -67,6 +68,7 @@ ENCODERS = {
     "taught": ("measured, taught by an earlier one (`--teacher`)", "the same, taught and `--mirror`"),
     "retaught": ("taught again, by twice the channels", "the same, taught again and `--mirror`"),
     "wide": ("taught, twice the channels (`resnet32x2`)", "the same and `--mirror`"),
+    "x4": ("taught, four times the channels (`resnet32x4`)", "the same, four times, and `--mirror`"),
 }
 LINES = (GIVEN, *itertools.chain.from_iterable(ENCODERS.values()), PAPER)
 NOT_RUN = "not run"
@@ -82,11 +84,12 @@ NOTE = (
     "before that restart for 230 (262) epochs, and matched its logits beside the labels (`--init`, "
     "`--teacher`); the published ones had no teacher. Those of twice the channels had 155 (175) epochs from "
     "random weights, taught by the taught ones: another network than the published, of four times the "
-    "multiplications. The last of the same network, on C100 alone, went on from the taught one for 120 "
-    "epochs and was taught by that of twice the channels. With `encode --mirror` "
-    "features are averaged over an image and its mirror image, which the published figures are not. Not run: "
-    "no features or images of that set were at hand, or no such baseline has been trained. Made by `python "
-    "benchmarks/paper_table.py`."
+    "multiplications. Those of four times the channels had 104 epochs (C100: 101, and 114 more in a warm "
+    "restart) with mixup and CutMix, taught by those of twice. The last of the same network, on C100 alone, "
+    "went on from the taught one for 120 epochs and was taught by that of twice the channels. With "
+    "`encode --mirror` features are averaged over an image and its mirror image, which the published figures "
+    "are not. Not run: no features or images of that set were at hand, or no such baseline has been trained. "
+    "Made by `python benchmarks/paper_table.py`."
 )
 
 Cells = dict[tuple[str, str, str], str]

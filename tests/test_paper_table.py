@@ -88,7 +88,7 @@ def test_each_result_finds_its_row_line_and_column(script, tmp_path):
     save(tmp_path, "run-cifar10-lt-if10-wcdas-mirror.json", document("run", mirrored))
     endings = {
         f"{part}{ending}": (part, ending, value)
-        for value, part in enumerate(("taught", "retaught", "wide"), start=60)
+        for value, part in enumerate(("taught", "retaught", "wide", "x4"), start=60)
         for ending in ("", "-mirror")
     }
     for name, (_, ending, value) in endings.items():
