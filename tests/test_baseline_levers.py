@@ -82,8 +82,8 @@ def test_max_norm_holds_after_every_step(image_file, monkeypatch):
     config = quick(max_norm=0.4, head_epochs=1, epochs=1, lr=0.5)
     step = Trainer._descend
 
-    def watched(self, loss, rate):
-        step(self, loss, rate)
+    def watched(self, rate):
+        step(self, rate)
         seen.append(self.head.weight.detach().norm(dim=1))
 
     monkeypatch.setattr(Trainer, "_descend", watched)
@@ -101,10 +101,10 @@ def test_the_head_step_leaves_the_network_alone_and_draws_evenly(image_file, mon
     trainer = Trainer(config, images.train, 0, torch.device("cpu"))
     step = Trainer._head_step
 
-    def watched(self, pixels, labels, rate, draws):
+    def watched(self, images, targets, rate):
         assert not self.network.training
-        drawn.append(labels)
-        return step(self, pixels, labels, rate, draws)
+        drawn.append(targets.argmax(1))
+        return step(self, images, targets, rate)
 
     monkeypatch.setattr(Trainer, "_head_step", watched)
     kept: list[dict[str, torch.Tensor]] = []
