@@ -18,6 +18,7 @@ from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
 from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.schedule import head_learning_rate
 from ldmlr.encoders.training import Trainer
+from ldmlr.errors import LdmlrError
 from ldmlr.heads.finetune import FinetunedHead
 from ldmlr.store import FeatureStore
 
@@ -205,3 +206,21 @@ def test_a_loss_of_the_head_alone_that_is_not_finite_names_its_own_options(run_c
     done = run_cli("baseline", image_file, *options, "--out", tmp_path / "out")
     expected = "baseline: the loss is no longer finite in head epoch 1; lower --head-lr (now 1e+38)"
     assert (done.returncode, expected in done.stderr, "--lr" in done.stderr) == (1, True, False), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 1e60}, "weights are no longer finite in epoch 1; lower --lr"),
+        (
+            {"head_lr": 1e60, "head_epochs": 1},
+            "weights are no longer finite in head epoch 1; lower --head-lr",
+        ),
+    ],
+)
+def test_weights_that_the_last_step_broke_are_noticed(image_file, changes, words):
+    images = open_image_set(image_file)
+    config = quick(epochs=1, warmup_epochs=0.0, batch_size=len(images.train), **changes)
+    trainer = Trainer(config, images.train, 0, torch.device("cpu"))
+    with pytest.raises(LdmlrError, match=words):
+        trainer.run(lambda: None)

@@ -162,6 +162,9 @@ class Trainer:
                     self._leave_network()
                 self.history.append(self._guarded_epoch(epoch, progress))
                 after_epoch()
+        # The loss of a step is that before it: what the last step broke shows in the weights alone.
+        if total > done and not all(bool(value.isfinite().all()) for value in self.model.parameters()):
+            self._check(math.nan, total - 1, "weights are")
 
     def _leave_network(self) -> None:
         """Go over to the head alone: averaged weights, if there are any, and a fresh optimiser."""
@@ -279,16 +282,16 @@ class Trainer:
         if self.config.max_norm:
             max_norm(self.head.get_parameter("weight"), self.config.max_norm)
 
-    def _check(self, loss: float, epoch: int) -> None:
-        if math.isfinite(loss):
+    def _check(self, value: float, epoch: int, what: str = "loss is") -> None:
+        if math.isfinite(value):
             return
-        if self.head_alone:
+        if epoch >= self.config.epochs:
             raise LdmlrError(
-                f"baseline: the loss is no longer finite in head epoch {epoch + 1 - self.config.epochs}; "
+                f"baseline: the {what} no longer finite in head epoch {epoch + 1 - self.config.epochs}; "
                 f"lower --head-lr (now {self.config.head_lr:g})"
             )
         raise LdmlrError(
-            f"baseline: the loss is no longer finite in epoch {epoch + 1}; lower --lr "
+            f"baseline: the {what} no longer finite in epoch {epoch + 1}; lower --lr "
             f"(now {self.config.lr:g}), lengthen --warmup-epochs, or use --precision float32"
         )
 
