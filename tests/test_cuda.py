@@ -119,6 +119,24 @@ def test_a_slab_that_was_asked_for_is_cut_into_whole_blocks() -> None:
             assert slab <= largest
 
 
+def test_where_memory_is_short_slabs_are_smaller() -> None:
+    sampler = object.__new__(CudaSampler)
+    sampler._slab = tiers.SLAB_LARGEST
+    limit = 8192
+
+    def plan(stream: int, slab: int, capturing: bool) -> int:
+        if slab > limit:
+            raise torch.OutOfMemoryError
+        return slab
+
+    sampler._plan = plan
+    assert sampler._room(0, 10**6, False) == (8192, 8192)
+    assert sampler._room(0, 300, False) == (512, 512)
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        sampler._room(0, 10**6, False)
+
+
 # Without a device
 
 

@@ -184,10 +184,20 @@ class CudaSampler:
             model=self._model, rows=rows, tier=self.tier.code, device=self.device.index, stream=stream
         )
         if not self.tier.fused:
-            call.slab = tiers.slab_for(len(labels), self._slab)
-            plan = self._plan(stream, call.slab, capturing)
+            call.slab, plan = self._room(stream, len(labels), capturing)
             call.scratch, call.graph_key = plan.scratch.data_ptr(), plan.key
         devices.checked(_native.cuda_sample, ctypes.addressof(call))
+
+    def _room(self, stream: int, rows: int, capturing: bool) -> tuple[int, _Plan]:
+        """Return slab and scratch for some rows; where the device's memory is short, smaller slabs do."""
+        while True:
+            slab = tiers.slab_for(rows, self._slab)
+            try:
+                return slab, self._plan(stream, slab, capturing)
+            except torch.OutOfMemoryError:
+                if slab <= tiers.SLAB_SMALLEST or slab // 2 % tiers.ROWS_MULTIPLE:
+                    raise
+                self._slab = slab // 2
 
     def _plan(self, stream: int, slab: int, capturing: bool) -> _Plan:
         plan = None if capturing else self._plans.get((stream, slab))
