@@ -105,7 +105,7 @@ class Variant:
         )  # fmt: skip
         self.trainer = Trainer(config, split, 0, self.device)
         rows = np.arange(options.batch_size)
-        self.rows, self.pixels = rows, self.trainer.pixels.load(rows)
+        self.rows, self.pixels = rows, self.trainer.batches.pixels.load(rows)
         self.draws = Draws.of(0, 0)
         self.times: list[float] = []
 

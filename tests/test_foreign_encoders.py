@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.packages import importable
 from torch import nn
 
 from ldmlr.data import open_image_set
@@ -90,11 +92,9 @@ def number():
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "foreign_nets.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield "foreign_nets"
-    sys.modules.pop("foreign_nets", None)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with importable("foreign_nets", MODULE, tmp_path, monkeypatch) as name:
+        yield name
 
 
 def export(network: nn.Module, path: Path) -> Path:

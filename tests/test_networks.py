@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from support.packages import importable
 from torch import nn
 
 from ldmlr.encoders.networks import build_network, parameter_count
@@ -101,11 +102,9 @@ value = 4
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "nets_for_test.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield "nets_for_test"
-    sys.modules.pop("nets_for_test", None)
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with importable("nets_for_test", MODULE, tmp_path, monkeypatch) as name:
+        yield name
 
 
 def test_a_factory_by_import_path(package):

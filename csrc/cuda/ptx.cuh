@@ -31,18 +31,6 @@ LDMLR_DEVICE uint32_t shared_address(const void *p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// 2^x and 1 / x to about 2 units in the last place; 2^128 is infinity, 1 / infinity is 0.
-LDMLR_DEVICE float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-LDMLR_DEVICE float reciprocal_fast(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // tanh(x) to a relative 2^-11, in one instruction.
 LDMLR_DEVICE float tanh_fast(float x) {
     float y;

@@ -100,9 +100,6 @@ namespace ldmlr::cuda {
 inline char *shared_memory() {
     return emulate::block()->memory;
 }
-inline float exp2_fast(float x) {
-    return std::exp2(x);
-}
 // To 11 bits, as bad as the instruction may be.
 inline float tanh_fast(float x) {
     const double exact = std::tanh(static_cast<double>(x));
@@ -110,9 +107,6 @@ inline float tanh_fast(float x) {
     return static_cast<float>(std::nearbyint(exact / step) * step);
 }
 inline void wait_for_previous() {}
-inline float reciprocal_fast(float x) {
-    return 1.0f / x;
-}
 inline uint32_t pack_bfloat(float low, float high) {
     return emulate::to_bfloat(low) | emulate::to_bfloat(high) << 16;
 }

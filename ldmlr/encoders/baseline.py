@@ -104,13 +104,14 @@ def train_baseline(
     config = config.replace(precision=resolve_precision(config.precision, device))
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
-    init, teacher = earlier_models(images, config, seed)
+    record = held_out_record(images, held_out, config.val_fraction, seed)
+    init, teacher = earlier_models(images, config, record)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
     }  # fmt: skip
-    if held_out is not None:
-        origin["held_out"] = held_out_record(images, held_out, config.val_fraction, seed)
+    if record is not None:
+        origin["held_out"] = record
     if init is not None:
         origin["init"] = init.record(config.head, images.class_names)
     if teacher is not None:
@@ -223,26 +224,38 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
 
 
 def earlier_models(
-    images: ImageSet, config: BaselineConfig, seed: int
+    images: ImageSet, config: BaselineConfig, held_out: dict[str, Any] | None
 ) -> tuple[Start | None, Teacher | None]:
     """Return the models that ``--init`` and ``--teacher`` name, None where one is not given.
+
+    Parameters
+    ----------
+    images, config
+        Of the training.
+    held_out
+        The `held_out_record` of its images.
 
     Raises
     ------
     UsageError, InputError
         One cannot be used for these images, or may have seen those that are held out.
     """
-    _, held = training_split(images, config.val_fraction, seed)
-    record = None if held is None else held_out_record(images, held, config.val_fraction, seed)
     init, teacher = Start.open(config), Teacher.open(config, images)
     for model in (init, teacher):
         if model is not None:
-            model.check_held_out(record)
+            model.check_held_out(held_out)
     return init, teacher
 
 
-def held_out_record(images: ImageSet, held: ImageSplit, fraction: float, seed: int) -> dict[str, Any]:
-    """Return what a model has to remember of its held-out images, so that encoding finds the same ones."""
+def held_out_record(
+    images: ImageSet, held: ImageSplit | None, fraction: float, seed: int
+) -> dict[str, Any] | None:
+    """Return what a model has to remember of its held-out images, so that encoding finds the same ones.
+
+    None stands for no held-out images, as in `training_split`.
+    """
+    if held is None:
+        return None
     return {
         "fraction": fraction,
         "seed": seed,

@@ -184,7 +184,7 @@ def splits_to_encode(encoder: Encoder, images: ImageSet) -> tuple[dict[str, Imag
         )
     if record:
         train, val = training_split(images, record["fraction"], record["seed"])
-        found = None if val is None else held_out_record(images, val, record["fraction"], record["seed"])
+        found = held_out_record(images, val, record["fraction"], record["seed"])
         if found != record:
             raise InputError(
                 f"{images.name}: the images are not in the order that the baseline was trained on, so those "

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-Mixed = tuple[torch.Tensor, torch.Tensor]
+from ldmlr.encoders.augment.mixing import Mixed
+
 Outcome = tuple[torch.Tensor, torch.Tensor]
 # (mixed views, share of the side, epochs done) -> (loss, hits); leaves the gradients in the parameters.
 Work = Callable[[Sequence[Mixed], float, int], Outcome]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ldmlr.data.images import ImageSet
-from ldmlr.encoders.baseline import earlier_models, training_split
+from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
@@ -36,7 +36,8 @@ def describe(
     """
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
-    init, teacher = earlier_models(images, config, seed)
+    record = held_out_record(images, held_out, config.val_fraction, seed)
+    init, teacher = earlier_models(images, config, record)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)

@@ -23,16 +23,16 @@ from torch import nn
 from tqdm import tqdm
 
 from ldmlr.data.images import ImageSplit
-from ldmlr.encoders.augment.mixing import Mixing
+from ldmlr.encoders.augment.mixing import Mixed, Mixing
 from ldmlr.encoders.augment.pipeline import Augmentation
 from ldmlr.encoders.augment.shrink import shrink, side_share
 from ldmlr.encoders.batches import Batches
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.ema import Ema
-from ldmlr.encoders.graphed import Graphed, Mixed, Outcome, Work
+from ldmlr.encoders.graphed import Graphed, Outcome, Work
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.objective import Objective
-from ldmlr.encoders.pixels import Pixels, even_batches, image_shape
+from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
@@ -96,13 +96,13 @@ class Trainer:
         teacher: Teacher | None = None,
     ) -> None:
         self.config, self.seed, self.device = config, seed, device
-        self.labels = torch.from_numpy(split.labels)
+        self.labels = split.labels
         self.num_classes = split.num_classes
-        self.shape = image_shape(split)
-        self.pixels = Pixels(split)
-        self.mean, self.std = self.pixels.statistics()
+        pixels = Pixels(split)
+        self.shape = pixels.shape
+        self.mean, self.std = pixels.statistics()
         augment = Augmentation(config, self.mean, self.std)
-        self.batches = Batches(self.pixels, split.labels, split.num_classes, augment, device)
+        self.batches = Batches(pixels, split.labels, split.num_classes, augment, device)
         self.mixing = Mixing(config)
         self.teacher = None if teacher is None else teacher.prepare(self.mean, self.std, config, device)
         torch.manual_seed(seed)
@@ -195,7 +195,7 @@ class Trainer:
         start = time.perf_counter()
         config, draws = self.config, Draws.of(self.seed, epoch)
         if self.head_alone:
-            order = class_balanced(self.labels.numpy(), self.num_classes, draws.order)
+            order = class_balanced(self.labels, self.num_classes, draws.order)
         else:
             order = draws.order.permutation(len(self.labels))
         plan = even_batches(order, config.batch_size)

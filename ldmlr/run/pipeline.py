@@ -11,7 +11,7 @@ from typing import Any
 
 from ldmlr import device as devices
 from ldmlr.data.open import open_image_set
-from ldmlr.encoders.baseline import earlier_models
+from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
@@ -341,7 +341,9 @@ class Run:
             self.preset = self.config.preset or default_preset(size)
             self.baseline = baseline_config(self.preset, self.tables.baseline)
         check_mirror(self.tables.encode, "flip" in self.baseline.augment, "the baseline")
-        models = earlier_models(images, self.baseline, seed)
+        _, held = training_split(images, self.baseline.val_fraction, seed)
+        record = held_out_record(images, held, self.baseline.val_fraction, seed)
+        models = earlier_models(images, self.baseline, record)
         inputs = [images.fingerprint(), *(model.sha256 for model in models if model is not None)]
         train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
