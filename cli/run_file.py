@@ -91,7 +91,11 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         (values, ("image_root", "refit")),
         (tables.get("baseline", {}), ("init", "teacher")),
     ):
-        table |= {name: _beside(file, table[name]) for name in names if isinstance(table.get(name), str)}
+        for name in names:
+            if isinstance(table.get(name), str):
+                table[name] = _beside(file, table[name])
+            elif isinstance(table.get(name), list):
+                table[name] = [_beside(file, x) if isinstance(x, str) else x for x in table[name]]
     if source is None and "source" in document:
         source = _beside(file, document["source"])
     out = file.parent / document["out"] if "out" in document else None

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def train_baseline(
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
     record = held_out_record(images, held_out, config.val_fraction, seed)
-    init, teacher = earlier_models(images, config, record)
+    init, teachers = earlier_models(images, config, record)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
@@ -114,8 +115,8 @@ def train_baseline(
         origin["held_out"] = record
     if init is not None:
         origin["init"] = init.record(config.head, images.class_names)
-    if teacher is not None:
-        origin["teacher"] = teacher.record()
+    if teachers:
+        origin["teacher"] = [teacher.record() for teacher in teachers]
     ended = _ended(out, config, origin) if resume else None
     if ended is None:
         _check_folder(out, resume, overwrite)
@@ -129,7 +130,7 @@ def train_baseline(
         if ended is not None:
             baseline, history = ended
         else:
-            trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
+            trainer = _trained(images, train, config, out, seed, device, resume, init, teachers)
             history = trainer.history
             baseline = Baseline(
                 trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
@@ -169,7 +170,7 @@ def _trained(
     device: torch.device,
     resume: bool,
     init: Start | None,
-    teacher: Teacher | None,
+    teachers: Sequence[Teacher],
 ) -> Trainer:
     """Train, or go on training, with a checkpoint and the log after every epoch."""
     checkpoint = out / CHECKPOINT
@@ -180,14 +181,16 @@ def _trained(
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
     }
-    run.update({used.option[2:]: used.sha256 for used in (init, teacher) if used is not None})
+    if init is not None:
+        run["init"] = init.sha256
+    run["teacher"] = [teacher.sha256 for teacher in teachers]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         start = (
             None
             if init is None
             else functools.partial(init.fill, class_names=images.class_names, config=config)
         )
-        trainer = Trainer(config, train, seed, device, start, teacher)
+        trainer = Trainer(config, train, seed, device, start, teachers)
         if resume and checkpoint.exists():
             trainer.restore(load_checkpoint(checkpoint, run))
 
@@ -225,8 +228,8 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
 
 def earlier_models(
     images: ImageSet, config: BaselineConfig, held_out: dict[str, Any] | None
-) -> tuple[Start | None, Teacher | None]:
-    """Return the models that ``--init`` and ``--teacher`` name, None where one is not given.
+) -> tuple[Start | None, list[Teacher]]:
+    """Return the model that ``--init`` names, None without, and those that ``--teacher`` names.
 
     Parameters
     ----------
@@ -240,11 +243,11 @@ def earlier_models(
     UsageError, InputError
         One cannot be used for these images, or may have seen those that are held out.
     """
-    init, teacher = Start.open(config), Teacher.open(config, images)
-    for model in (init, teacher):
+    init, teachers = Start.open(config), Teacher.open(config, images)
+    for model in (init, *teachers):
         if model is not None:
             model.check_held_out(held_out)
-    return init, teacher
+    return init, teachers
 
 
 def held_out_record(
