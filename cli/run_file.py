@@ -91,11 +91,7 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         (values, ("image_root", "refit")),
         (tables.get("baseline", {}), ("init", "teacher")),
     ):
-        for name in names:
-            if isinstance(table.get(name), str):
-                table[name] = _beside(file, table[name])
-            elif isinstance(table.get(name), list):
-                table[name] = [_beside(file, x) if isinstance(x, str) else x for x in table[name]]
+        table |= {name: _beside(file, table[name]) for name in names if isinstance(table.get(name), str)}
     if source is None and "source" in document:
         source = _beside(file, document["source"])
     out = file.parent / document["out"] if "out" in document else None

@@ -6,7 +6,6 @@ import functools
 import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def train_baseline(
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
     record = held_out_record(images, held_out, config.val_fraction, seed)
-    init, teachers = earlier_models(images, config, record)
+    init, teacher = earlier_models(images, config, record)
     origin = {
         "images": dict(images.provenance), "fingerprint": images.fingerprint(), "seed": seed,
         "counts": train.counts.tolist(),
@@ -115,8 +114,8 @@ def train_baseline(
         origin["held_out"] = record
     if init is not None:
         origin["init"] = init.record(config.head, images.class_names)
-    if teachers:
-        origin["teacher"] = [teacher.record() for teacher in teachers]
+    if teacher is not None:
+        origin["teacher"] = teacher.record()
     ended = _ended(out, config, origin) if resume else None
     if ended is None:
         _check_folder(out, resume, overwrite)
@@ -130,7 +129,7 @@ def train_baseline(
         if ended is not None:
             baseline, history = ended
         else:
-            trainer = _trained(images, train, config, out, seed, device, resume, init, teachers)
+            trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
             history = trainer.history
             baseline = Baseline(
                 trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
@@ -170,7 +169,7 @@ def _trained(
     device: torch.device,
     resume: bool,
     init: Start | None,
-    teachers: Sequence[Teacher],
+    teacher: Teacher | None,
 ) -> Trainer:
     """Train, or go on training, with a checkpoint and the log after every epoch."""
     checkpoint = out / CHECKPOINT
@@ -181,16 +180,14 @@ def _trained(
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
     }
-    if init is not None:
-        run["init"] = init.sha256
-    run["teacher"] = [teacher.sha256 for teacher in teachers]
+    run.update({used.option[2:]: used.sha256 for used in (init, teacher) if used is not None})
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         start = (
             None
             if init is None
             else functools.partial(init.fill, class_names=images.class_names, config=config)
         )
-        trainer = Trainer(config, train, seed, device, start, teachers)
+        trainer = Trainer(config, train, seed, device, start, teacher)
         if resume and checkpoint.exists():
             trainer.restore(load_checkpoint(checkpoint, run))
 
@@ -228,8 +225,8 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
 
 def earlier_models(
     images: ImageSet, config: BaselineConfig, held_out: dict[str, Any] | None
-) -> tuple[Start | None, list[Teacher]]:
-    """Return the model that ``--init`` names, None without, and those that ``--teacher`` names.
+) -> tuple[Start | None, Teacher | None]:
+    """Return the models that ``--init`` and ``--teacher`` name, None where one is not given.
 
     Parameters
     ----------
@@ -243,11 +240,11 @@ def earlier_models(
     UsageError, InputError
         One cannot be used for these images, or may have seen those that are held out.
     """
-    init, teachers = Start.open(config), Teacher.open(config, images)
-    for model in (init, *teachers):
+    init, teacher = Start.open(config), Teacher.open(config, images)
+    for model in (init, teacher):
         if model is not None:
             model.check_held_out(held_out)
-    return init, teachers
+    return init, teacher
 
 
 def held_out_record(

@@ -33,10 +33,9 @@ class BaselineConfig(Config):
         "--head are the same.",
         metavar="MODEL",
     )
-    teacher: tuple[str, ...] = option(
-        (),
-        "Trained baseline (folder or file) of the same classes whose logits to match beside the labels; "
-        "given several times, the mean of their probabilities.",
+    teacher: str | None = option(
+        None,
+        "Trained baseline (folder or file) of the same classes whose logits to match beside the labels.",
         metavar="MODEL",
     )
     distil: float = option(
@@ -235,8 +234,8 @@ WCDAS: dict[str, Any] = {
 USES: dict[str, tuple[Callable[[BaselineConfig], bool], str]] = {
     "weight_power": (lambda c: c.loss == "weighted", "--loss weighted"),
     "margin": (lambda c: c.loss == "ldam", "--loss ldam"),
-    "distil": (lambda c: len(c.teacher) > 0, "--teacher"),
-    "temperature": (lambda c: len(c.teacher) > 0, "--teacher"),
+    "distil": (lambda c: c.teacher is not None, "--teacher"),
+    "temperature": (lambda c: c.teacher is not None, "--teacher"),
     "cutmix_share": (
         lambda c: c.mixup > 0 and c.cutmix > 0 and not c.consistency,
         "both --mixup and --cutmix, on one view",

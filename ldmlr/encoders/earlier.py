@@ -72,11 +72,5 @@ class Earlier:
         origin = self.baseline.provenance
         found: list[dict[str, Any] | None] = [origin.get("held_out")]
         for used in ("init", "teacher"):
-            for record in records(origin.get(used)):
-                found += record.get("held_out", [])
+            found += origin.get(used, {}).get("held_out", [])
         return found
-
-
-def records(entry: Any) -> list[dict[str, Any]]:
-    """Return what a model remembers of its ``init`` or its teachers: none, one, or a list of them."""
-    return list(entry) if isinstance(entry, list) else [] if entry is None else [entry]

@@ -10,7 +10,6 @@ import torch
 from ldmlr.data.images import ImageSet
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.encoders.earlier import records
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import common_shape, even_batches
@@ -38,7 +37,7 @@ def describe(
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
     record = held_out_record(images, held_out, config.val_fraction, seed)
-    init, teachers = earlier_models(images, config, record)
+    init, teacher = earlier_models(images, config, record)
     with torch.random.fork_rng(devices=[]):
         network, dim = build_network(config.network, shape)
         head = make_head(config.head, dim, images.num_classes)
@@ -49,7 +48,7 @@ def describe(
         "network": config.network,
         "head": config.head,
         **({} if init is None else {"starts_from": str(init.path), "earlier_epochs": init.epochs}),
-        **({"teacher": ", ".join(str(teacher.path) for teacher in teachers)} if teachers else {}),
+        **({} if teacher is None else {"teacher": str(teacher.path)}),
         "parameters": parameter_count(network) + parameter_count(head),
         "feature_dim": dim,
         "image_shape": list(shape),
@@ -93,13 +92,11 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
             )
     marks = [("image set", document.get("fingerprint"), images.fingerprint())]
     for used in ("init", "teacher"):
-        models = settings.get(used) or []
-        models = [models] if isinstance(models, str) else models
-        for model, record in zip(models, records(document.get(used)), strict=False):
-            # A model that is no longer there has done its work.
-            if Path(model).exists():
-                known = record.get("sha256")
-                marks.append((f"--{used} {model}", known, file_hash(model_path(Path(model)))))
+        model = settings.get(used)
+        # A model that is no longer there has done its work.
+        if model is not None and Path(model).exists():
+            known = document.get(used, {}).get("sha256")
+            marks.append((f"--{used} {model}", known, file_hash(model_path(Path(model)))))
     for name, known, now in marks:
         if known is not None and known != now:
             raise UsageError(

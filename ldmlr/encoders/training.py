@@ -36,7 +36,7 @@ from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
-from ldmlr.encoders.teacher import Teacher, mean_logits
+from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import LdmlrError
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
@@ -82,8 +82,8 @@ class Trainer:
         Where to compute.
     start
         Copies the first weights into network and head; None leaves them random.
-    teachers
-        Give the logits to match, if there are any.
+    teacher
+        Gives the logits to match, if there is one.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         start: Callable[[nn.Module, Head], None] | None = None,
-        teachers: Sequence[Teacher] = (),
+        teacher: Teacher | None = None,
     ) -> None:
         self.config, self.seed, self.device = config, seed, device
         self.labels = split.labels
@@ -104,8 +104,7 @@ class Trainer:
         augment = Augmentation(config, self.mean, self.std)
         self.batches = Batches(pixels, split.labels, split.num_classes, augment, device)
         self.mixing = Mixing(config)
-        prepared = [teacher.prepare(self.mean, self.std, config, device) for teacher in teachers]
-        self.teacher = mean_logits(prepared, config.temperature) if prepared else None
+        self.teacher = None if teacher is None else teacher.prepare(self.mean, self.std, config, device)
         torch.manual_seed(seed)
         self.network, dim = build_network(config.network, self.shape)
         self.head: Head = make_head(config.head, dim, self.num_classes)

@@ -343,9 +343,8 @@ class Run:
         check_mirror(self.tables.encode, "flip" in self.baseline.augment, "the baseline")
         _, held = training_split(images, self.baseline.val_fraction, seed)
         record = held_out_record(images, held, self.baseline.val_fraction, seed)
-        init, teachers = earlier_models(images, self.baseline, record)
-        models = [model.sha256 for model in (init, *teachers) if model is not None]
-        inputs = [images.fingerprint(), *models]
+        models = earlier_models(images, self.baseline, record)
+        inputs = [images.fingerprint(), *(model.sha256 for model in models if model is not None)]
         train = self._step("baseline", seed, self.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
         return [
