@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr import cpu
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
-from ldmlr.native import NativeSampler
-from ldmlr.noise import standard_normal
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu.sampler import NativeSampler
+from ldmlr.sampler.noise import standard_normal
 
 AVAILABLE = [entry for entry in cpu.instruction_sets() if entry.available]
 KERNELS = [(entry.name, "float32") for entry in AVAILABLE]

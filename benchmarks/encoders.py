@@ -23,7 +23,7 @@ from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import Run
 from ldmlr.run.stages import Machine
-from ldmlr.tables import accuracy_table
+from ldmlr.text import accuracy_table
 
 EPOCHS = 40
 MIXED = {"mixup": 1.0, "cutmix": 1.0}

@@ -29,10 +29,10 @@ from ldmlr import results
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_spec
 from ldmlr.config import plain
-from ldmlr.cuda import device as devices
-from ldmlr.cuda import tiers
 from ldmlr.errors import LdmlrError
 from ldmlr.files import write_text
+from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda import tiers
 
 # CIFAR-10-LT at imbalance factor 100.
 COUNTS = (5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50)

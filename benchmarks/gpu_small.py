@@ -8,8 +8,8 @@ import torch
 
 from ldmlr import ops
 from ldmlr.bench.models import random_labels, random_spec
-from ldmlr.cuda import CudaSampler
-from ldmlr.cuda.tiers import IN_LAYERS, VARIABLE
+from ldmlr.sampler.cuda import CudaSampler
+from ldmlr.sampler.cuda.tiers import IN_LAYERS, VARIABLE
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ from ldmlr.bench.timing import pair
 from ldmlr.bench.torch_sampler import TorchSampler
 from ldmlr.config import plain
 from ldmlr.files import write_text
-from ldmlr.sampling import prepare
-from ldmlr.tables import table
+from ldmlr.sampler.backends import prepare
+from ldmlr.text import table
 
 CHANNELS = (64, 128, 128)
 STEPS = 10

@@ -19,8 +19,8 @@ import numpy as np
 
 from ldmlr import results
 from ldmlr.config import plain
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.files import write_text
+from ldmlr.generation.latent import LatentDiffusion
 
 # Peak resident memory is a figure of the whole process: imports, model and sampling.
 CHILD = """

@@ -36,13 +36,13 @@ import numpy.typing as npt
 from ldmlr import progress, results
 from ldmlr.config import plain
 from ldmlr.errors import InputError
+from ldmlr.experiments.catalogue import COPIES, DIFFUSION, GAUSSIAN, INTERPOLATION, METHODS, CompareConfig
+from ldmlr.experiments.compare import compare
+from ldmlr.experiments.verdict import Duel
 from ldmlr.files import write_text
-from ldmlr.rivals.catalogue import COPIES, DIFFUSION, GAUSSIAN, INTERPOLATION, METHODS, CompareConfig
-from ldmlr.rivals.compare import compare
-from ldmlr.rivals.verdict import Duel
 from ldmlr.run.config import RunConfig, StageTables, stage_tables
 from ldmlr.store import FeatureStore, SplitData
-from ldmlr.tables import accuracy_cell, row_name, table
+from ldmlr.text import accuracy_cell, row_name, table
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -18,18 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldmlr import cpu, results
+from ldmlr import results
 from ldmlr.config import plain
-from ldmlr.diffusion import reference
-from ldmlr.diffusion.model import LatentDiffusion
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.files import write_text
 from ldmlr.generation.config import SampleConfig
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import measure, tuned_variants
 from ldmlr.heads.finetune import finetune
-from ldmlr.native import NativeSampler, default_weights
+from ldmlr.sampler import reference
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu.sampler import NativeSampler, default_weights
+from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore
 
 Variant = tuple[str, int, int, str]

@@ -14,10 +14,11 @@ import os
 import sys
 from pathlib import Path
 
-from ldmlr import native, results
+from ldmlr import results
 from ldmlr.bench import sampler
 from ldmlr.config import plain
 from ldmlr.files import write_text
+from ldmlr.sampler.cpu import sampler as native
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.schedule import SCHEDULES, Schedule, make_schedule
 from ldmlr.diffusion.solvers import StepRows, step_rows
-from ldmlr.tables import table
+from ldmlr.text import table
 
 Array = npt.NDArray[np.float64]
 

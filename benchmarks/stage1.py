@@ -31,7 +31,7 @@ from ldmlr.encoders.config import AUGMENTATIONS, BaselineConfig
 from ldmlr.encoders.precision import DTYPES
 from ldmlr.encoders.training import Draws, Trainer
 from ldmlr.results import hardware, versions
-from ldmlr.tables import table
+from ldmlr.text import table
 
 CLASSES = 10
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ldmlr.ablate.settings import KINDS, AblateConfig, make_settings
 from ldmlr.errors import UsageError
+from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
 
 from .options import (
     backend_option,
@@ -102,12 +102,12 @@ def command(
     tables = checked_tables(of_file, assigned, RunConfig(groups=groups), str(file) if file else "")
     make_settings(kind, config.values, tables.diffuse, tables.generate)  # wrong values end here, before torch
     from ldmlr import results
-    from ldmlr.ablate.ablate import ablate
-    from ldmlr.ablate.plot import ablation_svg
-    from ldmlr.ablate.report import ablation_csv, ablation_text
     from ldmlr.device import resolve_device, set_threads
+    from ldmlr.experiments.ablate import ablate
+    from ldmlr.experiments.ablation_text import ablation_csv, ablation_text
     from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
+    from ldmlr.report.ablation import ablation_svg
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)

@@ -78,7 +78,8 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import device as devices
-    from ldmlr import results, tables
+    from ldmlr import results
+    from ldmlr import text as tables
     from ldmlr.data.open import open_image_set
     from ldmlr.encoders.baseline import train_baseline
     from ldmlr.encoders.pixels import image_shape

@@ -51,11 +51,12 @@ def command(
       ldmlr bench sample --no-compile --threads 1 --json
       ldmlr bench sample --device cpu
     """
-    from ldmlr import native, progress, results
+    from ldmlr import progress, results
     from ldmlr.bench import sampler
-    from ldmlr.cuda.device import usable
     from ldmlr.device import set_threads
     from ldmlr.files import make_folder
+    from ldmlr.sampler.cpu import sampler as native
+    from ldmlr.sampler.cuda.device import usable
 
     if out is not None:
         results.check_result(out, "bench")

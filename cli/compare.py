@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ldmlr.rivals.catalogue import METHODS, CompareConfig
+from ldmlr.experiments.catalogue import METHODS, CompareConfig
 
 from .options import (
     backend_option,
@@ -83,10 +83,10 @@ def command(
     of_file, assigned = stage_values(file, assignments, TABLES, "a comparison")
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
+    from ldmlr.experiments.compare import compare
+    from ldmlr.experiments.text import comparison_csv, comparison_text
     from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
-    from ldmlr.rivals.compare import compare
-    from ldmlr.rivals.report import comparison_csv, comparison_text
     from ldmlr.run.config import RunConfig
     from ldmlr.store import FeatureStore
 

@@ -61,9 +61,10 @@ def command(
       ldmlr diffuse features.h5 --hidden 256 --iterations 5000 --out wide.safetensors
       ldmlr diffuse features.h5 --transform standardised --out paper.safetensors
     """
-    from ldmlr import results, tables
+    from ldmlr import results
+    from ldmlr import text as tables
     from ldmlr.device import resolve_device
-    from ldmlr.diffusion.job import diffuse, preview
+    from ldmlr.generation.diffuse import diffuse, preview
     from ldmlr.store import FeatureStore
 
     config = pick(DiffusionConfig, values)

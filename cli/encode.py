@@ -74,7 +74,8 @@ def command(
         raise click.UsageError("Missing option '--out'.")
     config: EncodeConfig = pick(EncodeConfig, values)
     from ldmlr import device as devices
-    from ldmlr import results, tables
+    from ldmlr import results
+    from ldmlr import text as tables
     from ldmlr.data.open import open_image_set
     from ldmlr.encoders.encode import encode_images, splits_to_encode
     from ldmlr.encoders.encoder import open_encoder

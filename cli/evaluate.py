@@ -179,7 +179,7 @@ def _title(row: dict[str, Any]) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    from ldmlr.tables import table
+    from ldmlr.text import table
 
     body = []
     for row in rows:
@@ -193,7 +193,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _class_table(rows: Sequence[dict[str, Any]], names: Sequence[str], counts: Sequence[int]) -> str:
-    from ldmlr.tables import table
+    from ldmlr.text import table
 
     body = []
     for index, (name, count) in enumerate(zip(names, counts, strict=True)):
@@ -204,7 +204,7 @@ def _class_table(rows: Sequence[dict[str, Any]], names: Sequence[str], counts: S
 
 def _pair_table(row: dict[str, Any], confusion: Any, names: Sequence[str]) -> str:
     from ldmlr.metrics.accuracy import confused_pairs
-    from ldmlr.tables import table
+    from ldmlr.text import table
 
     body = [
         [names[int(pair["label"])], names[int(pair["predicted"])], str(pair["rows"]), f"{pair['share']:.1f}"]
@@ -215,7 +215,7 @@ def _pair_table(row: dict[str, Any], confusion: Any, names: Sequence[str]) -> st
 
 def _quality_table(quality: dict[str, Any]) -> str:
     from ldmlr.metrics.generated_store import quality_lines
-    from ldmlr.tables import table
+    from ldmlr.text import table
 
     sampled, rows = quality["sampled"], quality["rows"]
     body = [

@@ -71,12 +71,13 @@ def command(
       ldmlr finetune features.h5 --pseudo pseudo.h5 --seeds 5 --out runs/heads
       ldmlr finetune features.h5 --loss balanced-softmax --out runs/no-generation
     """
-    from ldmlr import results, tables
+    from ldmlr import results
+    from ldmlr import text as tables
     from ldmlr.device import resolve_device, set_threads
+    from ldmlr.experiments.protocol import finetune_seeds
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
     from ldmlr.heads.finetune import BEST_ON_TEST
-    from ldmlr.heads.protocol import finetune_seeds
     from ldmlr.store import FeatureStore
 
     config = pick(FinetuneConfig, values)

@@ -79,8 +79,8 @@ def command(
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
     from ldmlr.device import resolve_device
-    from ldmlr.diffusion.model import LatentDiffusion
     from ldmlr.generation.generate import check_not_empty, generate, output_path, parse_shard, prepare
+    from ldmlr.generation.latent import LatentDiffusion
     from ldmlr.generation.plan import describe, plan_table
     from ldmlr.store import FeatureStore
 

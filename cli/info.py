@@ -20,7 +20,9 @@ def command(as_json: bool) -> None:
     """
     import torch
 
-    from ldmlr import native, results, sampling
+    from ldmlr import results
+    from ldmlr.sampler import backends as sampling
+    from ldmlr.sampler.cpu import sampler as native
 
     document: dict[str, Any] = {
         "versions": results.versions(),

@@ -191,7 +191,7 @@ json_option = click.option(
 
 def _check_seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
     """Refuse a seed of more than 64 bits; IntRange would show the limit in every help text."""
-    from ldmlr.arrays import check_seed
+    from ldmlr.arguments import check_seed
 
     return check_seed(value)
 

@@ -106,7 +106,7 @@ def command(
     from ldmlr.run.source import default_name
     from ldmlr.run.stages import Machine
     from ldmlr.select.report import evidence_table
-    from ldmlr.tables import accuracy_table, table
+    from ldmlr.text import accuracy_table, table
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
     run = Run(source, config, tables, root, Machine(**machine))

@@ -131,7 +131,7 @@ def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> No
       ldmlr store import table.parquet --features-key "f*" --labels-key species --out features.h5
       ldmlr store import other.h5 --features-key "{split}/x" --labels-key "{split}/y" --out features.h5
     """
-    from ldmlr.store.importing import import_store
+    from ldmlr.store.convert.importing import import_store
 
     done = import_store(source, out, **options)
     _report("store import", {"source": source, "out": out, **options}, done.store, done.notes, as_json)
@@ -162,7 +162,7 @@ def export_command(
     """
     from ldmlr.results import document
     from ldmlr.store import FeatureStore
-    from ldmlr.store.exporting import export_store
+    from ldmlr.store.convert.exporting import export_store
 
     store = FeatureStore.open(file)
     written = export_store(store, out, split=split, dtype=dtype or "float32", overwrite=overwrite)

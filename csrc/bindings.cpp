@@ -1,7 +1,7 @@
 // The Python module ldmlr._native, and the only file that knows pybind11.
 //
 // Arguments are integers and addresses of C-ordered arrays that Python has checked and keeps
-// alive (ldmlr/noise.py, ldmlr/native.py); here they become the plain structs of params.h, the
+// alive (ldmlr/sampler/noise.py, ldmlr/sampler/cpu/sampler.py); here they become the plain structs of params.h, the
 // GIL is released and the kernel runs.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -113,7 +113,7 @@ void denoise_step(const std::string &isa, const std::array<float, 8> &row, Addre
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-    m.doc() = "Kernels of ldmlr; use ldmlr.noise and ldmlr.native, which check their arguments.";
+    m.doc() = "Kernels of ldmlr; use ldmlr.sampler.noise and ldmlr.sampler.cpu.sampler, which check their arguments.";
     m.attr("compiler") = __VERSION__;
     m.attr("padding") = ldmlr::padding;
 
@@ -191,7 +191,7 @@ PYBIND11_MODULE(_native, m) {
           py::arg("f"), py::arg("rows"), py::arg("dim"), py::arg("seed"), py::arg("first_row"),
           py::arg("step"), py::arg("threads"));
 
-    // CUDA: the structs are filled by ldmlr/cuda/abi.py and passed by address.
+    // CUDA: the structs are filled by ldmlr/sampler/cuda/abi.py and passed by address.
     namespace cuda = ldmlr::cuda;
     using Release = py::call_guard<py::gil_scoped_release>;
     m.attr("cuda_architectures") = cuda::architectures();

@@ -6,7 +6,7 @@
 //
 // The network is stored in the units of its activation: with kappa = -log2(e), the kernel keeps
 // h' = kappa h, and silu(x) becomes t / (1 + 2^t) with t = kappa x. W_in, the biases and W_out
-// carry the factor; W1 and W2 do not change (ldmlr/kernel_units.py, in float64).
+// carry the factor; W1 and W2 do not change (ldmlr/sampler/units.py, in float64).
 #pragma once
 
 #include <cstdint>

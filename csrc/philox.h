@@ -9,7 +9,7 @@
 //
 // Every operation below is an integer operation, an IEEE product, a fused multiply-add or a
 // square root: each rounds correctly, so CPU instruction sets, CUDA and the NumPy reference
-// (ldmlr/noise.py) agree to the bit. Never compile this with contraction or fast-math.
+// (ldmlr/sampler/noise.py) agree to the bit. Never compile this with contraction or fast-math.
 //
 // Known answers of philox4x32 (Random123, Salmon et al. 2011, kat_vectors):
 //   counter 0 0 0 0, key 0 0          6627e8d5 e169c58d bc57ac4c 9b00dbd8

@@ -7,17 +7,17 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ldmlr.diffusion.model import LatentDiffusion as LatentDiffusion
+    from ldmlr.generation.imblearn import LatentDiffusionSampler as LatentDiffusionSampler
+    from ldmlr.generation.latent import LatentDiffusion as LatentDiffusion
     from ldmlr.heads.finetune import finetune as finetune
-    from ldmlr.resample import LatentDiffusionSampler as LatentDiffusionSampler
     from ldmlr.store import FeatureStore as FeatureStore
 
 # Names of the public interface and the modules they live in. They are loaded on first use,
 # so that the command line answers before torch is imported.
 _PUBLIC = {
     "FeatureStore": "ldmlr.store",
-    "LatentDiffusion": "ldmlr.diffusion.model",
-    "LatentDiffusionSampler": "ldmlr.resample",
+    "LatentDiffusion": "ldmlr.generation.latent",
+    "LatentDiffusionSampler": "ldmlr.generation.imblearn",
     "finetune": "ldmlr.heads.finetune",
 }
 

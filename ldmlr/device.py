@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ldmlr.arrays import whole_number
+from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError
 
 if TYPE_CHECKING:

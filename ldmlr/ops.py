@@ -17,10 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldmlr import _native, cpu
-from ldmlr.cuda import elementwise
+from ldmlr import _native
 from ldmlr.errors import UsageError
-from ldmlr.noise import standard_normal
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cuda import elementwise
+from ldmlr.sampler.noise import standard_normal
 
 # Elements per thread below which starting a thread costs more than it gains.
 GRAIN = 1 << 18

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldmlr.ablate.ablate import ablate
-from ldmlr.ablate.plot import ablation_svg
-from ldmlr.ablate.report import ablation_csv, dot_plot
-from ldmlr.ablate.settings import KINDS, AblateConfig, make_settings
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import UsageError
+from ldmlr.experiments.ablate import ablate
+from ldmlr.experiments.ablation_text import ablation_csv, dot_plot
+from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import plan_from_config
+from ldmlr.report.ablation import ablation_svg
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore, SplitData
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ldmlr
-from ldmlr.arrays import as_array, check_first_row, check_seed, type_name
+from ldmlr.arguments import as_array, check_first_row, check_seed, type_name
 from ldmlr.device import resolve_device, thread_number
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import SplitData

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import ldmlr
-from ldmlr import sampling
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.generation.augment import Job, augment, jobs
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, StoredHead, verify
 
 SMALL = DiffusionConfig(hidden=16, layers=1, iterations=20, batch_size=32)
@@ -112,7 +112,7 @@ def test_resume_takes_up_where_it_stopped(tmp_path, monkeypatch):
     assert job.model.exists()
     assert not job.out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr("ldmlr.diffusion.model.train", stop)  # the model is not trained again
+        patch.setattr("ldmlr.generation.latent.train", stop)  # the model is not trained again
         augment(job, SMALL, GenerateConfig(), resume=True)
     assert job.out.read_bytes() == whole.out.read_bytes()
     assert job.model.read_bytes() == whole.model.read_bytes()

@@ -11,10 +11,10 @@ import torch
 from ldmlr.bench import cuda, sampler, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
-from ldmlr.cuda import device as cuda_device
-from ldmlr.cuda.tiers import Tier
-from ldmlr.diffusion import reference
-from ldmlr.native import NativeSampler
+from ldmlr.sampler import reference
+from ldmlr.sampler.cpu.sampler import NativeSampler
+from ldmlr.sampler.cuda import device as cuda_device
+from ldmlr.sampler.cuda.tiers import Tier
 
 COLUMNS = {
     "what", "backend", "isa", "dtype", "dim", "hidden", "layers", "steps", "guidance", "threads",

@@ -11,7 +11,9 @@ from support.axes import COUNTS, draw
 
 import ldmlr
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.experiments.baselines import tau_norm
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads import evaluation
 from ldmlr.heads import finetune as finetuning
 from ldmlr.heads.config import FinetuneConfig
@@ -19,8 +21,6 @@ from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import block_rows, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import LinearHead
-from ldmlr.rivals import tau_norm
-from ldmlr.rivals.rows import TrainRows
 from ldmlr.select.choose import Seed, Settings
 from ldmlr.store import FeatureStore, SplitData
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ldmlr.experiments.catalogue import METHODS, CompareConfig
+from ldmlr.experiments.verdict import Duel, verdict
 from ldmlr.heads.modules import make_head, to_stored
-from ldmlr.rivals.catalogue import METHODS, CompareConfig
-from ldmlr.rivals.verdict import Duel, verdict
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 QUICK = ("--set", "diffuse.iterations=20", "--set", "diffuse.hidden=16", "--set", "finetune.epochs=2")

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr import _native, cuda, ops, sampling
+from ldmlr import _native, ops
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
-from ldmlr.cuda import abi, tiers
-from ldmlr.cuda import device as devices
-from ldmlr.cuda.sampler import CudaSampler, refuses
 from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler import cuda
+from ldmlr.sampler.cuda import abi, tiers
+from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda.sampler import CudaSampler, refuses
 
 H200, A100, SMALL = 232448, 166912, 101376  # bytes of shared memory of a block: sm_90, sm_80, sm_86
 

@@ -9,7 +9,7 @@ import pytest
 from support.emulator import Emulator, check, classes_of
 
 from ldmlr.bench.models import random_spec
-from ldmlr.cuda.tiers import Tier
+from ldmlr.sampler.cuda.tiers import Tier
 
 # What the emulator says of each kernel of csrc/tests/emulated_faults.h.
 OUTCOMES = (

@@ -14,19 +14,20 @@ import pytest
 import torch
 from support.solvers import SOLVERS
 
-from ldmlr import ops, sampling
+from ldmlr import ops
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
-from ldmlr.cuda import device as devices
-from ldmlr.cuda import elementwise, tiers
-from ldmlr.cuda.pipeline import Pipeline
-from ldmlr.cuda.sampler import CudaSampler
-from ldmlr.diffusion import reference
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate, prepare
-from ldmlr.noise import standard_normal_reference
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler import reference
+from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda import elementwise, tiers
+from ldmlr.sampler.cuda.overlap import Pipeline
+from ldmlr.sampler.cuda.sampler import CudaSampler
+from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore
 
 EPSILON, ALLOWED = 2.0**-9, (16, 3)  # deviation allowed, in unit roundoffs: (maximum, RMS)
@@ -216,7 +217,7 @@ def test_inside_a_graph_before_any_kernel_is_loaded(device: torch.device, tier: 
     program = """
 import sys, torch
 from ldmlr.bench.models import random_labels, random_spec
-from ldmlr.cuda.sampler import CudaSampler
+from ldmlr.sampler.cuda.sampler import CudaSampler
 spec = random_spec(16, int(sys.argv[2]))
 sampler = CudaSampler(spec, "cuda", tier=sys.argv[1], slab=256)
 labels = torch.from_numpy(random_labels(spec, 300)).cuda()

@@ -16,11 +16,18 @@ from support.emulator import Emulator, check, classes_of
 from support.solvers import SOLVERS
 
 from ldmlr.bench.models import random_spec
-from ldmlr.cuda import abi, tiers
-from ldmlr.cuda.packing import bfloat16, from_bfloat16, pack, pack_stream, pack_swizzled, split_triangle
-from ldmlr.cuda.tiers import SHAPES, Tier, shared_bytes
-from ldmlr.noise import standard_normal_reference
 from ldmlr.ops import denoise_step
+from ldmlr.sampler.cuda import abi, tiers
+from ldmlr.sampler.cuda.packing import (
+    bfloat16,
+    from_bfloat16,
+    pack,
+    pack_stream,
+    pack_swizzled,
+    split_triangle,
+)
+from ldmlr.sampler.cuda.tiers import SHAPES, Tier, shared_bytes
+from ldmlr.sampler.noise import standard_normal_reference
 
 SMALL = {
     "resident": Tier("resident", 64, 64),

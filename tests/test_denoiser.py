@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr.diffusion import reference
 from ldmlr.diffusion.denoiser import NETWORKS, AdditiveMLP, time_features
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
+from ldmlr.sampler import reference
 
 DIM, CLASSES, HIDDEN, LAYERS = 5, 3, 16, 2
 networks = pytest.mark.parametrize("name", sorted(NETWORKS))

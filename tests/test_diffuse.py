@@ -10,8 +10,8 @@ from support.blobs import SMALL, blob_store, blobs
 import ldmlr
 from ldmlr.diffusion import train as training
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.job import checkpoint_path, diffuse, preview
 from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.generation.diffuse import checkpoint_path, diffuse, preview
 from ldmlr.store import FeatureStore, SplitData
 
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ldmlr
-from ldmlr import sampling
 from ldmlr.errors import UsageError
 from ldmlr.generation import gate as gates
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig, SampleConfig
 from ldmlr.generation.generate import generate, prepare
 from ldmlr.generation.plan import labels_of
+from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 COUNTS = (90, 30, 8)

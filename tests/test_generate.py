@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import ldmlr
-from ldmlr import sampling
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.generation import parts
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate, parse_shard, prepare, shard_range
+from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, shard_name, verify
 
 COUNTS = (200, 60, 9)

@@ -10,11 +10,11 @@ from support.stage3 import write_stores
 import ldmlr
 from ldmlr.data.open import open_image_set
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.job import preview
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.encoders.encode import encode_images
 from ldmlr.encoders.encoder import open_encoder
+from ldmlr.generation.diffuse import preview
 from ldmlr.heads.evaluation import evaluate_store
 from ldmlr.heads.finetune import FinetunedHead
 from ldmlr.store import FeatureStore

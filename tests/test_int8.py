@@ -10,15 +10,16 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
-from ldmlr import cpu, sampling
 from ldmlr.bench.models import random_spec
-from ldmlr.diffusion.model import LatentDiffusion
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import AdaLNTables
 from ldmlr.errors import UsageError
-from ldmlr.native import NativeSampler
-from ldmlr.noise import standard_normal_reference
-from ldmlr.quantise import GRID, activation_ranges
+from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu.int8 import GRID, activation_ranges
+from ldmlr.sampler.cpu.sampler import NativeSampler
+from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.spec import SamplerSpec
 
 SETS = [entry.name for entry in cpu.instruction_sets() if entry.available and entry.int8]
 needs_int8 = pytest.mark.skipif(not SETS, reason="this processor has no int8 products (AVX-512 VNNI)")

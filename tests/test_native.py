@@ -10,14 +10,16 @@ import pytest
 import torch
 from support.solvers import SOLVERS
 
-from ldmlr import cpu, native, sampling
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.errors import UsageError
-from ldmlr.native import NativeSampler
-from ldmlr.noise import standard_normal_reference
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu import sampler as native
+from ldmlr.sampler.cpu.sampler import NativeSampler
+from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.spec import SamplerSpec
 
 AVAILABLE = [entry for entry in cpu.instruction_sets() if entry.available]
 KERNELS = [(entry.name, "float32") for entry in AVAILABLE]

@@ -16,9 +16,9 @@ import torch
 
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
-from ldmlr.native import NativeSampler
+from ldmlr.sampler.cpu.sampler import NativeSampler
+from ldmlr.sampler.spec import SamplerSpec
 
 LABELS = np.zeros(20_000, np.int64)
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ldmlr import _native, cpu, noise
+from ldmlr import _native
 from ldmlr.errors import UsageError
+from ldmlr.sampler import noise
+from ldmlr.sampler.cpu import isa as cpu
 
 ONES = 0xFFFFFFFF
 AVAILABLE = [entry.name for entry in cpu.instruction_sets() if entry.available]

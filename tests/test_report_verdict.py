@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ldmlr.report.charts import row_name
+from ldmlr.report.figures import row_name
 from ldmlr.report.verdict import Duel, verdict
 
 

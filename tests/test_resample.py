@@ -108,7 +108,7 @@ def test_it_is_a_scikit_learn_estimator():
 
 
 def test_imbalanced_learn_is_not_needed():
-    code = "import sys, ldmlr.resample; assert 'imblearn' not in sys.modules"
+    code = "import sys, ldmlr.generation.imblearn; assert 'imblearn' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -149,7 +149,7 @@ def test_wrong_options(options, error, message, monkeypatch):
     def train(*arguments, **more):
         raise AssertionError("trained before the options were looked at")
 
-    monkeypatch.setattr("ldmlr.diffusion.model.train", train)
+    monkeypatch.setattr("ldmlr.generation.latent.train", train)
     with pytest.raises(error, match=message):
         sampler(**options).fit_resample(*data())
 

@@ -9,7 +9,7 @@ import pytest
 
 from ldmlr.errors import UsageError
 from ldmlr.results import accuracy_row, check_result, document, write_result
-from ldmlr.tables import accuracy_table, table
+from ldmlr.text import accuracy_table, table
 
 RUNS = [
     {"all": 80.0, "many": 90.0, "medium": None, "few": 60.0},

@@ -10,15 +10,18 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.experiments.baselines import crt, ncm, tau_norm
+from ldmlr.experiments.catalogue import CompareConfig
+from ldmlr.experiments.compare import compare
+from ldmlr.experiments.diffusion import Diffusion, paper_settings, plain_settings
+from ldmlr.generation import copies
+from ldmlr.generation import gaussian_rival as gaussian
+from ldmlr.generation import interpolation as smote
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import plan
+from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.finetune import finetune, head_logits
 from ldmlr.heads.modules import LinearHead, to_stored
-from ldmlr.rivals import copies, crt, gaussian, ncm, smote, tau_norm
-from ldmlr.rivals.catalogue import CompareConfig
-from ldmlr.rivals.compare import compare
-from ldmlr.rivals.diffusion import Diffusion, paper_settings, plain_settings
-from ldmlr.rivals.rows import TrainRows
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore, SplitData
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ldmlr
-from ldmlr import sampling
-from ldmlr.diffusion import reference
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import SampleConfig
-from ldmlr.noise import standard_normal
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler import reference
+from ldmlr.sampler.noise import standard_normal
 
 CLASSES, DIM, ROWS = 3, 5, 1300
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ldmlr.diffusion.schedule import SCHEDULES, make_schedule
 from ldmlr.diffusion.solvers import SOLVERS, StepRows, step_rows
 from ldmlr.errors import UsageError
-from ldmlr.noise import standard_normal
+from ldmlr.sampler.noise import standard_normal
 
 COSINE = make_schedule("cosine")
 solver_names = pytest.mark.parametrize("solver", sorted(SOLVERS))

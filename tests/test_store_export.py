@@ -10,8 +10,8 @@ import torch
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.heads.modules import from_stored, make_head, to_stored
 from ldmlr.store import FeatureStore, SplitData, StoredHead
-from ldmlr.store.exporting import export_store
-from ldmlr.store.importing import import_store
+from ldmlr.store.convert.exporting import export_store
+from ldmlr.store.convert.importing import import_store
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((3000, 5)).astype("f4"), np.arange(3000) % 3

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ldmlr
-from ldmlr.arrays import class_count
+from ldmlr.arguments import class_count
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import FeatureStore, SplitData, verify, write_manifest
 

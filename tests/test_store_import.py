@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.store import FeatureStore, SplitData, verify
-from ldmlr.store.exporting import export_store
-from ldmlr.store.importing import import_store
-from ldmlr.store.labels import map_labels
+from ldmlr.store.convert.exporting import export_store
+from ldmlr.store.convert.importing import import_store
+from ldmlr.store.convert.labels import map_labels
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((3000, 5)).astype("f4"), np.arange(3000) % 3

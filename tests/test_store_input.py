@@ -12,8 +12,8 @@ import torch
 import ldmlr
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import FeatureStore, SplitData, StoredHead, check_trainable, verify
+from ldmlr.store.convert.importing import import_store
 from ldmlr.store.describe import describe
-from ldmlr.store.importing import import_store
 
 WHERE = "/train/features: rows with NaN or infinity: 1, the first is row 2 (in float32)"
 

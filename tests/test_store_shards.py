@@ -20,7 +20,7 @@ from ldmlr.store import (
     verify,
     write_manifest,
 )
-from ldmlr.store.importing import import_store
+from ldmlr.store.convert.importing import import_store
 from ldmlr.store.merging import merge_stores
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import torch
 from ldmlr.diffusion.rows import choose_views
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import verify
-from ldmlr.store.importing import import_store
+from ldmlr.store.convert.importing import import_store
 
 X, Y = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
 VIEWS = torch.stack([X + 1, X + 2])

@@ -8,17 +8,17 @@ import sys
 import pytest
 from support.stage3 import write_stores
 
+from ldmlr.experiments import warm
 from ldmlr.heads.modules import make_head
 from ldmlr.heads.training import train_head
-from ldmlr.rivals import warm
 
 # Prints what a fresh process imports between the clocks of the first method or setting.
 SCRIPT = """
 import sys
-from ldmlr.ablate import ablate as ablation
-from ldmlr.ablate.settings import AblateConfig
-from ldmlr.rivals import compare as comparison
-from ldmlr.rivals.catalogue import CompareConfig
+from ldmlr.experiments import ablate as ablation
+from ldmlr.experiments.settings import AblateConfig
+from ldmlr.experiments.baselines import compare as comparison
+from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore
 

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from ldmlr.diffusion import reference
-from ldmlr.diffusion.model import LatentDiffusion
-from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import measure, tuned_variants
 from ldmlr.heads.finetune import finetune
-from ldmlr.noise import standard_normal
+from ldmlr.sampler import reference
+from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore
 
 

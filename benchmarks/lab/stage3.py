@@ -23,9 +23,11 @@ import torch
 
 from ldmlr import results
 from ldmlr.config import plain
+from ldmlr.experiments.diffusion import Diffusion
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.groups import ShotGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Measured, Variant, measure, result_rows
@@ -35,8 +37,6 @@ from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head
 from ldmlr.metrics.accuracy import accuracy
-from ldmlr.rivals.diffusion import Diffusion
-from ldmlr.rivals.rows import TrainRows, train_rows
 from ldmlr.run.config import RunConfig, StageTables, stage_tables
 from ldmlr.store import FeatureStore
 

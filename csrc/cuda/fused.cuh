@@ -5,7 +5,7 @@
 // columns at a time, u = silu(W1 h + biases) and at once h += W2 u, so u is never whole. State x and last
 // x0 lie in shared memory, each lane's own part: no barrier, no bank conflict. Warps work alone.
 //
-// Weights are read in one fixed order, the stream, in chunks (pack_stream in ldmlr/cuda/packing.py):
+// Weights are read in one fixed order, the stream, in chunks (pack_stream in ldmlr/sampler/cuda/packing.py):
 //
 //   W_in | for c < H'/16: first of columns 16c.., W2_0 of inputs 16c.. | the same of W1_l, W2_l | W_out
 //

@@ -8,7 +8,7 @@
 
 namespace ldmlr::cuda {
 
-// One compiled shape. Python reads the table (ldmlr/cuda/tiers.py) and rounds D and H up to an entry.
+// One compiled shape. Python reads the table (ldmlr/sampler/cuda/tiers.py) and rounds D and H up to an entry.
 struct FusedShape {
     Tier tier;
     int dim, hidden;  // D', H'

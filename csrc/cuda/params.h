@@ -1,12 +1,12 @@
 // The plain data of the CUDA sampler: device pointers, sizes, no ownership. Shapes in comments.
 //
 // Letters as in ../params.h. D' and H' are D and H rounded up to what the tier computes with; padded
-// entries of all matrices and vectors are zero. Python fills these structs (ldmlr/cuda/abi.py mirrors
+// entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/abi.py mirrors
 // them field by field and checks their sizes).
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
 // for each group of outputs the blocks of all inputs one after the other; or, for wgmma,
-// images of shared memory (pack_swizzled in ldmlr/cuda/packing.py).
+// images of shared memory (pack_swizzled in ldmlr/sampler/cuda/packing.py).
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,7 @@
 //
 // Rows of 64 inputs are 128 bytes, 16-byte parts swizzled by row % 8, which is what the descriptors say.
 // Both operands lie in memory as the image of shared memory (operand.cuh; pack_swizzled in
-// ldmlr/cuda/packing.py), so their copies are straight lines.
+// ldmlr/sampler/cuda/packing.py), so their copies are straight lines.
 //
 // ASSUMPTION: `rows` is a multiple of 256 and all rows are allocated, K is a multiple of 64 and the columns
 // are one of 16 N.

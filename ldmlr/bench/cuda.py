@@ -14,12 +14,12 @@ from torch import Tensor
 
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.rows import Row, table_row
-from ldmlr.cuda import tiers
-from ldmlr.cuda.device import has_wgmma, shared_limit
-from ldmlr.cuda.sampler import CudaSampler
-from ldmlr.diffusion.reference import additive
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.errors import UsageError
+from ldmlr.sampler.cuda import tiers
+from ldmlr.sampler.cuda.device import has_wgmma, shared_limit
+from ldmlr.sampler.cuda.sampler import CudaSampler
+from ldmlr.sampler.reference import additive
+from ldmlr.sampler.spec import SamplerSpec
 
 # (D, H, target share of torch's product) at L 2, 10 evaluations, guidance 1.5.
 SIZES = (

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import LAMBDA_MIN, step_rows
-from ldmlr.diffusion.spec import SamplerSpec
 from ldmlr.diffusion.tables import DenoiserTables
+from ldmlr.sampler.spec import SamplerSpec
 
 
 def random_spec(

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.bench.models import operations_per_row, random_labels
-from ldmlr.diffusion import reference
-from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.sampler import reference
+from ldmlr.sampler.spec import SamplerSpec
 
 Row = dict[str, Any]
 # Labels [n] -> rows [n, D], an array or a tensor of any device.

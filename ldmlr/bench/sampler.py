@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldmlr import _native, cpu
+from ldmlr import _native
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.rows import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
-from ldmlr.diffusion.spec import SamplerSpec
-from ldmlr.native import WEIGHTS, NativeSampler, default_weights
+from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler, default_weights
+from ldmlr.sampler.spec import SamplerSpec
 
 # Operations of one timed call on one thread: about a third of a second at 250 GFLOP/s.
 CALL = 8e10

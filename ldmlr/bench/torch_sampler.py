@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ldmlr.bench.timing import Work
-from ldmlr.diffusion.reference import additive
-from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.sampler.reference import additive
+from ldmlr.sampler.spec import SamplerSpec
 
 # Rows evaluated together: of 256 .. 8192 within 3 % of the fastest, for H 128 and 512, one and two threads.
 BATCH = 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import as_array, view_group
+from ldmlr.arguments import as_array, view_group
 from ldmlr.diffusion.transform import CHUNK, Block, Labels
 from ldmlr.errors import InputError
 

@@ -18,7 +18,7 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.heads.rows import check_counts
-from ldmlr.sampling import choose_backend
+from ldmlr.sampler.backends import choose_backend
 from ldmlr.store import FeatureStore
 
 # Settings of a generation that class Gaussians do not have.

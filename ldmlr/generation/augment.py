@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.job import checkpoint_path, diffuse
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.diffuse import checkpoint_path, diffuse
 from ldmlr.generation.generate import Generation, check_space, finished, prepare
 from ldmlr.generation.parts import Parts, check_parts, parts_folder
-from ldmlr.sampling import Sampler
-from ldmlr.sampling import prepare as prepare_sampler
+from ldmlr.sampler.backends import Sampler
+from ldmlr.sampler.backends import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.copying import write_split
 from ldmlr.store.layout import block_rows

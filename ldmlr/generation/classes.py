@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import whole_number
+from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError, nearest
 
 Counts = npt.NDArray[np.int64]

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.cuda.pipeline import Pipeline
-from ldmlr.cuda.sampler import CudaSampler
-from ldmlr.diffusion.widen import widen
 from ldmlr.generation.plan import Counts, labels_of
-from ldmlr.sampling import Sampler
+from ldmlr.sampler.backends import Sampler
+from ldmlr.sampler.cuda.overlap import Pipeline
+from ldmlr.sampler.cuda.sampler import CudaSampler
+from ldmlr.sampler.widen import widen
 
 Range = tuple[int, int]
 Floats = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ class Drawing:
     Parameters
     ----------
     sampler
-        From `ldmlr.sampling.prepare`.
+        From `ldmlr.sampler.backends.prepare`.
     plan
         Rows per class ``[C]``.
     threads

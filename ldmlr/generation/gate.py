@@ -4,7 +4,8 @@ Row i is drawn with row number i; while it is refused, attempt a = 1, 2, ... dra
 i + a 2^48. The first attempt that passes is kept, and if none of them does, the best. So a gated
 row, too, is a function of its number alone, and every class gets the rows that the plan says.
 
-Rows are judged in aligned tiles (ldmlr/tiles.py): a row that lies on the edge is judged alike in every batch.
+Rows are judged in aligned tiles (ldmlr/sampler/tiles.py): a row that lies on the edge is judged alike in
+every batch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import torch
 
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, from_stored
-from ldmlr.sampling import Sampler
-from ldmlr.tiles import aligned_tiles
+from ldmlr.sampler.backends import Sampler
+from ldmlr.sampler.tiles import aligned_tiles
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -147,7 +148,7 @@ def draw(
     Parameters
     ----------
     sampler
-        From `ldmlr.sampling.prepare`.
+        From `ldmlr.sampler.backends.prepare`.
     gate
         From `make_gate`.
     labels

@@ -17,8 +17,8 @@ import torch
 
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
-from ldmlr.noise import standard_normal
-from ldmlr.tiles import aligned_tiles
+from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.tiles import aligned_tiles
 
 SHRINKAGE_ROWS = 64
 TILE = 512

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ldmlr.config import config_hash
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.gate import Gate, make_gate
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.groups import GROUPS
-from ldmlr.sampling import prepare as prepare_sampler
+from ldmlr.sampler.backends import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import MAX_SHARDS

@@ -23,7 +23,7 @@ from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
 from ldmlr.generation.drawing import Drawing
 from ldmlr.generation.gate import Gate, draw
 from ldmlr.generation.plan import Counts, labels_of
-from ldmlr.sampling import Sampler
+from ldmlr.sampler.backends import Sampler
 
 # A part is about this large; its rows are a multiple of the sampler's tiles.
 PART_BYTES = 16 << 20

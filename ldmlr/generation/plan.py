@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import MAX_ROWS
+from ldmlr.arguments import MAX_ROWS
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.classes import by_class, parse_count
 from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
 from ldmlr.groups import GROUPS, parse_groups
-from ldmlr.tables import table
+from ldmlr.text import table
 
 Counts = npt.NDArray[np.int64]
 Strategy = str | float | Mapping[Any, int] | Callable[[Counts], Mapping[Any, int]]

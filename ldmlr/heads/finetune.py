@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ldmlr.arrays import as_array, check_seed
+from ldmlr.arguments import as_array, check_seed
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.losses import log_prior

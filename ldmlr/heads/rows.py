@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arrays import as_array, beyond_int64, class_count
+from ldmlr.arguments import as_array, beyond_int64, class_count
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:

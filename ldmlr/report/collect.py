@@ -15,8 +15,8 @@ from ldmlr.heads.finetune import FinetunedHead
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track
-from ldmlr.report.charts import row_name
 from ldmlr.report.config import ReportConfig
+from ldmlr.report.figures import row_name
 from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses

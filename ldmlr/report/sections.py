@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr.report.charts import (
-    class_pairs,
-    curves,
-    group_dots,
-    plan_bars,
-    projection,
-    reliability,
-    row_name,
-)
+from ldmlr.report.figures import class_pairs, curves, group_dots, plan_bars, projection, reliability, row_name
 from ldmlr.report.html import Picture, Section, details, heat, listing, number, paragraph, spread, table
 from ldmlr.report.training import STAGES
 from ldmlr.results import GROUP_COLUMNS

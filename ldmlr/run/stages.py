@@ -13,8 +13,6 @@ import numpy as np
 from ldmlr.config import plain
 from ldmlr.data.images import ImageSet
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.job import diffuse
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.diffusion.rows import blocks, store_rows
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
@@ -22,8 +20,10 @@ from ldmlr.encoders.encode import encode_images
 from ldmlr.encoders.encoder import open_encoder
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.diffuse import diffuse
 from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import check_not_empty, generate, prepare
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig

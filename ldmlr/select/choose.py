@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr import progress, sampling
+from ldmlr import progress
 from ldmlr.diffusion import rows as training_rows
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.model import LatentDiffusion
 from ldmlr.errors import InputError
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import draw
 from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import prepare
+from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
@@ -33,6 +33,7 @@ from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.rows import gather_rows
 from ldmlr.heads.training import train_head
+from ldmlr.sampler import backends as sampling
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
 from ldmlr.select.config import SelectConfig

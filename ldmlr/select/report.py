@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldmlr.tables import table
+from ldmlr.text import table
 
 
 def evidence_table(choice: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr import progress
-from ldmlr.arrays import as_array
+from ldmlr.arguments import as_array
 from ldmlr.errors import InputError
 from ldmlr.store.layout import Array, SplitData, block_rows
 from ldmlr.store.rows import Rows

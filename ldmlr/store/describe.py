@@ -9,7 +9,7 @@ from ldmlr.groups import GROUPS, ShotGroups
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import is_manifest, manifest_shards
 from ldmlr.store.store import FeatureStore
-from ldmlr.tables import table
+from ldmlr.text import table
 
 
 def describe(store: FeatureStore) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ldmlr.arrays import beyond_int64
+from ldmlr.arguments import beyond_int64
 from ldmlr.errors import InputError
 from ldmlr.store.chunked import read_dataset
 from ldmlr.store.layout import Array

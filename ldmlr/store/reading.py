@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.arrays import beyond_int64, class_count
+from ldmlr.arguments import beyond_int64, class_count
 from ldmlr.errors import InputError
 from ldmlr.files import parse_json
 from ldmlr.store.classes import is_count, known_count, outside_remedy

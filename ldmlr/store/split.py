@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from ldmlr.arrays import whole_number
+from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError
 from ldmlr.store.chunked import LoadedRows
 from ldmlr.store.ids import Ids

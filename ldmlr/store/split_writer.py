@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ldmlr.arrays import as_array
+from ldmlr.arguments import as_array
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store.ids import check_whole
 from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes

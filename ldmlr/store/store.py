@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ldmlr.arrays import RENUMBER, as_array, class_count
+from ldmlr.arguments import RENUMBER, as_array, class_count
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.store.classes import known_count
 from ldmlr.store.copying import write_split

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 import ldmlr
-from ldmlr.arrays import as_array
+from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 from ldmlr.files import atomic_path, check_output, os_error

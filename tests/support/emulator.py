@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ldmlr.cuda import abi
-from ldmlr.cuda.prepare import prepare
-from ldmlr.cuda.tiers import Tier
-from ldmlr.diffusion import reference
-from ldmlr.diffusion.spec import SamplerSpec
+from ldmlr.sampler import reference
+from ldmlr.sampler.cuda import abi
+from ldmlr.sampler.cuda.prepare import prepare
+from ldmlr.sampler.cuda.tiers import Tier
+from ldmlr.sampler.spec import SamplerSpec
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "csrc" / "tests" / "emulated.cpp"
 FLAGS = ("-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-DLDMLR_EMULATE", "-shared", "-fPIC")

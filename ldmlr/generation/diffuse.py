@@ -1,0 +1,123 @@
+"""Training a model from a store into a file, resumable: what ``ldmlr diffuse`` and ``augment`` do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS
+from ldmlr.diffusion.rows import store_rows
+from ldmlr.errors import UsageError
+from ldmlr.files import check_output, check_unfinished
+from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.store import FeatureStore, check_trainable
+
+
+def diffuse(
+    store: FeatureStore,
+    out: Path,
+    config: DiffusionConfig,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> tuple[LatentDiffusion, dict[str, Any]]:
+    """Train a model on a store and save it.
+
+    Parameters
+    ----------
+    store
+        An open feature store; its encoded training rows and views are trained on.
+    out
+        The model file. While training, ``.NAME.checkpoint`` lies beside it.
+    config, seed
+        The configuration and the seed of the training.
+    device, threads
+        Where to train.
+    resume
+        Continue an interrupted run of the same settings; do nothing if it is finished.
+    overwrite
+        Replace an output that exists, and without `resume` the checkpoint of an interrupted run too.
+
+    Returns
+    -------
+    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``seconds``,
+    ``finished_before``.
+
+    Raises
+    ------
+    UsageError
+        The output or the checkpoint of an interrupted run is there and neither `resume` nor `overwrite` is
+        set, or what is there belongs to other settings or data.
+    """
+    check_trainable(store)
+    if resume and out.is_file():
+        model = LatentDiffusion.load(out)
+        same = (model.config, model.seed) == (config, seed)
+        if same and model.provenance.get("fingerprint") == store.fingerprint():
+            checkpoint_path(out).unlink(missing_ok=True)
+            return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
+        if not overwrite:
+            raise UsageError(
+                f"{out}: is a model of other settings or data; pass --overwrite or another --out"
+            )
+    check_output(out, overwrite)
+    checkpoint = checkpoint_path(out)
+    if not resume:
+        check_unfinished(checkpoint, overwrite)
+        checkpoint.unlink(missing_ok=True)
+    began = time.perf_counter()
+    try:
+        model = LatentDiffusion(config, seed=seed).fit_store(
+            store, device=device, threads=threads, checkpoint=checkpoint, resume=resume
+        )
+    except Exception:
+        # An interrupt is no Exception: it leaves the checkpoint for --resume.
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        raise
+    # A model that could not be saved, as on a full disk, leaves the checkpoint too.
+    model.save(out, overwrite)
+    checkpoint.unlink(missing_ok=True)
+    seconds = time.perf_counter() - began
+    return model, {**_figures(out, model), "seconds": seconds, "finished_before": False}
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Return where the state of a training lies while it runs."""
+    return out.with_name(f".{out.name}.checkpoint")
+
+
+def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
+    """Return what would be trained on and how large the model would be."""
+    counts = check_trainable(store)
+    features, _, views = store_rows(store, config.weak_views, config.strong_views)
+    drawn, rows = config.iterations * config.batch_size, len(features) * (1 + len(views))
+    with torch.random.fork_rng(devices=[]):
+        network = NETWORKS[config.network](store.dim, store.num_classes, config.hidden, config.layers)
+    return {
+        "rows": len(features),
+        "views": len(views),
+        "classes": store.num_classes,
+        "fewest rows of a class": int(counts.min()),
+        "dim": store.dim,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "steps": config.iterations,
+        "passes over the rows": round(drawn / rows, 1),
+    }
+
+
+def _figures(out: Path, model: LatentDiffusion) -> dict[str, Any]:
+    return {
+        "output": out,
+        "rows": model.provenance["rows"],
+        "views": model.provenance["views"],
+        "loss": model.losses[-1],
+        "losses": model.losses,
+    }

@@ -1,0 +1,380 @@
+"""The class-conditional latent diffusion model: fit, sample, save, load."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldmlr import modelfile
+from ldmlr.arguments import check_seed, class_count
+from ldmlr.config import config_hash
+from ldmlr.device import resolve_device
+from ldmlr.diffusion import rows
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
+from ldmlr.diffusion.schedule import make_schedule
+from ldmlr.diffusion.solvers import step_rows
+from ldmlr.diffusion.train import thread_count, train
+from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
+from ldmlr.errors import InputError, UsageError
+from ldmlr.generation.classes import class_factors, class_scales
+from ldmlr.generation.config import SampleConfig
+from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.spec import SamplerSpec
+
+if TYPE_CHECKING:
+    from ldmlr.store import FeatureStore
+
+
+class LatentDiffusion:
+    """A diffusion model over feature vectors, conditioned on the class.
+
+    Parameters
+    ----------
+    config
+        The configuration; instead of it, its fields can be given by name.
+    seed
+        Seed of the training.
+    **options
+        Fields of `DiffusionConfig`, such as ``hidden=128`` or ``layers=2``.
+
+    Attributes
+    ----------
+    counts
+        Training rows per class ``[C]``, int64.
+    class_names
+        Names of the classes, or None.
+    losses
+        The training loss, averaged over every 50 iterations.
+    provenance
+        Where the training rows came from, if from a store: plain data, saved with the model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ldmlr import LatentDiffusion
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1], [90, 10])
+    >>> X = rng.standard_normal((100, 4)) + 3 * y[:, None]
+    >>> model = LatentDiffusion(hidden=16, layers=1, iterations=20, seed=0).fit(X, y)
+    >>> model.sample(np.ones(80, int)).shape
+    (80, 4)
+    """
+
+    def __init__(self, config: DiffusionConfig | None = None, *, seed: int = 0, **options: Any) -> None:
+        if config is not None and options:
+            raise UsageError("give a configuration or its fields by name, not both")
+        if not isinstance(config, DiffusionConfig | None):
+            raise UsageError(
+                "LatentDiffusion: expected a DiffusionConfig or named options such as hidden=128, not "
+                f"{config!r}"
+            )
+        self.config = config or DiffusionConfig.from_mapping(options)
+        self.seed = check_seed(seed)
+        self.counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.class_names: tuple[str, ...] | None = None
+        self.losses: list[float] = []
+        self.provenance: dict[str, Any] = {}
+        self._network: Denoiser | None = None
+        self._transform: Transform | None = None
+
+    @property
+    def network(self) -> Denoiser:
+        """The trained denoiser, with averaged weights."""
+        if self._network is None:
+            raise UsageError("the model is not trained; call fit first, or load a trained one")
+        return self._network
+
+    @property
+    def transform(self) -> Transform:
+        """The fitted transform between features and the space of the diffusion."""
+        if self._transform is None:
+            raise UsageError("the model is not trained; call fit first, or load a trained one")
+        return self._transform
+
+    @property
+    def dim(self) -> int:
+        """Feature dimensions D."""
+        return self.transform.dim
+
+    @property
+    def num_classes(self) -> int:
+        """Classes C."""
+        return len(self.counts)
+
+    def fit(
+        self,
+        X: npt.ArrayLike | torch.Tensor,
+        y: npt.ArrayLike | torch.Tensor,
+        *,
+        views: Sequence[npt.ArrayLike | torch.Tensor] | npt.ArrayLike | torch.Tensor | None = None,
+        counts: npt.ArrayLike | None = None,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        device: str = "auto",
+        threads: int | None = None,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Train the model; one that was trained before stays as it is until the new training has ended.
+
+        Parameters
+        ----------
+        X, y
+            Features ``[N, D]`` and labels ``[N]``, 0 .. C - 1.
+        views
+            The same rows under augmentation, ``[K, N, D]``: all of them are trained on.
+        counts
+            Rows per class ``[C]``, if they are not those of `y`.
+        num_classes
+            Classes, if the last ones may have no row (which is then an error that says so).
+        class_names
+            Names of the classes, saved with the model.
+        device
+            Where to train.
+        threads
+            CPU threads; None: one for a small network, else all usable cores.
+        checkpoint
+            File for the state of the training, to `resume` from after a kill. Remove it once the model
+            is saved.
+        resume
+            Continue from `checkpoint` if it is there.
+
+        Raises
+        ------
+        InputError
+            Features or labels that cannot be trained on.
+        """
+        features = rows.check_features(X)
+        labels = rows.check_labels(y, len(features), num_classes)
+        classes = num_classes or class_count([("labels", labels)])
+        if class_names is not None and len(class_names) != classes:
+            raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
+        present = np.bincount(labels, minlength=classes)
+        given = present if counts is None else np.asarray(counts, np.int64)
+        if given.shape != (classes,) or (given[present > 0] < 1).any():
+            raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
+        blocks = rows.blocks(features, labels, views)
+        device_found = resolve_device(device)
+        checkpoint = None if checkpoint is None else Path(checkpoint)
+        trained_on = np.where(present > 0, given, 0)
+        names = tuple(class_names) if class_names is not None else None
+        transform = fit_transform(self.config.transform, blocks, trained_on, names)
+        z = np.empty((sum(len(part) for part, _ in blocks), transform.dim), np.float32)
+        z_labels = np.concatenate([labels for _, labels in blocks])
+        for number, (part, _) in enumerate(blocks):
+            transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
+        key = config_hash(self.config, self.seed, _digest(blocks))
+        with thread_count(self.config, transform.dim, threads):
+            network, losses = train(
+                self.config, z, z_labels, trained_on,
+                seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
+            )  # fmt: skip
+        # Together and only now: a training that fails or is interrupted must not leave half a new model.
+        self._network, self._transform, self.losses = network, transform, losses
+        self.counts, self.class_names, self.provenance = trained_on, names, {}
+        return self
+
+    def fit_store(self, store: FeatureStore, **options: Any) -> Self:
+        """Train on a store's training split and the views the configuration asks for.
+
+        Parameters
+        ----------
+        store
+            An open feature store.
+        **options
+            ``device``, ``threads``, ``checkpoint`` and ``resume`` of `fit`.
+        """
+        features, labels, views = rows.store_rows(store, self.config.weak_views, self.config.strong_views)
+        provenance = {
+            "store": str(store.path), "fingerprint": store.fingerprint(),
+            "rows": len(labels), "views": len(views), "encoder": store.encoder,
+        }  # fmt: skip
+        try:
+            self.fit(
+                features, labels, views=views,
+                num_classes=store.num_classes, class_names=store.class_names, **options,
+            )  # fmt: skip
+        except InputError as error:
+            raise InputError(f"{store.path}: /train: {error}") from None
+        self.provenance = provenance
+        return self
+
+    def spec(self, config: SampleConfig | None = None, seed: int = 0) -> SamplerSpec:
+        """Return everything a sampler needs as plain arrays.
+
+        Parameters
+        ----------
+        config
+            Solver, steps, guidance and scale.
+        seed
+            Seed of the noise.
+        """
+        chosen = (config or SampleConfig()).resolved(
+            self.config.transform, unconditional=self.config.label_dropout > 0
+        )
+        seed = check_seed(seed)
+        transform = self.transform
+        table = step_rows(
+            chosen.solver, chosen.steps, make_schedule(self.config.noise_schedule),
+            self.config.prediction, chosen.eta, transform.bound,
+        )  # fmt: skip
+        assert chosen.scale is not None
+        assert chosen.guidance is not None
+        return SamplerSpec(
+            tables=self.network.tables(table.t), rows=table,
+            mean=transform.class_means(self.num_classes), scale=transform.scale,
+            k=chosen.scale, floor=transform.floor, guidance=chosen.guidance, seed=seed,
+            class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
+        )  # fmt: skip
+
+    def sample(
+        self,
+        labels: npt.ArrayLike | torch.Tensor,
+        *,
+        solver: str = "dpmpp2m",
+        steps: int = 10,
+        guidance: float | None = None,
+        eta: float = 0.0,
+        scale: float | None = None,
+        class_scale: Mapping[Any, float] | Sequence[str] = (),
+        seed: int = 0,
+        first_row: int = 0,
+        backend: str = "auto",
+        weights: str = "auto",
+        dtype: str = "float32",
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> Any:
+        """Draw one row per label.
+
+        Parameters
+        ----------
+        labels
+            Class of each row ``[N]``.
+        solver
+            ``dpmpp2m``, ``ddim``, ``ddpm`` or ``heun``.
+        steps
+            Solver steps.
+        guidance
+            Classifier-free guidance, 1 is off; None: 1.5 for a whitened model, else 1.
+        eta
+            Share of ancestral noise of ``ddim``.
+        scale
+            Widening of rows around their class mean; None: 1.41 for a whitened model, else 1.
+        class_scale
+            Widening of single classes instead of `scale`: from class (number or name) to factor.
+        seed, first_row
+            Row i is a pure function of (model, label, solver options, seed, first_row + i).
+        backend
+            ``auto``, ``reference``, ``native`` or ``cuda``.
+        weights
+            Arithmetic of the network: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
+        dtype
+            ``float32``, ``float16`` or ``bfloat16``, as a name or a type.
+        device, threads
+            Where to compute.
+
+        Returns
+        -------
+        Features ``[N, D]``: a tensor if `labels` is one, else an array (bfloat16, which NumPy
+        lacks, as uint16 bit patterns).
+
+        Raises
+        ------
+        UsageError
+            An unknown option or a label the model does not have.
+        """
+        # Checked here, where it is a parameter and no option of a command line.
+        widened = class_factors(class_scale, self.network.num_classes, self.class_names, "class_scale")
+        config = SampleConfig.from_mapping({
+            "solver": solver, "steps": steps, "guidance": guidance, "scale": scale,
+            "class_scale": widened, "eta": eta,
+        })  # fmt: skip
+        drawn = sampling.sample(
+            self.spec(config, seed), labels,
+            first_row=first_row, backend=backend, weights=weights, dtype=dtype, device=device,
+            threads=threads,
+        )  # fmt: skip
+        return drawn.rows if isinstance(labels, torch.Tensor) else drawn.numpy()
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything the generated rows depend on."""
+        header, tensors = self._contents()
+        facts = {key: header[key] for key in ("config", "floor", "bound")}
+        return config_hash(facts, modelfile.checksum(tensors))
+
+    def save(self, path: str | Path, overwrite: bool = True) -> None:
+        """Write the model as safetensors, whole or not at all."""
+        header, tensors = self._contents()
+        modelfile.write(Path(path), header, tensors, overwrite)
+
+    def _contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        transform = self.transform
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors["transform.mean"] = torch.from_numpy(transform.mean)
+        tensors["transform.scale"] = torch.from_numpy(transform.scale)
+        tensors["counts"] = torch.from_numpy(self.counts)
+        header: dict[str, Any] = {
+            "config": self.config.to_dict(),
+            "seed": self.seed,
+            "dim": self.dim,
+            "num_classes": self.num_classes,
+            "class_names": self.class_names,
+            # JSON has no infinity: a missing floor is null.
+            "floor": transform.floor if np.isfinite(transform.floor) else None,
+            "bound": transform.bound,
+            "losses": self.losses,
+            "provenance": self.provenance,
+        }
+        return header, tensors
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a saved model.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged, of another kind, or its tensors do not fit its configuration.
+        """
+        header, tensors = modelfile.read(Path(path))
+        with modelfile.damaged(Path(path)):
+            return cls._restore(header, tensors)
+
+    @classmethod
+    def _restore(cls, header: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        model = cls(DiffusionConfig.from_mapping(header["config"]), seed=header["seed"])
+        dim, classes, config = int(header["dim"]), int(header["num_classes"]), model.config
+        with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+            network = NETWORKS[config.network](dim, classes, config.hidden, config.layers)
+        weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        network.load_state_dict(weights)
+        mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
+        shapes = ((classes, dim), (dim, dim)) if config.transform == "whitened" else ((1, dim), (dim,))
+        if (mean.shape, scale.shape) != shapes or tensors["counts"].shape != (classes,):
+            raise ValueError("the statistics do not fit the configuration")
+        floor = -np.inf if header["floor"] is None else float(header["floor"])
+        model._transform = Transform(config.transform, mean, scale, floor, float(header["bound"]))
+        model._network = network.eval()
+        model.counts = tensors["counts"].numpy()
+        names = header["class_names"]
+        model.class_names = None if names is None else tuple(str(name) for name in names)
+        model.losses, model.provenance = list(header["losses"]), dict(header["provenance"])
+        return model
+
+
+def _digest(blocks: list[Block]) -> str:
+    """Return a hash of the training rows, so that a checkpoint is not continued on other data."""
+    digest = hashlib.sha256()
+    for features, labels in blocks:
+        for start in range(0, len(features), CHUNK):
+            digest.update(np.ascontiguousarray(features[start : start + CHUNK]).tobytes())
+        digest.update(labels.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Stage 2, drawing: the samplers and what prepares a model for them."""

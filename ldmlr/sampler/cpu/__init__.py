@@ -1,0 +1,1 @@
+"""The compiled sampler on CPUs; mirrors csrc/cpu."""

@@ -1,0 +1,71 @@
+"""A sampler's arrays as the CUDA kernels read them: units, sizes and order; still on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.diffusion.tables import DenoiserTables
+from ldmlr.sampler.cuda import abi
+from ldmlr.sampler.cuda.packing import pack_stream, pad, split_triangle
+from ldmlr.sampler.cuda.tiers import Tier
+from ldmlr.sampler.spec import SamplerSpec
+from ldmlr.sampler.units import kernel_tables
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
+    """Return the sizes and numbers of a model, and its arrays by the name of their address.
+
+    Parameters
+    ----------
+    spec
+        Denoiser (additive), solver table, transform, guidance and seed.
+    tier
+        The kernels that will run.
+
+    Returns
+    -------
+    A `Model` without addresses, and the arrays to put on the device.
+    """
+    tables = spec.tables
+    assert isinstance(tables, DenoiserTables)
+    hidden, dim = tables.w_in.shape
+    layers = len(tables.w1)
+    # Two linear maps in a row are one; the cheaper of both ways runs where there is a choice.
+    folded = tier.fused or dim < hidden
+    w = kernel_tables(tables, folded)
+    d, h = tier.dim, tier.hidden
+    arrays: Arrays
+    pack = tier.packing
+    if tier.fused:
+        arrays = {"input": pack_stream(w.input, w.first, list(w.w1), list(w.w2), w.output, d, h)}
+    else:
+        arrays = {
+            "input": pack(w.input, h, d),
+            "first": pack(w.first, h, d if folded else h),
+            "w1": np.array([pack(matrix, h, h) for matrix in w.w1]),
+            "w2": np.array([pack(matrix, h, h) for matrix in w.w2]),
+            "output": pack(w.output, d, h),
+        }
+    arrays |= {
+        "mean": pad(spec.mean, d),
+        "b_in": pad(w.b_in, h),
+        "b2": pad(w.b2, h),
+        "b_out": pad(w.b_out, d),
+        "bias_step": pad(w.bias_step, h),
+        "bias_class": pad(w.bias_class, h),
+        "steps": spec.rows.table().astype(np.float32),
+    }
+    scale = spec.k * spec.scale
+    if scale.ndim == 2:
+        arrays["triangle"] = pack(split_triangle(scale, d), d, 3 * d)
+    else:
+        arrays["diagonal"] = pad(scale, d)
+    model = abi.Model(
+        dim=dim, hidden=hidden, layers=layers, classes=spec.num_classes, dim_padded=d, hidden_padded=h,
+        num_steps=len(spec.rows), folded=int(folded),
+        guidance=spec.guidance, floor=spec.floor, seed=spec.seed,
+    )  # fmt: skip
+    return model, arrays

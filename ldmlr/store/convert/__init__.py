@@ -1,0 +1,1 @@
+"""Feature stores to and from other formats."""

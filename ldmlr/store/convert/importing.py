@@ -1,0 +1,140 @@
+"""Making a complete store of features in another file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldmlr.arguments import view_group
+from ldmlr.errors import InputError, UsageError
+from ldmlr.files import check_output
+from ldmlr.store.convert.labels import map_labels, renumbered
+from ldmlr.store.convert.sources import Source, open_source
+from ldmlr.store.layout import SplitData
+from ldmlr.store.store import FeatureStore
+
+
+@dataclasses.dataclass
+class Imported:
+    """The new store, and remarks: on what was done to the labels, and on what was left out."""
+
+    store: FeatureStore
+    notes: list[str]
+
+
+def import_store(
+    source: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    test: str | Path | None = None,
+    test_labels: str | Path | None = None,
+    features_key: str | None = None,
+    labels_key: str | None = None,
+    num_classes: int | None = None,
+    encoder: str | None = None,
+    dtype: str | None = None,
+    overwrite: bool = False,
+) -> Imported:
+    """Write a store from HDF5 of any layout, ``.npz``, ``.npy`` pairs, Parquet or ``torch.save``.
+
+    Every value is read and checked. Memory does not grow with the rows, but for arrays in Fortran
+    order.
+
+    Parameters
+    ----------
+    source, labels
+        The features, and the labels of an ``.npy`` file of features.
+    out
+        The store to write.
+    test, test_labels
+        Another file whose rows become the test split. Where both files name their classes, those names
+        say which class is which.
+    features_key, labels_key
+        Names of arrays or columns (a pattern such as ``f*`` for many columns); ``{split}``
+        stands for train, test and val.
+    num_classes
+        C; labels are then kept as they are. Without it, labels that are not 0 .. C-1 are mapped,
+        see `ldmlr.store.convert.labels`.
+    encoder
+        What made the features, in words.
+    dtype
+        ``float32``, ``float16`` or ``bfloat16``; by default as in the source.
+    overwrite
+        Replace `out` if it exists.
+    """
+    check_output(Path(out), overwrite)
+    found = open_source(source, labels, features_key=features_key, labels_key=labels_key)
+    notes = [_unused(source, found.unused)]
+    if test is not None:
+        if "test" in found.splits:
+            raise UsageError(f"--test: {source} holds a test split already; leave out --test")
+        other = open_source(
+            test, test_labels, features_key=features_key, labels_key=labels_key,
+            remedy="name the .npy file of their labels with --test-labels",
+        )  # fmt: skip
+        rows = other.splits.get("test") or next(iter(other.splits.values()))
+        if found.class_names and other.class_names:
+            rows.labels = renumbered(str(test), rows.labels, other.class_names, found.class_names)
+        found.splits["test"] = rows
+        notes.append(_unused(test, other.unused))
+    elif test_labels is not None:
+        raise UsageError("--test-labels: goes with --test; name the file of test features")
+    _check_shapes(source, test, found)
+    notes += [_kinds(name, split.view_kinds) for name, split in found.splits.items()]
+    if num_classes is not None and found.head is not None and len(found.head.weight) != num_classes:
+        raise UsageError(f"--num-classes: {source} has a head for {len(found.head.weight)} classes")
+    mapped = map_labels(
+        str(source), {name: split.labels for name, split in found.splits.items()}, found.class_names,
+        num_classes or found.num_classes or (len(found.head.weight) if found.head else None),
+    )  # fmt: skip
+    splits = {
+        name: SplitData(
+            split.rows, mapped.labels[name], split.source, split.ids, split.views, split.view_kinds
+        )
+        for name, split in found.splits.items()
+    }
+    config = {**found.config, "imported_from": Path(source).name}
+    if mapped.note:
+        config["labels"] = mapped.note
+    store = FeatureStore.write(
+        out, **splits, head=found.head, class_names=mapped.class_names, num_classes=mapped.num_classes,
+        encoder=found.encoder if encoder is None else encoder, config=config,
+        dtype=dtype or _same_type(found), overwrite=overwrite,
+    )  # fmt: skip
+    return Imported(store, [note for note in (mapped.note, *notes) if note])
+
+
+def _unused(path: str | Path, names: tuple[str, ...]) -> str:
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{path}: not used: {listed}" if names else ""
+
+
+def _kinds(name: str, kinds: Sequence[str]) -> str:
+    """Return a note on kinds of views other than weak and strong, which are kept and count as one of them."""
+    others = [kind for kind in dict.fromkeys(kinds) if kind not in ("weak", "strong")]
+    listed = ", ".join(f"{kind!r} counts as {view_group(kind)}" for kind in others[:8])
+    return f"{name} views: expected the kinds weak and strong; {listed}" if others else ""
+
+
+def _check_shapes(source: str | Path, test: str | Path | None, found: Source) -> None:
+    dim = next(iter(found.splits.values())).rows.shape[1]
+    for name, split in found.splits.items():
+        where = test if name == "test" and test is not None else source
+        if split.rows.shape[1] != dim:
+            raise InputError(
+                f"{where}: {name} features have dim {split.rows.shape[1]}, but others have dim {dim}; "
+                "encode both with the same network"
+            )
+        if len(split.labels) != len(split.rows):
+            raise InputError(
+                f"{where}: {len(split.rows)} rows of {name} features but {len(split.labels)} labels; "
+                "give one label per row"
+            )
+
+
+def _same_type(found: Source) -> str:
+    kinds = {split.rows.storage for split in found.splits.values()}
+    kind = kinds.pop()
+    return kind if not kinds and kind in ("float16", "bfloat16") else "float32"

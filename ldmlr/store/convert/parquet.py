@@ -1,0 +1,238 @@
+"""Features in Parquet files: one list column, or one numeric column per dimension.
+
+Needs pyarrow, which is installed with ``ldmlr[parquet]``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldmlr.errors import InputError, LdmlrError
+from ldmlr.files import parse_json
+from ldmlr.store.convert.streams import StreamRows
+from ldmlr.store.layout import Array, block_rows
+from ldmlr.store.split import Split
+
+# Columns that are never features when all numeric columns are taken.
+_NOT_FEATURES = ("id", "ids", "index", "source", "split", "__index_level_0__")
+
+
+def pyarrow() -> Any:
+    """Return pyarrow with its Parquet module, or raise an error that says how to install it."""
+    try:
+        import pyarrow as module
+        import pyarrow.parquet
+    except ImportError:
+        raise LdmlrError(
+            "Parquet files need pyarrow, which is not installed; run pip install 'ldmlr[parquet]'"
+        ) from None
+    return module
+
+
+class ParquetRows(StreamRows):
+    """Rows of a Parquet file, read a batch at a time."""
+
+    def __init__(self, path: Path, columns: Sequence[str], is_list: bool):
+        arrow = pyarrow()
+        self.path, self.columns, self.is_list = path, list(columns), is_list
+        with arrow.parquet.ParquetFile(path) as file:
+            count = file.metadata.num_rows
+        super().__init__((count, 1), "float32")
+        self._width: int | None = None  # of a list column, known after the first row
+        first = next((len(block[0]) for block in self.all_blocks() if len(block)), 0)
+        dim = first if is_list else len(columns)
+        if not dim:
+            raise InputError(f"{path}: {columns[0]}: holds no rows; expected at least one")
+        self.shape = (count, dim)
+        self._width = dim
+
+    def all_blocks(self) -> Iterator[Array]:
+        """Yield all rows from the first."""
+        arrow = pyarrow()
+        done = 0
+        size = block_rows(4 * max(self.shape[1], len(self.columns)))
+        try:
+            with arrow.parquet.ParquetFile(self.path) as file:
+                yield np.empty((0, self.shape[1]), np.float32)
+                for batch in file.iter_batches(batch_size=min(size, 1 << 14), columns=self.columns):
+                    block = self._lists(batch.column(0), done) if self.is_list else self._columns(batch, done)
+                    done += len(block)
+                    yield block
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(self.path, error) from error
+
+    def _lists(self, column: Any, done: int) -> Array:
+        arrow = pyarrow()
+        where = f"{self.path}: {self.columns[0]}"
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        if column.null_count:
+            row = done + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            raise InputError(f"{where}: row {row} is null; remove it")
+        expected = int(lengths[0]) if self._width is None else self._width
+        if (lengths != expected).any():
+            row = int(np.flatnonzero(lengths != expected)[0])
+            raise InputError(
+                f"{where}: row {done + row} has {int(lengths[row])} numbers, expected {expected}; "
+                "give every row the same number"
+            )
+        flat = column.flatten()
+        if flat.null_count:
+            flat = flat.cast(arrow.float32()).fill_null(float("nan"))
+        values = np.asarray(flat.to_numpy(zero_copy_only=False))
+        return values.astype(np.float32, copy=False).reshape(len(column), expected)
+
+    def _columns(self, batch: Any, done: int) -> Array:
+        block = np.empty((batch.num_rows, len(self.columns)), np.float32)
+        for place, name in enumerate(self.columns):
+            column = batch.column(batch.schema.get_field_index(name))
+            if column.null_count:
+                row = done + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+                raise InputError(f"{self.path}: {name}: row {row} is null; remove it, or fill the column")
+            block[:, place] = column.to_numpy(zero_copy_only=False)
+        return block
+
+
+@dataclasses.dataclass
+class ParquetTable:
+    """Rows, labels as they are, and what an export keeps beside them, where it is there."""
+
+    rows: ParquetRows
+    labels: Array
+    source: Array | None
+    ids: Array | None
+    class_names: tuple[str, ...] | None
+
+
+def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str]) -> ParquetTable:
+    """Open a table: features and labels, and the columns ``source`` and ``id`` as an export writes them.
+
+    Parameters
+    ----------
+    path
+        The file.
+    features_key
+        A list column, or a pattern such as ``f*`` of numeric columns; by default the only list
+        column, or else every numeric column but the labels and ids.
+    label_names
+        Names of the label column, tried in turn.
+    """
+    arrow = pyarrow()
+    try:
+        with arrow.parquet.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            label = next((name for name in label_names if name in schema.names), None)
+            if label is None:
+                raise InputError(
+                    f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
+                    f"{', '.join(schema.names[:8])}: name it with --labels-key"
+                )
+            column = file.read(columns=[label]).column(0)
+            source, ids = _export_columns(file, label)
+    except (arrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    if column.null_count:
+        raise InputError(f"{path}: {label}: {column.null_count} labels are null; remove these rows")
+    if arrow.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    names, is_list = _feature_columns(path, schema, features_key, label)
+    kept = (schema.metadata or {}).get(b"class_names")
+    return ParquetTable(
+        ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), source, ids, _class_names(kept)
+    )
+
+
+def _class_names(text: bytes | None) -> tuple[str, ...] | None:
+    """Return the class names that `write_parquet` keeps; None where another program's entry has their key."""
+    try:
+        names = parse_json(text or b"null")
+    except ValueError:
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
+
+
+def _export_columns(file: Any, label: str) -> tuple[Array | None, Array | None]:
+    """Return the columns ``source`` and ``id``, each None unless it looks as `write_parquet` writes it."""
+    types, schema = pyarrow().types, file.schema_arrow
+    found: list[Array | None] = []
+    for name in ("source", "id"):
+        place = schema.get_field_index(name)
+        kind = None if place < 0 or name == label else schema.field(place).type
+        fits = kind is not None and (
+            types.is_uint8(kind) if name == "source" else types.is_int64(kind) or types.is_string(kind)
+        )
+        column = file.read(columns=[name]).column(0) if fits else None
+        found.append(None if column is None or column.null_count else np.asarray(column.to_numpy()))
+    source, ids = found
+    return (None if source is None or (source > 1).any() else source), ids
+
+
+def _feature_columns(path: Path, schema: Any, key: str | None, label: str) -> tuple[list[str], bool]:
+    types = pyarrow().types
+
+    def is_number(kind: Any) -> bool:
+        return bool(types.is_floating(kind) or types.is_integer(kind))
+
+    def is_list(kind: Any) -> bool:
+        found = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        return bool(found and is_number(kind.value_type))
+
+    lists = [field.name for field in schema if is_list(field.type)]
+    others = (label, *_NOT_FEATURES)
+    numbers = [field.name for field in schema if is_number(field.type) and field.name not in others]
+    if key is not None:
+        if key in lists:
+            return [key], True
+        chosen = [name for name in numbers if fnmatch.fnmatchcase(name, key)]
+        if chosen:
+            return chosen, False
+        raise InputError(
+            f"{path}: has no list column and no numeric columns {key!r}; its columns are "
+            f"{', '.join(schema.names[:8])}: name them with --features-key"
+        )
+    if len(lists) == 1:
+        return lists, True
+    if len(lists) > 1:
+        raise InputError(f"{path}: has list columns {', '.join(lists)}; choose one with --features-key")
+    if numbers:
+        return numbers, False
+    raise InputError(f"{path}: has no column of numbers; expected features in a list column or many columns")
+
+
+def write_parquet(path: Path, split: Split, class_names: Sequence[str] | None) -> None:
+    """Write a split: ``features`` (lists of a fixed size), ``label``, and ``source`` and ``id`` if there."""
+    arrow = pyarrow()
+    count, dim = split.shape
+    fields = [("features", arrow.list_(arrow.float32(), dim)), ("label", arrow.int64())]
+    ids = split.ids_on_disk
+    if split.source is not None:
+        fields.append(("source", arrow.uint8()))
+    if ids is not None:
+        fields.append(("id", arrow.string() if ids.is_text else arrow.int64()))
+    metadata = {"class_names": json.dumps(list(class_names))} if class_names else None
+    schema = arrow.schema(fields, metadata=metadata)
+    with arrow.parquet.ParquetWriter(path, schema) as writer:
+        step = block_rows(4 * dim)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            flat = arrow.array(split.float32(slice(start, stop)).reshape(-1))
+            columns = [
+                arrow.FixedSizeListArray.from_arrays(flat, dim),
+                arrow.array(split.labels[start:stop]),
+            ]
+            if split.source is not None:
+                columns.append(arrow.array(split.source[start:stop]))
+            if ids is not None:
+                columns.append(arrow.array(ids.read(start, stop), type=schema.field("id").type))
+            writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    return InputError(f"{path}: is a damaged Parquet file ({str(error).splitlines()[0]}); write it again")
