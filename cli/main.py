@@ -101,7 +101,7 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"Error: {message}{hint}", err=True)
         sys.exit(error.exit_code)
     except LdmlrError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error.on_command_line()}", err=True)
         sys.exit(error.exit_status)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):

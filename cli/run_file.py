@@ -185,7 +185,7 @@ def checked_tables(
     try:
         return build(both, file)
     except UsageError as error:
-        if assigned and str(error) != _problem(lambda: build(of_file, file)):
+        if assigned and error.message != _problem(lambda: build(of_file, file)):
             # Without --set the file is not wrong, or not in this.
             build(both, "--set")
         raise
@@ -196,7 +196,7 @@ def _problem(work: Callable[[], object]) -> str | None:
     try:
         work()
     except UsageError as error:
-        return str(error)
+        return error.message
     return None
 
 

@@ -78,7 +78,7 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     from ldmlr.store import verify
 
     found = [verify(check_input(file, "feature store")) for file in files]
-    problems = [line for one in found for line in one.problems]
+    problems = [LdmlrError(line).on_command_line() for one in found for line in one.problems]
     warnings = [line for one in found for line in one.warnings]
     for line in warnings:
         say(f"Warning: {line}")

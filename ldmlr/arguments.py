@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 
 SEED_LIMIT = 2**64
 # Rows of a call, or of a plan: their numbers and offsets stay far from overflow.
@@ -68,7 +68,7 @@ def check_seed(seed: Any) -> int:
     """
     number = whole_number(seed)
     if number is None or not 0 <= number < SEED_LIMIT:
-        raise UsageError(f"--seed: must be a whole number, at least 0 and below 2^64, not {seed!r}")
+        raise UsageError(f"{opt('seed')}: must be a whole number, at least 0 and below 2^64, not {seed!r}")
     return number
 
 

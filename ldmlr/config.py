@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.files import check_input
 
 # What whole numbers end at that have no limit of their own: more is a slip, and no library counts so far.
@@ -145,7 +145,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     """Return `value` in the type of the field, or raise an error that names the option."""
-    name = f"--{field.name.replace('_', '-')}"
+    name = opt(field.name)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         arms = typing.get_args(hint)
         if value is None and type(None) in arms:

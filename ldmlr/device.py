@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ldmlr.arguments import whole_number
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +32,14 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"--device: unknown value {name!r}; choose auto, cpu, cuda or cuda:N")
+        raise UsageError(f"{opt('device')}: unknown value {name!r}; choose auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise UsageError(f"--device: {name!r} is not there ({count} CUDA devices visible); use cpu")
+            raise UsageError(
+                f"{opt('device')}: {name!r} is not there ({count} CUDA devices visible); use cpu"
+            )
     return device
 
 
@@ -47,7 +49,7 @@ def thread_number(threads: int | None) -> int:
         return len(os.sched_getaffinity(0))
     number = whole_number(threads)
     if number is None or not 1 <= number <= MAX_THREADS:
-        raise UsageError(f"--threads: must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
+        raise UsageError(f"{opt('threads')}: must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")
     return number
 
 

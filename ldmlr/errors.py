@@ -3,18 +3,98 @@
 Everything a user can cause (a bad file, a wrong option, a full disk) is raised as an
 `LdmlrError`. The command line prints its message after ``Error:`` and exits with
 `exit_status`; library callers catch it like any exception.
+
+A message names an option by `opt`, not by the spelling of the one or the other caller: the command line
+writes ``--first-row``, Python ``first_row``.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
+
+# Around an option in a message that is not yet spelled: code points that no text has.
+_OPEN, _VALUE, _CLOSE = "\ue000", "\ue001", "\ue002"
+
+# (name of an option, its value as text or None) -> how it is written
+Spelling = Callable[[str, str | None], str]
+
+
+def opt(name: str, value: Any = None) -> str:
+    """Name an option in the message of an error.
+
+    Parameters
+    ----------
+    name
+        As in Python, with underscores.
+    value
+        What to set it to, where the message says so.
+
+    Examples
+    --------
+    >>> error = UsageError(f"{opt('gate_confidence')}: needs {opt('gate', 'head')}; or {opt('force', True)}")
+    >>> str(error)
+    "gate_confidence: needs gate='head'; or force=True"
+    >>> error.on_command_line()
+    '--gate-confidence: needs --gate head; or --force'
+    """
+    text = "" if value is None else f"{_VALUE}{value!r}"
+    return f"{_OPEN}{name}{text}{_CLOSE}"
+
+
+def in_python(name: str, value: str | None) -> str:
+    """Spell an option as a parameter."""
+    return name if value is None else f"{name}={value}"
+
+
+def with_dashes(name: str, value: str | None) -> str:
+    """Spell an option as the command line does."""
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value in (None, "True") else f"{flag} {str(value).strip(chr(39))}"
 
 
 class LdmlrError(Exception):
-    """Something failed: the message says what, where, and what to do."""
+    """Something failed: the message says what, where, and what to do.
+
+    Parameters
+    ----------
+    message
+        One line; options in it are named by `opt`.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.spelled(in_python)
+
+    def __format__(self, spec: str) -> str:
+        # A message that is made part of another one keeps its options.
+        return format(self.message, spec)
+
+    @property
+    def option(self) -> str | None:
+        """The option that is wrong, if the message starts with one."""
+        pieces = _pieces(self.message)
+        return pieces[1][0] if not pieces[0] and len(pieces) > 1 else None
+
+    def spelled(self, spelling: Spelling) -> str:
+        """Return the message with its options written in one way."""
+        return "".join(
+            piece if isinstance(piece, str) else spelling(*piece) for piece in _pieces(self.message)
+        )
+
+    def on_command_line(self) -> str:
+        """Return the message as the command line prints it."""
+        return self.spelled(with_dashes)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the error for a caller whose parameters have other names: old name -> new one."""
+        return type(self)(self.spelled(lambda name, value: _marked(names.get(name, name), value)))
 
 
 class InputError(LdmlrError):
@@ -34,3 +114,18 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose from {', '.join(options)}" if options else "there is none to choose from"
+
+
+def _marked(name: str, value: str | None) -> str:
+    return f"{_OPEN}{name}{'' if value is None else _VALUE + value}{_CLOSE}"
+
+
+def _pieces(message: str) -> list[Any]:
+    """Split a message into its text and, between two texts, the (name, value) of an option."""
+    first, *others = message.split(_OPEN)
+    pieces: list[Any] = [first]
+    for other in others:
+        inside, _, text = other.partition(_CLOSE)
+        name, has_value, value = inside.partition(_VALUE)
+        pieces += [(name, value if has_value else None), text]
+    return pieces

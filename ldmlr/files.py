@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 
 
 def check_output(path: Path, overwrite: bool = False) -> Path:
@@ -28,7 +28,7 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise UsageError(f"{path}: already exists; name another output or pass --overwrite")
+        raise UsageError(f"{path}: already exists; name another output or pass {opt('overwrite', True)}")
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "a device"
         raise UsageError(f"{path}: is {what} where a file is expected; name another output")
@@ -46,8 +46,9 @@ def check_unfinished(state: Path, overwrite: bool = False) -> None:
     """Refuse to start afresh where an interrupted run left its state, unless that is asked for."""
     if state.exists() and not overwrite:
         raise UsageError(
-            f"{state}: an interrupted run left its work here; go on with --resume, or start afresh with "
-            "--overwrite"
+            f"{state}: an interrupted run left its work here; go on with {opt('resume', True)}, or "
+            "start afresh with "
+            f"{opt('overwrite', True)}"
         )
 
 
@@ -115,7 +116,8 @@ def _linked(temporary: Path, final: Path) -> bool:
         os.link(temporary, final)
     except FileExistsError:
         raise UsageError(
-            f"{final}: another process wrote it meanwhile; name another output or pass --overwrite"
+            f"{final}: another process wrote it meanwhile; name another output or pass "
+            f"{opt('overwrite', True)}"
         ) from None
     except OSError:
         return False

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 
 GROUPS = ("many", "medium", "few")
 Masks = dict[str, npt.NDArray[np.bool_]]
@@ -44,7 +44,7 @@ class ShotGroups:
     def __post_init__(self) -> None:
         if not 0 <= self.few_below <= self.many_above + 1:
             raise UsageError(
-                f"--groups: the few threshold ({self.few_below}) must not exceed the many threshold "
+                f"{opt('groups')}: the few threshold ({self.few_below}) must not exceed the many threshold "
                 f"({self.many_above}) + 1"
             )
 
@@ -78,13 +78,15 @@ class PaperRanges:
         starts = {10: (3, 7), 100: (36, 71)}
         if len(count) not in starts:
             raise UsageError(
-                f"--groups paper: is defined for 10 and 100 classes, not {len(count)}; give thresholds "
-                "such as --groups 100,20"
+                f"{opt('groups')} paper: is defined for 10 and 100 classes, not {len(count)}; give "
+                "thresholds "
+                f"such as {opt('groups')} 100,20"
             )
         if np.any(np.diff(count) > 0):
             raise InputError(
-                "--groups paper: needs classes in the order of falling counts; give thresholds such as "
-                "--groups 100,20"
+                f"{opt('groups')} paper: needs classes in the order of falling counts; give thresholds "
+                "such as "
+                f"{opt('groups')} 100,20"
             )
         index = np.arange(len(count))
         medium, few = starts[len(count)]
@@ -97,5 +99,5 @@ def parse_groups(text: str) -> ClassGroups:
         return PaperRanges()
     thresholds = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)
     if thresholds is None:
-        raise UsageError(f"--groups: expected two thresholds such as 100,20, or paper, not {text!r}")
+        raise UsageError(f"{opt('groups')}: expected two thresholds such as 100,20, or paper, not {text!r}")
     return ShotGroups(many_above=int(thresholds[1]), few_below=int(thresholds[2]))

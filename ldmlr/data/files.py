@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ldmlr.data.images import Images, ImageSplit, Labels, Rows, one_line, resize_and_crop
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 
 # Images whose headers are read to tell whether all have the same size.
 _PROBES = 32
@@ -110,7 +110,8 @@ class FileSplit(ImageSplit):
             if array.shape != arrays[0].shape:
                 sizes = [f"{a.shape[1]}x{a.shape[0]}" for a in (array, arrays[0])]
                 raise InputError(
-                    f"{self._where(row)}: is {sizes[0]}, others are {sizes[1]}; pass --image-size to bring "
+                    f"{self._where(row)}: is {sizes[0]}, others are {sizes[1]}; pass "
+                    f"{opt('image_size')} to bring "
                     "all images to one size"
                 )
         return np.stack(arrays) if arrays else np.zeros((0, *(self.shape or (0, 0, 3))), np.uint8)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ldmlr.data.files import FileSplit, ImageFile
 from ldmlr.data.images import infer_classes
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 from ldmlr.files import check_input, os_error
 from ldmlr.progress import track
 
@@ -43,7 +43,7 @@ def read_lists(
     """
     root = image_root or path.parent
     if not check_input(root, "image root").is_dir():
-        raise InputError(f"{root}: the image root is not a folder; check --image-root")
+        raise InputError(f"{root}: the image root is not a folder; check {opt('image_root')}")
     lists = {"train": path, **siblings(path)}
     parsed = {split: _parse(listing) for split, listing in lists.items()}
     num_classes = infer_classes([label for _, label in parsed["train"].values()], str(path))
@@ -107,7 +107,9 @@ def _length(listing: Path, line: int, root: Path, name: str, default_root: bool)
         status = os.stat(root / name)
     except (OSError, ValueError):
         remedy = (
-            "pass --image-root, the folder the paths start from" if default_root else "check --image-root"
+            f"pass {opt('image_root')}, the folder the paths start from"
+            if default_root
+            else f"check {opt('image_root')}"
         )
         raise InputError(f"{listing}: line {line}: no image {root / name}; {remedy}") from None
     if not stat.S_ISREG(status.st_mode):

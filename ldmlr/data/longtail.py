@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.data.images import ImageSplit, check_labels, infer_classes
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input, os_error, parse_json, write_text
 
 Split = TypeVar("Split", bound=ImageSplit)
@@ -55,12 +55,14 @@ def long_tailed_counts(n_max: int, num_classes: int, factor: float) -> Integers:
     """
     if num_classes < 2 or n_max < 1:
         raise UsageError(
-            f"--imbalance-factor: a draw needs at least two classes with rows, not {num_classes} with {n_max}"
+            f"{opt('imbalance_factor')}: a draw needs at least two classes with rows, not {num_classes} "
+            f"with {n_max}"
         )
     counts = _counts(n_max, _ratios(num_classes, factor))
     if counts[-1] < 1:
         raise UsageError(
-            f"--imbalance-factor: {factor:g} leaves a class without a row, as the largest has {n_max}; "
+            f"{opt('imbalance_factor')}: {factor:g} leaves a class without a row, as the largest has "
+            f"{n_max}; "
             f"use at most {n_max}"
         )
     return counts
@@ -68,7 +70,7 @@ def long_tailed_counts(n_max: int, num_classes: int, factor: float) -> Integers:
 
 def _ratios(num_classes: int, factor: float) -> npt.NDArray[np.float64]:
     if not (math.isfinite(factor) and factor >= 1):
-        raise UsageError(f"--imbalance-factor: must be 1 (balanced) or more, not {factor:g}")
+        raise UsageError(f"{opt('imbalance_factor')}: must be 1 (balanced) or more, not {factor:g}")
     return np.power(float(factor), -np.arange(num_classes) / (num_classes - 1))
 
 
@@ -133,7 +135,7 @@ def _keys(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
     Raw words of the bit generator are the same in every NumPy release; shuffles are not.
     """
     if seed < 0:
-        raise UsageError(f"--seed: must be 0 or more, not {seed}")
+        raise UsageError(f"{opt('seed')}: must be 0 or more, not {seed}")
     return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(n)
 
 
@@ -201,7 +203,7 @@ class LongTailedDraw:
         if split.fingerprint() != self.source_sha256 or np.any(self.indices >= len(split)):
             raise InputError(
                 f"{where}: not the training images of the saved draw, which was made from {self.source}; "
-                "name that source, or draw again with --imbalance-factor"
+                f"name that source, or draw again with {opt('imbalance_factor')}"
             )
         return split.subset(self.indices)
 
@@ -247,7 +249,7 @@ class LongTailedDraw:
         except (ValueError, KeyError, TypeError, OverflowError):
             raise InputError(
                 f"{path}: not a saved draw ({FORMAT}, version {SCHEMA_VERSION}); "
-                "draw again with --imbalance-factor"
+                f"draw again with {opt('imbalance_factor')}"
             ) from None
         if draw.sha256 != expected:
             raise InputError(

@@ -15,7 +15,7 @@ from ldmlr.data.hdf5 import read_hdf5
 from ldmlr.data.images import ImageSet, ImageSplit
 from ldmlr.data.lists import read_lists
 from ldmlr.data.longtail import LongTailedDraw
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, UsageError, nearest, opt
 
 BUILTIN = ("digits-lt",)
 
@@ -80,12 +80,16 @@ def open_image_set(
     [120, 82, 56, 38, 26, 18, 12, 8, 5, 4]
     """
     if image_size is not None and image_size < 1:
-        raise UsageError(f"--image-size: must be at least 1, not {image_size}")
+        raise UsageError(f"{opt('image_size')}: must be at least 1, not {image_size}")
     if imbalance_factor is not None and indices is not None:
-        raise UsageError("--imbalance-factor: a saved draw has its own factor; leave one of the two out")
+        raise UsageError(
+            f"{opt('imbalance_factor')}: a saved draw has its own factor; leave one of the two out"
+        )
     kind = _kind(source)
     if image_root is not None and kind != "list":
-        raise UsageError(f"--image-root: only an image list takes a root, and {source} is none; leave it out")
+        raise UsageError(
+            f"{opt('image_root')}: only an image list takes a root, and {source} is none; leave it out"
+        )
     if kind == "digits-lt" and imbalance_factor is None and indices is None:
         imbalance_factor = digits.IMBALANCE_FACTOR
     splits, class_names = _read(Path(source), kind, Path(image_root) if image_root else None, image_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 
 NETWORKS = ("additive", "adaln")
 TRANSFORMS = ("whitened", "standardised")
@@ -56,4 +56,4 @@ class DiffusionConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ema >= 1:
-            raise UsageError(f"--ema: must be below 1, not {self.ema!r}")
+            raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")

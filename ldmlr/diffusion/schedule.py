@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 Array = npt.NDArray[np.float64]
 
@@ -118,5 +118,5 @@ SCHEDULES: dict[str, type[Schedule]] = {"cosine": CosineSchedule, "linear": Line
 def make_schedule(name: str) -> Schedule:
     """Return the schedule ``cosine`` or ``linear``."""
     if name not in SCHEDULES:
-        raise UsageError(f"--schedule: unknown value {name!r}; {nearest(name, SCHEDULES)}")
+        raise UsageError(f"{opt('schedule')}: unknown value {name!r}; {nearest(name, SCHEDULES)}")
     return SCHEDULES[name]()

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.schedule import Schedule
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 Array = npt.NDArray[np.float64]
 
@@ -188,13 +188,15 @@ def step_rows(
         Unknown solver or prediction, steps below 1, or eta given to a solver without it.
     """
     if solver not in SOLVERS:
-        raise UsageError(f"--solver: unknown value {solver!r}; {nearest(solver, SOLVERS)}")
+        raise UsageError(f"{opt('solver')}: unknown value {solver!r}; {nearest(solver, SOLVERS)}")
     if steps < 1:
-        raise UsageError(f"--steps: must be at least 1, not {steps}")
+        raise UsageError(f"{opt('steps')}: must be at least 1, not {steps}")
     if not 0 <= eta <= 1:
-        raise UsageError(f"--eta: must be between 0 and 1, not {eta:g}")
+        raise UsageError(f"{opt('eta')}: must be between 0 and 1, not {eta:g}")
     if eta and solver != "ddim":
-        raise UsageError(f"--eta: only ddim has it; drop it or use --solver ddim instead of {solver}")
+        raise UsageError(
+            f"{opt('eta')}: only ddim has it; drop it or use {opt('solver')} ddim instead of {solver}"
+        )
     t, a, b, c, s = SOLVERS[solver](schedule, steps, eta, lambda_min)
     p, q = _prediction(prediction, schedule.alpha(t), schedule.sigma(t))
     bound = np.full(len(t), float(clip))
@@ -209,4 +211,6 @@ def _prediction(prediction: str, alpha: Array, sigma: Array) -> tuple[Array, Arr
         return 1 / alpha, -sigma / alpha
     if prediction == "x0":
         return np.zeros_like(alpha), np.ones_like(alpha)
-    raise UsageError(f"--prediction: unknown value {prediction!r}; {nearest(prediction, ('v', 'eps', 'x0'))}")
+    raise UsageError(
+        f"{opt('prediction')}: unknown value {prediction!r}; {nearest(prediction, ('v', 'eps', 'x0'))}"
+    )

@@ -19,7 +19,7 @@ from ldmlr.diffusion.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
-from ldmlr.errors import LdmlrError
+from ldmlr.errors import LdmlrError, opt
 
 # The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
 RESOLUTION = 16384
@@ -140,7 +140,7 @@ def train(
                 if not math.isfinite(mean):
                     raise LdmlrError(
                         f"the loss is not finite at step {done}; "
-                        f"check the features, or lower --lr ({config.lr:g})"
+                        f"check the features, or lower {opt('lr')} ({config.lr:g})"
                     )
                 losses.append(mean)
                 total.zero_()

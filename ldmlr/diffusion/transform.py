@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
+from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
 
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -131,13 +131,15 @@ def fit_transform(
             dim = blocks[0][0].shape[1]
             raise LdmlrError(
                 f"the covariance of {dim} dimensions needs {8e-9 * dim * dim:.1f} GB several times over, "
-                "which is not there; use --transform standardised, or features of fewer dimensions"
+                f"which is not there; use {opt('transform')} standardised, or features of fewer dimensions"
             ) from None
         return Transform(kind, mean, scale, floor, CLAMP)
     if kind == "standardised":
         mean, scale, bound = _standardise(blocks)
         return Transform(kind, mean, scale, floor, bound)
-    raise UsageError(f"--transform: unknown value {kind!r}; {nearest(kind, ('whitened', 'standardised'))}")
+    raise UsageError(
+        f"{opt('transform')}: unknown value {kind!r}; {nearest(kind, ('whitened', 'standardised'))}"
+    )
 
 
 def _chunks(blocks: Sequence[Block]) -> Iterator[tuple[Array, Labels]]:

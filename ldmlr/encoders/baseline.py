@@ -28,7 +28,7 @@ from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.encoders.threads import thread_count
 from ldmlr.encoders.training import Trainer
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.losses import log_prior
@@ -218,7 +218,9 @@ def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
     if not fraction:
         return images.train, None
     if images.val is not None:
-        raise UsageError(f"--val-fraction: {images.name} has validation images already; leave the option out")
+        raise UsageError(
+            f"{opt('val_fraction')}: {images.name} has validation images already; leave the option out"
+        )
     kept, held = hold_out(images.train.labels, fraction, seed)
     return images.train.subset(kept), images.train.subset(held)
 
@@ -308,7 +310,9 @@ def _ended(
 
 def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
     if (out / MODEL).exists() and not overwrite:
-        raise UsageError(f"{out / MODEL}: already exists; name another folder or pass --overwrite")
+        raise UsageError(
+            f"{out / MODEL}: already exists; name another folder or pass {opt('overwrite', True)}"
+        )
     if not resume:
         check_unfinished(out / CHECKPOINT, overwrite)
     # What a kill in the middle of writing left behind.

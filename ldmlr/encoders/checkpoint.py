@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import write_bytes
 
 FILENAME = "checkpoint.pt"
@@ -53,7 +53,9 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:
         found, state = json.loads(content["run"]), content["state"]
     except Exception as error:
         detail = type(error).__name__
-        raise InputError(f"{path}: damaged checkpoint ({detail}); start again with --overwrite") from None
+        raise InputError(
+            f"{path}: damaged checkpoint ({detail}); start again with {opt('overwrite', True)}"
+        ) from None
     for key in sorted({*found, *run}):
         if found.get(key) != run.get(key):
             raise UsageError(

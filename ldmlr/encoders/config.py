@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.heads.config import HEADS
 
 NETWORKS = ("resnet32", "resnet32x2", "resnet32x4", "resnet10", "resnet50", "small")
@@ -123,33 +123,40 @@ class BaselineConfig(Config):
             object.__setattr__(self, "augment", tuple(sort_augmentations(words)))
         super().__post_init__()
         if self.ema >= 1:
-            raise UsageError(f"--ema: must be below 1, not {self.ema!r}")
+            raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")
         if self.concentration and self.head != "wcdas":
             raise UsageError(
-                f"--concentration: a {self.head} head has none; use --head wcdas or leave it out"
+                f"{opt('concentration')}: a {self.head} head has none; use {opt('head')} wcdas or leave "
+                "it out"
             )
         if self.max_norm and self.head != "linear":
             raise UsageError(
-                f"--max-norm: only the direction of the weights of a {self.head} head counts; leave it out"
+                f"{opt('max_norm')}: only the direction of the weights of a {self.head} head counts; "
+                "leave it out"
             )
         if self.consistency and self.mixup and self.cutmix and self.mixup != self.cutmix:
             raise UsageError(
-                f"--consistency: both views share one draw, so --mixup {self.mixup:g} and --cutmix "
+                f"{opt('consistency')}: both views share one draw, so {opt('mixup')} {self.mixup:g} and "
+                f"{opt('cutmix')} "
                 f"{self.cutmix:g} must be equal (or one of them 0)"
             )
         if self.cumulative and self.loss == "cross-entropy":
-            raise UsageError("--cumulative: goes over to --loss; choose one other than cross-entropy")
+            raise UsageError(
+                f"{opt('cumulative')}: goes over to {opt('loss')}; choose one other than cross-entropy"
+            )
 
 
 def sort_augmentations(names: list[str]) -> list[str]:
     """Return the augmentations in the order of application, or raise an error naming the nearest."""
     for name in names:
         if name not in (*AUGMENTATIONS, "none"):
-            raise UsageError(f"--augment: unknown value {name!r}; {nearest(name, (*AUGMENTATIONS, 'none'))}")
+            raise UsageError(
+                f"{opt('augment')}: unknown value {name!r}; {nearest(name, (*AUGMENTATIONS, 'none'))}"
+            )
     if "none" in names and len(set(names)) > 1:
-        raise UsageError("--augment: none excludes the others; leave it out")
+        raise UsageError(f"{opt('augment')}: none excludes the others; leave it out")
     if "crop" in names and "resized-crop" in names:
-        raise UsageError("--augment: crop and resized-crop exclude each other; leave one out")
+        raise UsageError(f"{opt('augment')}: crop and resized-crop exclude each other; leave one out")
     return [name for name in AUGMENTATIONS if name in names]
 
 
@@ -179,15 +186,16 @@ class EncodeConfig(Config):
         super().__post_init__()
         for kind in self.view_kinds:
             if kind not in VIEWS:
-                raise UsageError(f"--view-kinds: unknown value {kind!r}; {nearest(kind, VIEWS)}")
+                raise UsageError(f"{opt('view_kinds')}: unknown value {kind!r}; {nearest(kind, VIEWS)}")
         if self.view_kinds and len(self.view_kinds) != self.views:
             raise UsageError(
-                f"--view-kinds: {len(self.view_kinds)} kinds for --views {self.views}; give one per view"
+                f"{opt('view_kinds')}: {len(self.view_kinds)} kinds for {opt('views')} {self.views}; "
+                "give one per view"
             )
         if (len(self.mean) or len(self.std)) and len(self.mean) != len(self.std):
-            raise UsageError("--mean and --std: give both, one value per channel each")
+            raise UsageError(f"{opt('mean')} and {opt('std')}: give both, one value per channel each")
         if any(value <= 0 for value in self.std):
-            raise UsageError("--std: every value must be above 0")
+            raise UsageError(f"{opt('std')}: every value must be above 0")
 
     def kinds(self) -> tuple[str, ...]:
         """Return the kind of each view: by default the first half weak (one more of an odd K)."""
@@ -232,21 +240,21 @@ WCDAS: dict[str, Any] = {
 
 # Options that only some settings look at: given by the user without those, they are a mistake.
 USES: dict[str, tuple[Callable[[BaselineConfig], bool], str]] = {
-    "weight_power": (lambda c: c.loss == "weighted", "--loss weighted"),
-    "margin": (lambda c: c.loss == "ldam", "--loss ldam"),
-    "distil": (lambda c: c.teacher is not None, "--teacher"),
-    "temperature": (lambda c: c.teacher is not None, "--teacher"),
+    "weight_power": (lambda c: c.loss == "weighted", opt("loss", "weighted")),
+    "margin": (lambda c: c.loss == "ldam", opt("loss", "ldam")),
+    "distil": (lambda c: c.teacher is not None, opt("teacher")),
+    "temperature": (lambda c: c.teacher is not None, opt("teacher")),
     "cutmix_share": (
         lambda c: c.mixup > 0 and c.cutmix > 0 and not c.consistency,
-        "both --mixup and --cutmix, on one view",
+        f"both {opt('mixup')} and {opt('cutmix')}, on one view",
     ),
-    "crop_padding": (lambda c: "crop" in c.augment, "--augment crop"),
-    "cutout_size": (lambda c: "cutout" in c.augment, "--augment cutout"),
-    "randaugment_ops": (lambda c: "randaugment" in c.augment, "--augment randaugment"),
-    "randaugment_magnitude": (lambda c: "randaugment" in c.augment, "--augment randaugment"),
-    "milestones": (lambda c: c.schedule == "step", "--schedule step"),
-    "head_lr": (lambda c: c.head_epochs > 0, "--head-epochs"),
-    "head_weight_decay": (lambda c: c.head_epochs > 0, "--head-epochs"),
+    "crop_padding": (lambda c: "crop" in c.augment, opt("augment", "crop")),
+    "cutout_size": (lambda c: "cutout" in c.augment, opt("augment", "cutout")),
+    "randaugment_ops": (lambda c: "randaugment" in c.augment, opt("augment", "randaugment")),
+    "randaugment_magnitude": (lambda c: "randaugment" in c.augment, opt("augment", "randaugment")),
+    "milestones": (lambda c: c.schedule == "step", opt("schedule", "step")),
+    "head_lr": (lambda c: c.head_epochs > 0, opt("head_epochs")),
+    "head_weight_decay": (lambda c: c.head_epochs > 0, opt("head_epochs")),
 }
 
 # The same in a thirteenth of the multiplications, for a machine without a GPU: a seventh of the epochs,
@@ -335,7 +343,7 @@ def default_preset(image_size: int) -> str:
 def baseline_config(preset: str, values: Mapping[str, Any] | None = None) -> BaselineConfig:
     """Return the configuration of a preset with some values replaced (None and () mean: not given)."""
     if preset not in PRESETS:
-        raise UsageError(f"--preset: unknown value {preset!r}; {nearest(preset, PRESETS)}")
+        raise UsageError(f"{opt('preset')}: unknown value {preset!r}; {nearest(preset, PRESETS)}")
     given = {key: value for key, value in (values or {}).items() if value is not None and value != ()}
     config = BaselineConfig.from_mapping({**PRESETS[preset], **given})
     for name, (used, where) in USES.items():

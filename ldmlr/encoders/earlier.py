@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ldmlr.encoders.model import Baseline, file_hash, model_path
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 
 
 @dataclasses.dataclass
@@ -61,8 +61,10 @@ class Earlier:
         """
         if held_out is not None and any(before != held_out for before in self.held_out):
             raise UsageError(
-                f"{self.option} {self.path}: may have been trained on images that --val-fraction would hold "
-                "out; use a baseline of the same images, --val-fraction and --seed, or leave one of the two "
+                f"{self.option} {self.path}: may have been trained on images that {opt('val_fraction')} "
+                "would hold "
+                f"out; use a baseline of the same images, {opt('val_fraction')} and {opt('seed')}, or "
+                "leave one of the two "
                 "out"
             )
 

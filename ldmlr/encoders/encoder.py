@@ -17,7 +17,7 @@ from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.encoders.networks.custom import custom_network, load_exported
 from ldmlr.encoders.pixels import common_shape
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.heads.modules import Head
 
 # Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
@@ -112,8 +112,9 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
     """Refuse to average over mirror images where the encoder `name` is trained without them."""
     if config.mirror and not flip:
         raise UsageError(
-            f"--mirror: {name} is not trained on mirrored images and would misread them; leave the option "
-            "out, or train with --augment flip"
+            f"{opt('mirror')}: {name} is not trained on mirrored images and would misread them; leave "
+            "the option "
+            f"out, or train with {opt('augment')} flip"
         )
 
 
@@ -134,7 +135,7 @@ def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Enco
         return _foreign(network, dim, model, {"network": model}, shape, config)
     path = model_path(Path(model))
     if config.mean:
-        raise UsageError(f"--mean, --std: {path} brings its own normalisation; leave them out")
+        raise UsageError(f"{opt('mean')}, {opt('std')}: {path} brings its own normalisation; leave them out")
     return _of_baseline(Baseline.load(path), path, images)
 
 
@@ -169,7 +170,9 @@ def _foreign(
     else:
         mean, std, origin = [127.5] * channels, [127.5] * channels, "centred"
     if len(mean) != channels:
-        raise UsageError(f"--mean, --std: {len(mean)} values for images with {channels} channels")
+        raise UsageError(
+            f"{opt('mean')}, {opt('std')}: {len(mean)} values for images with {channels} channels"
+        )
     # The module of an exported program refuses: it is what it was exported as.
     with contextlib.suppress(RuntimeError, NotImplementedError):
         network.eval()
@@ -195,7 +198,8 @@ def _own_statistics(network: nn.Module, name: str, channels: int) -> tuple[list[
         if len(numbers) != channels or not bool((numbers.isfinite() & (numbers > low)).all()):
             raise UsageError(
                 f"MODEL: {name}: its attribute {key} is {_shown(value)}, expected {channels} numbers"
-                f"{' above 0' if key == 'std' else ''}, one per channel; correct it, or give --mean and --std"
+                f"{' above 0' if key == 'std' else ''}, one per channel; correct it, or give "
+                f"{opt('mean')} and {opt('std')}"
             )
         found.append(numbers.tolist())
     return found[0], found[1]

@@ -23,7 +23,7 @@ from ldmlr.data.images import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input, parse_json, write_bytes
 from ldmlr.heads.modules import Head, make_head
 
@@ -97,7 +97,7 @@ class Baseline:
         if shape != self.shape:
             raise InputError(
                 f"{name}: was trained on images {list(self.shape)}, but {images.name} has {list(shape)} "
-                "(height, width, channels); use --image-size or another model"
+                f"(height, width, channels); use {opt('image_size')} or another model"
             )
         if len(self.class_names) != images.num_classes:
             raise InputError(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.data.images import ImageSet, ImageSplit
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 
 # Sets up to this size are decoded once and kept, in bytes; larger ones are read batch by batch.
 MEMORY_LIMIT = 1 << 30
@@ -94,7 +94,7 @@ class Pixels:
 def image_shape(split: ImageSplit) -> tuple[int, int, int]:
     """Return height, width and channels; images of varying sizes are refused."""
     if split.shape is None:
-        raise InputError("the images differ in size; bring them to one with --image-size PIXELS")
+        raise InputError(f"the images differ in size; bring them to one with {opt('image_size')} PIXELS")
     return split.shape
 
 
@@ -112,7 +112,7 @@ def common_shape(images: ImageSet) -> tuple[int, int, int]:
             found = "differ in size" if split.shape is None else f"are {list(split.shape)}"
             raise InputError(
                 f"{images.name}: its {name} images {found}, and those for training are {list(shape)} "
-                "(height, width, channels); bring them to one size with --image-size PIXELS"
+                f"(height, width, channels); bring them to one size with {opt('image_size')} PIXELS"
             )
     return shape
 

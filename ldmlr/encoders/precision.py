@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +34,9 @@ def resolve_precision(name: str, device: torch.device) -> str:
         float16 was asked for on the CPU, where its small range has no scaler.
     """
     if name == "float16" and device.type == "cpu":
-        raise UsageError("--precision: float16 needs a CUDA device; choose bfloat16 or float32 on the CPU")
+        raise UsageError(
+            f"{opt('precision')}: float16 needs a CUDA device; choose bfloat16 or float32 on the CPU"
+        )
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -13,14 +13,14 @@ from torch import nn
 
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.earlier import Earlier
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.heads.modules import Head
 
 
 class Start(Earlier):
     """A finished baseline whose weights the next training begins with."""
 
-    option = "--init"
+    option = opt("init")
 
     @classmethod
     def open(cls, config: BaselineConfig) -> Start | None:
@@ -39,8 +39,8 @@ class Start(Earlier):
         name = start.baseline.name
         if name != config.network:
             raise UsageError(
-                f"--init {start.path}: holds the network {name}, not {config.network}; "
-                f"pass --network {name} or name another model"
+                f"{opt('init')} {start.path}: holds the network {name}, not {config.network}; "
+                f"pass {opt('network')} {name} or name another model"
             )
         return start
 
@@ -79,12 +79,13 @@ class Start(Earlier):
         except RuntimeError:
             shape = list(self.baseline.shape)
             raise InputError(
-                f"--init {self.path}: its weights are for images {shape} (height, width, channels) and do "
+                f"{opt('init')} {self.path}: its weights are for images {shape} (height, width, "
+                "channels) and do "
                 "not fit these; name another model"
             ) from None
         if self.keeps_head(head.kind, class_names):
             if config.concentration:
                 raise UsageError(
-                    f"--concentration: {self.path} brings a head with its own along; leave it out"
+                    f"{opt('concentration')}: {self.path} brings a head with its own along; leave it out"
                 )
             head.load_state_dict(self.baseline.head.state_dict())

@@ -14,7 +14,7 @@ from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import common_shape, even_batches
 from ldmlr.encoders.precision import resolve_precision
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
 
@@ -83,12 +83,12 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
         document: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         config = dict(document["config"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path}: damaged; train again with --overwrite") from None
+        raise InputError(f"{path}: damaged; train again with {opt('overwrite', True)}") from None
     for key, value in settings.items():
         if config.get(key) != value:
             raise UsageError(
                 f"{out}: holds a finished baseline with {key} {config.get(key)!r}, not {value!r}; "
-                "name another folder or pass --overwrite"
+                f"name another folder or pass {opt('overwrite', True)}"
             )
     marks = [("image set", document.get("fingerprint"), images.fingerprint())]
     for used in ("init", "teacher"):
@@ -101,6 +101,6 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
         if known is not None and known != now:
             raise UsageError(
                 f"{out}: holds a finished baseline, and the {name} has changed since; "
-                "name another folder or pass --overwrite"
+                f"name another folder or pass {opt('overwrite', True)}"
             )
     return document

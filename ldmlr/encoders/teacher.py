@@ -17,12 +17,13 @@ from ldmlr.data.images import ImageSet
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.earlier import Earlier
 from ldmlr.encoders.precision import features_of
+from ldmlr.errors import opt
 
 
 class Teacher(Earlier):
     """A finished baseline, of any network, for the same images and classes."""
 
-    option = "--teacher"
+    option = opt("teacher")
 
     @classmethod
     def open(cls, config: BaselineConfig, images: ImageSet) -> Teacher | None:
@@ -36,7 +37,7 @@ class Teacher(Earlier):
         if config.teacher is None:
             return None
         teacher = cls.read(config.teacher)
-        teacher.baseline.check_images(f"--teacher {teacher.path}", images)
+        teacher.baseline.check_images(f"{opt('teacher')} {teacher.path}", images)
         return teacher
 
     def record(self) -> dict[str, Any]:

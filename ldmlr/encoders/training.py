@@ -37,7 +37,7 @@ from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.encoders.teacher import Teacher
-from ldmlr.errors import LdmlrError
+from ldmlr.errors import LdmlrError, opt
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
 from ldmlr.heads.modules import Head, WCDASHead, make_head
@@ -183,13 +183,16 @@ class Trainer:
             return self._epoch(epoch, progress)
         except torch.OutOfMemoryError:
             raise LdmlrError(
-                f"baseline: the GPU's memory is too small for --batch-size {self.config.batch_size}; lower it"
+                f"baseline: the GPU's memory is too small for {opt('batch_size')} "
+                f"{self.config.batch_size}; lower it"
             ) from None
         except (RuntimeError, ValueError) as error:
             if ":" not in self.config.network:
                 raise
             detail = " ".join(str(error).split())[:200]
-            raise LdmlrError(f"--network {self.config.network}: failed in training ({detail})") from error
+            raise LdmlrError(
+                f"{opt('network')} {self.config.network}: failed in training ({detail})"
+            ) from error
 
     def _epoch(self, epoch: int, progress: tqdm[Any]) -> dict[str, float]:
         start = time.perf_counter()
@@ -288,11 +291,11 @@ class Trainer:
         if epoch >= self.config.epochs:
             raise LdmlrError(
                 f"baseline: the {what} no longer finite in head epoch {epoch + 1 - self.config.epochs}; "
-                f"lower --head-lr (now {self.config.head_lr:g})"
+                f"lower {opt('head_lr')} (now {self.config.head_lr:g})"
             )
         raise LdmlrError(
-            f"baseline: the {what} no longer finite in epoch {epoch + 1}; lower --lr "
-            f"(now {self.config.lr:g}), lengthen --warmup-epochs, or use --precision float32"
+            f"baseline: the {what} no longer finite in epoch {epoch + 1}; lower {opt('lr')} "
+            f"(now {self.config.lr:g}), lengthen {opt('warmup_epochs')}, or use {opt('precision')} float32"
         )
 
     def state(self) -> dict[str, Any]:

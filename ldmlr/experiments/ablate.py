@@ -10,7 +10,7 @@ import numpy as np
 
 from ldmlr import progress
 from ldmlr.device import resolve_device
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.compare import shift_rule
 from ldmlr.experiments.diffusion import Diffusion, check_drawing
 from ldmlr.experiments.methods import Bench, with_generated
@@ -153,8 +153,8 @@ def _occupied(
         fills = tuple(name for name in setting.fills if sizes[name])
         if setting.fills and not fills and given:
             raise UsageError(
-                f"--values: this store has no {' or '.join(setting.fills)} classes to fill; leave "
-                f"{setting.name} out or set --groups"
+                f"{opt('values')}: this store has no {' or '.join(setting.fills)} classes to fill; leave "
+                f"{setting.name} out or set {opt('groups')}"
             )
         if setting.fills and not given and (not fills or fills in seen):
             left_out.append(setting.name)

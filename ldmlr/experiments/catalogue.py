@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
 COPIES, INTERPOLATION = "copies", "interpolation"
@@ -90,6 +90,6 @@ class CompareConfig(Config):
         names = [name.strip() for entry in self.methods for name in entry.split(",")]
         for name in names:
             if name not in METHODS:
-                raise UsageError(f"--methods: unknown value {name!r}; {nearest(name, METHODS)}")
+                raise UsageError(f"{opt('methods')}: unknown value {name!r}; {nearest(name, METHODS)}")
         # The table keeps its order, whatever the order they are named in.
         object.__setattr__(self, "methods", tuple(name for name in METHODS if name in names))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldmlr import progress
 from ldmlr.device import resolve_device
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
 from ldmlr.experiments.diffusion import Diffusion, check_drawing
 from ldmlr.experiments.methods import MAKERS, Bench
@@ -104,7 +104,9 @@ def compare(
                 bar.update(1)
             models.forget()
             if not variants:
-                raise UsageError(f"--methods: {', '.join(names)} cannot be measured here: {_why(notes)}")
+                raise UsageError(
+                    f"{opt('methods')}: {', '.join(names)} cannot be measured here: {_why(notes)}"
+                )
             runs.append(measure(variants, test, rows.counts, chosen, place))
             report(f"seed {seed}  {len(names)} methods  {time.perf_counter() - begin:.1f} s")
     kinds = {variant.method: variant.head.kind for variant in variants if variant.adjustment == "none"}
@@ -154,7 +156,9 @@ def _selected(config: CompareConfig, rows: TrainRows) -> tuple[list[str], list[s
     for name in config.methods:
         if name in blind:
             raise UsageError(
-                f"--methods: {name} needs augmented views, and {rows.name} is used without; encode with "
-                "--views (and train with --set diffuse.weak_views above 0), or leave the method out"
+                f"{opt('methods')}: {name} needs augmented views, and {rows.name} is used without; "
+                "encode with "
+                f"{opt('views')} (and train with {opt('set')} diffuse.weak_views above 0), or leave the "
+                "method out"
             )
     return list(config.methods), []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import (
@@ -82,7 +82,7 @@ def finetune_seeds(
     config = config or FinetuneConfig()
     chosen = groups or ShotGroups()
     if len(pseudo) not in (0, 1, seeds):
-        raise UsageError(f"--pseudo: give one file, or one per seed ({seeds}), not {len(pseudo)}")
+        raise UsageError(f"{opt('pseudo')}: give one file, or one per seed ({seeds}), not {len(pseudo)}")
     test = store.split("test")
     counts = store.split("train").encoded_counts
     sizes = group_sizes(counts, chosen)

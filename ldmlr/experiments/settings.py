@@ -13,7 +13,7 @@ from typing import Any
 
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import SOLVERS, GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
 
@@ -78,7 +78,7 @@ def _groups(value: str, stages: Stages) -> list[Setting]:
     words = [word.strip() for word in value.split("+")]
     for word in words:
         if word not in (*GROUPS, "all"):
-            raise UsageError(f"--values: unknown group {word!r}; {nearest(word, (*GROUPS, 'all'))}")
+            raise UsageError(f"{opt('values')}: unknown group {word!r}; {nearest(word, (*GROUPS, 'all'))}")
     fills = tuple(name for name in GROUPS if name in words or "all" in words)
     name = "all" if fills == GROUPS else "+".join(fills)
     return [Setting(name, model, drawing.replace(only=fills), fills)]
@@ -88,7 +88,7 @@ def _steps(value: str, stages: Stages) -> list[Setting]:
     model, drawing = stages
     solver, colon, count = value.rpartition(":")
     if colon and solver not in SOLVERS:
-        raise UsageError(f"--values: unknown solver {solver!r}; {nearest(solver, SOLVERS)}")
+        raise UsageError(f"{opt('values')}: unknown solver {solver!r}; {nearest(solver, SOLVERS)}")
     steps = _whole(count, "SOLVER:STEPS such as ddim:10, or STEPS for both ddim and dpmpp2m")
     return [
         # Only ddim has a share of ancestral noise.
@@ -192,11 +192,11 @@ def _number(text: str, expected: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise UsageError(f"--values: expected {expected}, not {text!r}")
+        raise UsageError(f"{opt('values')}: expected {expected}, not {text!r}")
     return number
 
 
 def _whole(text: str, expected: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise UsageError(f"--values: expected {expected}, not {text!r}")
+        raise UsageError(f"{opt('values')}: expected {expected}, not {text!r}")
     return int(text)

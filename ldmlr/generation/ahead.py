@@ -12,7 +12,7 @@ from ldmlr.config import Config
 from ldmlr.device import resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
@@ -112,7 +112,8 @@ def check_gaussian(diffusion: DiffusionConfig, config: GenerateConfig, backend: 
     unread += ["backend"] if backend != "auto" else []
     if unread:
         raise UsageError(
-            f"--{unread[0].replace('_', '-')}: is of the diffusion model; leave it out, or use --generator "
+            f"--{unread[0].replace('_', '-')}: is of the diffusion model; leave it out, or use "
+            f"{opt('generator')} "
             "diffusion"
         )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.config import GenerateConfig
@@ -68,7 +68,7 @@ def jobs(stores: list[Path], out_dir: Path) -> list[Job]:
                 f"{job.out}; rename one, or use two folders"
             )
         if job.out.resolve() == store.resolve():
-            raise UsageError(f"{store}: would be its own output; give another --out-dir")
+            raise UsageError(f"{store}: would be its own output; give another {opt('out_dir')}")
         found[job.out.name] = job
     return list(found.values())
 

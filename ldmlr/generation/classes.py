@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import whole_number
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 Counts = npt.NDArray[np.int64]
 # Longer numbers are no rows and no classes; from 4,300 digits on Python refuses to read them.
@@ -29,11 +29,15 @@ def parse_count(entries: Sequence[str]) -> dict[str, int]:
         name, equals, number = entry.rpartition("=")
         name = name.strip()
         if not equals or not name or not number.strip().isdecimal():
-            raise UsageError(f"--count: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}")
+            raise UsageError(
+                f"{opt('count')}: expected CLASS=ROWS, such as 7=500 or horse=500, not {entry!r}"
+            )
         if len(number) > MAX_DIGITS:
-            raise UsageError(f"--count: {len(number)} digits are more rows than there can be; ask for fewer")
+            raise UsageError(
+                f"{opt('count')}: {len(number)} digits are more rows than there can be; ask for fewer"
+            )
         if name in found:
-            raise UsageError(f"--count: names the class {name!r} twice; leave one out")
+            raise UsageError(f"{opt('count')}: names the class {name!r} twice; leave one out")
         found[name] = int(number)
     return found
 
@@ -63,7 +67,7 @@ def class_factors(
     given: Mapping[Any, float] | Sequence[str] | str,
     num_classes: int,
     class_names: Sequence[str] | None = None,
-    who: str = "--class-scale",
+    who: str = opt("class_scale"),
 ) -> dict[int, float]:
     """Return the widening of the classes that are given one, by number.
 

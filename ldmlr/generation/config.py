@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 SOLVERS = ("dpmpp2m", "ddim", "ddpm", "heun")
 GATES = ("none", "prototype", "head")
@@ -47,7 +47,7 @@ def strategy_of(word: str | float) -> str | float:
     except ValueError:
         hint = nearest(str(word), STRATEGIES)
         raise UsageError(
-            f"--strategy: unknown value {word!r}; {hint} (or a number, for two classes)"
+            f"{opt('strategy')}: unknown value {word!r}; {hint} (or a number, for two classes)"
         ) from None
 
 
@@ -118,7 +118,8 @@ class SampleConfig(Config):
         super().__post_init__()
         if self.eta and self.solver != "ddim":
             raise UsageError(
-                f"--eta: only ddim has it; drop it or use --solver ddim instead of {self.solver}"
+                f"{opt('eta')}: only ddim has it; drop it or use {opt('solver')} ddim instead of "
+                f"{self.solver}"
             )
 
     def resolved(self, transform: str, *, unconditional: bool = True) -> Self:
@@ -141,7 +142,8 @@ class SampleConfig(Config):
         guidance = usual if self.guidance is None else self.guidance
         if guidance != 1 and not unconditional:
             raise UsageError(
-                f"--guidance {guidance:g}: the model was trained with --label-dropout 0 and knows no rows "
+                f"{opt('guidance')} {guidance:g}: the model was trained with {opt('label_dropout')} 0 "
+                "and knows no rows "
                 "without a class to guide away from; use 1, or train it with label dropout"
             )
         return self.replace(scale=scale, guidance=guidance)
@@ -166,7 +168,9 @@ class GenerateConfig(SampleConfig, PlanConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gate_confidence != GATE_CONFIDENCE and self.gate != "head":
-            raise UsageError(f"--gate-confidence: only --gate head uses it, not {self.gate}; leave it out")
+            raise UsageError(
+                f"{opt('gate_confidence')}: only {opt('gate')} head uses it, not {self.gate}; leave it out"
+            )
 
     def changed(self, values: Mapping[str, Any]) -> Self:
         """Return the configuration with values replaced; one without the gate `head` drops its threshold."""

@@ -11,7 +11,7 @@ import torch
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.rows import store_rows
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.store import FeatureStore, check_trainable
@@ -65,7 +65,8 @@ def diffuse(
             return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
         if not overwrite:
             raise UsageError(
-                f"{out}: is a model of other settings or data; pass --overwrite or another --out"
+                f"{out}: is a model of other settings or data; pass {opt('overwrite', True)} or another "
+                f"{opt('out')}"
             )
     check_output(out, overwrite)
     checkpoint = checkpoint_path(out)

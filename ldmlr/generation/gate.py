@@ -21,7 +21,7 @@ import torch
 
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.heads.losses import log_prior
@@ -117,7 +117,9 @@ def make_gate(model: LatentDiffusion, config: GenerateConfig, store: FeatureStor
     if config.gate == "none":
         return None
     if config.gate == "head" and store is None:
-        raise UsageError("--gate head: needs the head of a store; pass --store with the encoded features")
+        raise UsageError(
+            f"{opt('gate')} head: needs the head of a store; pass {opt('store')} with the encoded features"
+        )
     judge = None if store is None else store.head
     check_gate(config, model.config.transform, "" if store is None else str(store.path), judge is not None)
     if config.gate == "prototype":
@@ -133,11 +135,13 @@ def check_gate(config: GenerateConfig, transform: str, store: str, has_head: boo
     """Refuse a gate that a model with a transform, or a store without a head, cannot have."""
     if config.gate == "prototype" and transform != "whitened":
         raise UsageError(
-            "--gate prototype: measures distances in the space of a whitened model; train with "
-            "--transform whitened, or use --gate head"
+            f"{opt('gate')} prototype: measures distances in the space of a whitened model; train with "
+            f"{opt('transform')} whitened, or use {opt('gate')} head"
         )
     if config.gate == "head" and not has_head:
-        raise UsageError(f"--gate head: {store} has no head to judge rows by; use --gate prototype")
+        raise UsageError(
+            f"{opt('gate')} head: {store} has no head to judge rows by; use {opt('gate')} prototype"
+        )
 
 
 def draw(

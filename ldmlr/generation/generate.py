@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.config import config_hash
-from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.gate import Gate, make_gate
@@ -113,7 +113,8 @@ def parse_shard(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,5})/(\d{1,5})", text)
     if not found or not int(found[1]) < int(found[2]):
         raise UsageError(
-            f"--shard: expected I/N with I from 0 to N - 1, N up to {MAX_SHARDS}, such as 0/8, not {text!r}"
+            f"{opt('shard')}: expected I/N with I from 0 to N - 1, N up to {MAX_SHARDS}, such as 0/8, "
+            f"not {text!r}"
         )
     return int(found[1]), int(found[2])
 
@@ -145,7 +146,9 @@ def finished(path: Path, key: str, overwrite: bool = False) -> bool:
     if config.get("key") != key:
         if overwrite:
             return False
-        raise UsageError(f"{path}: holds the rows of other settings; pass --overwrite or another --out")
+        raise UsageError(
+            f"{path}: holds the rows of other settings; pass {opt('overwrite', True)} or another {opt('out')}"
+        )
     return True
 
 
@@ -235,17 +238,22 @@ def check_not_empty(plan: Counts, config: PlanConfig) -> None:
     if plan.any():
         return
     if config.count:
-        raise UsageError("the plan generates no rows: --count asks for none; ask for at least one")
+        raise UsageError(f"the plan generates no rows: {opt('count')} asks for none; ask for at least one")
     if config.strategy == "ratio":
-        raise UsageError("the plan generates no rows; raise --ratio or --minimum, or drop --only")
+        raise UsageError(
+            f"the plan generates no rows; raise {opt('ratio')} or {opt('minimum')}, or drop {opt('only')}"
+        )
     if config.only or config.strategy in GROUPS:
-        option, groups = ("--only", config.only) if config.only else ("--strategy", (str(config.strategy),))
+        option, groups = (
+            (opt("only"), config.only) if config.only else (opt("strategy"), (str(config.strategy),))
+        )
         raise UsageError(
             f"the plan generates no rows: no class of {', '.join(groups)} has room; change {option} or "
-            "--groups"
+            f"{opt('groups')}"
         )
     raise UsageError(
-        "the plan generates no rows: every class is full; raise --target, or use --strategy ratio"
+        f"the plan generates no rows: every class is full; raise {opt('target')}, or use "
+        f"{opt('strategy')} ratio"
     )
 
 

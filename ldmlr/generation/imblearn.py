@@ -204,19 +204,14 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _python_names(parameters: Mapping[str, Any]) -> Iterator[None]:
-    """Name parameters of the sampler in errors that speak of options of the command line."""
-
-    def name(found: re.Match[str]) -> str:
-        option = found[1].replace("-", "_")
-        option = {"strategy": "sampling_strategy", "seed": "random_state"}.get(option, option)
-        if option in parameters:
-            return option
-        return f'model_options["{option}"]' if option in DiffusionConfig.names() else found[0]
-
+    """Name parameters of the sampler in errors that speak of options of stage 2."""
+    names = {name: f'model_options["{name}"]' for name in DiffusionConfig.names() if name not in parameters}
     try:
         yield
     except LdmlrError as error:
-        raise type(error)(re.sub(r"--([a-z][a-z0-9-]*)", name, str(error))) from error.__cause__
+        raise error.renamed(
+            {**names, "strategy": "sampling_strategy", "seed": "random_state"}
+        ) from error.__cause__
 
 
 def _first_missing(labels: npt.NDArray[Any]) -> int | None:

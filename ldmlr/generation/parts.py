@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import progress
-from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
 from ldmlr.generation.drawing import Drawing
 from ldmlr.generation.gate import Gate, draw
@@ -109,7 +109,7 @@ class Parts:
             except (OSError, ValueError) as error:
                 self._path(low).unlink(missing_ok=True)
                 raise LdmlrError(
-                    f"{self._path(low)}: this part was damaged ({error}); go on with --resume"
+                    f"{self._path(low)}: this part was damaged ({error}); go on with {opt('resume', True)}"
                 ) from None
             yield low, rows, labels_of(self.plan, low, high)
 
@@ -149,7 +149,7 @@ def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) 
     elif not same and not overwrite and any(folder.glob(PART_FILES)):
         raise UsageError(
             f"{folder}: holds rows of another model, other settings or another processor's kernels; go on "
-            "with those, or start afresh with --overwrite"
+            f"with those, or start afresh with {opt('overwrite', True)}"
         )
     if not (resume and same):
         _remove(folder)

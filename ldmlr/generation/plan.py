@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import MAX_ROWS
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.classes import by_class, parse_count
 from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
 from ldmlr.groups import GROUPS, parse_groups
@@ -71,7 +71,9 @@ def plan(
     if isinstance(strategy, str):
         strategy = strategy_of(strategy)
     if target is not None and not (isinstance(strategy, str) and strategy in BALANCING):
-        raise UsageError("--target: only strategies that fill up to a number of rows use it; leave it out")
+        raise UsageError(
+            f"{opt('target')}: only strategies that fill up to a number of rows use it; leave it out"
+        )
     if isinstance(strategy, Mapping):
         wanted = by_class(strategy, len(rows), class_names)
     elif isinstance(strategy, str):
@@ -85,7 +87,7 @@ def plan(
         masks = parse_groups(groups).masks(rows)
         for name in only:
             if name not in GROUPS:
-                raise UsageError(f"--only: unknown value {name!r}; {nearest(name, GROUPS)}")
+                raise UsageError(f"{opt('only')}: unknown value {name!r}; {nearest(name, GROUPS)}")
         kept = np.any([masks[name] for name in only], axis=0)
         wanted = np.where(kept, wanted, 0)
     return wanted
@@ -104,11 +106,12 @@ def plan_from_config(
     default = PlanConfig()
     if config.count and config.strategy != default.strategy:
         raise UsageError(
-            f"--count: takes the place of --strategy {config.strategy}; leave one of the two out"
+            f"{opt('count')}: takes the place of {opt('strategy')} {config.strategy}; leave one of the "
+            "two out"
         )
     for name in ("ratio", "minimum"):
         if config.strategy != "ratio" and getattr(config, name) != getattr(default, name):
-            raise UsageError(f"--{name}: only --strategy ratio uses it; leave it out")
+            raise UsageError(f"--{name}: only {opt('strategy')} ratio uses it; leave it out")
     strategy: Strategy = parse_count(config.count) if config.count else config.strategy
     return plan(
         counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,
@@ -177,17 +180,18 @@ def _by_word(
 def _binary(rows: Counts, share: float) -> Counts:
     if len(rows) != 2:
         raise UsageError(
-            f"--strategy: a number ({share:g}) is for two classes, and these are {len(rows)}; "
+            f"{opt('strategy')}: a number ({share:g}) is for two classes, and these are {len(rows)}; "
             "use balance, ratio or a dictionary"
         )
     if not 0 < share <= 1:
-        raise UsageError(f"--strategy: a number must be above 0 and at most 1, not {share:g}")
+        raise UsageError(f"{opt('strategy')}: a number must be above 0 and at most 1, not {share:g}")
     small, large = int(rows.argmin()), 1 - int(rows.argmin())
     wanted = np.zeros(2, np.int64)
     wanted[small] = int(rows[large] * share) - rows[small]
     if wanted[small] < 0:
         raise UsageError(
-            f"--strategy: class {small} already has {rows[small]} of the {rows[large] * share:g} rows that "
+            f"{opt('strategy')}: class {small} already has {rows[small]} of the {rows[large] * share:g} "
+            "rows that "
             f"{share:g} asks for; give a larger number"
         )
     return wanted

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Self
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 
 HEADS = ("linear", "cosine", "wcdas")
 AS_BASELINE = "auto"
@@ -48,13 +48,18 @@ class FinetuneConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if 0 < self.norm_limit < 1:
-            raise UsageError(f"--norm-limit: must be 0 or at least 1 (the mean), not {self.norm_limit!r}")
+            raise UsageError(
+                f"{opt('norm_limit')}: must be 0 or at least 1 (the mean), not {self.norm_limit!r}"
+            )
         if self.norm_limit and self.head not in (AS_BASELINE, "linear"):
             raise UsageError(
-                f"--norm-limit: only the direction of the weights of a {self.head} head counts; leave it out"
+                f"{opt('norm_limit')}: only the direction of the weights of a {self.head} head counts; "
+                "leave it out"
             )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
-            raise UsageError(f"--tau: only --loss logit-adjustment uses it, not {self.loss}; leave it out")
+            raise UsageError(
+                f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"
+            )
 
     def settled(self, kind: str) -> Self:
         """Return the configuration with the kind of head settled, where it is that of the baseline's."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ldmlr.device import resolve_device
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 from ldmlr.groups import GROUPS, ClassGroups
 from ldmlr.heads.finetune import FinetunedHead, block_rows, check_head, head_logits
 from ldmlr.heads.losses import log_prior
@@ -227,14 +227,18 @@ def evaluate_store(
     for name, tuned in heads:
         check_head(tuned.head, store.dim, store.num_classes, name, str(store.path))
     if store.head is None and not heads:
-        raise InputError(f"{store.path}: has no head, and none is given; pass --head, or run ldmlr finetune")
+        raise InputError(
+            f"{store.path}: has no head, and none is given; pass {opt('head')}, or run ldmlr finetune"
+        )
     if store.train is not None:
         counts = store.train.encoded_counts
         check_counts(counts, str(store.path))
     elif heads:
         counts = heads[0][1].counts
     else:
-        raise InputError(f"{store.path}: has no training split, so no class counts; pass --head of finetune")
+        raise InputError(
+            f"{store.path}: has no training split, so no class counts; pass {opt('head')} of finetune"
+        )
     named: list[tuple[str, Variant]] = []
     if store.head is not None:
         own = from_stored(store.head)

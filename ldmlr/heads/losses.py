@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.config import LOSSES
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -159,4 +159,4 @@ def make_loss(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
         return balanced_softmax(log_prior(counts))
     if name == "logit-adjustment":
         return logit_adjusted(log_prior(counts), tau)
-    raise UsageError(f"--loss: unknown value {name!r}; {nearest(name, LOSSES)}")
+    raise UsageError(f"{opt('loss')}: unknown value {name!r}; {nearest(name, LOSSES)}")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.config import HEADS
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ _KINDS: dict[str, type[Head]] = {"linear": LinearHead, "cosine": CosineHead, "wc
 def make_head(kind: str, dim: int, num_classes: int) -> Head:
     """Return a fresh head of kind ``linear``, ``cosine`` or ``wcdas``."""
     if kind not in _KINDS:
-        raise UsageError(f"--head: unknown value {kind!r}; {nearest(kind, HEADS)}")
+        raise UsageError(f"{opt('head')}: unknown value {kind!r}; {nearest(kind, HEADS)}")
     return _KINDS[kind](dim, num_classes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import as_array, beyond_int64, class_count
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
@@ -94,7 +94,8 @@ def gather_rows(
         if not isinstance(store, tuple) and not isinstance(pseudo, tuple) and store.same_file(pseudo):
             # Its rows would count twice, encoded ones as generated or generated ones once more.
             raise InputError(
-                f"{parts[1].name}: is the store itself; give the output of generate, or leave --pseudo out"
+                f"{parts[1].name}: is the store itself; give the output of generate, or leave "
+                f"{opt('pseudo')} out"
             )
     first = parts[0]
     # Arrays carry no number of classes: the largest label decides, here and among the generated rows.

@@ -61,7 +61,7 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
             missing.append({"section": name, "why": gone.why, "command": gone.command})
         except LdmlrError as error:
             figures[name] = None
-            missing.append({"section": name, "why": str(error), "command": _again(run)})
+            missing.append({"section": name, "why": error.on_command_line(), "command": _again(run)})
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             # The document was written by someone else: another version, or a hand.
             figures[name] = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ldmlr.data.images import ImageSet
 from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.ahead import Material, check_ahead, check_gaussian
 from ldmlr.generation.generate import check_not_empty
 from ldmlr.run.config import RunConfig, StageTables
@@ -28,11 +28,11 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
     if kind != "store":
         return
     unread = [
-        f"--{name.replace('_', '-')}"
+        opt(name)
         for name in ("preset", "imbalance_factor", "image_root", "image_size")
         if getattr(config, name) is not None
     ]
-    unread += ["--baselines"] if config.baselines != "auto" else []
+    unread += [opt("baselines")] if config.baselines != "auto" else []
     unread += [f"[{name}]" for name in ("baseline", "encode") if name in tables.given]
     if unread:
         raise UsageError(
@@ -70,7 +70,8 @@ def check_generation(
     for material in materials:
         if config.auto and diffuse and "head" in tables.select.gates and not material.has_head:
             raise UsageError(
-                f"--set select.gates: {material.name} has no head to judge rows by; leave the gate head out"
+                f"{opt('set')} select.gates: {material.name} has no head to judge rows by; leave the "
+                "gate head out"
             )
         plan = check_ahead(material, diffuse, tables.generate, backend=machine.backend, device=machine.device)
         check_not_empty(plan, tables.generate)

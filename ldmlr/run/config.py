@@ -10,7 +10,7 @@ from typing import Any
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.select.config import GENERATORS, SelectConfig
@@ -77,9 +77,14 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.auto and self.refit is not None:
-            raise UsageError("--auto chooses anew and --refit takes a choice over; give one of the two")
+            raise UsageError(
+                f"{opt('auto', True)} chooses anew and {opt('refit')} takes a choice over; give one of "
+                "the two"
+            )
         if self.preset is not None and self.preset not in PRESETS:
-            raise UsageError(f"--preset: unknown value {self.preset!r}; {nearest(self.preset, PRESETS)}")
+            raise UsageError(
+                f"{opt('preset')}: unknown value {self.preset!r}; {nearest(self.preset, PRESETS)}"
+            )
 
     @property
     def seed_list(self) -> tuple[int, ...]:

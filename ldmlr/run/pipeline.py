@@ -15,7 +15,7 @@ from ldmlr.encoders.baseline import earlier_models, held_out_record, training_sp
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.generation.ahead import Material
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
@@ -75,7 +75,9 @@ class Run:
         self.own, self.own_generator = tables, config.generator
         parse_groups(config.groups)
         if root.exists() and not root.is_dir():
-            raise UsageError(f"--out {root}: is a file where the folder of the run is expected; name another")
+            raise UsageError(
+                f"{opt('out')} {root}: is a file where the folder of the run is expected; name another"
+            )
         checks.check_settings(source, self.kind, config, tables, machine)
         per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and self.kind == "builtin")
         self.baselines = "per-seed" if per_seed and self.kind != "store" else "shared"

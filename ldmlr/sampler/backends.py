@@ -13,7 +13,7 @@ import torch
 from ldmlr.arguments import check_first_row, type_name
 from ldmlr.device import resolve_device, thread_number
 from ldmlr.diffusion.tables import Tables
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import WEIGHTS
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu import sampler as native
@@ -127,23 +127,23 @@ def choose_backend(name: str, network: type[Tables], device: torch.device, weigh
         The name is unknown, not in this build, or the backend cannot run this model with these weights.
     """
     if name not in BACKEND_NAMES:
-        raise UsageError(f"--backend: unknown value {name!r}; {nearest(name, BACKEND_NAMES)}")
+        raise UsageError(f"{opt('backend')}: unknown value {name!r}; {nearest(name, BACKEND_NAMES)}")
     if weights not in WEIGHTS:
-        raise UsageError(f"--weights: unknown value {weights!r}; {nearest(weights, WEIGHTS)}")
+        raise UsageError(f"{opt('weights')}: unknown value {weights!r}; {nearest(weights, WEIGHTS)}")
     if name == "auto":
         reasons = {found: _reason(found, network, device, weights) for found in BACKENDS}
         able = [found for found, reason in reasons.items() if reason is None]
         if not able:
             listed = "; ".join(f"{found}: {reason}" for found, reason in reasons.items())
-            raise UsageError(f"--weights: no backend can run this with {weights} ({listed}); use auto")
+            raise UsageError(f"{opt('weights')}: no backend can run this with {weights} ({listed}); use auto")
         return able[0]
     if name not in BACKENDS:
         raise UsageError(
-            f"--backend: {name} is not available in this build; use {', '.join(BACKENDS)} or auto"
+            f"{opt('backend')}: {name} is not available in this build; use {', '.join(BACKENDS)} or auto"
         )
     reason = _reason(name, network, device, weights)
     if reason:
-        raise UsageError(f"--backend: {name} cannot run this: {reason}; use auto")
+        raise UsageError(f"{opt('backend')}: {name} cannot run this: {reason}; use auto")
     return name
 
 
@@ -189,7 +189,7 @@ class Sampler:
         """Draw one row per label, as `sample` does."""
         dtype = type_name(dtype)
         if dtype not in DTYPES:
-            raise UsageError(f"--dtype: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
+            raise UsageError(f"{opt('dtype')}: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
         classes = check_labels(labels, self.spec.num_classes)
         first_row = check_first_row(first_row, len(classes))
         count = thread_number(threads)

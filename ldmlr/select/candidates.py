@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.classes import class_word
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.select.config import BY_CLASS, SelectConfig
@@ -73,7 +73,7 @@ def base_candidate(generate: GenerateConfig, generator: str, model: DiffusionCon
         will not have.
     """
     if generate.class_scale:
-        raise UsageError("--auto: measures the widening of every class itself; leave class_scale out")
+        raise UsageError(f"{opt('auto')}: measures the widening of every class itself; leave class_scale out")
     chosen = generate.resolved(model.transform, unconditional=model.label_dropout > 0)
     guidance = chosen.guidance if generator == "diffusion" else None
     assert chosen.scale is not None

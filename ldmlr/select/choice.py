@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ldmlr.config import plain
-from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 from ldmlr.files import check_input, os_error, parse_json
 
 FORMAT = "ldmlr-choice"
@@ -64,7 +64,7 @@ class Choice:
         except (KeyError, ValueError, TypeError, AttributeError):
             raise InputError(
                 f"{where}: not a choice ({FORMAT}, version {SCHEMA_VERSION}); give the choice.json or the "
-                "result.json of ldmlr run --auto"
+                f"result.json of ldmlr run --auto"
             ) from None
 
     @classmethod
@@ -94,7 +94,8 @@ class Choice:
                 own = given.get(name, {}).get(key, value)
                 if plain(own) != plain(value):
                     raise UsageError(
-                        f"--refit: {name}.{key} was chosen ({_shown(value)}), and {_shown(own)} is given; "
+                        f"{opt('refit')}: {name}.{key} was chosen ({_shown(value)}), and {_shown(own)} "
+                        "is given; "
                         "leave one of the two out"
                     )
         base = {name: dict(table) for name, table in self.base.items()}
@@ -110,7 +111,7 @@ class Choice:
         """Refuse a store of other classes."""
         if num_classes != self.num_classes:
             raise UsageError(
-                f"--refit: was chosen for {self.num_classes} classes, but {where} has {num_classes}; "
+                f"{opt('refit')}: was chosen for {self.num_classes} classes, but {where} has {num_classes}; "
                 "give a choice made for the same classes"
             )
 
@@ -125,5 +126,5 @@ def no_val(where: str) -> LdmlrError:
     """Return the error for a store without held-out rows."""
     return InputError(
         f"{where}: has no validation rows (/val) to choose on; train with ldmlr baseline --val-fraction 0.1 "
-        "and encode again, or for ldmlr run from images add --set baseline.val_fraction=0.1"
+        f"and encode again, or for ldmlr run from images add --set baseline.val_fraction=0.1"
     )

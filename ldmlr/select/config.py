@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GATES
 
 GENERATORS = ("diffusion", "gaussian")
@@ -48,12 +48,14 @@ class SelectConfig(Config):
                     raise UsageError(f"--{name}: unknown value {word!r}; {nearest(word, words)}")
         for scale in self.scales:
             if scale != BY_CLASS and not _positive(scale):
-                raise UsageError(f"--scales: expected numbers above 0 or the word class, not {scale!r}")
+                raise UsageError(
+                    f"{opt('scales')}: expected numbers above 0 or the word class, not {scale!r}"
+                )
         for name, low in (("guidances", 0.0), ("taus", 0.0), ("averages", 0.0)):
             if any(value < low for value in getattr(self, name)):
                 raise UsageError(f"--{name}: must be at least {low:g}")
         if any(value > 1 for value in self.averages):
-            raise UsageError("--averages: must be at most 1")
+            raise UsageError(f"{opt('averages')}: must be at most 1")
 
 
 def _word(value: object) -> object:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 FORMAT = "ldmlr-features"
 SCHEMA_VERSION = 1
@@ -95,7 +95,7 @@ class SplitData:
 def check_dtype(name: str) -> str:
     """Return the element type, or raise an error that names the nearest one."""
     if name not in DTYPES:
-        raise UsageError(f"--dtype: unknown value {name!r}; {nearest(str(name), DTYPES)}")
+        raise UsageError(f"{opt('dtype')}: unknown value {name!r}; {nearest(str(name), DTYPES)}")
     return name
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
 from ldmlr.store.joining import join_splits
 from ldmlr.store.layout import SPLITS, StoredHead
@@ -119,7 +119,8 @@ def _head(stores: Sequence[FeatureStore]) -> StoredHead | None:
     for store in having[1:]:
         if not _equal(having[0].head, store.head):
             raise InputError(
-                f"{store.path}: /head differs from that of {having[0].path}; pass --no-head, or merge stores "
+                f"{store.path}: /head differs from that of {having[0].path}; pass {opt('no_head')}, or "
+                "merge stores "
                 "with the same head"
             )
     return having[0].head if having else None

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import beyond_int64, class_count
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
 from ldmlr.store.classes import is_count, known_count, outside_remedy
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
@@ -140,7 +140,7 @@ class _Reader:
         listed = ", ".join(there[:8]) + (" ..." if len(there) > 8 else "")
         raise InputError(
             f"{self.path}: has no dataset {' or '.join(keys[0] for keys in pairs.values())}; it holds "
-            f"{listed or 'no dataset'}: name them with --features-key and --labels-key"
+            f"{listed or 'no dataset'}: name them with {opt('features_key')} and {opt('labels_key')}"
         )
 
     def read(self, found: dict[str, tuple[str, str]]) -> FileParts:
@@ -233,7 +233,9 @@ class _Reader:
         count = len(parts.rows)
         if key not in self.handle:
             self.problem(
-                key, "is missing", f"add one label per row of {features}, or name them with --labels-key"
+                key,
+                "is missing",
+                f"add one label per row of {features}, or name them with {opt('labels_key')}",
             )
             return
         dataset = self._dataset(key, name)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, parse_json, write_text
 from ldmlr.store.joining import join_splits
 from ldmlr.store.layout import SPLITS, contents_sha256
@@ -48,7 +48,9 @@ def shard_name(base: str | Path, index: int, count: int) -> Path:
     'pseudo-00003-of-00008.h5'
     """
     if not 0 <= index < count:
-        raise UsageError(f"--shard: shard {index} of {count} does not exist; number them 0 .. {count - 1}")
+        raise UsageError(
+            f"{opt('shard')}: shard {index} of {count} does not exist; number them 0 .. {count - 1}"
+        )
     base = shard_base(base)
     return base.with_name(f"{base.name}-{index:05d}-of-{count:05d}.h5")
 

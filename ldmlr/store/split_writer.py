@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ldmlr.arguments import as_array
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.store.ids import check_whole
 from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes
 from ldmlr.store.staged import pwrite
@@ -165,7 +165,7 @@ class SplitWriter:
             raise InputError(
                 f"{self._where(key)}: row {start + row} holds {np.abs(block[row]).max():g}, too large for "
                 f"{self.writer.dtype}; "
-                + ("use --dtype bfloat16 or float32, or " if self.writer.dtype == "float16" else "")
+                + (f"use {opt('dtype')} bfloat16 or float32, or " if self.writer.dtype == "float16" else "")
                 + "scale the features"
             )
         raise InputError(

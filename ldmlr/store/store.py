@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ldmlr.arguments import RENUMBER, as_array, class_count
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.store.classes import known_count
 from ldmlr.store.copying import write_split
 from ldmlr.store.datasets import dataset_sha256
@@ -107,7 +107,8 @@ class FeatureStore:
         if is_manifest(place or path):
             if keys != (None, None):
                 raise UsageError(
-                    f"{path}: is a manifest of shards; leave out --features-key and --labels-key"
+                    f"{path}: is a manifest of shards; leave out {opt('features_key')} and "
+                    f"{opt('labels_key')}"
                 )
             parts = read_manifest(path, Report(), check_values=check_values, place=place)
         else:

@@ -61,10 +61,10 @@ def verify(path: str | Path) -> Verification:
             parts = _verify_file(found.path, found, report)
         found.warnings += _class_warnings(parts)
     except OSError as error:
-        report.problem(str(os_error(error, found.path)))
+        report.problem(os_error(error, found.path).message)
     except LdmlrError as error:
-        if str(error) not in report.problems:
-            report.problem(str(error))
+        if error.message not in report.problems:
+            report.problem(error.message)
     found.problems = report.problems
     return found
 
@@ -136,7 +136,7 @@ def _verify_dataset(
             if finite:
                 finite.look_at(block)
     except (OSError, RuntimeError, ValueError) as error:
-        report.problem(str(damaged(path, error)).replace(f"{path}:", f"{path}: {dataset.name}:", 1))
+        report.problem(damaged(path, error).message.replace(f"{path}:", f"{path}: {dataset.name}:", 1))
         return False
     if finite and finite.count:
         # The views lie one after the other.

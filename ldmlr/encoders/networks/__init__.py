@@ -12,13 +12,15 @@ from ldmlr.encoders.networks.cifar import CifarResNet
 from ldmlr.encoders.networks.custom import custom_network
 from ldmlr.encoders.networks.imagenet import BasicBlock, Bottleneck, ResNet
 from ldmlr.encoders.networks.small import SmallNet
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 
 # Channels of the first stage; the features have four times as many dimensions.
 CIFAR_WIDTHS = {"resnet32": 16, "resnet32x2": 32, "resnet32x4": 64}
 
 
-def build_network(name: str, shape: tuple[int, int, int], option: str = "--network") -> tuple[nn.Module, int]:
+def build_network(
+    name: str, shape: tuple[int, int, int], option: str = opt("network")
+) -> tuple[nn.Module, int]:
     """Return a fresh network and the number of its feature dimensions.
 
     Parameters

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.errors import InputError, UsageError, nearest, opt
 
 # Features of an image in two batches differ by so much of the largest one at most: 8-bit arithmetic with one
 # scale per batch comes to half of it, batch normalisation in training mode to ten times as much.
@@ -22,7 +22,7 @@ BATCH_TOLERANCE = 0.05
 
 
 def custom_network(
-    path: str, shape: tuple[int, int, int], option: str = "--network"
+    path: str, shape: tuple[int, int, int], option: str = opt("network")
 ) -> tuple[nn.Module, int]:
     """Import ``package.module:factory``, call it and check that it encodes such images.
 

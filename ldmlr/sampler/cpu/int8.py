@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.tables import DenoiserTables
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.sampler.noise import standard_normal
 from ldmlr.sampler.spec import SamplerSpec
 
@@ -85,6 +85,6 @@ def activation_ranges(spec: SamplerSpec) -> Doubles:
         noise = standard_normal(SEED, 0, count, dim, STREAM, step + 1) if s else np.zeros_like(x)
         x, previous = a * x + b * x0 + c * previous + s * noise, x0
     if not np.isfinite(found).all() or not all(np.isfinite(array).all() for array in w.values()):
-        raise UsageError("--weights: int8 needs a finite model, and this one is not; train it again")
+        raise UsageError(f"{opt('weights')}: int8 needs a finite model, and this one is not; train it again")
     ranges: Doubles = np.exp2(np.ceil(np.log2(np.where(found > 0, found, 1.0)) * GRID) / GRID)
     return ranges

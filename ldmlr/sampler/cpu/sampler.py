@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ldmlr import _native
 from ldmlr.diffusion.tables import DenoiserTables, Tables
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import activation_ranges
 from ldmlr.sampler.noise import check_counter
@@ -52,7 +52,7 @@ def build_info() -> dict[str, str]:
 def refuses(network: type[Tables]) -> str | None:
     """Return why the native sampler cannot run models with such tables, or None if it can."""
     if network is not DenoiserTables:
-        return "its AdaLN network normalises activations row by row; train with --network additive"
+        return f"its AdaLN network normalises activations row by row; train with {opt('network', 'additive')}"
     return None
 
 
@@ -91,10 +91,12 @@ class NativeSampler:
             raise UsageError(f"the native sampler cannot run this model: {reason}")
         chosen = cpu.choose(isa)
         if weights not in (*WEIGHTS, "auto"):
-            raise UsageError(f"--weights: unknown value {weights!r}; {nearest(weights, (*WEIGHTS, 'auto'))}")
+            raise UsageError(
+                f"{opt('weights')}: unknown value {weights!r}; {nearest(weights, (*WEIGHTS, 'auto'))}"
+            )
         if weights in ("bfloat16", "int8") and not getattr(chosen, weights):
             other = default_weights(chosen)
-            raise UsageError(f"--weights: {chosen.name} has no {weights} products; use {other}")
+            raise UsageError(f"{opt('weights')}: {chosen.name} has no {weights} products; use {other}")
         if weights == "auto":
             weights = default_weights(chosen)
         self.isa, self.weights = chosen.name, weights

@@ -10,7 +10,7 @@ import torch
 
 from ldmlr import _native
 from ldmlr.device import resolve_device
-from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.errors import LdmlrError, UsageError, opt
 
 # Compute capability, such as 80 for 8.0, that the kernels need.
 OLDEST = 80
@@ -74,7 +74,7 @@ def usable(name: str) -> torch.device | None:
         return indexed(device)
     if name == "auto":
         return None
-    raise UsageError(f"--device {name}: {reason}; or use --device cpu")
+    raise UsageError(f"{opt('device')} {name}: {reason}; or use {opt('device')} cpu")
 
 
 def indexed(device: torch.device) -> torch.device:

@@ -13,7 +13,7 @@ import torch
 
 from ldmlr import _native
 from ldmlr.diffusion.tables import DenoiserTables, Tables
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.sampler.cuda import abi, tiers
 from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda.prepare import Arrays, prepare
@@ -29,7 +29,7 @@ def refuses(network: type[Tables], device: torch.device) -> str | None:
     """Return why the CUDA sampler cannot run models with such tables on a device, or None if it can."""
     reason = devices.unavailable(device)
     if reason is None and network is not DenoiserTables:
-        return "its AdaLN network normalises activations row by row; train with --network additive"
+        return f"its AdaLN network normalises activations row by row; train with {opt('network', 'additive')}"
     return reason
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.files import atomic_path, check_output
 from ldmlr.store.convert.parquet import pyarrow, write_parquet
 from ldmlr.store.copying import write_split
@@ -58,17 +58,21 @@ def export_store(
     out = Path(out)
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
-        raise UsageError(f"--out: the ending of {out.name!r} names no form; choose from {', '.join(FORMATS)}")
+        raise UsageError(
+            f"{opt('out')}: the ending of {out.name!r} names no form; choose from {', '.join(FORMATS)}"
+        )
     if dtype not in ("float32", "float16"):
-        raise UsageError(f"--dtype: unknown value {dtype!r}; {nearest(dtype, ('float32', 'float16'))}")
+        raise UsageError(f"{opt('dtype')}: unknown value {dtype!r}; {nearest(dtype, ('float32', 'float16'))}")
     if dtype == "float16" and kind in ("parquet", "hdf5"):
-        raise UsageError(f"--dtype: {out.suffix} files are written as float32; leave it out")
+        raise UsageError(f"{opt('dtype')}: {out.suffix} files are written as float32; leave it out")
     several = kind in ("npz", "hdf5")
     name = split or ("all" if several else "train")
     if name not in (*SPLITS, "all"):
-        raise UsageError(f"--split: unknown value {name!r}; {nearest(name, (*SPLITS, 'all'))}")
+        raise UsageError(f"{opt('split')}: unknown value {name!r}; {nearest(name, (*SPLITS, 'all'))}")
     if name == "all" and not several:
-        raise UsageError(f"--split: {out.suffix} holds one split; choose from {', '.join(store.splits)}")
+        raise UsageError(
+            f"{opt('split')}: {out.suffix} holds one split; choose from {', '.join(store.splits)}"
+        )
     chosen = store.splits if name == "all" else {name: store.split(name)}
     if kind == "npy":
         return _write_npy(out, chosen[name], dtype, overwrite)
@@ -157,7 +161,9 @@ def _write_rows(handle: IO[bytes] | Any, rows: Rows, dtype: str, header: bool = 
         with np.errstate(over="ignore"):
             stored = block.astype(np.dtype(dtype).newbyteorder("<"), copy=False)
         if not np.isfinite(stored).all():
-            raise UsageError(f"--dtype: values up to {abs(block).max():g} do not fit {dtype}; use float32")
+            raise UsageError(
+                f"{opt('dtype')}: values up to {abs(block).max():g} do not fit {dtype}; use float32"
+            )
         handle.write(stored.tobytes())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldmlr.arguments import view_group
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
 from ldmlr.store.convert.labels import map_labels, renumbered
 from ldmlr.store.convert.sources import Source, open_source
@@ -69,10 +69,10 @@ def import_store(
     notes = [_unused(source, found.unused)]
     if test is not None:
         if "test" in found.splits:
-            raise UsageError(f"--test: {source} holds a test split already; leave out --test")
+            raise UsageError(f"{opt('test')}: {source} holds a test split already; leave out {opt('test')}")
         other = open_source(
             test, test_labels, features_key=features_key, labels_key=labels_key,
-            remedy="name the .npy file of their labels with --test-labels",
+            remedy=f"name the .npy file of their labels with {opt('test_labels')}",
         )  # fmt: skip
         rows = other.splits.get("test") or next(iter(other.splits.values()))
         if found.class_names and other.class_names:
@@ -80,11 +80,11 @@ def import_store(
         found.splits["test"] = rows
         notes.append(_unused(test, other.unused))
     elif test_labels is not None:
-        raise UsageError("--test-labels: goes with --test; name the file of test features")
+        raise UsageError(f"{opt('test_labels')}: goes with {opt('test')}; name the file of test features")
     _check_shapes(source, test, found)
     notes += [_kinds(name, split.view_kinds) for name, split in found.splits.items()]
     if num_classes is not None and found.head is not None and len(found.head.weight) != num_classes:
-        raise UsageError(f"--num-classes: {source} has a head for {len(found.head.weight)} classes")
+        raise UsageError(f"{opt('num_classes')}: {source} has a head for {len(found.head.weight)} classes")
     mapped = map_labels(
         str(source), {name: split.labels for name, split in found.splits.items()}, found.class_names,
         num_classes or found.num_classes or (len(found.head.weight) if found.head else None),

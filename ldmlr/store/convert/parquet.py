@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr.errors import InputError, LdmlrError
+from ldmlr.errors import InputError, LdmlrError, opt
 from ldmlr.files import parse_json
 from ldmlr.store.convert.streams import StreamRows
 from ldmlr.store.layout import Array, block_rows
@@ -131,7 +131,7 @@ def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str
             if label is None:
                 raise InputError(
                     f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
-                    f"{', '.join(schema.names[:8])}: name it with --labels-key"
+                    f"{', '.join(schema.names[:8])}: name it with {opt('labels_key')}"
                 )
             column = file.read(columns=[label]).column(0)
             source, ids = _export_columns(file, label)
@@ -195,12 +195,14 @@ def _feature_columns(path: Path, schema: Any, key: str | None, label: str) -> tu
             return chosen, False
         raise InputError(
             f"{path}: has no list column and no numeric columns {key!r}; its columns are "
-            f"{', '.join(schema.names[:8])}: name them with --features-key"
+            f"{', '.join(schema.names[:8])}: name them with {opt('features_key')}"
         )
     if len(lists) == 1:
         return lists, True
     if len(lists) > 1:
-        raise InputError(f"{path}: has list columns {', '.join(lists)}; choose one with --features-key")
+        raise InputError(
+            f"{path}: has list columns {', '.join(lists)}; choose one with {opt('features_key')}"
+        )
     if numbers:
         return numbers, False
     raise InputError(f"{path}: has no column of numbers; expected features in a list column or many columns")

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input
 from ldmlr.store.convert.parquet import read_parquet
 from ldmlr.store.convert.streams import MemoryRows, NpzRows, load_array, load_member, npy_rows, npz_members
@@ -121,7 +121,7 @@ def open_source(
 
 
 def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
-    for key, option in zip(keys, ("--features-key", "--labels-key"), strict=True):
+    for key, option in zip(keys, (opt("features_key"), opt("labels_key")), strict=True):
         if key is not None:
             raise UsageError(f"{option}: {path}: {reason}; leave it out")
 
@@ -299,7 +299,10 @@ def _choose(
     listed = ", ".join(sorted(there)[:8])
     features = features_key or _first(there, FEATURE_KEYS)
     labels = labels_key or _first(there, LABEL_KEYS)
-    for what, key, option in (("features", features, "--features-key"), ("labels", labels, "--labels-key")):
+    for what, key, option in (
+        ("features", features, opt("features_key")),
+        ("labels", labels, opt("labels_key")),
+    ):
         if key is None:
             raise InputError(f"{path}: no array looks like {what}; it holds {listed}: name it with {option}")
     assert features is not None
@@ -308,8 +311,12 @@ def _choose(
     pairs = {n: (features.replace("{split}", n), labels.replace("{split}", n)) for n in names}
     found = {n: pair for n, pair in pairs.items() if pair[0] in there}
     if not found:
-        raise InputError(f"{path}: has no array {features!r}; it holds {listed}: correct --features-key")
+        raise InputError(
+            f"{path}: has no array {features!r}; it holds {listed}: correct {opt('features_key')}"
+        )
     for _, label in found.values():
         if label not in there:
-            raise InputError(f"{path}: has no array {label!r}; it holds {listed}: name it with --labels-key")
+            raise InputError(
+                f"{path}: has no array {label!r}; it holds {listed}: name it with {opt('labels_key')}"
+            )
     return found

@@ -1,0 +1,46 @@
+"""Errors name options once; the command line and Python each spell them their own way."""
+
+from __future__ import annotations
+
+import pytest
+
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+
+
+def test_one_message_two_spellings():
+    error = UsageError(f"{opt('first_row')}: must be at least 0; leave {opt('gate', 'head')} out")
+    assert str(error) == "first_row: must be at least 0; leave gate='head' out"
+    assert error.on_command_line() == "--first-row: must be at least 0; leave --gate head out"
+
+
+def test_a_switch_is_written_without_its_value_on_the_command_line():
+    error = InputError(f"rows.h5: exists; pass {opt('overwrite', True)}")
+    assert str(error) == "rows.h5: exists; pass overwrite=True"
+    assert error.on_command_line() == "rows.h5: exists; pass --overwrite"
+
+
+def test_the_option_that_is_wrong_is_a_field():
+    assert UsageError(f"{opt('first_row')}: must be at least 0").option == "first_row"
+    assert UsageError(f"rows.h5: exists; pass {opt('overwrite')}").option is None
+    assert LdmlrError("the disk is full").option is None
+
+
+def test_a_message_inside_another_keeps_its_options():
+    inner = UsageError(f"{opt('first_row')}: must be at least 0")
+    outer = InputError(f"run.toml: {inner}")
+    assert str(outer) == "run.toml: first_row: must be at least 0"
+    assert outer.on_command_line() == "run.toml: --first-row: must be at least 0"
+
+
+def test_parameters_of_another_name():
+    error = UsageError(f"{opt('strategy')}: unknown value; use {opt('seed', 3)}").renamed(
+        {"strategy": "sampling_strategy", "seed": "random_state"}
+    )
+    assert isinstance(error, UsageError)
+    assert error.option == "sampling_strategy"
+    assert str(error) == "sampling_strategy: unknown value; use random_state=3"
+
+
+@pytest.mark.parametrize("text", ["", "plain", "a: b; c", "{braces} and 100 %"])
+def test_messages_without_options_stay_as_they_are(text):
+    assert str(LdmlrError(text)) == text == LdmlrError(text).on_command_line()
