@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ldmlr.errors import LdmlrError
+
 from .options import config_option, emit, json_option, out_option, overwrite_option, say
 
 if TYPE_CHECKING:
