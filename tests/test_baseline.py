@@ -66,15 +66,15 @@ def test_augmentations_are_put_in_order():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"augment": ("flop",)}, "--augment: unknown value 'flop'; did you mean 'flip'"),
+        ({"augment": ("flop",)}, "augment: unknown value 'flop'; did you mean 'flip'"),
         ({"augment": ("none", "flip")}, "none excludes the others"),
         ({"augment": ("crop", "resized-crop")}, "exclude each other"),
-        ({"ema": 1.0}, "--ema: must be below 1"),
-        ({"head": "liner"}, "--head: unknown value 'liner'; did you mean 'linear'"),
-        ({"epochs": 0}, "--epochs: must be at least 1"),
-        ({"lr": 0.0}, "--lr: must be above 0"),
-        ({"mixup": -1.0}, "--mixup: must be at least 0"),
-        ({"batch_size": 1}, "--batch-size: must be at least 2"),
+        ({"ema": 1.0}, "ema: must be below 1"),
+        ({"head": "liner"}, "head: unknown value 'liner'; did you mean 'linear'"),
+        ({"epochs": 0}, "epochs: must be at least 1"),
+        ({"lr": 0.0}, "lr: must be above 0"),
+        ({"mixup": -1.0}, "mixup: must be at least 0"),
+        ({"batch_size": 1}, "batch_size: must be at least 2"),
     ],
 )
 def test_wrong_values_name_the_option(changes, message):
@@ -220,9 +220,9 @@ def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, change
     with killed_before(2):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
     assert not (tmp_path / "parts" / "model.safetensors").exists()
-    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with --resume"):
+    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with resume=True"):
         train_baseline(images, config, tmp_path / "parts", device="cpu")
-    with pytest.raises(UsageError, match=r"was made with --lr 0\.1, not 0\.2"):
+    with pytest.raises(UsageError, match=r"was made with lr 0\.1, not 0\.2"):
         train_baseline(images, config.replace(lr=0.2), tmp_path / "parts", resume=True, device="cpu")
     train_baseline(images, config, tmp_path / "parts", resume=True, device="cpu")
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
@@ -254,7 +254,7 @@ def test_a_killed_command_resumes_to_the_same_bits(image_file, tmp_path):
 
 
 def test_a_loss_that_explodes_is_told(image_file, tmp_path):
-    with pytest.raises(LdmlrError, match=r"no longer finite in epoch \d; lower --lr \(now 1e\+30\)"):
+    with pytest.raises(LdmlrError, match=r"no longer finite in epoch \d; lower lr \(now 1e\+30\)"):
         train_baseline(open_image_set(image_file), quick(lr=1e30), tmp_path / "a", device="cpu")
     assert not (tmp_path / "a" / "model.safetensors").exists()
 
@@ -337,7 +337,7 @@ def test_a_damaged_checkpoint_is_refused(image_file, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "checkpoint.pt").write_bytes(b"damaged")
     with pytest.raises(
-        InputError, match=r"checkpoint\.pt: damaged checkpoint .*start again with --overwrite"
+        InputError, match=r"checkpoint\.pt: damaged checkpoint .*start again with overwrite=True"
     ):
         train_baseline(open_image_set(image_file), quick(), tmp_path / "a", resume=True, device="cpu")
     train_baseline(open_image_set(image_file), quick(), tmp_path / "a", overwrite=True, device="cpu")

@@ -211,10 +211,10 @@ def test_a_loss_of_the_head_alone_that_is_not_finite_names_its_own_options(run_c
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lr": 1e60}, "weights are no longer finite in epoch 1; lower --lr"),
+        ({"lr": 1e60}, "weights are no longer finite in epoch 1; lower lr"),
         (
             {"head_lr": 1e60, "head_epochs": 1},
-            "weights are no longer finite in head epoch 1; lower --head-lr",
+            "weights are no longer finite in head epoch 1; lower head_lr",
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_values_survive_the_round_trip(width, rate, solver, ema):
 def test_a_wrong_value_is_one_clear_line(values, message):
     with pytest.raises(UsageError) as caught:
         Example.from_mapping(values, "run.toml: [diffuse]")
-    assert str(caught.value) == f"run.toml: [diffuse]: {message}"
+    assert caught.value.on_command_line() == f"run.toml: [diffuse]: {message}"
 
 
 def test_hyphens_and_whole_floats_are_accepted():

@@ -151,7 +151,7 @@ def test_the_processor_is_refused() -> None:
     spec = random_spec(10, 32)
     assert "computes on a CUDA device, not on cpu" in str(refuses(type(spec.tables), torch.device("cpu")))
     assert sampling.choose_backend("auto", type(spec.tables), torch.device("cpu")) == "native"
-    with pytest.raises(UsageError, match="--backend: cuda cannot run this"):
+    with pytest.raises(UsageError, match="backend: cuda cannot run this"):
         sampling.choose_backend("cuda", type(spec.tables), torch.device("cpu"))
     with pytest.raises(UsageError, match="the CUDA sampler cannot run this"):
         CudaSampler(spec, "cpu")

@@ -169,7 +169,7 @@ def test_sizes_that_differ_need_an_image_size(root):
     train = open_image_set(root).train
     assert train.shape is None
     assert train.load([0, 1]).shape == (2, 6, 8, 3)
-    with pytest.raises(InputError, match=r"dog/b\.png: is 9x6, others are 8x6; pass --image-size"):
+    with pytest.raises(InputError, match=r"dog/b\.png: is 9x6, others are 8x6; pass image_size"):
         train.load([0, 4])
     assert open_image_set(root, image_size=6).train.load([0, 4]).shape == (2, 6, 6, 3)
 
@@ -313,11 +313,11 @@ def test_a_list_without_train_in_its_name_stands_alone(root, listing):
 def test_the_image_root_may_lie_elsewhere(root, listing, tmp_path):
     moved = listing.rename(tmp_path / "list_train.txt")
     with pytest.raises(
-        InputError, match=r"list_train\.txt: line 1: no image .*/cat/a\.png; pass --image-root, the folder"
+        InputError, match=r"list_train\.txt: line 1: no image .*/cat/a\.png; pass image_root, the folder"
     ):
         open_image_set(moved)
     assert len(open_image_set(moved, image_root=root).train) == 3
-    with pytest.raises(InputError, match=r"line 1: no image .*dog/cat/a\.png; check --image-root"):
+    with pytest.raises(InputError, match=r"line 1: no image .*dog/cat/a\.png; check image_root"):
         open_image_set(moved, image_root=root / "dog")
     with pytest.raises(InputError, match="nowhere: no such image root"):
         open_image_set(moved, image_root=root / "nowhere")
@@ -385,5 +385,5 @@ def test_a_listed_image_that_does_not_decode_is_named_with_its_line(root, listin
 def test_draw_from_a_list(root, listing):
     image_set = open_image_set(listing, imbalance_factor=2)
     assert image_set.train.counts.tolist() == [2, 1]
-    with pytest.raises(UsageError, match="--imbalance-factor: 3 leaves a class without a row"):
+    with pytest.raises(UsageError, match="imbalance_factor: 3 leaves a class without a row"):
         open_image_set(listing, imbalance_factor=3)

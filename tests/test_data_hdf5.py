@@ -256,9 +256,9 @@ def test_unknown_sources_are_named(tmp_path):
 
 
 def test_arguments_that_do_not_fit_are_refused(path):
-    with pytest.raises(UsageError, match="--image-root: only an image list takes a root"):
+    with pytest.raises(UsageError, match="image_root: only an image list takes a root"):
         open_image_set(path, image_root=path.parent)
-    with pytest.raises(UsageError, match="--image-size: must be at least 1"):
+    with pytest.raises(UsageError, match="image_size: must be at least 1"):
         open_image_set(path, image_size=0)
 
 

@@ -93,7 +93,7 @@ def test_the_head_class_is_as_large_as_every_class_can_follow():
 
 @pytest.mark.parametrize("factor", [0.5, 0, -1, float("nan"), float("inf")])
 def test_a_factor_below_one_is_refused(factor):
-    with pytest.raises(UsageError, match="--imbalance-factor: must be 1"):
+    with pytest.raises(UsageError, match="imbalance_factor: must be 1"):
         long_tailed_indices(balanced(3, 5), factor)
 
 
@@ -119,7 +119,7 @@ def test_a_class_without_a_row_cannot_be_drawn():
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(UsageError, match="--seed: must be 0 or more"):
+    with pytest.raises(UsageError, match="seed: must be 0 or more"):
         long_tailed_indices(balanced(2, 5), 2, -1)
 
 

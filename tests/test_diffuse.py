@@ -50,7 +50,7 @@ def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monk
     assert checkpoint.exists()
     with pytest.raises(UsageError, match="other settings or data"):
         diffuse(store, out, config, seed=2, resume=True)
-    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with --resume, or"):
+    with pytest.raises(UsageError, match="an interrupted run left its work here; go on with resume=True, or"):
         diffuse(store, out, config, seed=1)
     assert checkpoint.exists()
     counted = interrupt(monkeypatch, 15)  # 60 of the 75 iterations are done

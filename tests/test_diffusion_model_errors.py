@@ -53,10 +53,10 @@ def test_what_comes_with_the_rows_must_fit(options, message):
     ("options", "message"),
     [
         ({"hiden": 3}, "did you mean 'hidden'"),
-        ({"hidden": 0}, "--hidden: must be at least 1"),
-        ({"network": "unet"}, "--network: unknown value"),
-        ({"ema": 1.0}, "--ema: must be below 1"),
-        ({"seed": -1}, "--seed"),
+        ({"hidden": 0}, "hidden: must be at least 1"),
+        ({"network": "unet"}, "network: unknown value"),
+        ({"ema": 1.0}, "ema: must be below 1"),
+        ({"seed": -1}, "seed"),
         ({"config": DiffusionConfig(), "hidden": 3}, "not both"),
     ],
 )

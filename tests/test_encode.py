@@ -274,10 +274,10 @@ def test_features_that_are_not_finite_leave_no_file(pretrained, image_file, tmp_
     ("changes", "message"),
     [
         ({"views": 2, "view_kinds": ("weak", "mild")}, "unknown value 'mild'"),
-        ({"views": 3, "view_kinds": ("weak", "strong")}, "2 kinds for --views 3"),
+        ({"views": 3, "view_kinds": ("weak", "strong")}, "2 kinds for views 3"),
         ({"mean": (1.0,)}, "give both"),
-        ({"mean": (1.0,), "std": (0.0,)}, "--std: every value must be above 0"),
-        ({"dtype": "float8"}, "--dtype: unknown value 'float8'"),
+        ({"mean": (1.0,), "std": (0.0,)}, "std: every value must be above 0"),
+        ({"dtype": "float8"}, "dtype: unknown value 'float8'"),
     ],
 )
 def test_wrong_settings(changes, message):

@@ -39,7 +39,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
 def test_an_output_that_exists_is_refused(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(UsageError, match=r"a\.txt: already exists; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"a\.txt: already exists; .* overwrite=True"):
         check_output(path)
     assert check_output(path, overwrite=True) == path
 
@@ -52,7 +52,7 @@ def test_what_another_process_wrote_meanwhile_is_kept(tmp_path):
             temporary.write_text("mine")
             path.write_text("theirs")
 
-    with pytest.raises(UsageError, match=r"a\.txt: another process wrote it meanwhile; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"a\.txt: another process wrote it meanwhile; .* overwrite=True"):
         write()
     assert path.read_text() == "theirs"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

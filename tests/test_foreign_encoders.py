@@ -140,7 +140,7 @@ def test_a_program_exported_in_training_mode_is_refused(run_cli, image_file, tmp
     ],
 )
 def test_what_is_no_encoder_is_told(package, image_file, factory, message):
-    with pytest.raises(UsageError, match=rf"^--network: {package}:{factory} {message}") as caught:
+    with pytest.raises(UsageError, match=rf"^network: {package}:{factory} {message}") as caught:
         build_network(f"{package}:{factory}", (8, 8, 3))
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=rf"^MODEL: {package}:{factory} {message}"):

@@ -86,18 +86,18 @@ def test_short_types_are_rounded_once(model, labels):
     "entry", ["2", "=2", "2=wide", "2=0", "2=-1", "2=nan", "2=inf", "dog=2", "3=2", "number:3=2", "name:2=2"]
 )
 def test_factors_that_make_no_sense_are_told(entry):
-    with pytest.raises(UsageError, match="--class-scale"):
+    with pytest.raises(UsageError, match="class_scale"):
         class_scales((entry,), 1.0, 3, NAMES)
 
 
 def test_a_number_from_a_table_is_told_as_it_was_given():
     config = GenerateConfig(class_scale={99: 2.0})
-    with pytest.raises(UsageError, match="--class-scale names the class 99, which is not there"):
+    with pytest.raises(UsageError, match="class_scale names the class 99, which is not there"):
         class_scales(config.class_scale, 1.0, 3, NAMES)
 
 
 def test_a_class_has_one_factor():
-    with pytest.raises(UsageError, match="--class-scale: names class 2 twice; leave one out"):
+    with pytest.raises(UsageError, match="class_scale: names class 2 twice; leave one out"):
         class_scales(("cow=2", "2=3"), 1.0, 3, NAMES)
 
 
@@ -221,14 +221,14 @@ def test_by_command(model, store, tmp_path, run_cli):
 
 
 def test_what_a_gate_needs_is_told(model, store, tmp_path):
-    with pytest.raises(UsageError, match="--gate head: needs the head of a store"):
+    with pytest.raises(UsageError, match="gate head: needs the head of a store"):
         prepare(model, GenerateConfig(gate="head"))
-    with pytest.raises(UsageError, match="only --gate head uses it"):
+    with pytest.raises(UsageError, match="only gate head uses it"):
         GenerateConfig(gate="prototype", gate_confidence=0.5)
     plain = ldmlr.LatentDiffusion(hidden=16, layers=1, iterations=5, transform="standardised")
     plain.fit_store(store)
-    with pytest.raises(UsageError, match=r"--gate prototype: .* whitened"):
+    with pytest.raises(UsageError, match=r"gate prototype: .* whitened"):
         prepare(plain, GenerateConfig(gate="prototype"))
     FeatureStore.write(tmp_path / "bare.h5", train=SplitData(store.train.float32(), store.train.labels))
-    with pytest.raises(UsageError, match=r"--gate head: .*bare.h5 has no head to judge rows by"):
+    with pytest.raises(UsageError, match=r"gate head: .*bare.h5 has no head to judge rows by"):
         prepare(model, GenerateConfig(gate="head"), judge=FeatureStore.open(tmp_path / "bare.h5"))

@@ -114,7 +114,7 @@ def test_shard_ranges_are_a_partition():
     assert all(one[1] == two[0] for one, two in itertools.pairwise(edges))
     assert parse_shard("99998/99999") == (99998, 99999)
     for wrong in ("3/3", "1", "-1/2", "a/b", "0/0", "0/100000", f"0/{'9' * 5000}"):
-        with pytest.raises(UsageError, match="--shard: expected I/N"):
+        with pytest.raises(UsageError, match="shard: expected I/N"):
             parse_shard(wrong)
 
 
@@ -174,7 +174,9 @@ def test_without_resume_it_starts_afresh_only_if_that_is_asked_for(model, tmp_pa
     generation = prepare(model, GenerateConfig())
     interrupt(monkeypatch, generation, out)
     kept = sorted(path.name for path in (tmp_path / ".out.h5.parts").iterdir())
-    with pytest.raises(UsageError, match=r"an interrupted run left its work here; go on with --resume, or"):
+    with pytest.raises(
+        UsageError, match=r"an interrupted run left its work here; go on with resume=True, or"
+    ):
         generate(generation, out)
     assert sorted(path.name for path in (tmp_path / ".out.h5.parts").iterdir()) == kept
     with monkeypatch.context() as patch:
@@ -257,7 +259,7 @@ def test_a_damaged_part_is_named(model, tmp_path, monkeypatch):
     interrupt(monkeypatch, generation, out)
     part = min((tmp_path / ".out.h5.parts").glob("*.npy"))
     part.write_bytes(part.read_bytes()[:-5])
-    with pytest.raises(LdmlrError, match=r"this part was damaged .*; go on with --resume"):
+    with pytest.raises(LdmlrError, match=r"this part was damaged .*; go on with resume=True"):
         generate(generation, out, resume=True)
     assert not part.exists()
     generate(generation, out, resume=True)

@@ -121,5 +121,5 @@ def test_what_is_missing_is_named_in_one_line(run_cli, folder, monkeypatch, case
 def test_concentration_needs_its_head():
     from ldmlr.errors import UsageError
 
-    with pytest.raises(UsageError, match="--concentration: a linear head has none"):
+    with pytest.raises(UsageError, match="concentration: a linear head has none"):
         baseline_config("cifar-ce-mixup", {"concentration": -1.0})

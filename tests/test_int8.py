@@ -133,7 +133,7 @@ def test_weights_of_sampling() -> None:
 
 def test_wrong_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, labels = random_spec(8, 16), np.zeros(1, np.int64)
-    with pytest.raises(UsageError, match="--weights: unknown value 'int7'; did you mean 'int8'"):
+    with pytest.raises(UsageError, match="weights: unknown value 'int7'; did you mean 'int8'"):
         sampling.sample(spec, labels, weights="int7", device="cpu")
     with pytest.raises(UsageError, match="reference cannot run this: it has no int8 weights"):
         sampling.sample(spec, labels, weights="int8", backend="reference", device="cpu")

@@ -99,6 +99,6 @@ def test_two_views_share_partners_and_proportion():
 
 
 def test_two_views_need_one_alpha():
-    with pytest.raises(UsageError, match=r"--mixup 1 and --cutmix 0\.5 must be equal"):
+    with pytest.raises(UsageError, match=r"mixup 1 and cutmix 0\.5 must be equal"):
         BaselineConfig(mixup=1.0, cutmix=0.5, consistency=1.0)
     assert BaselineConfig(mixup=0.0, cutmix=0.5, consistency=1.0).cutmix == 0.5

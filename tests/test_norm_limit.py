@@ -63,14 +63,14 @@ def test_the_limit_holds_after_every_step_and_changes_the_head(rows, monkeypatch
 
 
 def test_wrong_limits_name_the_option():
-    with pytest.raises(UsageError, match="--norm-limit: must be 0 or at least 1"):
+    with pytest.raises(UsageError, match="norm_limit: must be 0 or at least 1"):
         FinetuneConfig(norm_limit=0.5)
-    with pytest.raises(UsageError, match="--norm-limit: only the direction of the weights of a wcdas head"):
+    with pytest.raises(UsageError, match="norm_limit: only the direction of the weights of a wcdas head"):
         FinetuneConfig(norm_limit=1.0, head="wcdas")
 
 
 def test_the_limit_is_refused_where_the_baseline_settles_another_kind_of_head():
     config = FinetuneConfig(norm_limit=1.0)
     assert config.settled("linear").head == "linear"
-    with pytest.raises(UsageError, match="--norm-limit: only the direction of the weights of a wcdas head"):
+    with pytest.raises(UsageError, match="norm_limit: only the direction of the weights of a wcdas head"):
         config.settled("wcdas")

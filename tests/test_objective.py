@@ -186,12 +186,12 @@ def test_balanced_draws_mix_the_classes():
     [
         (
             {"head": "cosine", "max_norm": 1.0},
-            "--max-norm: only the direction of the weights of a cosine head",
+            "max_norm: only the direction of the weights of a cosine head",
         ),
-        ({"cumulative": True}, "--cumulative: goes over to --loss"),
-        ({"max_norm": -1.0}, "--max-norm: must be at least 0"),
-        ({"head_lr": 0.0}, "--head-lr: must be above 0"),
-        ({"cutmix_share": 1.5}, "--cutmix-share: must be at most 1"),
+        ({"cumulative": True}, "cumulative: goes over to loss"),
+        ({"max_norm": -1.0}, "max_norm: must be at least 0"),
+        ({"head_lr": 0.0}, "head_lr: must be above 0"),
+        ({"cutmix_share": 1.5}, "cutmix_share: must be at most 1"),
     ],
 )
 def test_wrong_combinations_name_the_option(options, message):

@@ -103,11 +103,11 @@ def test_labels_are_a_function_of_the_plan(wanted, cut):
         ({"target": 10**30}, "more than 1,099,511,627,776"),
         ({"strategy": "ratio", "ratio": 1e18}, "more than 1,099,511,627,776"),
         ({"strategy": "ratio", "minimum": 10**30}, "more than 1,099,511,627,776"),
-        ({"strategy": "ratio", "target": 10}, "--target: only strategies that fill up"),
-        ({"strategy": {0: 1}, "target": 10}, "--target"),
-        ({"only": ["some"]}, "--only: unknown value 'some'"),
-        ({"groups": "x"}, "--groups"),
-        ({"strategy": "few", "groups": "1,2,3"}, "--groups"),
+        ({"strategy": "ratio", "target": 10}, "target: only strategies that fill up"),
+        ({"strategy": {0: 1}, "target": 10}, "target"),
+        ({"only": ["some"]}, "only: unknown value 'some'"),
+        ({"groups": "x"}, "groups"),
+        ({"strategy": "few", "groups": "1,2,3"}, "groups"),
     ],
 )
 def test_impossible_plans_are_named(arguments, message):
@@ -123,7 +123,7 @@ def test_a_configuration_makes_a_plan():
     assert PlanConfig.from_mapping({"count": {"bee": 2}}).count == ("bee=2",)
     assert plan_from_config([90, 10], PlanConfig(strategy="0.5")).tolist() == [0, 35]
     assert plan_from_config([90, 10], PlanConfig(strategy=0.5)).tolist() == [0, 35]
-    with pytest.raises(UsageError, match="--ratio: must be at least 0"):
+    with pytest.raises(UsageError, match="ratio: must be at least 0"):
         PlanConfig(ratio=-1)
 
 
@@ -149,7 +149,7 @@ def test_digits_that_name_another_class_are_not_guessed_at():
     with pytest.raises(UsageError, match="'b', which may be class 0 or class 1"):
         class_number("b", 3, ["b", "b", "c"], "--count")
     for missing in ("x", "4", 4, -1, True, None, 1.5, "name:c2", "number:b", "number:4"):
-        with pytest.raises(UsageError, match=r"--count names the class .*, which is not there"):
+        with pytest.raises(UsageError, match=r"count names the class .*, which is not there"):
             class_number(missing, 4, names, "--count")
     # A table with whole numbers means numbers, through a configuration too.
     config = PlanConfig(count={2: 5, "name:2": 7})
@@ -164,11 +164,11 @@ def test_a_class_is_written_so_that_it_is_found(names):
 
 
 def test_a_class_is_counted_once():
-    with pytest.raises(UsageError, match="--count: 5000 digits are more rows than there can be"):
+    with pytest.raises(UsageError, match="count: 5000 digits are more rows than there can be"):
         parse_count([f"0={'9' * 5000}"])
-    with pytest.raises(UsageError, match=r"--count names the class .*, which is not there"):
+    with pytest.raises(UsageError, match=r"count names the class .*, which is not there"):
         class_number("9" * 5000, 4, None, "--count")
-    with pytest.raises(UsageError, match="--count: names the class 'a' twice"):
+    with pytest.raises(UsageError, match="count: names the class 'a' twice"):
         parse_count(("a=1", "a=2"))
     with pytest.raises(UsageError, match="the plan names class 1 twice, the second time as '1'"):
         plan([9, 9], {"b": 0, "1": 2}, class_names=["a", "b"])

@@ -168,7 +168,7 @@ def test_a_model_without_label_dropout_is_not_guided():
     base = base_candidate(GenerateConfig(), "diffusion", model)
     assert base.guidance == 1
     assert {candidate.guidance for candidate in grid(base, SelectConfig(), model)} == {1.0, None}
-    with pytest.raises(UsageError, match=r"--guidance 1\.5: the model was trained with --label-dropout 0"):
+    with pytest.raises(UsageError, match=r"guidance 1\.5: the model was trained with label_dropout 0"):
         base_candidate(GenerateConfig(guidance=1.5), "diffusion", model)
 
 
@@ -185,12 +185,12 @@ def test_other_gates_than_the_runs_own_drop_its_threshold():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"scales": ("wide",)}, "--scales: expected numbers above 0 or the word class, not 'wide'"),
-        ({"scales": (0,)}, "--scales"),
+        ({"scales": ("wide",)}, "scales: expected numbers above 0 or the word class, not 'wide'"),
+        ({"scales": (0,)}, "scales"),
         ({"generators": ("gausian",)}, "did you mean 'gaussian'"),
         ({"gates": ("prototip",)}, "did you mean 'prototype'"),
-        ({"averages": (2.0,)}, "--averages: must be at most 1"),
-        ({"taus": (-1.0,)}, "--taus: must be at least 0"),
+        ({"averages": (2.0,)}, "averages: must be at most 1"),
+        ({"taus": (-1.0,)}, "taus: must be at least 0"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_told(values, message):

@@ -52,5 +52,5 @@ def test_the_networks_take_smaller_images(share):
 
 @pytest.mark.parametrize("value", [0.0, 1.5])
 def test_wrong_shares_name_the_option(value):
-    with pytest.raises(UsageError, match="--first-size: must be"):
+    with pytest.raises(UsageError, match="first_size: must be"):
         BaselineConfig(first_size=value)

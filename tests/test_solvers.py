@@ -174,10 +174,10 @@ def test_clip_is_the_bound_of_the_estimate():
     ("arguments", "message"),
     [
         ({"solver": "dpmpp"}, "did you mean 'dpmpp2m'"),
-        ({"solver": "ddim", "steps": 0}, "--steps: must be at least 1"),
+        ({"solver": "ddim", "steps": 0}, "steps: must be at least 1"),
         ({"solver": "heun", "eta": 0.5}, "only ddim has it"),
         ({"solver": "ddim", "eta": 1.5}, "between 0 and 1"),
-        ({"solver": "ddim", "prediction": "w"}, "--prediction: unknown value 'w'"),
+        ({"solver": "ddim", "prediction": "w"}, "prediction: unknown value 'w'"),
     ],
 )
 def test_wrong_requests_are_named(arguments, message):

@@ -329,7 +329,7 @@ def test_bad_arrays_are_refused_before_a_file_appears(tmp_path, features, labels
 
 def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
     data = SplitData(np.array([[1.0], [70000.0]]), [0, 1])
-    with pytest.raises(InputError, match="row 1 holds 70000, too large for float16; use --dtype bfloat16"):
+    with pytest.raises(InputError, match="row 1 holds 70000, too large for float16; use dtype bfloat16"):
         FeatureStore.write(tmp_path / "store.h5", train=data, dtype="float16")
     assert FeatureStore.write(tmp_path / "store.h5", train=data, dtype="bfloat16").dim == 1
 

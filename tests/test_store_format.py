@@ -165,7 +165,7 @@ def test_other_layouts_open_by_key(path):
     one = FeatureStore.open(path, features_key="x_test", labels_key="/y_test")
     assert len(one.train) == 3
     assert one.test is None
-    with pytest.raises(InputError, match="--features-key"):
+    with pytest.raises(InputError, match="features_key"):
         FeatureStore.open(path)
 
 

@@ -70,11 +70,11 @@ def test_npz_by_key_and_what_is_said_when_keys_are_missing(tmp_path, out):
     store = import_store(path, out, features_key="a_{split}", labels_key="b_{split}").store
     same(store)
     same(store, X[:4], Y[:4], "val")
-    with pytest.raises(InputError, match=r"no array looks like features; it holds a_train, .*--features-key"):
+    with pytest.raises(InputError, match=r"no array looks like features; it holds a_train, .*features_key"):
         import_store(path, out, overwrite=True)
-    with pytest.raises(InputError, match=r"has no array 'c'; .*--features-key"):
+    with pytest.raises(InputError, match=r"has no array 'c'; .*features_key"):
         import_store(path, out, features_key="c", labels_key="b_train", overwrite=True)
-    with pytest.raises(InputError, match=r"has no array 'c'; .*--labels-key"):
+    with pytest.raises(InputError, match=r"has no array 'c'; .*labels_key"):
         import_store(path, out, features_key="a_train", labels_key="c", overwrite=True)
 
 
@@ -138,7 +138,7 @@ def test_parquet_with_a_list_column_and_with_many_columns(tmp_path, out):
     assert store.class_names == ("ape", "cat", "dog")
     with pytest.raises(InputError, match=r"no numeric columns 'g\*'; its columns are f0, f1"):
         import_store(tmp_path / "wide.parquet", out, features_key="g*", overwrite=True)
-    with pytest.raises(InputError, match=r"has no label column genus; .*--labels-key"):
+    with pytest.raises(InputError, match=r"has no label column genus; .*labels_key"):
         import_store(tmp_path / "wide.parquet", out, labels_key="genus", overwrite=True)
 
 
@@ -249,7 +249,7 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
 
 def test_a_second_test_set_is_refused(tmp_path, out):
     np.savez(tmp_path / "all.npz", X_train=X, y_train=Y, X_test=X, y_test=Y)
-    with pytest.raises(UsageError, match=r"--test: .* holds a test split already"):
+    with pytest.raises(UsageError, match=r"test: .* holds a test split already"):
         import_store(tmp_path / "all.npz", out, test=tmp_path / "all.npz")
 
 

@@ -65,7 +65,7 @@ def test_names_of_shards_and_manifest():
         == manifest_name("out/pseudo.h5").as_posix()
         == "out/pseudo.json"
     )
-    with pytest.raises(UsageError, match=r"--shard: shard 8 of 8 does not exist; number them 0 \.\. 7"):
+    with pytest.raises(UsageError, match=r"shard: shard 8 of 8 does not exist; number them 0 \.\. 7"):
         shard_name("pseudo", 8, 8)
 
 
@@ -157,7 +157,7 @@ def test_a_plain_file_is_no_shard_and_a_manifest_is_not_overwritten(base):
     write_manifest(base)
     with pytest.raises(UsageError, match="already exists"):
         write_manifest(base)
-    with pytest.raises(UsageError, match="leave out --features-key"):
+    with pytest.raises(UsageError, match="leave out features_key"):
         FeatureStore.open(manifest_name(base), features_key="x")
 
 

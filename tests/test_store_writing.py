@@ -37,7 +37,7 @@ def run(code, *arguments):
 def test_an_existing_output_is_kept_unless_overwritten(path):
     before = path.read_bytes()
     with pytest.raises(
-        UsageError, match=r"store\.h5: already exists; name another output or pass --overwrite"
+        UsageError, match=r"store\.h5: already exists; name another output or pass overwrite=True"
     ):
         FeatureStore.write(path, train=DATA)
     assert path.read_bytes() == before

@@ -165,14 +165,14 @@ def test_resume_and_the_record(image_file, tmp_path, first):
 
 def test_images_that_the_teacher_has_seen_are_not_held_out(image_file, tmp_path, first):
     images = open_image_set(image_file)
-    with pytest.raises(UsageError, match=r"--teacher .* may have been trained on images that"):
+    with pytest.raises(UsageError, match=r"teacher .* may have been trained on images that"):
         train_baseline(images, quick(teacher=str(first), val_fraction=0.2), tmp_path / "x", device="cpu")
     train_baseline(images, quick(val_fraction=0.2), tmp_path / "held", device="cpu")
     config = quick(teacher=str(tmp_path / "held"), val_fraction=0.2)
     assert train_baseline(images, config, tmp_path / "y", device="cpu")["val_images"] == 12
     # A student of a teacher that has seen everything has, by its lessons, seen everything too.
     train_baseline(images, quick(teacher=str(first)), tmp_path / "all", device="cpu")
-    with pytest.raises(UsageError, match=r"--init .* may have been trained on images that"):
+    with pytest.raises(UsageError, match=r"init .* may have been trained on images that"):
         train_baseline(
             images, quick(init=str(tmp_path / "all"), val_fraction=0.2), tmp_path / "z", device="cpu"
         )

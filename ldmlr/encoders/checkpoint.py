@@ -67,4 +67,4 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name(key: str) -> str:
-    return "images" if key == "images" else f"--{key.replace('_', '-')}"
+    return "images" if key == "images" else opt(key)

@@ -348,5 +348,5 @@ def baseline_config(preset: str, values: Mapping[str, Any] | None = None) -> Bas
     config = BaselineConfig.from_mapping({**PRESETS[preset], **given})
     for name, (used, where) in USES.items():
         if name in given and not used(config):
-            raise UsageError(f"--{name.replace('_', '-')}: has no effect without {where}; leave it out")
+            raise UsageError(f"{opt(name)}: has no effect without {where}; leave it out")
     return config

@@ -112,9 +112,7 @@ def check_gaussian(diffusion: DiffusionConfig, config: GenerateConfig, backend: 
     unread += ["backend"] if backend != "auto" else []
     if unread:
         raise UsageError(
-            f"--{unread[0].replace('_', '-')}: is of the diffusion model; leave it out, or use "
-            f"{opt('generator')} "
-            "diffusion"
+            f"{opt(unread[0])}: is of the diffusion model; leave it out, or use {opt('generator')} diffusion"
         )
 
 

@@ -45,7 +45,7 @@ class SelectConfig(Config):
         for name, words in (("generators", GENERATORS), ("gates", GATES)):
             for word in getattr(self, name):
                 if word not in words:
-                    raise UsageError(f"--{name}: unknown value {word!r}; {nearest(word, words)}")
+                    raise UsageError(f"{opt(name)}: unknown value {word!r}; {nearest(word, words)}")
         for scale in self.scales:
             if scale != BY_CLASS and not _positive(scale):
                 raise UsageError(
@@ -53,7 +53,7 @@ class SelectConfig(Config):
                 )
         for name, low in (("guidances", 0.0), ("taus", 0.0), ("averages", 0.0)):
             if any(value < low for value in getattr(self, name)):
-                raise UsageError(f"--{name}: must be at least {low:g}")
+                raise UsageError(f"{opt(name)}: must be at least {low:g}")
         if any(value > 1 for value in self.averages):
             raise UsageError(f"{opt('averages')}: must be at most 1")
 
