@@ -94,7 +94,7 @@ def command(
     from ldmlr.files import make_folder
     from ldmlr.groups import parse_groups
     from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes, result_rows
-    from ldmlr.heads.finetune import LAST_EPOCH, FinetunedHead
+    from ldmlr.heads.headfile import LAST_EPOCH, FinetunedHead
     from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
 

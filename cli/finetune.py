@@ -77,7 +77,7 @@ def command(
     from ldmlr.experiments.protocol import finetune_seeds
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
-    from ldmlr.heads.finetune import BEST_ON_TEST
+    from ldmlr.heads.headfile import BEST_ON_TEST
     from ldmlr.store import FeatureStore
 
     config = pick(FinetuneConfig, values)

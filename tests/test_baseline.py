@@ -21,7 +21,8 @@ from support.training import killed_before
 from torch import nn
 
 from ldmlr.data import open_image_set
-from ldmlr.data.images import ArraySplit, ImageSet
+from ldmlr.data.images import ArraySplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.ema import Ema

@@ -19,7 +19,7 @@ from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.schedule import head_learning_rate
 from ldmlr.encoders.training import Trainer
 from ldmlr.errors import LdmlrError
-from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore
 
 LEVERS = {

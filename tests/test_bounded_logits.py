@@ -18,7 +18,7 @@ from ldmlr.heads import evaluation
 from ldmlr.heads import finetune as finetuning
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
-from ldmlr.heads.finetune import block_rows, head_logits
+from ldmlr.heads.logits import block_rows, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import LinearHead
 from ldmlr.select.choose import Seed, Settings

@@ -11,7 +11,8 @@ from support.stage3 import accuracy_of, generated_rows, natural_rows, write_stor
 import ldmlr
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.finetune import FinetunedHead, ShiftedHead, head_logits
+from ldmlr.heads.headfile import FinetunedHead, ShiftedHead
+from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import LinearHead, make_head
 from ldmlr.heads.rows import TrainingRows, gather_rows
 from ldmlr.heads.training import batch_size, fit_baseline, fresh_head, train_head

@@ -10,7 +10,7 @@ import pytest
 from support.axes import COUNTS, draw
 from support.stage3 import accuracy_of, write_stores
 
-from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore, SplitData
 
 

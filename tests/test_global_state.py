@@ -16,7 +16,7 @@ from ldmlr.encoders.encode import encode_images
 from ldmlr.encoders.encoder import open_encoder
 from ldmlr.generation.diffuse import preview
 from ldmlr.heads.evaluation import evaluate_store
-from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore
 
 

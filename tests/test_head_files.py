@@ -10,7 +10,7 @@ from support.axes import COUNTS, draw
 
 import ldmlr
 from ldmlr.errors import InputError, UsageError
-from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.headfile import FinetunedHead
 
 
 @pytest.fixture(scope="module")

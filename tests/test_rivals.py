@@ -20,7 +20,8 @@ from ldmlr.generation import interpolation as smote
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import plan
 from ldmlr.generation.train_rows import TrainRows
-from ldmlr.heads.finetune import finetune, head_logits
+from ldmlr.heads.finetune import finetune
+from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import LinearHead, to_stored
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore, SplitData

@@ -20,7 +20,8 @@ from ldmlr import results
 from ldmlr.config import plain
 from ldmlr.files import write_text
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.finetune import baseline_head, head_logits, start_head
+from ldmlr.heads.finetune import baseline_head, start_head
+from ldmlr.heads.logits import head_logits
 from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head
 from ldmlr.metrics.accuracy import accuracy

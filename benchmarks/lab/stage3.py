@@ -31,7 +31,9 @@ from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.groups import ShotGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Measured, Variant, measure, result_rows
-from ldmlr.heads.finetune import FinetunedHead, baseline_head, head_logits, start_head
+from ldmlr.heads.finetune import baseline_head, start_head
+from ldmlr.heads.headfile import FinetunedHead
+from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.rows import TrainingRows

@@ -1,7 +1,8 @@
 """Image sets for stage 1: sources, long-tailed draws and the built-in digits-lt."""
 
 from ldmlr.data.files import FileSplit
-from ldmlr.data.images import ArraySplit, ImageSet, ImageSplit
+from ldmlr.data.images import ArraySplit, ImageSplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.data.longtail import LongTailedDraw, hold_out, long_tailed_counts, long_tailed_indices
 from ldmlr.data.open import BUILTIN, open_image_set
 

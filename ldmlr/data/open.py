@@ -12,7 +12,8 @@ from ldmlr.data import digits
 from ldmlr.data.cifar import is_cifar_folder, read_cifar
 from ldmlr.data.folders import read_folder
 from ldmlr.data.hdf5 import read_hdf5
-from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.data.images import ImageSplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.data.lists import read_lists
 from ldmlr.data.longtail import LongTailedDraw
 from ldmlr.errors import InputError, UsageError, nearest, opt

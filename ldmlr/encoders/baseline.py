@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.config import config_hash
-from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.data.images import ImageSplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.data.longtail import hold_out
 from ldmlr.device import fastest_algorithms, resolve_device
 from ldmlr.encoders.checkpoint import FILENAME as CHECKPOINT

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.data.images import ImageSplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.device import resolve_device
 from ldmlr.encoders.augment.views import View
 from ldmlr.encoders.baseline import held_out_record, training_split

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path

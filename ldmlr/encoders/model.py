@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.pipeline import Normalise
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape

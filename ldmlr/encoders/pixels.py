@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldmlr.data.images import ImageSet, ImageSplit
+from ldmlr.data.images import ImageSplit
+from ldmlr.data.imageset import ImageSet
 from ldmlr.errors import InputError, opt
 
 # Sets up to this size are decoded once and kept, in bytes; larger ones are read batch by batch.

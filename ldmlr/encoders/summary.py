@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.earlier import Earlier
 from ldmlr.encoders.precision import features_of

@@ -21,7 +21,8 @@ from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.generation.train_rows import Generated, TrainRows, train_rows
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.evaluation import Measured, Variant, group_sizes, measure, plain_variants, result_rows
-from ldmlr.heads.finetune import LAST_EPOCH, baseline_head
+from ldmlr.heads.finetune import baseline_head
+from ldmlr.heads.headfile import LAST_EPOCH
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
 

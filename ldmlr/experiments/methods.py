@@ -31,7 +31,8 @@ from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.generation.train_rows import Generated, Generator, TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, plain_variants
-from ldmlr.heads.finetune import FinetunedHead, start_head
+from ldmlr.heads.finetune import start_head
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head

@@ -22,7 +22,8 @@ from ldmlr.heads.evaluation import (
     result_rows,
     tuned_variants,
 )
-from ldmlr.heads.finetune import BEST_ON_TEST, LAST_EPOCH, FinetunedHead, finetune
+from ldmlr.heads.finetune import finetune
+from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
 from ldmlr.heads.modules import Head
 
 if TYPE_CHECKING:

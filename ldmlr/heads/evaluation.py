@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from torch import nn
 from ldmlr.device import resolve_device
 from ldmlr.errors import InputError, opt
 from ldmlr.groups import GROUPS, ClassGroups
-from ldmlr.heads.finetune import FinetunedHead, block_rows, check_head, head_logits
+from ldmlr.heads.headfile import FinetunedHead, check_head
+from ldmlr.heads.logits import block_rows, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
 from ldmlr.heads.rows import check_counts
@@ -22,9 +23,7 @@ from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
 from ldmlr.results import accuracy_row, spread
-
-if TYPE_CHECKING:
-    from ldmlr.store import FeatureStore, Split
+from ldmlr.store import FeatureStore, Split
 
 BATCH = 8192
 

@@ -3,172 +3,23 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from ldmlr.arguments import as_array, check_seed
-from ldmlr.errors import InputError, UsageError
+from ldmlr.arguments import check_seed
+from ldmlr.device import resolve_device
+from ldmlr.errors import UsageError
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.losses import log_prior
-from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored, linear_head
+from ldmlr.heads.headfile import FinetunedHead, check_head
+from ldmlr.heads.logits import CHUNK, head_logits
+from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
 from ldmlr.heads.rows import Rows, TrainingRows, gather_rows
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
-
-if TYPE_CHECKING:
-    from ldmlr.store import StoredHead
-
-CHUNK = 16384
-# Numbers in the logits that are held at once (64 MiB in float32): all rows of a store times thousands of
-# classes would be gigabytes.
-LOGITS = 1 << 24
-LAST_EPOCH = "last epoch"
-BEST_ON_TEST = "best epoch on the test set: only to compare with published code that does so"
-
-
-class ShiftedHead(nn.Module):
-    """Weighted average of two heads' logits minus an offset, for heads that are not both linear.
-
-    Heads trained with a cross-entropy give log-probabilities up to a constant per row, so averaging the
-    logits of different kinds of heads is their geometric mean of probabilities.
-    """
-
-    kind = "average"
-
-    def __init__(self, baseline: Head, head: Head, average: float, offset: torch.Tensor) -> None:
-        super().__init__()
-        self.baseline, self.head, self.average = baseline, head, average
-        self.dim, self.num_classes = head.dim, head.num_classes
-        self.register_buffer("offset", offset)
-        self.offset: torch.Tensor
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return ``average * baseline(x) + (1 - average) * head(x) - offset``, ``[n, C]``."""
-        mixed: torch.Tensor = self.average * self.baseline(features) + (1 - self.average) * self.head(
-            features
-        )
-        return mixed - self.offset
-
-
-AnyHead = Head | ShiftedHead
-
-
-@dataclasses.dataclass(frozen=True)
-class FinetunedHead:
-    """A fine-tuned head and what its label-shift row needs.
-
-    Parameters
-    ----------
-    head
-        The new head: the LDMLR row of the table.
-    baseline
-        The head it is compared with and averaged with.
-    origin
-        ``stored`` if the baseline came with the store, ``fitted`` if it was fitted to the encoded rows.
-    counts
-        Encoded training rows per class, ``[C]``.
-    config, seed
-        The resolved configuration and the seed.
-    history
-        One record per epoch: ``epoch``, ``loss``, ``lr``.
-    generated
-        Generated rows it was trained on, beside the encoded ones.
-    selection
-        Which epoch this is: the last one, unless it was chosen on the test set.
-    """
-
-    head: Head
-    baseline: Head
-    origin: str
-    counts: npt.NDArray[np.int64]
-    config: FinetuneConfig
-    seed: int
-    history: list[dict[str, Any]]
-    generated: int = 0
-    selection: str = LAST_EPOCH
-
-    @property
-    def dim(self) -> int:
-        """Feature dimensions D."""
-        return self.head.dim
-
-    @property
-    def num_classes(self) -> int:
-        """Classes C."""
-        return self.head.num_classes
-
-    @property
-    def method(self) -> str:
-        """Its name in tables: ``ldmlr``, or ``finetuned`` where no row was generated."""
-        return "ldmlr" if self.generated else "finetuned"
-
-    def logits(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """Return the new head's logits ``[N, C]`` of features ``[N, D]``."""
-        return head_logits(self.head, features)
-
-    def label_shifted(self) -> AnyHead:
-        """Return the head of the label-shift row.
-
-        ``average * baseline + (1 - average) * new - tau_shift * log prior``: one linear head where both are
-        linear, else a module that computes both.
-        """
-        share = self.config.average
-        offset = torch.from_numpy(self.config.tau_shift * log_prior(self.counts)).float()
-        if not (isinstance(self.head, LinearHead) and isinstance(self.baseline, LinearHead)):
-            return ShiftedHead(self.baseline, self.head, share, offset)
-        with torch.no_grad():
-            weight, bias = share * self.baseline.weight + (1 - share) * self.head.weight, -offset
-            for part, head in ((share, self.baseline), (1 - share, self.head)):
-                if head.bias is not None:
-                    bias = bias.add(head.bias, alpha=part)
-        return linear_head(weight, bias)
-
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write both heads, the counts and the whole configuration as safetensors."""
-        from ldmlr.heads.headfile import save_head
-
-        save_head(self, Path(path), overwrite)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read a head written by `save`."""
-        from ldmlr.heads.headfile import load_head
-
-        return cls(**load_head(Path(path)))
-
-
-def head_logits(head: nn.Module, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Return the logits ``[N, C]`` of features ``[N, D]``, computed in chunks on the head's device."""
-    rows = as_array(features)
-    dim = head.dim
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        raise InputError(f"head: expects features [N, {dim}], not {list(rows.shape)}")
-    device = next(head.parameters()).device
-    parts = []
-    with torch.no_grad():
-        for start in range(0, max(len(rows), 1), CHUNK):
-            block = np.array(rows[start : start + CHUNK], dtype=np.float32)
-            parts.append(head(torch.from_numpy(block).to(device)).cpu().numpy())
-    return np.concatenate(parts)
-
-
-def block_rows(num_classes: int, most: int = CHUNK) -> int:
-    """Return for how many rows at once logits ``[n, C]`` should be held: `most`, or fewer if C is large."""
-    return max(1, min(most, LOGITS // num_classes))
-
-
-def logit_blocks(head: Head, features: npt.NDArray[Any]) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-    """Yield the logits of features ``[N, D]`` block by block, each with the slice of its rows."""
-    size = block_rows(head.num_classes)
-    for start in range(0, len(features), size):
-        part = slice(start, start + size)
-        yield part, head_logits(head, features[part])
+from ldmlr.store import FeatureStore, StoredHead
 
 
 def finetune(
@@ -225,8 +76,6 @@ def finetune(
     >>> head.logits(X).shape
     (60, 2)
     """
-    from ldmlr.device import resolve_device
-
     if config is not None and options:
         raise UsageError(f"finetune: give config or single options, not both ({', '.join(options)})")
     config = config or FinetuneConfig.from_mapping(options)
@@ -243,8 +92,6 @@ def finetune(
 
 def opened(rows: Rows | str | Path) -> Rows:
     """Return a store for a path, and rows that are rows already as they are."""
-    from ldmlr.store import FeatureStore
-
     if isinstance(rows, str | Path):
         return FeatureStore.open(rows)
     if isinstance(rows, tuple | FeatureStore):
@@ -300,17 +147,3 @@ def _converted(head: Head, baseline: Head, rows: TrainingRows) -> Head:
 def _spread(logits: npt.NDArray[np.float32]) -> float:
     """Return the standard deviation of logits around the mean of their row."""
     return float((logits - logits.mean(axis=1, keepdims=True)).std(dtype=np.float64))
-
-
-def check_head(head: AnyHead, dim: int, num_classes: int, head_name: str, store_name: str) -> None:
-    """Refuse a head that does not belong to a store; the message names both and their numbers."""
-    if head.dim != dim:
-        raise InputError(
-            f"{head_name} takes {head.dim} dimensions, but {store_name} has {dim}; "
-            "give a head of the same encoder"
-        )
-    if head.num_classes != num_classes:
-        raise InputError(
-            f"{head_name} has {head.num_classes} classes, but {store_name} has {num_classes}; "
-            "give a head of the same classes"
-        )

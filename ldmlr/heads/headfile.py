@@ -8,25 +8,137 @@ metadata["ldmlr"]                    JSON: format, version, kinds, configuration
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch import nn
 
 from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json, write_bytes
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.modules import Head, from_stored, to_stored
-
-if TYPE_CHECKING:
-    from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.logits import head_logits
+from ldmlr.heads.losses import log_prior
+from ldmlr.heads.modules import Head, LinearHead, from_stored, linear_head, to_stored
+from ldmlr.store import StoredHead
 
 FORMAT = "ldmlr-head"
 VERSION = 1
+LAST_EPOCH = "last epoch"
+BEST_ON_TEST = "best epoch on the test set: only to compare with published code that does so"
+
+
+class ShiftedHead(nn.Module):
+    """Weighted average of two heads' logits minus an offset, for heads that are not both linear.
+
+    Heads trained with a cross-entropy give log-probabilities up to a constant per row, so averaging the
+    logits of different kinds of heads is their geometric mean of probabilities.
+    """
+
+    kind = "average"
+
+    def __init__(self, baseline: Head, head: Head, average: float, offset: torch.Tensor) -> None:
+        super().__init__()
+        self.baseline, self.head, self.average = baseline, head, average
+        self.dim, self.num_classes = head.dim, head.num_classes
+        self.register_buffer("offset", offset)
+        self.offset: torch.Tensor
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return ``average * baseline(x) + (1 - average) * head(x) - offset``, ``[n, C]``."""
+        mixed: torch.Tensor = self.average * self.baseline(features) + (1 - self.average) * self.head(
+            features
+        )
+        return mixed - self.offset
+
+
+AnyHead = Head | ShiftedHead
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetunedHead:
+    """A fine-tuned head and what its label-shift row needs.
+
+    Parameters
+    ----------
+    head
+        The new head: the LDMLR row of the table.
+    baseline
+        The head it is compared with and averaged with.
+    origin
+        ``stored`` if the baseline came with the store, ``fitted`` if it was fitted to the encoded rows.
+    counts
+        Encoded training rows per class, ``[C]``.
+    config, seed
+        The resolved configuration and the seed.
+    history
+        One record per epoch: ``epoch``, ``loss``, ``lr``.
+    generated
+        Generated rows it was trained on, beside the encoded ones.
+    selection
+        Which epoch this is: the last one, unless it was chosen on the test set.
+    """
+
+    head: Head
+    baseline: Head
+    origin: str
+    counts: npt.NDArray[np.int64]
+    config: FinetuneConfig
+    seed: int
+    history: list[dict[str, Any]]
+    generated: int = 0
+    selection: str = LAST_EPOCH
+
+    @property
+    def dim(self) -> int:
+        """Feature dimensions D."""
+        return self.head.dim
+
+    @property
+    def num_classes(self) -> int:
+        """Classes C."""
+        return self.head.num_classes
+
+    @property
+    def method(self) -> str:
+        """Its name in tables: ``ldmlr``, or ``finetuned`` where no row was generated."""
+        return "ldmlr" if self.generated else "finetuned"
+
+    def logits(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Return the new head's logits ``[N, C]`` of features ``[N, D]``."""
+        return head_logits(self.head, features)
+
+    def label_shifted(self) -> AnyHead:
+        """Return the head of the label-shift row.
+
+        ``average * baseline + (1 - average) * new - tau_shift * log prior``: one linear head where both are
+        linear, else a module that computes both.
+        """
+        share = self.config.average
+        offset = torch.from_numpy(self.config.tau_shift * log_prior(self.counts)).float()
+        if not (isinstance(self.head, LinearHead) and isinstance(self.baseline, LinearHead)):
+            return ShiftedHead(self.baseline, self.head, share, offset)
+        with torch.no_grad():
+            weight, bias = share * self.baseline.weight + (1 - share) * self.head.weight, -offset
+            for part, head in ((share, self.baseline), (1 - share, self.head)):
+                if head.bias is not None:
+                    bias = bias.add(head.bias, alpha=part)
+        return linear_head(weight, bias)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write both heads, the counts and the whole configuration as safetensors."""
+        save_head(self, Path(path), overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a head written by `save`."""
+        return cls(**load_head(Path(path)))
 
 
 def save_head(tuned: FinetunedHead, path: Path, overwrite: bool = False) -> None:
@@ -105,10 +217,22 @@ def _about(path: Path, text: str | None) -> dict[str, Any]:
 
 
 def _head(name: str, kind: str, tensors: dict[str, npt.NDArray[Any]]) -> Head:
-    from ldmlr.store import StoredHead
-
     arrays = {key.split(".", 1)[1]: tensors[key] for key in tensors if key.startswith(f"{name}.")}
     weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
     if weight.ndim != 2:
         raise InputError(f"{name}.weight is {list(weight.shape)}, expected [C, D]")
     return from_stored(StoredHead(kind=kind, weight=weight, bias=bias, extra=arrays)).eval()
+
+
+def check_head(head: AnyHead, dim: int, num_classes: int, head_name: str, store_name: str) -> None:
+    """Refuse a head that does not belong to a store; the message names both and their numbers."""
+    if head.dim != dim:
+        raise InputError(
+            f"{head_name} takes {head.dim} dimensions, but {store_name} has {dim}; "
+            "give a head of the same encoder"
+        )
+    if head.num_classes != num_classes:
+        raise InputError(
+            f"{head_name} has {head.num_classes} classes, but {store_name} has {num_classes}; "
+            "give a head of the same classes"
+        )

@@ -9,7 +9,6 @@ and a cosine rounded to eight bits moves a WCDAS logit near its pole.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,9 +16,7 @@ from torch.nn import functional as F
 
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.config import HEADS
-
-if TYPE_CHECKING:
-    from ldmlr.store import StoredHead
+from ldmlr.store import StoredHead
 
 
 class Head(nn.Module):
@@ -192,8 +189,6 @@ def to_stored(head: Head) -> StoredHead:
     ``extra`` holds what the kind needs beside weight and bias: ``scale [1]`` and ``learn_scale [1]``
     (cosine), ``concentration [C]`` and ``scale [1]`` before sigmoid and softplus (WCDAS).
     """
-    from ldmlr.store import StoredHead
-
     arrays = {name: value.detach().cpu().float().numpy().copy() for name, value in head.state_dict().items()}
     weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
     if isinstance(head, CosineHead):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import as_array, beyond_int64, class_count
 from ldmlr.errors import InputError, opt
-
-if TYPE_CHECKING:
-    from ldmlr.store import FeatureStore, Split
+from ldmlr.store import FeatureStore, Split
 
 # A feature store, or features [N, D] and labels [N] as arrays or tensors.
 Rows: TypeAlias = "FeatureStore | tuple[Any, Any]"

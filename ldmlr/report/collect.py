@@ -11,7 +11,7 @@ import numpy as np
 from ldmlr.errors import LdmlrError
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
-from ldmlr.heads.finetune import FinetunedHead
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track

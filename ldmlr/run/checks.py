@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.errors import UsageError, opt

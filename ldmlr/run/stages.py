@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.config import plain
-from ldmlr.data.images import ImageSet
+from ldmlr.data.imageset import ImageSet
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.rows import blocks, store_rows
 from ldmlr.encoders.baseline import train_baseline

@@ -28,7 +28,9 @@ from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.finetune import FinetunedHead, baseline_head, logit_blocks, start_head
+from ldmlr.heads.finetune import baseline_head, start_head
+from ldmlr.heads.headfile import FinetunedHead
+from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.rows import gather_rows

@@ -12,7 +12,7 @@ import torch
 
 from ldmlr.arguments import view_group
 from ldmlr.generation.train_rows import TrainRows
-from ldmlr.heads.finetune import logit_blocks
+from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.modules import LinearHead, linear_head
 from ldmlr.metrics.accuracy import AccuracyCounter
 
