@@ -20,7 +20,7 @@ from ldmlr.report.html import table
 from ldmlr.report.page import write_report
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 from ldmlr.store import sampling as sampling_module
-from ldmlr.store.sampling import sample_index
+from ldmlr.store.split import sample_index
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 HOSTILE = "<script>alert('&\"')</script>"

@@ -15,7 +15,7 @@ import numpy as np
 from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
 from ldmlr.errors import InputError
 from ldmlr.files import os_error
-from ldmlr.store.classes import repeated_name
+from ldmlr.store.layout import repeated_name
 
 SPLITS = ("train", "test", "val")
 

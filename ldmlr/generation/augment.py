@@ -22,9 +22,9 @@ from ldmlr.generation.parts import Parts, check_parts, parts_folder
 from ldmlr.sampler.backends import Sampler
 from ldmlr.sampler.backends import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
-from ldmlr.store.copying import write_split
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
+from ldmlr.store.writer import write_split
 
 MODEL_SUFFIX = ".model.safetensors"
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ldmlr.errors import InputError
 from ldmlr.metrics.generated import quality
 from ldmlr.progress import bar
-from ldmlr.store.sampling import sample_rows
+from ldmlr.store.split import sample_rows
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.store import FeatureStore
-from ldmlr.store.sampling import sample_rows
+from ldmlr.store.split import sample_rows
 
 CLASSES = 6
 POINTS = 150

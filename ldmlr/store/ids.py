@@ -9,7 +9,7 @@ import numpy as np
 
 from ldmlr.arguments import beyond_int64
 from ldmlr.errors import InputError
-from ldmlr.store.chunked import read_dataset
+from ldmlr.store.datasets import read_dataset
 from ldmlr.store.layout import Array
 from ldmlr.store.rows import DataFile
 

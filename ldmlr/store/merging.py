@@ -10,9 +10,8 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
-from ldmlr.store.joining import join_splits
 from ldmlr.store.layout import SPLITS, StoredHead
-from ldmlr.store.shards import check_shard_set
+from ldmlr.store.shards import check_shard_set, join_splits
 from ldmlr.store.split import Split
 from ldmlr.store.store import FeatureStore
 

@@ -16,11 +16,21 @@ import numpy as np
 from ldmlr.arguments import beyond_int64, class_count
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
-from ldmlr.store.classes import is_count, known_count, outside_remedy
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
 from ldmlr.store.heaps import check_heaps
 from ldmlr.store.ids import Ids, StoredIds
-from ldmlr.store.layout import FORMAT, SCHEMA_VERSION, SPLITS, Array, Int64, StoredHead, UInt8
+from ldmlr.store.layout import (
+    FORMAT,
+    SCHEMA_VERSION,
+    SPLITS,
+    Array,
+    Int64,
+    StoredHead,
+    UInt8,
+    is_count,
+    known_count,
+    outside_remedy,
+)
 from ldmlr.store.opening import Report, damaged, open_hdf5
 from ldmlr.store.rows import DataFile, Rows, Views
 

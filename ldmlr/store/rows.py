@@ -1,7 +1,7 @@
 """Rows on disk: arrays that are read only where they are asked for.
 
 Kinds of rows share one interface: rows at a known offset of a file (read with plain file reads,
-or memory-mapped), rows of a chunked or compressed dataset (`ldmlr.store.chunked`), and several of
+or memory-mapped), rows of a chunked or compressed dataset (`ldmlr.store.datasets`), and several of
 them joined end to end. No handle and no HDF5 lock stays open between reads: every read opens
 the file, so that objects may cross a fork, a thread or a pickle, and no file is ever read after
 it was replaced.

@@ -2,7 +2,8 @@
 
 Every shard is a complete store of its own, so that shards are written by separate processes,
 resumed and checked one by one. The manifest lists them with their rows, size and fingerprint;
-opening it opens all of them as one store whose rows stream over the shards.
+opening it opens all of them as one store whose rows stream over the shards. Splits are joined here, also
+for merging.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, parse_json, write_text
-from ldmlr.store.joining import join_splits
+from ldmlr.store.ids import JoinedIds
 from ldmlr.store.layout import SPLITS, contents_sha256
 from ldmlr.store.opening import Report
 from ldmlr.store.reading import FileParts, SplitParts, read_file
-from ldmlr.store.rows import DataFile
+from ldmlr.store.rows import DataFile, JoinedRows, Views
 
 MANIFEST_FORMAT = "ldmlr-features-shards"
 MANIFEST_VERSION = 1
@@ -283,3 +286,34 @@ def _check_same(path: Path, opened: Sequence[FileParts], report: Report) -> None
                     f"{parts.file.path}: {what} is {here}, but {there} in {first.file.path.name}; "
                     f"shards of {path.name} must agree"
                 )
+
+
+def join_splits(name: str, parts: Sequence[SplitParts]) -> tuple[SplitParts, list[str]]:
+    """Return splits joined end to end, still on disk, and notes on what had to be left out.
+
+    Rows of a part without ``source`` count as encoded where another part has it. Ids and views are
+    kept where every part has them (views: of the same kinds).
+    """
+    if len(parts) == 1:
+        return parts[0], []
+    notes = []
+    joined = SplitParts(
+        JoinedRows([part.rows for part in parts]), np.concatenate([part.labels for part in parts])
+    )
+    if any(part.source is not None for part in parts):
+        joined.source = np.concatenate(
+            [np.zeros(len(p.rows), np.uint8) if p.source is None else p.source for p in parts]
+        )
+    ids = [part.ids for part in parts if part.ids is not None]
+    if len(ids) == len(parts):
+        joined.ids = JoinedIds(ids)
+    elif ids:
+        notes.append(f"/{name}/ids is left out: only {len(ids)} of {len(parts)} parts have ids")
+    views = [part.views for part in parts if part.views is not None]
+    kinds = {(len(part.views or ()), part.view_kinds) for part in parts}
+    if len(views) == len(parts) and len(kinds) == 1:
+        joined.views = Views([JoinedRows(same) for same in zip(*(v.parts for v in views), strict=True)])
+        joined.view_kinds = parts[0].view_kinds
+    elif views:
+        notes.append(f"/{name}/views is left out: the parts do not all have the same views")
+    return joined, notes

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import h5py
 import numpy as np
 
 from ldmlr.arguments import as_array
@@ -15,10 +18,22 @@ from ldmlr.store.ids import check_whole
 from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes
 from ldmlr.store.staged import pwrite
 
-if TYPE_CHECKING:
-    from ldmlr.store.writer import StoreWriter
-
 IdKind = Literal[False, "int", "text"]
+
+
+class Target(Protocol):
+    """The file that a split is written into, as far as its rows must know it: a `StoreWriter`."""
+
+    path: Path
+    dim: int
+    num_classes: int
+    dtype: str
+
+    def session(self) -> AbstractContextManager[h5py.File]:
+        """Open the file's structure for a moment."""
+
+    def guard(self) -> AbstractContextManager[int]:
+        """Return the descriptor, with the file named in errors of the operating system."""
 
 
 class SplitWriter:
@@ -29,7 +44,7 @@ class SplitWriter:
 
     def __init__(
         self,
-        writer: StoreWriter,
+        writer: Target,
         name: str,
         rows: int,
         offsets: dict[str, int],

@@ -12,16 +12,23 @@ import numpy as np
 
 from ldmlr.arguments import RENUMBER, as_array, class_count
 from ldmlr.errors import InputError, UsageError, nearest, opt
-from ldmlr.store.classes import known_count
-from ldmlr.store.copying import write_split
 from ldmlr.store.datasets import dataset_sha256
-from ldmlr.store.layout import SPLITS, Array, Int64, SplitData, StoredHead, array_sha256, contents_sha256
+from ldmlr.store.layout import (
+    SPLITS,
+    Array,
+    Int64,
+    SplitData,
+    StoredHead,
+    array_sha256,
+    contents_sha256,
+    known_count,
+)
 from ldmlr.store.opening import Report, check_file
 from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
 from ldmlr.store.shards import is_manifest, read_manifest
 from ldmlr.store.split import Split
-from ldmlr.store.writer import StoreWriter
+from ldmlr.store.writer import StoreWriter, write_split
 
 
 class FeatureStore:

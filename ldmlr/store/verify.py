@@ -13,9 +13,8 @@ import numpy as np
 from ldmlr import progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
-from ldmlr.store.classes import repeated_name
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
-from ldmlr.store.layout import Array, root_sha256
+from ldmlr.store.layout import Array, repeated_name, root_sha256
 from ldmlr.store.opening import Collector, check_file, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest

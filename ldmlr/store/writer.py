@@ -13,13 +13,14 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 import h5py
 import numpy as np
 
-import ldmlr
+from ldmlr import progress
 from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
@@ -29,13 +30,17 @@ from ldmlr.store.layout import (
     SCHEMA_VERSION,
     SPLITS,
     Array,
+    SplitData,
     StoredHead,
     array_sha256,
+    block_rows,
     check_dtype,
     gigabytes,
     root_sha256,
     storage_type,
 )
+from ldmlr.store.rows import Rows
+from ldmlr.store.split import Split
 from ldmlr.store.split_writer import IdKind, SplitWriter
 from ldmlr.store.staged import staged
 
@@ -110,7 +115,7 @@ class StoreWriter:
         self.dim, self.num_classes, self.dtype = int(dim), int(num_classes), check_dtype(dtype)
         self.attributes = {
             "format": FORMAT, "schema_version": SCHEMA_VERSION, "num_classes": self.num_classes,
-            "dim": self.dim, "encoder": encoder, "created_with": f"ldmlr {ldmlr.__version__}",
+            "dim": self.dim, "encoder": encoder, "created_with": f"ldmlr {metadata.version('ldmlr')}",
             "config": json.dumps(plain(dict(config or {}))),
         }  # fmt: skip
         self.class_names, self.head, self.overwrite = class_names, head, overwrite
@@ -264,3 +269,67 @@ def _contiguous(group: h5py.Group, name: str, shape: tuple[int, ...], kind: np.d
     settings.set_obj_track_times(False)
     space = h5py.h5s.create_simple(shape)
     return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(kind), space, settings))
+
+
+def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None:
+    """Lay out and write one split, a few megabytes at a time."""
+    where = f"{writer.path}: /{name}"
+    count = len(data.labels)
+    features = data.rows if isinstance(data, Split) else data.features
+    ids = data.ids_on_disk if isinstance(data, Split) else data.ids
+    for key, values in (("features", features), ("source", data.source), ("ids", ids)):
+        if values is not None and len(values) != count:
+            raise InputError(f"{where}: {len(values)} rows of {key} but {count} labels; give one per row")
+    views: Any = data.views_on_disk if isinstance(data, Split) else data.views
+    view_count = 0 if views is None else len(views)
+    split = writer.split(
+        name, count, source=data.source is not None, ids=_id_kind(ids), views=view_count,
+        view_kinds=data.view_kinds,
+    )  # fmt: skip
+    labels = as_array(data.labels)
+    step = block_rows(4 * writer.dim)
+    with progress.bar(count * (1 + view_count), f"write {name}", unit="rows") as bar:
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            split.write(
+                start,
+                _block(features, start, stop),
+                labels[start:stop],
+                None if data.source is None else np.asarray(data.source[start:stop]),
+                _some_ids(ids, start, stop),
+            )
+            bar.update(stop - start)
+        for view in range(view_count):
+            _write_view(split, view, views[view], step, bar)
+
+
+def _write_view(split: SplitWriter, view: int, rows: Any, step: int, bar: Any) -> None:
+    if len(rows) != split.rows:
+        raise InputError(
+            f"{split.writer.path}: /{split.name}/views: view {view} has {len(rows)} rows, "
+            f"expected {split.rows}; give every view one row per sample"
+        )
+    for start in range(0, split.rows, step):
+        stop = min(start + step, split.rows)
+        split.write_view(view, start, _block(rows, start, stop))
+        bar.update(stop - start)
+
+
+def _block(features: Any, start: int, stop: int) -> Array:
+    if isinstance(features, Rows) and features.storage == "float64":
+        return features.stored(start, stop)  # the writer tells what float32 cannot hold from infinity
+    return as_array(features[start:stop])
+
+
+def _id_kind(ids: Any) -> IdKind:
+    if ids is None:
+        return False
+    if hasattr(ids, "is_text"):
+        return "text" if ids.is_text else "int"
+    return "int" if np.asarray(ids).dtype.kind in "iu" else "text"
+
+
+def _some_ids(ids: Any, start: int, stop: int) -> Any:
+    if ids is None:
+        return None
+    return ids.read(start, stop) if hasattr(ids, "is_text") else ids[start:stop]

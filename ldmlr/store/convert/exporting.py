@@ -21,12 +21,11 @@ import numpy as np
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.files import atomic_path, check_output
 from ldmlr.store.convert.parquet import pyarrow, write_parquet
-from ldmlr.store.copying import write_split
 from ldmlr.store.layout import SPLITS, Array, block_rows
 from ldmlr.store.rows import Rows
 from ldmlr.store.split import Split
 from ldmlr.store.store import FeatureStore
-from ldmlr.store.writer import StoreWriter
+from ldmlr.store.writer import StoreWriter, write_split
 
 FORMATS = {".npz": "npz", ".npy": "npy", ".parquet": "parquet", ".h5": "hdf5", ".hdf5": "hdf5"}
 

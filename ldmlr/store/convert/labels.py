@@ -16,8 +16,7 @@ import numpy as np
 
 from ldmlr.arguments import beyond_int64
 from ldmlr.errors import InputError
-from ldmlr.store.classes import repeated_name
-from ldmlr.store.layout import Array, Int64
+from ldmlr.store.layout import Array, Int64, repeated_name
 
 
 @dataclasses.dataclass
