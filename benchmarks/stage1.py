@@ -26,10 +26,10 @@ from torch import nn
 
 from ldmlr.data.images import ArraySplit
 from ldmlr.device import resolve_device, set_threads
-from ldmlr.encoders.augment.pipeline import Augmentation
+from ldmlr.encoders.augment.augmentation import Augmentation
 from ldmlr.encoders.config import AUGMENTATIONS, BaselineConfig
 from ldmlr.encoders.precision import DTYPES
-from ldmlr.encoders.training import Draws, Trainer
+from ldmlr.encoders.trainer import Draws, Trainer
 from ldmlr.results import hardware, versions
 from ldmlr.text import table
 

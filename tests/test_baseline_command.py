@@ -127,7 +127,7 @@ def test_bad_image_sets_end_in_one_line(run_cli, colour_images, tmp_path, case):
 
 
 def test_an_interrupt_ends_with_the_remedy(run_cli, image_file, tmp_path, monkeypatch):
-    from ldmlr.encoders.training import Trainer
+    from ldmlr.encoders.trainer import Trainer
 
     def interrupt(self, number, progress):
         raise KeyboardInterrupt
@@ -171,7 +171,7 @@ def test_a_training_that_was_killed_before_its_figures_were_written_is_not_repea
     def train(self, after_epoch):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ldmlr.encoders.training.Trainer.run", train)
+    monkeypatch.setattr("ldmlr.encoders.trainer.Trainer.run", train)
     again = json.loads(run_cli(*command, "--resume").stdout)
     same = ("rows", "last_epoch", "training_seconds", "config", "fingerprint", "train_images")
     assert [again[key] for key in same] == [first[key] for key in same]

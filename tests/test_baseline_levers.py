@@ -17,7 +17,7 @@ from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
 from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.schedule import head_learning_rate
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import LdmlrError
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore

@@ -10,11 +10,11 @@ import torch
 
 from ldmlr.data.images import ArraySplit
 from ldmlr.encoders import graphed
-from ldmlr.encoders.augment.pipeline import Augmentation
+from ldmlr.encoders.augment.augmentation import Augmentation
 from ldmlr.encoders.batches import Batches
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.pixels import Pixels, even_batches
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 
 Mixed = tuple[torch.Tensor, torch.Tensor]
 

@@ -16,7 +16,7 @@ from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import Baseline, file_hash
 from ldmlr.encoders.start import Start
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError
 
 QUICK = {"network": "small", "epochs": 2, "batch_size": 16, "precision": "float32", "mixup": 0.0}

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ldmlr.encoders.class_balanced import class_balanced
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.objective import Consistency, Objective
-from ldmlr.encoders.sampling import class_balanced
 from ldmlr.errors import UsageError
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy, ldam, weighted_cross_entropy

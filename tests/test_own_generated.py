@@ -10,7 +10,7 @@ from support.axes import COUNTS, draw
 from support.stage3 import write_stores
 
 import ldmlr
-from ldmlr.heads.rows import gather_rows
+from ldmlr.heads.training_rows import gather_rows
 from ldmlr.store import FeatureStore, SplitData
 
 QUICK = (

@@ -13,13 +13,13 @@ import torch
 from support.training import killed_before
 
 from ldmlr.data import open_image_set
-from ldmlr.encoders.augment.pipeline import Normalise
+from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import Baseline, file_hash
 from ldmlr.encoders.objective import Objective, distillation
 from ldmlr.encoders.teacher import Teacher
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads.modules import make_head
 

@@ -22,8 +22,8 @@ from ldmlr.files import write_text
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import baseline_head, start_head
 from ldmlr.heads.logits import head_logits
-from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head
+from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.accuracy import accuracy
 from ldmlr.store import FeatureStore
 

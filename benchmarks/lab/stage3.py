@@ -36,8 +36,8 @@ from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head
+from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.accuracy import accuracy
 from ldmlr.run.config import RunConfig, StageTables, stage_tables
 from ldmlr.store import FeatureStore

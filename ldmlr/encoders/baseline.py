@@ -28,7 +28,7 @@ from ldmlr.encoders.precision import resolve_precision
 from ldmlr.encoders.start import Start
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.encoders.threads import thread_count
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups

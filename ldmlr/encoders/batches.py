@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ldmlr.encoders.augment.pipeline import Augmentation
+from ldmlr.encoders.augment.augmentation import Augmentation
 from ldmlr.encoders.pixels import Pixels, Rows
 
 # What is augmented at once on a GPU, bytes of float32 pixels: all batches that fit, one at least.

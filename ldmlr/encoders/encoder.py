@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ldmlr.data.imageset import ImageSet
-from ldmlr.encoders.augment.pipeline import Normalise
+from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.encoders.networks.custom import custom_network, load_exported

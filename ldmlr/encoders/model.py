@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ldmlr.data.imageset import ImageSet
-from ldmlr.encoders.augment.pipeline import Normalise
+from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import InputError, UsageError, opt

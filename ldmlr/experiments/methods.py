@@ -34,8 +34,8 @@ from ldmlr.heads.evaluation import Variant, plain_variants
 from ldmlr.heads.finetune import start_head
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import train_head
+from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
 
 

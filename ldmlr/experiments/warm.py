@@ -13,8 +13,8 @@ import numpy as np
 
 from ldmlr.experiments.catalogue import BASELINE, METHODS
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import fresh_head, train_head
+from ldmlr.heads.training_rows import TrainingRows
 
 
 def warm_up(methods: Iterable[str], device: str = "cpu") -> None:

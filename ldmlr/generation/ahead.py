@@ -17,7 +17,7 @@ from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.heads.rows import check_counts
+from ldmlr.heads.training_rows import check_counts
 from ldmlr.sampler.backends import choose_backend
 from ldmlr.store import FeatureStore
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.rows import check_features, choose_views, store_rows
 from ldmlr.generation.plan import Counts
-from ldmlr.heads.rows import TrainingRows, check_counts
+from ldmlr.heads.training_rows import TrainingRows, check_counts
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore

@@ -18,7 +18,7 @@ from ldmlr.heads.headfile import FinetunedHead, check_head
 from ldmlr.heads.logits import block_rows, head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
-from ldmlr.heads.rows import check_counts
+from ldmlr.heads.training_rows import check_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift

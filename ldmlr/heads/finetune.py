@@ -17,8 +17,8 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import FinetunedHead, check_head
 from ldmlr.heads.logits import CHUNK, head_logits
 from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
-from ldmlr.heads.rows import Rows, TrainingRows, gather_rows
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
+from ldmlr.heads.training_rows import Rows, TrainingRows, gather_rows
 from ldmlr.store import FeatureStore, StoredHead
 
 

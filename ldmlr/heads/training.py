@@ -22,7 +22,7 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.constraints import limit_norms
 from ldmlr.heads.losses import Loss, cross_entropy, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
-from ldmlr.heads.rows import TrainingRows
+from ldmlr.heads.training_rows import TrainingRows
 
 # The recipe takes 49 steps per pass. A set of a few hundred rows would see only a handful of steps with
 # its batch of 1,024, so it is cut into as many batches, but never smaller than 32 rows.

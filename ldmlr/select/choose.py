@@ -33,8 +33,8 @@ from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
-from ldmlr.heads.rows import gather_rows
 from ldmlr.heads.training import train_head
+from ldmlr.heads.training_rows import gather_rows
 from ldmlr.sampler import backends as sampling
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ldmlr.encoders.training import Trainer
+from ldmlr.encoders.trainer import Trainer
 
 
 class Killed(Exception):

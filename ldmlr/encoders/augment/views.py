@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.augment.crop import blank_squares, shift_mirror
 from ldmlr.encoders.augment.geometry import similarity, warp
-from ldmlr.encoders.augment.pipeline import Normalise
 
 ROTATION = 20.0
 SCALE = (0.75, 1.25)

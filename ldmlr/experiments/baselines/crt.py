@@ -18,8 +18,8 @@ from ldmlr.generation.copies import deck
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.heads.rows import TrainingRows
 from ldmlr.heads.training import FITTED, pass_steps
+from ldmlr.heads.training_rows import TrainingRows
 
 
 def balanced_rows(rows: TrainRows, seed: int, views: bool = False) -> TrainingRows:

@@ -23,10 +23,11 @@ from torch import nn
 from tqdm import tqdm
 
 from ldmlr.data.images import ImageSplit
+from ldmlr.encoders.augment.augmentation import Augmentation
 from ldmlr.encoders.augment.mixing import Mixed, Mixing
-from ldmlr.encoders.augment.pipeline import Augmentation
 from ldmlr.encoders.augment.shrink import shrink, side_share
 from ldmlr.encoders.batches import Batches
+from ldmlr.encoders.class_balanced import class_balanced
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.graphed import Graphed, Outcome, Work
@@ -34,7 +35,6 @@ from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.objective import Objective
 from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import features_of
-from ldmlr.encoders.sampling import class_balanced
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import LdmlrError, opt
