@@ -15,7 +15,7 @@ from ldmlr.experiments.baselines import tau_norm
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads import evaluation
-from ldmlr.heads import finetune as finetuning
+from ldmlr.heads import logits as blockwise
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.logits import block_rows, head_logits
@@ -51,8 +51,8 @@ def held(monkeypatch):
         blocks.append(weakref.ref(logits))
         return logits
 
-    monkeypatch.setattr(finetuning, "LOGITS", LIMIT)
-    for module in (evaluation, finetuning):
+    monkeypatch.setattr(blockwise, "LOGITS", LIMIT)
+    for module in (evaluation, blockwise):
         monkeypatch.setattr(module, "head_logits", watched)
     return seen
 
