@@ -1,14 +1,26 @@
-"""Model files: safetensors whose header holds the whole configuration; never a pickle.
+"""Model files: the one reader and writer of diffusion models, heads and baselines.
 
-The header has one key, ``ldmlr``, with a JSON document: format, schema version, a sha256
-of the tensors, the configuration and the statistics that are not arrays.
+A model file is safetensors, never a pickle. Beside the tensors its metadata have one entry, ``ldmlr``, a JSON
+object with
+
+- ``format``: the kind, such as ``ldmlr-head``;
+- ``schema_version``: today 2;
+- ``sha256``: over all other fields of this object and over names, types, shapes and bytes of the tensors,
+  so that a changed bound or prediction is noticed like a changed weight;
+- the fields of the kind.
+
+Equal models are equal files, byte for byte. Version 1 is read as well: there the checksum of diffusion models
+covered the tensors alone, and heads and baselines had none, and called their version ``version``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +29,118 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ldmlr.arguments import SEED_LIMIT
+from ldmlr.config import MAX_WHOLE
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
 
-FORMAT = "ldmlr-diffusion"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KEY = "ldmlr"
+
+Header = dict[str, Any]
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a model file may hold.
+
+    Parameters
+    ----------
+    format
+        Its name in the header.
+    noun, file
+        What messages call it, and its file.
+    maker
+        The command that writes it.
+    """
+
+    format: str
+    noun: str
+    file: str
+    maker: str
+
+
+DIFFUSION = Kind("ldmlr-diffusion", "diffusion model", "model file", "ldmlr diffuse")
+HEAD = Kind("ldmlr-head", "head", "head file", "ldmlr finetune")
+BASELINE = Kind("ldmlr-baseline", "baseline", "model file", "ldmlr baseline")
+KINDS = {kind.format: kind for kind in (DIFFUSION, HEAD, BASELINE)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field of a header must be.
+
+    Parameters
+    ----------
+    words
+        What is expected, for messages.
+    holds
+        Whether a value, as JSON gives it, is that.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def whole(minimum: int = 0, maximum: int = MAX_WHOLE) -> Rule:
+    """Expect a whole number within limits."""
+    return Rule(
+        f"a whole number from {minimum} to {maximum}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum,
+    )
+
+
+def number(above: float = -math.inf) -> Rule:
+    """Expect a finite number, larger than `above`."""
+    words = "a finite number" + (f" above {above:g}" if math.isfinite(above) else "")
+    return Rule(words, lambda value: _is_number(value) and above < value and abs(value) <= sys.float_info.max)
+
+
+def choice(*words: str) -> Rule:
+    """Expect one of some words."""
+    return Rule(f"one of {', '.join(words)}", lambda value: isinstance(value, str) and value in words)
+
+
+def optional(rule: Rule) -> Rule:
+    """Expect null or what a rule says."""
+    return Rule(f"null or {rule.words}", lambda value: value is None or rule.holds(value))
+
+
+def many(rule: Rule, length: int | None = None) -> Rule:
+    """Expect a list, each entry of which a rule allows."""
+    count = "" if length is None else f"{length} times "
+    return Rule(
+        f"a list ({count}{rule.words})",
+        lambda value: (
+            isinstance(value, list) and length in (None, len(value)) and all(map(rule.holds, value))
+        ),
+    )
+
+
+def fields(**rules: Rule) -> Rule:
+    """Expect an object with these fields at least."""
+    words = ", ".join(f"{name}: {rule.words}" for name, rule in rules.items())
+    return Rule(
+        f"an object with {words}" if rules else "an object",
+        lambda value: (
+            isinstance(value, dict)
+            and all(name in value and rule.holds(value[name]) for name, rule in rules.items())
+        ),
+    )
+
+
+TEXT = Rule("a text", lambda value: isinstance(value, str))
+# The first version wrote names of classes as they were given, numbers as well.
+NAME = Rule("a name", lambda value: isinstance(value, str | int))
+# A loss that got out of hand is a fact to be kept: JSON's NaN and Infinity, which Python reads, are allowed.
+FIGURE = Rule("a number", lambda value: _is_number(value))
+SEED = whole(0, SEED_LIMIT - 1)
+ANY = fields()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -31,61 +149,130 @@ def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def write(path: Path, header: Mapping[str, Any], tensors: dict[str, torch.Tensor], overwrite: bool) -> None:
-    """Write header and tensors, whole or not at all."""
+def _whole_checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
+    """Return the sha256 over the tensors and every field of the header but itself."""
+    text = json.dumps({name: value for name, value in header.items() if name != "sha256"}, sort_keys=True)
+    return hashlib.sha256(f"{text}\n{checksum(tensors)}".encode()).hexdigest()
+
+
+def write(
+    path: Path, kind: Kind, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], overwrite: bool
+) -> None:
+    """Write header and tensors, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it holds.
+    header
+        The fields of the kind: plain data.
+    tensors
+        By name; those that share memory are written once each.
+    overwrite
+        Replace a file that exists.
+    """
     check_output(path, overwrite)
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    document = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "sha256": checksum(flat), **header}
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    document = {"format": kind.format, "schema_version": SCHEMA_VERSION, **header}
+    document["sha256"] = _whole_checksum(json.loads(json.dumps(document)), flat)
+    # One entry: safetensors orders several at random.
     write_bytes(path, save(flat, metadata={KEY: json.dumps(document, sort_keys=True)}), overwrite)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Tensors]:
     """Return the header and the tensors of a model file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it is expected to hold.
+    rules
+        What each field of the header must be.
 
     Raises
     ------
     InputError
-        The file is missing, no safetensors file, not a model of this package, of a newer
-        version, or damaged.
+        The file is missing, no safetensors file, of another kind or a newer version, or damaged.
     """
-    check_input(path, "model file")
-    with damaged(path):
+    check_input(path, kind.file)
+    try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
-            if text is None:
-                raise InputError(
-                    f"{path}: a safetensors file, but no diffusion model; give one made by ldmlr diffuse"
-                )
-            header: dict[str, Any] = parse_json(text)
-            kind = header.get("format") if isinstance(header, dict) else None
-            if kind != FORMAT:
-                raise InputError(f"{path}: holds {kind!r}, expected {FORMAT!r}; check the path")
-            if header["schema_version"] > SCHEMA_VERSION:
-                raise InputError(
-                    f"{path}: written by a newer version (schema {header['schema_version']}, "
-                    f"this one reads up to {SCHEMA_VERSION}); upgrade ldmlr"
-                )
+            header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if checksum(tensors) != header["sha256"]:
-            raise InputError(
-                f"{path}: the checksum does not match; the file is damaged, make or copy it again"
-            )
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: not a safetensors file, or damaged ({_first_line(error)}); make or copy it again"
+        ) from None
+    with damaged(path, kind):
+        if "sha256" in header:
+            old = header.get("schema_version") == 1
+            found = checksum(tensors) if old else _whole_checksum(header, tensors)
+            if found != header["sha256"]:
+                raise ValueError("the checksum does not match")
+        for name, rule in rules.items():
+            if name not in header:
+                raise ValueError(f"its header has no {name}")
+            if not rule.holds(header[name]):
+                raise ValueError(f"{name} is {_short(header[name])}, expected {rule.words}")
     return header, tensors
 
 
+def _header(path: Path, kind: Kind, text: str | None) -> Header:
+    """Return the header of a file of the right kind and a known version."""
+    if text is None:
+        raise InputError(f"{path}: a safetensors file, but no {kind.noun}; give one made by {kind.maker}")
+    with damaged(path, kind):
+        header = parse_json(text)
+        if not isinstance(header, dict):
+            raise ValueError("its header is no object")
+    found = header.get("format")
+    if found != kind.format:
+        other = KINDS.get(found) if isinstance(found, str) else None
+        what = f"is a {other.noun}" if other else f"holds {_short(found)}"
+        raise InputError(f"{path}: {what}, expected a {kind.noun}; give one made by {kind.maker}")
+    # Heads and baselines of the first version have no checksum; whatever else has none is damaged.
+    first = kind is not DIFFUSION and "version" in header and "schema_version" not in header
+    version: Any = header.get("version" if first else "schema_version")
+    with damaged(path, kind):
+        if not whole(1).holds(version):
+            raise ValueError(f"its version is {_short(version)}")
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: written by a newer version (schema {version}, this one reads up to {SCHEMA_VERSION}); "
+            "upgrade ldmlr"
+        )
+    with damaged(path, kind):
+        if "sha256" not in header and not (first and version == 1):
+            raise ValueError("it has no checksum")
+    return header
+
+
 @contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged model file causes into one line that names it."""
+def damaged(path: Path, kind: Kind) -> Iterator[None]:
+    """Turn whatever contents that do not fit together cause into one line that names the file."""
     try:
         yield
-    except LdmlrError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path}: damaged model file ({error}); make or copy it again") from None
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable model file ({detail}); make or copy it again") from None
+    except (LdmlrError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise InputError(
+            f"{path}: damaged {kind.file} ({_first_line(error)}); make or copy it again"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, LdmlrError) else str(error)
+    lines = text.strip().splitlines()
+    return lines[0].rstrip(" :;.") if lines else type(error).__name__
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

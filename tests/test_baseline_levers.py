@@ -12,7 +12,6 @@ from safetensors import safe_open
 from support.training import killed_before
 
 from ldmlr.data import open_image_set
-from ldmlr.encoders import training
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
 from ldmlr.encoders.model import Baseline
@@ -140,7 +139,7 @@ def test_the_head_step_is_cross_entropy_without_mixing(image_file, monkeypatch):
         calls.append(targets)
         return torch.nn.functional.cross_entropy(logits, targets)
 
-    monkeypatch.setattr(training, "cross_entropy", watched)
+    monkeypatch.setattr("ldmlr.encoders.trainer.cross_entropy", watched)
     trainer.run(lambda: None)
     assert len(calls) == 4
     assert all(((target == 0) | (target == 1)).all() for target in calls)

@@ -182,7 +182,7 @@ def test_attributes_that_are_no_normalisation_are_told(run_cli, package, image_f
     images = open_image_set(image_file)
     with pytest.raises(UsageError, match=rf"^MODEL: {package}:{factory}: {message}") as caught:
         open_encoder(f"{package}:{factory}", images, EncodeConfig())
-    assert str(caught.value).endswith("; correct it, or give --mean and --std")
+    assert str(caught.value).endswith("; correct it, or give mean and std")
     given = EncodeConfig(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))
     assert open_encoder(f"{package}:{factory}", images, given).mean == [1, 2, 3]
 

@@ -380,7 +380,7 @@ def test_a_file_that_is_no_model(tmp_path, run_cli):
     (tmp_path / "m.safetensors").write_bytes(b"x" * 100)
     done = run_cli("generate", tmp_path / "m.safetensors", "--out", tmp_path / "p.h5")
     assert done.returncode == 1
-    assert "not a readable model file" in done.stderr
+    assert "not a safetensors file, or damaged" in done.stderr
     assert left_in(tmp_path) == ["m.safetensors"]
     done = run_cli("generate", tmp_path, "--out", tmp_path / "p.h5")
     expected = f"Error: {tmp_path}: is a folder where a model file is expected; name the file\n"

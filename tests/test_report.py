@@ -19,7 +19,7 @@ from ldmlr.metrics.generated_store import store_quality
 from ldmlr.report.html import table
 from ldmlr.report.page import write_report
 from ldmlr.store import FeatureStore, SplitData, StoredHead
-from ldmlr.store import sampling as sampling_module
+from ldmlr.store import split as split_module
 from ldmlr.store.split import sample_index
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -317,7 +317,7 @@ def test_a_sample_is_even_seeded_and_independent_of_blocks(tmp_path, monkeypatch
     index = sample_index(split, 10, seed=3)
     assert np.bincount(split.labels[index]).tolist() == [10, 10, 8]
     assert (np.diff(index) > 0).all()
-    monkeypatch.setattr(sampling_module, "BLOCK", 7)
+    monkeypatch.setattr(split_module, "BLOCK", 7)
     assert sample_index(split, 10, seed=3).tolist() == index.tolist()
     assert sample_index(split, 10, seed=4).tolist() != index.tolist()
     assert np.bincount(split.labels[sample_index(split, [0, 5, 1])], minlength=3).tolist() == [0, 5, 1]

@@ -159,7 +159,7 @@ def test_resume_and_the_record(image_file, tmp_path, first):
     assert provenance["teacher"]["config"]["epochs"] == 20
     # Another teacher under the same name is another training.
     train_baseline(images, quick(), first, seed=1, overwrite=True, device="cpu")
-    with pytest.raises(UsageError, match=r"was made with --(init|teacher) '\w{64}', not"):
+    with pytest.raises(UsageError, match=r"was made with (init|teacher) '\w{64}', not"):
         train_baseline(images, config, tmp_path / "other", resume=True, device="cpu")
 
 

@@ -181,7 +181,7 @@ def _trained(
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
     }
-    run.update({used.option[2:]: used.sha256 for used in (init, teacher) if used is not None})
+    run.update({used.option: used.sha256 for used in (init, teacher) if used is not None})
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         start = (
             None

@@ -24,7 +24,7 @@ class Earlier:
         What it holds.
     """
 
-    # The option that names it.
+    # Name of the option that names it.
     option: ClassVar[str]
 
     path: Path
@@ -61,7 +61,7 @@ class Earlier:
         """
         if held_out is not None and any(before != held_out for before in self.held_out):
             raise UsageError(
-                f"{self.option} {self.path}: may have been trained on images that {opt('val_fraction')} "
+                f"{opt(self.option)} {self.path}: may have been trained on images that {opt('val_fraction')} "
                 "would hold "
                 f"out; use a baseline of the same images, {opt('val_fraction')} and {opt('seed')}, or "
                 "leave one of the two "

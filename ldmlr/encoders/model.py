@@ -1,34 +1,44 @@
 """A trained baseline: network, head and everything needed to encode images with it.
 
-The file is safetensors: the weights as ``network.*`` and ``head.*``, and in the header, under
-the key ``ldmlr``, one JSON object with the format, the version, the network's name, the image
-shape, mean and standard deviation of the pixels (0 .. 255), the head's kind, the class names,
-the training counts and the configuration.
+In its file (`ldmlr.modelfile`), the weights are the tensors ``network.*`` and ``head.*``; the header holds
+the network's name, the image shape, mean and standard deviation of the pixels (0 .. 255), the head's kind,
+the class names, the configuration and where the images came from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
+from ldmlr import modelfile
 from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import InputError, UsageError, opt
-from ldmlr.files import check_input, parse_json, write_bytes
+from ldmlr.files import check_input
+from ldmlr.heads.config import HEADS
 from ldmlr.heads.modules import Head, make_head
 
-FORMAT, VERSION = "ldmlr-baseline", 1
 FILENAME = "model.safetensors"
+
+# What the header of a baseline's file holds.
+HEADER = {
+    "network": modelfile.TEXT,
+    "shape": modelfile.many(modelfile.whole(1, 1 << 16), length=3),
+    "mean": modelfile.many(modelfile.number()),
+    "std": modelfile.many(modelfile.number(above=0)),
+    "head": modelfile.choice(*HEADS),
+    "dim": modelfile.whole(1),
+    "class_names": modelfile.many(modelfile.TEXT),
+    "config": modelfile.ANY,
+    "provenance": modelfile.ANY,
+}
 
 
 @dataclasses.dataclass
@@ -111,17 +121,18 @@ class Baseline:
             )
 
     def save(self, path: Path, overwrite: bool = False) -> None:
-        """Write the model to a safetensors file, whole or not at all."""
+        """Write the model to its file, whole or not at all."""
         header = {
-            "format": FORMAT, "version": VERSION, "network": self.name, "shape": list(self.shape),
-            "mean": self.mean, "std": self.std, "head": self.head.kind, "dim": self.dim,
-            "class_names": list(self.class_names), "config": self.config, "provenance": self.provenance,
+            "network": self.name, "shape": list(self.shape), "mean": self.mean, "std": self.std,
+            "head": self.head.kind, "dim": self.dim, "class_names": list(self.class_names),
+            "config": self.config, "provenance": self.provenance,
         }  # fmt: skip
-        tensors = {}
-        for prefix, module in (("network", self.network), ("head", self.head)):
-            for key, value in module.state_dict().items():
-                tensors[f"{prefix}.{key}"] = value.detach().cpu().contiguous().clone()
-        write_bytes(path, save(tensors, metadata={"ldmlr": json.dumps(header)}), overwrite)
+        tensors = {
+            f"{prefix}.{key}": value
+            for prefix, module in (("network", self.network), ("head", self.head))
+            for key, value in module.state_dict().items()
+        }
+        modelfile.write(path, modelfile.BASELINE, header, tensors, overwrite)
 
     @classmethod
     def load(cls, path: Path) -> Baseline:
@@ -130,26 +141,24 @@ class Baseline:
         Raises
         ------
         InputError
-            The file is missing, damaged or no baseline, or its weights do not fit its network.
+            The file is missing, damaged, of another kind, or its weights do not fit its network.
         """
         path = model_path(path)
-        header, tensors = _read(path)
-        try:
-            shape = (int(header["shape"][0]), int(header["shape"][1]), int(header["shape"][2]))
-            names = tuple(str(name) for name in header["class_names"])
-            with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+        header, tensors = modelfile.read(path, modelfile.BASELINE, HEADER)
+        height, width, channels = header["shape"]
+        shape, names = (height, width, channels), header["class_names"]
+        mean, std = header["mean"], header["std"]
+        with modelfile.damaged(path, modelfile.BASELINE):
+            if (len(mean), len(std)) != (channels, channels):
+                raise ValueError(f"{channels} channels, but {len(mean)} means and {len(std)} deviations")
+            if tensors["head.weight"].shape != (len(names), header["dim"]):
+                raise ValueError("the head's weights do not fit the classes and dimensions")
+        with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+            try:
                 network, _ = build_network(header["network"], shape, "its network")
-                head = make_head(header["head"], int(header["dim"]), len(names))
-            baseline = cls(
-                network, head, header["network"], shape, list(header["mean"]), list(header["std"]), names,
-                dict(header["config"]), dict(header["provenance"]),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise InputError(
-                f"{path}: its header is incomplete ({error}); train the baseline again"
-            ) from None
-        except UsageError as error:
-            raise InputError(f"{path}: {error}") from None
+            except UsageError as error:  # it may be a module of the user's that is not there
+                raise InputError(f"{path}: {error}") from None
+            head = make_head(header["head"], header["dim"], len(names))
         for prefix, module in (("network", network), ("head", head)):
             state = {
                 k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")
@@ -159,8 +168,10 @@ class Baseline:
             except RuntimeError as error:
                 detail = " ".join(str(error).split())[:200]
                 raise InputError(f"{path}: the {prefix}'s weights do not fit ({detail})") from None
-        network.eval()
-        return baseline
+        return cls(
+            network.eval(), head, header["network"], shape, mean, std, tuple(names),
+            header["config"], header["provenance"],
+        )  # fmt: skip
 
 
 def model_path(path: Path) -> Path:
@@ -173,29 +184,6 @@ def file_hash(path: Path) -> str:
     """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: not a safetensors file, or damaged ({error}); train or copy it again"
-        ) from None
-    try:
-        header = parse_json(metadata.get("ldmlr", ""))
-    except ValueError:
-        header = {}
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path}: not a baseline model; expected a file written by ldmlr baseline")
-    if header.get("version") != VERSION:
-        raise InputError(
-            f"{path}: baseline model of version {header.get('version')!r}, this program reads {VERSION}; "
-            "upgrade it"
-        )
-    return header, tensors
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ from ldmlr.heads.modules import Head
 class Start(Earlier):
     """A finished baseline whose weights the next training begins with."""
 
-    option = opt("init")
+    option = "init"
 
     @classmethod
     def open(cls, config: BaselineConfig) -> Start | None:

@@ -23,7 +23,7 @@ from ldmlr.errors import opt
 class Teacher(Earlier):
     """A finished baseline, of any network, for the same images and classes."""
 
-    option = opt("teacher")
+    option = "teacher"
 
     @classmethod
     def open(cls, config: BaselineConfig, images: ImageSet) -> Teacher | None:

@@ -32,6 +32,20 @@ if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
 
 
+# What the header of a model file holds.
+HEADER = {
+    "config": modelfile.ANY,
+    "seed": modelfile.SEED,
+    "dim": modelfile.whole(1),
+    "num_classes": modelfile.whole(1),
+    "class_names": modelfile.optional(modelfile.many(modelfile.NAME)),
+    "floor": modelfile.optional(modelfile.number()),
+    "bound": modelfile.number(above=0),
+    "losses": modelfile.many(modelfile.FIGURE),
+    "provenance": modelfile.ANY,
+}
+
+
 class LatentDiffusion:
     """A diffusion model over feature vectors, conditioned on the class.
 
@@ -313,7 +327,7 @@ class LatentDiffusion:
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
         header, tensors = self._contents()
-        modelfile.write(Path(path), header, tensors, overwrite)
+        modelfile.write(Path(path), modelfile.DIFFUSION, header, tensors, overwrite)
 
     def _contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         transform = self.transform
@@ -326,7 +340,7 @@ class LatentDiffusion:
             "seed": self.seed,
             "dim": self.dim,
             "num_classes": self.num_classes,
-            "class_names": self.class_names,
+            "class_names": None if self.class_names is None else [str(name) for name in self.class_names],
             # JSON has no infinity: a missing floor is null.
             "floor": transform.floor if np.isfinite(transform.floor) else None,
             "bound": transform.bound,
@@ -344,27 +358,37 @@ class LatentDiffusion:
         InputError
             The file is missing, damaged, of another kind, or its tensors do not fit its configuration.
         """
-        header, tensors = modelfile.read(Path(path))
-        with modelfile.damaged(Path(path)):
+        path = Path(path)
+        header, tensors = modelfile.read(path, modelfile.DIFFUSION, HEADER)
+        with modelfile.damaged(path, modelfile.DIFFUSION):
             return cls._restore(header, tensors)
 
     @classmethod
     def _restore(cls, header: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         model = cls(DiffusionConfig.from_mapping(header["config"]), seed=header["seed"])
-        dim, classes, config = int(header["dim"]), int(header["num_classes"]), model.config
+        config, names = model.config, header["class_names"]
+        dim, classes = header["dim"], header["num_classes"]
+        mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
+        counts = tensors["counts"].numpy()
+        shapes = ((classes, dim), (dim, dim)) if config.transform == "whitened" else ((1, dim), (dim,))
+        if (mean.shape, scale.shape) != shapes or counts.shape != (classes,):
+            raise ValueError("the statistics do not fit the configuration")
+        types = [array.dtype.name for array in (mean, scale, counts)]
+        if types != ["float64", "float64", "int64"]:
+            raise ValueError(f"the statistics are {', '.join(types)}")
+        if names is not None and len(names) != classes:
+            raise ValueError(f"it has {len(names)} class names for {classes} classes")
+        weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+        # Before a network of some other size is made, which may be far too large.
+        last = f"first.{config.layers - 1}.weight"
+        if weights["input.weight"].shape != (config.hidden, dim) or last not in weights:
+            raise ValueError("the weights do not fit the configuration")
         with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
             network = NETWORKS[config.network](dim, classes, config.hidden, config.layers)
-        weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
         network.load_state_dict(weights)
-        mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
-        shapes = ((classes, dim), (dim, dim)) if config.transform == "whitened" else ((1, dim), (dim,))
-        if (mean.shape, scale.shape) != shapes or tensors["counts"].shape != (classes,):
-            raise ValueError("the statistics do not fit the configuration")
         floor = -np.inf if header["floor"] is None else float(header["floor"])
         model._transform = Transform(config.transform, mean, scale, floor, float(header["bound"]))
-        model._network = network.eval()
-        model.counts = tensors["counts"].numpy()
-        names = header["class_names"]
+        model._network, model.counts = network.eval(), counts
         model.class_names = None if names is None else tuple(str(name) for name in names)
         model.losses, model.provenance = list(header["losses"]), dict(header["provenance"])
         return model

@@ -14,7 +14,7 @@ from ldmlr.arguments import check_seed
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.headfile import FinetunedHead, check_head
+from ldmlr.heads.headfile import FITTED, STORED, FinetunedHead, check_head
 from ldmlr.heads.logits import CHUNK, head_logits
 from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
@@ -104,10 +104,10 @@ def baseline_head(
 ) -> tuple[Head, str]:
     """Return the store's head and ``stored``, or one fitted to the encoded rows and ``fitted``."""
     if stored is None:
-        return fit_baseline(rows, seed, device), "fitted"
+        return fit_baseline(rows, seed, device), FITTED
     head = from_stored(stored).eval()
     check_head(head, rows.dim, rows.num_classes, f"{rows.name}: its head", rows.name)
-    return head, "stored"
+    return head, STORED
 
 
 def start_head(config: FinetuneConfig, baseline: Head, rows: TrainingRows, seed: int) -> Head:

@@ -1,37 +1,50 @@
-"""Head files: safetensors with the heads as tensors and everything else in one JSON header entry.
+"""A fine-tuned head, and its file (`ldmlr.modelfile`).
 
 head.weight, head.bias, ...          the fine-tuned head (see `ldmlr.heads.modules.to_stored`)
 baseline.weight, baseline.bias, ...  the head it started from
 counts [C] int64                     encoded training rows per class
-metadata["ldmlr"]                    JSON: format, version, kinds, configuration, seed, history, selection
+header                               kinds, origin, configuration, seed, history, rows, selection
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import nn
 
+from ldmlr import modelfile
 from ldmlr.errors import InputError
-from ldmlr.files import check_input, parse_json, write_bytes
-from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.config import HEADS, FinetuneConfig
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead, from_stored, linear_head, to_stored
 from ldmlr.store import StoredHead
 
-FORMAT = "ldmlr-head"
-VERSION = 1
 LAST_EPOCH = "last epoch"
 BEST_ON_TEST = "best epoch on the test set: only to compare with published code that does so"
+
+
+# Where a baseline came from.
+STORED, FITTED = "stored", "fitted"
+
+# What the header of a head file holds.
+HEADER = {
+    "kinds": modelfile.fields(head=modelfile.choice(*HEADS), baseline=modelfile.choice(*HEADS)),
+    "origin": modelfile.choice(STORED, FITTED),
+    "config": modelfile.ANY,
+    "seed": modelfile.SEED,
+    "history": modelfile.many(
+        modelfile.fields(epoch=modelfile.whole(1), loss=modelfile.FIGURE, lr=modelfile.FIGURE)
+    ),
+    "generated": modelfile.whole(),
+    "selection": modelfile.TEXT,
+}
 
 
 class ShiftedHead(nn.Module):
@@ -132,96 +145,54 @@ class FinetunedHead:
         return linear_head(weight, bias)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write both heads, the counts and the whole configuration as safetensors."""
-        save_head(self, Path(path), overwrite)
+        """Write both heads, the counts and the whole configuration, whole or not at all."""
+        tensors = {"counts": torch.from_numpy(np.asarray(self.counts, np.int64))}
+        kinds = {}
+        for name, head in (("head", self.head), ("baseline", self.baseline)):
+            stored = to_stored(head)
+            kinds[name] = stored.kind
+            arrays = {"weight": stored.weight, "bias": stored.bias, **stored.extra}
+            tensors |= {
+                f"{name}.{key}": torch.from_numpy(value) for key, value in arrays.items() if value is not None
+            }
+        header = {
+            "kinds": kinds, "origin": self.origin, "config": self.config.to_dict(), "seed": self.seed,
+            "history": self.history, "generated": self.generated, "selection": self.selection,
+        }  # fmt: skip
+        modelfile.write(Path(path), modelfile.HEAD, header, tensors, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a head written by `save`."""
-        return cls(**load_head(Path(path)))
+        """Read a head written by `save`.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged, of another kind, or its tensors do not fit together.
+        """
+        path = Path(path)
+        header, tensors = modelfile.read(path, modelfile.HEAD, HEADER)
+        with modelfile.damaged(path, modelfile.HEAD):
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+            counts = arrays["counts"]
+            head, baseline = (_head(name, header["kinds"], arrays) for name in ("head", "baseline"))
+            shape = (head.num_classes, head.dim)
+            if (baseline.num_classes, baseline.dim) != shape or counts.shape != shape[:1]:
+                raise ValueError("its heads and counts have different sizes")
+            if counts.dtype != np.int64:
+                raise ValueError(f"counts are {counts.dtype}, expected int64")
+            return cls(
+                head, baseline, header["origin"], counts, FinetuneConfig.from_mapping(header["config"]),
+                header["seed"], header["history"], header["generated"], header["selection"],
+            )  # fmt: skip
 
 
-def save_head(tuned: FinetunedHead, path: Path, overwrite: bool = False) -> None:
-    """Write a fine-tuned head, whole or not at all."""
-    tensors: dict[str, npt.NDArray[Any]] = {"counts": np.asarray(tuned.counts, dtype=np.int64)}
-    kinds = {}
-    for name, head in (("head", tuned.head), ("baseline", tuned.baseline)):
-        stored = to_stored(head)
-        kinds[name] = stored.kind
-        arrays = {"weight": stored.weight, "bias": stored.bias, **stored.extra}
-        tensors |= {f"{name}.{key}": value for key, value in arrays.items() if value is not None}
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kinds": kinds,
-        "origin": tuned.origin,
-        "config": tuned.config.to_dict(),
-        "seed": tuned.seed,
-        "history": tuned.history,
-        "generated": tuned.generated,
-        "selection": tuned.selection,
-    }
-    # One metadata entry: safetensors orders several at random, and equal heads should be equal files.
-    write_bytes(path, save(tensors, metadata={"ldmlr": json.dumps(about, sort_keys=True)}), overwrite)
-
-
-def load_head(path: Path) -> dict[str, Any]:
-    """Return the fields of a `FinetunedHead` read from a file.
-
-    Raises
-    ------
-    InputError
-        The file is missing, is no safetensors file, or is not (a version of) a head file.
-    """
-    check_input(path, "head file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("ldmlr")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); give a head file") from None
-    about = _about(path, text)
-    try:
-        counts = tensors["counts"].astype(np.int64)
-        heads = {name: _head(name, about["kinds"][name], tensors) for name in ("head", "baseline")}
-        fields = {
-            "origin": str(about["origin"]),
-            "config": FinetuneConfig.from_mapping(about["config"], str(path)),
-            "seed": int(about["seed"]),
-            "history": list(about["history"]),
-            "generated": int(about["generated"]),
-            "selection": str(about["selection"]),
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged head file ({error!r}); write it again") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    shapes = {(head.dim, head.num_classes) for head in heads.values()}
-    if len(shapes) > 1 or counts.shape != (heads["head"].num_classes,):
-        raise InputError(f"{path}: its heads and counts have different sizes; write it again")
-    return {**heads, **fields, "counts": counts}
-
-
-def _about(path: Path, text: str | None) -> dict[str, Any]:
-    try:
-        about = parse_json(text or "")
-    except ValueError:
-        about = None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a head file; give the output of ldmlr finetune")
-    if about.get("version") != VERSION:
-        raise InputError(
-            f"{path}: head file of version {about.get('version')}, this program reads {VERSION}; upgrade it"
-        )
-    return about
-
-
-def _head(name: str, kind: str, tensors: dict[str, npt.NDArray[Any]]) -> Head:
-    arrays = {key.split(".", 1)[1]: tensors[key] for key in tensors if key.startswith(f"{name}.")}
-    weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
+def _head(name: str, kinds: Mapping[str, str], arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
+    parts = {key.partition(".")[2]: arrays[key] for key in arrays if key.startswith(f"{name}.")}
+    weight, bias = parts.pop("weight"), parts.pop("bias", None)
     if weight.ndim != 2:
-        raise InputError(f"{name}.weight is {list(weight.shape)}, expected [C, D]")
-    return from_stored(StoredHead(kind=kind, weight=weight, bias=bias, extra=arrays)).eval()
+        raise ValueError(f"{name}.weight is {list(weight.shape)}, expected [C, D]")
+    return from_stored(StoredHead(kind=kinds[name], weight=weight, bias=bias, extra=parts)).eval()
 
 
 def check_head(head: AnyHead, dim: int, num_classes: int, head_name: str, store_name: str) -> None:
