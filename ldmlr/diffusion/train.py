@@ -20,6 +20,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.errors import LdmlrError, opt
+from ldmlr.learning_rate import cosine_decay
 
 # The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
 RESOLUTION = 16384
@@ -182,4 +183,4 @@ def _rate(step: int, config: DiffusionConfig) -> float:
     warmup = min(config.warmup_iterations, config.iterations - 1)
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(config.iterations - warmup, 1)))
+    return cosine_decay(step - warmup, max(config.iterations - warmup, 1))

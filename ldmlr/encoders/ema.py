@@ -1,4 +1,9 @@
-"""Exponential moving average of a model's weights."""
+"""Exponential moving average of a model's weights.
+
+`torch.optim.swa_utils.AveragedModel` is no shorter here: its first update copies the weights, where this
+average begins at the random ones; it must be told to leave whole numbers as they are, and the decay of each
+step; and it makes a copy of the module, which not every network of a user allows.
+"""
 
 from __future__ import annotations
 

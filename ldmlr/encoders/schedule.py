@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from ldmlr.encoders.config import BaselineConfig
+from ldmlr.learning_rate import cosine_decay
 
 
 def learning_rate(config: BaselineConfig, epoch: float) -> float:
@@ -24,7 +23,7 @@ def learning_rate(config: BaselineConfig, epoch: float) -> float:
         passed = sum(epoch >= milestone for milestone in config.milestones)
         return float(config.lr * 0.1**passed)
     done = (epoch - warmup) / (config.epochs - warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return config.lr * cosine_decay(min(done, 1.0))
 
 
 def head_learning_rate(config: BaselineConfig, epoch: float) -> float:
@@ -37,4 +36,4 @@ def head_learning_rate(config: BaselineConfig, epoch: float) -> float:
     epoch
         Progress in epochs of the head alone.
     """
-    return config.head_lr * 0.5 * (1 + math.cos(math.pi * epoch / config.head_epochs))
+    return config.head_lr * cosine_decay(epoch, config.head_epochs)

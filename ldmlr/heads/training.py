@@ -23,6 +23,7 @@ from ldmlr.heads.constraints import limit_norms
 from ldmlr.heads.losses import Loss, cross_entropy, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
 from ldmlr.heads.training_rows import TrainingRows
+from ldmlr.learning_rate import cosine_decay
 
 # The recipe takes 49 steps per pass. A set of a few hundred rows would see only a handful of steps with
 # its batch of 1,024, so it is cut into as many batches, but never smaller than 32 rows.
@@ -116,7 +117,7 @@ def train_head(
                     x = share[chosen] * x + (1 - share[chosen]) * features[partner[chosen]]
                 done = (epoch * steps + step) / (config.epochs * steps)
                 for group in optimiser.param_groups:
-                    group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
+                    group["lr"] = config.lr * cosine_decay(done)
                 loss = loss_of(head(x), y)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
