@@ -1,4 +1,4 @@
-"""Stage 1 training: schedule, averages, exact resume, model files, bad input."""
+"""`ldmlr.encoders.baseline`, stage 1: schedule, averages, exact resume, model, bad input."""
 
 from __future__ import annotations
 

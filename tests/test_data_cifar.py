@@ -1,4 +1,4 @@
-"""The public CIFAR archives, and what a harmful one can do (nothing)."""
+"""`ldmlr.data.cifar`: the public CIFAR archives, and what a harmful one can do (nothing)."""
 
 from __future__ import annotations
 

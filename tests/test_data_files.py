@@ -1,4 +1,6 @@
-"""Images in files of their own: folders per class and image lists."""
+"""`ldmlr.data.files`, `folders` and `lists`, images in files of their own: folders per class and image
+lists.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that hold no class folders where they are expected."""
+"""`ldmlr.data.folders`: folders that hold no class folders where they are expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sets in HDF5, and the built-in digits: arrays in memory."""
+"""`ldmlr.data.hdf5` and `digits`: image sets in HDF5, and the built-in digits: arrays in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long-tailed draws and hold-outs."""
+"""`ldmlr.data.longtail`: long-tailed draws and hold-outs."""
 
 from __future__ import annotations
 

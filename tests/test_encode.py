@@ -1,4 +1,6 @@
-"""Encoding: the same rows however they are batched, provenance, heads, views, other encoders."""
+"""`ldmlr.encoders.encode`: the same rows however they are batched, provenance, heads, views, other
+encoders.
+"""
 
 from __future__ import annotations
 

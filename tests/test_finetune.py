@@ -1,4 +1,4 @@
-"""Stage 3: fine-tuned heads and their label-shift row."""
+"""`ldmlr.heads.finetune`, stage 3: fine-tuned heads and their label-shift row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Encoders that are no baseline: what is asked of them, their normalisation, their seed, their errors."""
+"""`ldmlr.encoders.encoder`, encoders that are no baseline: what is asked of them, their normalisation,
+their seed, their errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Training on a GPU: gradients by graphs, and many batches augmented at once."""
+"""`ldmlr.encoders.graphed` and `batches` on a GPU: gradients by graphs, and many batches augmented at
+once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses against their formulas, for integer and soft targets."""
+"""`ldmlr.heads.losses` against their formulas, for integer and soft targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Mixup and CutMix: what is blended, in which proportion, and who decides."""
+"""`ldmlr.encoders.augment.mixing`, Mixup and CutMix: what is blended, in which proportion, and who
+decides.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoder networks: sizes, shapes, import paths and exported programs."""
+"""`ldmlr.encoders.networks`: sizes, shapes, import paths and exported programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the training objective against NumPy: margins, weights, consistency, the schedule."""
+"""`ldmlr.encoders.objective` against NumPy: margins, weights, consistency, the schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Generated rows that a store holds itself: `run` draws its own instead, `finetune` counts and names them."""
+"""`ldmlr.heads.training_rows`, generated rows that a store holds itself: `run` draws its own instead,
+`finetune` counts and names them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Smaller images in the early epochs: the growth of the side, and the scaling."""
+"""`ldmlr.encoders.augment.shrink`, smaller images in the early epochs: the growth of the side, and the
+scaling.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Bad files: each gives one line that names the file, the dataset, what was expected and a remedy."""
+"""`ldmlr.store.reading` of bad files: each gives one line that names the file, the dataset, what was
+expected and a remedy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exporting to other forms, and what comes back from them."""
+"""`ldmlr.store.convert.exporting` to other forms, and what comes back from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What users bring: labels that are no numbering, tensors, shards by name, folders, other working folders."""
+"""`ldmlr.store.convert` and what users bring: labels that are no numbering, tensors, shards by name,
+folders, other working folders.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The feature store's format: what any h5py user finds in a file, and plain files that open too."""
+"""`ldmlr.store.layout` and `reading`, the format: what any h5py user finds in a file, and plain files that
+open too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing from other forms."""
+"""`ldmlr.store.convert.importing` from other forms."""
 
 from __future__ import annotations
 

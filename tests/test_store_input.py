@@ -1,4 +1,6 @@
-"""Values that float32 cannot hold, and arrays that are no rows: each is one line."""
+"""`ldmlr.store.split_writer` and values that float32 cannot hold, and arrays that are no rows: each is one
+line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading from several processes: forks, pickles, and loader workers."""
+"""`ldmlr.store` from several processes: forks, pickles, and loader workers."""
 
 from __future__ import annotations
 

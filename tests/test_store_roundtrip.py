@@ -1,4 +1,6 @@
-"""Property tests: what is written comes back, whatever its shape, type and order of writing."""
+"""`ldmlr.store`, property tests: what is written comes back, whatever its shape, type and order of
+writing.
+"""
 
 from __future__ import annotations
 

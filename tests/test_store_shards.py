@@ -1,4 +1,4 @@
-"""Stores in shards, and merging."""
+"""`ldmlr.store.shards` and `merging`: stores in shards, and several into one."""
 
 from __future__ import annotations
 

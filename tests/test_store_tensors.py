@@ -1,4 +1,6 @@
-"""Importing what ``torch.save`` wrote, and the names of what else a file may hold."""
+"""`ldmlr.store.convert.tensors`: importing what ``torch.save`` wrote, and the names of what else a file may
+hold.
+"""
 
 from __future__ import annotations
 

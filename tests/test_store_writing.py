@@ -1,4 +1,6 @@
-"""Writing: whole or not at all, whatever goes wrong, and in memory that does not grow with the rows."""
+"""`ldmlr.store.writer`: whole or not at all, whatever goes wrong, and in memory that does not grow with the
+rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``--teacher``: a training matches the logits of an earlier one, on the images it is shown itself."""
+"""`ldmlr.encoders.teacher`, ``--teacher``: a training matches the logits of an earlier one, on the images
+it is shown itself.
+"""
 
 from __future__ import annotations
 

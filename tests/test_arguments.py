@@ -1,4 +1,4 @@
-"""Rows, seeds, types and devices as a caller may have them."""
+"""`ldmlr.arguments`: rows, seeds, types and devices as a caller may have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``--norm-limit``: class weights of stage 3 that are no longer than a multiple of their mean length."""
+"""`ldmlr.heads.constraints`, ``--norm-limit``: class weights of stage 3 that are no longer than a multiple
+of their mean length.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The levers of stage 1 in training: they learn, resume to the bit, and reach the store and the run."""
+"""`ldmlr.encoders.trainer`: every option of training learns, resumes to the bit, reaches the store and
+run.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from ldmlr.errors import LdmlrError
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore
 
-LEVERS = {
+OPTIONS = {
     "cutmix": {"cutmix": 1.0},
     "either": {"cutmix": 1.0, "mixup": 1.0},
     "two views": {"cutmix": 1.0, "mixup": 1.0, "consistency": 2.0},
@@ -47,9 +49,9 @@ def log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", LEVERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, name):
-    images, config = open_image_set(image_file), quick(**LEVERS[name])
+    images, config = open_image_set(image_file), quick(**OPTIONS[name])
     figures = train_baseline(images, config, tmp_path / "whole", device="cpu")
     assert figures["rows"][0]["all"]["mean"] > 50
     last = config.epochs + config.head_epochs - 1
@@ -65,10 +67,10 @@ def test_a_resumed_training_ends_with_the_same_bits(image_file, tmp_path, name):
     assert len(log(tmp_path / "parts")) == last + 1
 
 
-def test_every_lever_changes_the_training(image_file, tmp_path):
+def test_every_option_changes_the_training(image_file, tmp_path):
     images = open_image_set(image_file)
     found = {}
-    for name, changes in {"plain": {}, **LEVERS}.items():
+    for name, changes in {"plain": {}, **OPTIONS}.items():
         config = quick(**{**changes, "epochs": 1, "head": "linear", "ema": 0.0})
         train_baseline(images, config, tmp_path / name, device="cpu")
         found[name] = weights(tmp_path / name)["head.weight"]
@@ -161,7 +163,7 @@ def test_the_first_epochs_see_smaller_images(image_file, monkeypatch):
     assert sides[::steps] == [full // 2, full // 2, full * 3 // 4, full * 3 // 4, full, full]
 
 
-def test_presets_name_their_levers():
+def test_presets_name_their_options():
     wcdas, glmc = baseline_config("cifar-wcdas"), baseline_config("cifar-glmc")
     assert (wcdas.head, wcdas.epochs, wcdas.head_epochs, wcdas.head_lr) == ("wcdas", 700, 30, 0.005)
     assert (glmc.loss, glmc.weight_power, glmc.cumulative) == ("weighted", 1.2, True)

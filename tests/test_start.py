@@ -1,4 +1,6 @@
-"""``--init``: a training starts from the weights of an earlier one, in whole or in part, or says why not."""
+"""`ldmlr.encoders.start`, ``--init``: a training starts from the weights of an earlier one, in whole or in
+part, or says why not.
+"""
 
 from __future__ import annotations
 

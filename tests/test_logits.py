@@ -1,4 +1,6 @@
-"""Logits are held for a few rows at a time, and what is measured does not depend on how many."""
+"""`ldmlr.heads.logits`: logits are held for a few rows at a time, and what is measured does not depend on
+how many.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head modules: their formulas, their start, and the way into and out of plain arrays."""
+"""`ldmlr.heads.modules`: their formulas, their start, and the way into and out of plain arrays."""
 
 from __future__ import annotations
 
