@@ -191,7 +191,7 @@ def merge_command(
       ldmlr store merge features.h5 pseudo.h5 --out balanced.h5
       ldmlr store merge pseudo-*-of-00008.h5 --out pseudo.json
     """
-    from ldmlr.errors import UsageError
+    from ldmlr.errors import LdmlrError, UsageError
     from ldmlr.store import FeatureStore, write_manifest
     from ldmlr.store.merging import merge_stores
 
@@ -201,7 +201,10 @@ def merge_command(
             raise UsageError("--dtype, --no-head: a manifest lists files as they are; leave them out")
         store = FeatureStore.open(write_manifest(out, sources, overwrite=overwrite))
     else:
-        done = merge_stores(sources, out, dtype=dtype, keep_head=keep_head, overwrite=overwrite)
+        try:
+            done = merge_stores(sources, out, dtype=dtype, keep_head=keep_head, overwrite=overwrite)
+        except LdmlrError as error:
+            raise error.renamed({"keep_head": "head"}) from None
         store, notes = done.store, done.notes
     config = {"sources": sources, "out": out, "dtype": dtype, "head": keep_head}
     _report("store merge", config, store, notes, as_json)

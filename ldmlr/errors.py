@@ -50,7 +50,10 @@ def in_python(name: str, value: str | None) -> str:
 
 def with_dashes(name: str, value: str | None) -> str:
     """Spell an option as the command line does."""
-    flag = f"--{name.replace('_', '-')}"
+    dashed = name.replace("_", "-")
+    if value == "False":
+        return f"--no-{dashed}"
+    flag = f"--{dashed}"
     return flag if value in (None, "True") else f"{flag} {str(value).strip(chr(39))}"
 
 

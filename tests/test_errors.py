@@ -17,6 +17,9 @@ def test_a_switch_is_written_without_its_value_on_the_command_line():
     error = InputError(f"rows.h5: exists; pass {opt('overwrite', True)}")
     assert str(error) == "rows.h5: exists; pass overwrite=True"
     assert error.on_command_line() == "rows.h5: exists; pass --overwrite"
+    error = InputError(f"other.h5: has another head; pass {opt('head', False)}")
+    assert str(error) == "other.h5: has another head; pass head=False"
+    assert error.on_command_line() == "other.h5: has another head; pass --no-head"
 
 
 def test_the_option_that_is_wrong_is_a_field():

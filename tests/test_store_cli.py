@@ -119,6 +119,17 @@ def test_import_export_and_merge(run_cli, path, tmp_path):
     assert not (tmp_path / "no.h5").exists()
 
 
+def test_merge_says_how_to_leave_different_heads_out(run_cli, tmp_path):
+    data = SplitData(np.ones((3, 2)), np.arange(3))
+    for number in (1, 2):
+        head = StoredHead("linear", np.full((3, 2), number, np.float32))
+        FeatureStore.write(tmp_path / f"{number}.h5", train=data, head=head)
+    merge = ("store", "merge", tmp_path / "1.h5", tmp_path / "2.h5", "--out", tmp_path / "both.h5")
+    fails(run_cli(*merge), 1, f"differs from that of {tmp_path / '1.h5'}; pass --no-head, or merge stores")
+    assert run_cli(*merge, "--no-head").returncode == 0
+    assert FeatureStore.open(tmp_path / "both.h5").head is None
+
+
 def test_merge_writes_a_manifest_of_shards(run_cli, tmp_path):
     for shard in range(2):
         data = SplitData(RNG.random((5, 2)), np.arange(5) % 3)

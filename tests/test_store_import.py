@@ -233,13 +233,13 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
             "x.npy",
             y,
             {"labels_key": "y"},
-            "--labels-key: .*x.npy: an .npy file holds one array; leave it out",
+            "labels_key: .*x.npy: an .npy file holds one array; leave it out",
         ),
         ("text.csv", None, {}, "text.csv: is no HDF5, .npz, .npy, Parquet or torch.save file; save the"),
-        ("z.npz", None, {"test_labels": y}, "--test-labels: goes with --test"),
+        ("z.npz", None, {"test_labels": y}, "test_labels: goes with test"),
         ("z.npz", None, {"num_classes": 2}, r"label 2 is not in 0 \.\. 1"),
         ("z.npz", None, {"test": tmp_path / "wide.npy", "test_labels": y}, "dim 6, but others have dim 5"),
-        ("z.npz", None, {"dtype": "float8"}, "--dtype: unknown value 'float8'"),
+        ("z.npz", None, {"dtype": "float8"}, "dtype: unknown value 'float8'"),
     ]:
         with pytest.raises(LdmlrError, match=expected) as caught:
             import_store(tmp_path / source, out, labels=labels, **more)

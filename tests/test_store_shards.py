@@ -228,7 +228,7 @@ def test_stores_that_do_not_belong_together_are_not_merged(tmp_path):
         ("dim", r"b-dim\.h5: dim is 2, but 3 in", {"train": data(5, dim=2)}),
         ("classes", "num_classes is 7, but 4", {"train": data(5), "num_classes": 7}),
         ("names", "class_names differ", {"train": data(5), "class_names": list("abdc")}),
-        ("head", "pass --no-head", {"train": data(5), "head": StoredHead("linear", head.weight * 2)}),
+        ("head", "pass keep_head=False", {"train": data(5), "head": StoredHead("linear", head.weight * 2)}),
     ]:
         other = FeatureStore.write(tmp_path / f"b-{name}.h5", **arguments)
         with pytest.raises(InputError, match=expected):

@@ -118,9 +118,8 @@ def _head(stores: Sequence[FeatureStore]) -> StoredHead | None:
     for store in having[1:]:
         if not _equal(having[0].head, store.head):
             raise InputError(
-                f"{store.path}: /head differs from that of {having[0].path}; pass {opt('no_head')}, or "
-                "merge stores "
-                "with the same head"
+                f"{store.path}: /head differs from that of {having[0].path}; pass "
+                f"{opt('keep_head', False)}, or merge stores with the same head"
             )
     return having[0].head if having else None
 
