@@ -47,7 +47,8 @@ def times(row: Row) -> str:
 
 def error(row: Row) -> str:
     """Return a deviation with two digits."""
-    return f"{float(row['mean']):.1e}"
+    digits, power = f"{float(row['mean']):.1e}".split("e")
+    return f"{digits}e{int(power)}"
 
 
 @dataclass(frozen=True)

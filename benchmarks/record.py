@@ -2,9 +2,9 @@
 
 A ``result.json`` holds more than anyone reads twice: a figure for each class, the loss of each epoch,
 a record of each step of a run, comparisons that follow from the rows. What is kept is small enough to
-be read in a diff: rows with mean, standard deviation and the seeds' values, the configuration, versions and
-hardware, a row a line. ``DROPPED`` says what is left out; accuracies are rounded to six decimals (the seeds' values to
-four), other figures to six digits.
+be read in a diff: rows with mean, standard deviation and the seeds' values, the configuration, versions
+and hardware, a row a line. ``DROPPED`` says what is left out; accuracies are rounded to six decimals (the
+seeds' values to four), other figures to six digits.
 
     python benchmarks/record.py runs/compare/result.json --topic accuracy --id compare-mine
 

@@ -10,9 +10,10 @@ between them is written by
 Figures come from ``results/summary.csv`` (``summarise.py``), names and commands from ``experiments.toml``;
 ``tables.py`` and ``tables_speed.py`` say what a table shows. Names:
 
-    home                       CIFAR-LT, frozen features: baseline, label shift, LDMLR, both, best other method
+    home                       CIFAR-LT, frozen features: without and with LDMLR, best other method
     digits                     the built-in digits: the same rows by shot group
     paper                      the paper's table: published and measured, without and with LDMLR
+    published                  the paper's own figures on all its sets
     encoders                   each encoder's own head and LDMLR on it, without and with mirror images
     compare                    all methods on both sets, without and with label shift
     compare-cifar10            all methods on CIFAR-10-LT, with shot groups
@@ -34,6 +35,10 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     ceilings                   share of the multiply-add peak per processor, type and size
     cuda-kernels               rows/s of each CUDA kernel per size on an H200, best share of a large product
     deviation                  deviation of a row from float64, per instruction set and type
+    trials-silu                forms of silu in the bfloat16 kernel
+    trials-tile-rows           rows per tile
+    trials-int8                forms of the int8 kernel
+    trials-amx                 where the epilogue of an AMX product goes
     stage1                     training steps of ResNet-32 by type and layout
     memory                     peak memory of generation to disk
     latent-vs-image            a sampling step of a latent beside one of an image

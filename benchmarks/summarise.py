@@ -4,9 +4,10 @@
     python benchmarks/summarise.py --check    fails unless it is current
 
 Columns: the experiment (its name in ``experiments.toml``) and its data; what was measured: for accuracies
-`method`, `setting` (what was varied), `adjustment` and `group`, for speed `what`, `backend`, `isa` (of a GPU: the
-kernel), `dtype`, `dim`, `hidden` and `threads`; then `quantity`, `mean`, `std`, `seeds` and `unit`. A column that
-says nothing of a figure is empty. Calibration, configuration and the seeds' values are in the JSON files alone.
+`method`, `setting` (what was varied), `adjustment` and `group`, for speed `what`, `backend`, `isa` (of a GPU:
+the kernel), `dtype`, `dim`, `hidden` and `threads`; then `quantity`, `mean`, `std`, `seeds` and `unit`. A
+column that says nothing of a figure is empty. Calibration, configuration and the seeds' values are in the
+JSON files alone.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ COLUMNS = (*PLACE, "quantity", "mean", "std", "seeds", "unit")
 UNITS = {
     "rows_per_s": "rows/s", "images_per_s": "images/s", "gflop_per_s": "GFLOP/s",
     "ceiling_gflop_per_s": "GFLOP/s", "gbyte_per_s": "GB/s", "fraction": "", "times": "", "ratio": "",
-    "baseline_rows_per_s": "rows/s", "error": "std", "error_rms": "std", "milliseconds": "ms",
-    "microseconds": "us", "seconds": "s", "peak_mb": "MB", "operations": "FLOP", "bytes": "bytes",
+    "baseline_rows_per_s": "rows/s", "error": "std", "error_rms": "std", "error_half_ulps": "ulp/2",
+    "milliseconds": "ms", "microseconds": "us", "seconds": "s", "peak_mb": "MB", "operations": "FLOP", "bytes": "bytes",
 }  # fmt: skip
 Row = dict[str, str]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tables_speed
-from experiments import load
+from experiments import document, load
 from pivot import Column, Line, Summary, Table, accuracy, markdown, rendered
 
 TOP = {"quantity": "top-1", "group": "all"}
@@ -144,6 +144,27 @@ def paper(summary: Summary) -> str:
     setting = {"experiment": "compare-{set}-wcdas-once-mirror", "head": "baseline", "ldmlr": "ldmlr-paper"}
     found.append(Line(("", "320 (365) epochs, mirror images, the paper's setting"), {**setting, **PLAIN}))
     return rendered(Table(("top-1 %", ""), found, HEAD_AND_LDMLR, TOP), summary)
+
+
+def published(summary: Summary) -> str:
+    """Return the paper's own figures on all its sets."""
+    sets = {
+        "cifar10-lt-if10": "C10 IF10", "cifar10-lt": "C10 IF100", "cifar100-lt-if10": "C100 IF10",
+        "cifar100-lt": "C100 IF100", "imagenet-lt": "ImageNet-LT",
+    }  # fmt: skip
+    rows = {
+        "CE": {"method": "baseline", **PLAIN},
+        "label shift": {"method": "baseline", **SHIFT},
+        "WCDAS": {"method": "wcdas", **PLAIN},
+        "CE + LDMLR": {"method": "ldmlr", **PLAIN},
+        "label shift + LDMLR": {"method": "ldmlr", **SHIFT},
+        "WCDAS + LDMLR": {"method": "wcdas-ldmlr", **PLAIN},
+    }
+    columns = [Column(label, {"data": data}) for data, label in sets.items()]
+    found = [Line((label,), fields) for label, fields in rows.items()]
+    return rendered(
+        Table(("published, top-1 %",), found, columns, {**TOP, "experiment": "published"}), summary
+    )
 
 
 def encoders(summary: Summary) -> str:
@@ -285,7 +306,10 @@ def tried(summary: Summary) -> str:
     first = [
         experiments[name] for name in experiments if name in failed and experiments[name].parent not in failed
     ]
-    return markdown(("experiment", "what it shows"), [[f"`{entry.id}`", entry.shows] for entry in first])
+    found = [[f"`{entry.id}`", entry.shows] for entry in first if entry.id != "trials-other"]
+    small = document(experiments["trials-other"])["rows"]
+    found += [[row["what"], f"{row['outcome']} ({row['isa']})"] for row in small]
+    return markdown(("experiment or change", "what it shows"), found)
 
 
 def reproduce(summary: Summary) -> str:
@@ -303,6 +327,7 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "home": home,
     "digits": digits,
     "paper": paper,
+    "published": published,
     "encoders": encoders,
     "compare": compare,
     "compare-cifar10": compare_on(CIFAR10),

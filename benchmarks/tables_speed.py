@@ -78,25 +78,33 @@ def cuda_kernels(summary: Summary) -> str:
 
 def deviation(summary: Summary) -> str:
     """Return the deviation of a row from float64, in standard deviations of the rows."""
-    kinds = (
-        ("sampler-xeon-amx", "baseline", "float32"),
-        ("sampler-xeon-amx", "avx2", "float32"),
-        ("sampler-xeon-amx", "amx", "float32"),
-        ("sampler-zen5", "avx512bf16", "bfloat16"),
-        ("sampler-xeon-amx", "amx", "bfloat16"),
-        ("sampler-xeon-amx", "amx", "int8"),
-    )
-    found = [
-        Line((isa, dtype), {"experiment": experiment, "isa": isa, "dtype": dtype})
-        for experiment, isa, dtype in kinds
-    ]
+    kinds = dict.fromkeys((row["isa"], row["dtype"]) for row in summary.by_experiment["deviation"])
+    found = [Line((isa, dtype), {"isa": isa, "dtype": dtype}) for isa, dtype in kinds]
     columns = [
         Column(f"{label}, D {dim}, H {hidden}", {"dim": dim, "hidden": hidden, "quantity": quantity}, error)
         for dim, hidden in (("64", "128"), ("512", "512"))
         for quantity, label in (("error", "maximum"), ("error_rms", "RMS"))
     ]
-    fields = {"what": "share of the multiply-add peak"}
-    return rendered(Table(("kernels", "type"), found, columns, fields), summary)
+    return rendered(Table(("kernels", "type"), found, columns, {"experiment": "deviation"}), summary)
+
+
+def trials(experiment: str) -> Callable[[Summary], str]:
+    """Return the table of forms of a kernel, in GFLOP/s per size."""
+
+    def render(summary: Summary) -> str:
+        found = [Line((setting,), {"setting": setting}) for setting in summary.settings(experiment)]
+        sizes = dict.fromkeys((row["dim"], row["hidden"]) for row in summary.by_experiment[experiment])
+        columns = [
+            Column(f"D {dim}, H {hidden}", {"dim": dim, "hidden": hidden}, rate) for dim, hidden in sizes
+        ]
+        # The error of an approximation does not depend on the size.
+        columns.append(
+            Column("error, half units", {**columns[0].fields, "quantity": "error_half_ulps"}, rate)
+        )
+        fields = {"experiment": experiment, "quantity": "gflop_per_s"}
+        return rendered(Table(("GFLOP/s, one thread",), found, columns, fields), summary)
+
+    return render
 
 
 def stage1(summary: Summary) -> str:
@@ -145,6 +153,10 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "ceilings": ceilings,
     "cuda-kernels": cuda_kernels,
     "deviation": deviation,
+    "trials-silu": trials("trials-silu"),
+    "trials-tile-rows": trials("trials-tile-rows"),
+    "trials-int8": trials("trials-int8"),
+    "trials-amx": trials("trials-amx"),
     "stage1": stage1,
     "memory": memory,
     "latent-vs-image": latent_vs_image,
