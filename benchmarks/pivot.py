@@ -140,9 +140,11 @@ def rendered(table: Table, summary: Summary) -> str:
     if not shown:
         raise ValueError("the table has no figures")
     heads = [*table.heads, *(table.columns[place].head for place in shown)]
-    lines = [
-        [*line.labels, *(row[place] for place in shown)]
-        for line, row in zip(table.lines, cells, strict=True)
-        if any(row)
-    ]
+    lines, before = [], ""
+    for line, row in zip(table.lines, cells, strict=True):
+        if any(row):
+            # Of several leading cells the first is said once, where it begins.
+            repeated = len(line.labels) > 1 and line.labels[0] == before
+            first, before = "" if repeated else line.labels[0], line.labels[0]
+            lines.append([first, *line.labels[1:], *(row[place] for place in shown)])
     return markdown(heads, lines)

@@ -33,7 +33,8 @@ UNITS = {
     "rows_per_s": "rows/s", "images_per_s": "images/s", "gflop_per_s": "GFLOP/s",
     "ceiling_gflop_per_s": "GFLOP/s", "gbyte_per_s": "GB/s", "fraction": "", "times": "", "ratio": "",
     "baseline_rows_per_s": "rows/s", "error": "std", "error_rms": "std", "error_half_ulps": "ulp/2",
-    "milliseconds": "ms", "microseconds": "us", "seconds": "s", "peak_mb": "MB", "operations": "FLOP", "bytes": "bytes",
+    "milliseconds": "ms", "microseconds": "us", "seconds": "s", "peak_mb": "MB",
+    "operations": "FLOP", "bytes": "bytes",
 }  # fmt: skip
 Row = dict[str, str]
 

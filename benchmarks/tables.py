@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import tables_speed
 from experiments import document, load
 from pivot import Column, Line, Summary, Table, accuracy, markdown, rendered
+from summarise import Row
 
 TOP = {"quantity": "top-1", "group": "all"}
 PLAIN, SHIFT = {"adjustment": "none"}, {"adjustment": "label-shift"}
@@ -61,12 +62,12 @@ ENCODERS = {
     "published": "behind the published baselines (cross-entropy)",
     "ce-mixup": "cross-entropy and mixup, 200 epochs",
     "wcdas-short": "WCDAS, 100 epochs, smaller images first",
-    "wcdas-restart": "the same, a warm restart",
-    "wcdas-restart2": "the same, two warm restarts",
+    "wcdas-restart": "100 epochs and a warm restart",
+    "wcdas-restart2": "100 epochs and two warm restarts",
     "wcdas-once": "WCDAS and mixup, 320 (365) epochs",
-    "wcdas-once-restart": "the same, a warm restart of 45 (52)",
-    "wcdas-taught": "instead 230 (262) more, taught by the 320 (365)",
-    "wcdas-retaught": "taught, 120 more, taught by twice the channels",
+    "wcdas-once-restart": "320 (365) and a warm restart of 45 (52)",
+    "wcdas-taught": "320 (365) and 230 (262) more, taught by the first",
+    "wcdas-retaught": "120 more, taught by twice the channels",
     "wcdas-ensemble": "taught by itself and by twice the channels at once",
     "wcdas-wide": "twice the channels, 155 (175) epochs, taught",
     "wcdas-x4": "four times the channels, mixup and CutMix, taught",
@@ -119,17 +120,20 @@ def paper(summary: Summary) -> str:
     """Return the paper's table: published and measured, without and with LDMLR."""
     own = {"experiment": "run-{set}-{encoder}", "head": "baseline", "ldmlr": "ldmlr"}
     found = []
-    for baseline, published, adjustment in (("CE", "baseline", PLAIN), ("label shift", "baseline", SHIFT)):
-        shared = {"head": published, "ldmlr": "ldmlr", **adjustment}
+    for name, adjustment in (("**CE**", PLAIN), ("**label shift**", SHIFT)):
+        shared = {"head": "baseline", "ldmlr": "ldmlr", **adjustment}
         setting = {"experiment": "compare-{set}", "ldmlr": "ldmlr-paper"}
         found += [
-            Line((f"**{baseline}**", "published"), {**shared, "experiment": "published"}),
-            Line(("", "measured, published features"), {**shared, "experiment": "run-{set}"}),
-            Line(("", "the same, the paper's setting"), {**shared, **setting}),
-            Line(("", "measured, encoder of `ldmlr baseline`"), {**own, **adjustment, "encoder": "ce-mixup"}),
+            Line((name, "published"), {**shared, "experiment": "published"}),
+            Line((name, "measured, published features"), {**shared, "experiment": "run-{set}"}),
+            Line((name, "the same, the paper's setting"), {**shared, **setting}),
+            Line(
+                (name, "measured, encoder of `ldmlr baseline`"), {**own, **adjustment, "encoder": "ce-mixup"}
+            ),
         ]
+    name = "**WCDAS**"
     wcdas = {"experiment": "published", "head": "wcdas", "ldmlr": "wcdas-ldmlr", **PLAIN}
-    found.append(Line(("**WCDAS**", "published"), wcdas))
+    found.append(Line((name, "published"), wcdas))
     for encoder, label in (
         ("wcdas-once-restart", "measured, 365 (417) epochs"),
         ("wcdas-taught", "taught by an earlier one (`--teacher`)"),
@@ -138,12 +142,17 @@ def paper(summary: Summary) -> str:
         ("wcdas-x4", "taught, four times the channels (`resnet32x4`)"),
     ):
         found += [
-            Line(("", label), {**own, **PLAIN, "encoder": encoder}),
-            Line(("", f"{label}, mirror images"), {**own, **PLAIN, "encoder": f"{encoder}-mirror"}),
+            Line((name, label), {**own, **PLAIN, "encoder": encoder}),
+            Line((name, f"{label}, mirror images"), {**own, **PLAIN, "encoder": f"{encoder}-mirror"}),
         ]
     setting = {"experiment": "compare-{set}-wcdas-once-mirror", "head": "baseline", "ldmlr": "ldmlr-paper"}
-    found.append(Line(("", "320 (365) epochs, mirror images, the paper's setting"), {**setting, **PLAIN}))
+    found.append(Line((name, "320 (365) epochs, mirror images, the paper's setting"), {**setting, **PLAIN}))
     return rendered(Table(("top-1 %", ""), found, HEAD_AND_LDMLR, TOP), summary)
+
+
+def as_given(row: Row) -> str:
+    """Return a published figure: one digit for ImageNet-LT, two for CIFAR."""
+    return f"{float(row['mean']):.{1 if row['data'] == 'imagenet-lt' else 2}f}"
 
 
 def published(summary: Summary) -> str:
@@ -160,7 +169,7 @@ def published(summary: Summary) -> str:
         "label shift + LDMLR": {"method": "ldmlr", **SHIFT},
         "WCDAS + LDMLR": {"method": "wcdas-ldmlr", **PLAIN},
     }
-    columns = [Column(label, {"data": data}) for data, label in sets.items()]
+    columns = [Column(label, {"data": data}, as_given) for data, label in sets.items()]
     found = [Line((label,), fields) for label, fields in rows.items()]
     return rendered(
         Table(("published, top-1 %",), found, columns, {**TOP, "experiment": "published"}), summary
