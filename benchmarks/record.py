@@ -9,6 +9,8 @@ seeds' values to four), other figures to six digits.
     python benchmarks/record.py runs/compare/result.json --topic accuracy --id compare-mine
 
 prints the entry for ``experiments.toml`` to complete by hand: what it shows, its data and its command.
+Scripts name data after the file; ``--data cifar10-lt-if100-features=cifar10-lt`` gives the name that
+``experiments.toml`` has for it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ DROPPED = {
     "per_class": "figures of single classes",
     "verdict": "sentences and comparisons, which follow from the rows",
     "comparisons": "comparisons, which follow from the rows",
+    "k": "how much wider held-out rows lie, by class",
     "candidates": "the candidates of a choice; what was chosen is kept",
     "family": "the family of a method",
     "generated": "how many rows a method drew, by seed",
@@ -122,6 +125,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("result", type=Path)
     parser.add_argument("--topic", choices=TOPICS, required=True)
     parser.add_argument("--id", required=True, help="name of the experiment: small letters, digits and -")
+    parser.add_argument("--data", action="append", default=[], metavar="FILE=NAME", help="name of the data")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(args)
     try:
@@ -130,6 +134,10 @@ def main(args: Sequence[str] | None = None) -> int:
         document = json.loads(options.result.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or not isinstance(document.get("rows"), list):
             raise ValueError(f"{options.result}: not a result document: it has no list of rows")
+        names = dict(entry.split("=", 1) for entry in options.data)
+        for row in document["rows"]:
+            if "data" in row:
+                row["data"] = names.get(row["data"], row["data"])
         path = options.results / options.topic / f"{options.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dump(slim(document)), encoding="utf-8")

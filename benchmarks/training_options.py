@@ -1,4 +1,4 @@
-"""What each lever of stage 1 gains on the built-in digits, at equal work.
+"""What each training option of stage 1 gains on the built-in digits, at equal work.
 
 Every variant differs from the preset ``digits`` by the options that are named, and trains for 40 epochs,
 or for 20 with two views (twice the work). A teacher or first weights are those of another variant and the
@@ -7,7 +7,7 @@ and 3 follow as in ``ldmlr run``, with the head of the variant in stage 3. The s
 epoch; nothing is chosen by the figures.
 The folder of runs is reused, so an interrupted table goes on.
 
-    python benchmarks/encoders.py --folder runs/encoders --out encoders.json
+    python benchmarks/training_options.py --folder runs/options --out training-options.json
 """
 
 from __future__ import annotations
@@ -115,18 +115,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", action="append", choices=VARIANTS, help="only this variant (repeatable)")
     parser.add_argument("--ldmlr", action="store_true", help="stages 2 and 3 too")
-    parser.add_argument("--folder", type=Path, default=Path("runs/encoders"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/options"))
     parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
     arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
     for name in arguments.only or VARIANTS:
         rows = measure(name, arguments.seeds, arguments.folder, arguments.ldmlr)
-        found += [{"variant": name, "options": VARIANTS[name], **row} for row in rows]
+        found += [{"data": "digits-lt", "setting": name, **row} for row in rows]
         print(f"{name}\n{accuracy_table(rows)}\n", flush=True)
     if arguments.out:
         document = results.document(
-            "encoders",
-            {"source": "digits-lt", "seeds": arguments.seeds, "epochs": EPOCHS, "ldmlr": arguments.ldmlr},
+            "training-options",
+            {
+                "source": "digits-lt",
+                "seeds": arguments.seeds,
+                "epochs": EPOCHS,
+                "ldmlr": arguments.ldmlr,
+                "variants": VARIANTS,
+            },
             rows=found,
         )
         write_text(arguments.out, json.dumps(plain(document), indent=2) + "\n")

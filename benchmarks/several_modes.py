@@ -10,7 +10,7 @@ Settings, each with a long tail:
   (even, odd) and in five (0 or 1, 2 or 3, ...). The training rows of the digits are made long-tailed.
 - ``wine``, ``breast-cancer``: the tables bundled with scikit-learn, standardised by their training rows.
 
-    python benchmarks/multimodal.py --cifar10 c10.h5 --cifar100 c100.h5 --out results/multimodal.json
+    python benchmarks/several_modes.py --cifar10 c10.h5 --cifar100 c100.h5 --out several-modes.json
 
 The small sets are drawn anew for each of the five seeds (half of the rows of each class for testing, the
 rest thinned to the long tail), so their standard deviations have the draw in them; the CIFAR stores are
@@ -74,11 +74,12 @@ COARSE = {
 # Without labels of the store's own, classes are taken in the alphabetical order of their names, as published.
 FINE = sorted(name for names in COARSE.values() for name in names.split())
 
+FAMILIES = {"best Gaussian": GAUSSIAN, "best SMOTE or ADASYN": INTERPOLATION, "best copies": COPIES}
 GENERATORS = (
-    "baseline", "balanced-softmax", "random-oversampling", "duplicated-views", "smote", "smote-views",
-    "adasyn", "adasyn-views", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr",
+    "baseline", "balanced-softmax",
+    *(name for name, entry in METHODS.items() if entry.family in FAMILIES.values()),
+    "ldmlr-plain", "ldmlr",
 )  # fmt: skip
-RIVALS = {"best Gaussian": GAUSSIAN, "best SMOTE or ADASYN": INTERPOLATION, "best copies": COPIES}
 MODES = "ldmlr-modes"
 MODES_TABLES: Tables = {
     "diffuse": {"transform": "standardised", "iterations": 2000},
@@ -226,8 +227,8 @@ def pooled(draws: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 def duels(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return every LDMLR setting against the best Gaussian, the best SMOTE and the best copies.
 
-    Three times: without label shift, with it, and each method at its better row. The best rival and the
-    better row are picked by these very test figures; the first favours the rivals, the second no one.
+    Three times: without label shift, with it, and each method at its better row. The best of a family and
+    the better row are picked by these very test figures; the first favours the family, the second no one.
     """
     found = []
     for adjustment in ("none", "label-shift", "any"):
@@ -238,7 +239,7 @@ def duels(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for row in here:
             if row["family"] != DIFFUSION:
                 continue
-            for question, family in RIVALS.items():
+            for question, family in FAMILIES.items():
                 duel = Duel(row, max((other for other in here if other["family"] == family), key=_mean))
                 pairs = np.subtract(duel.first["all"]["values"], duel.second["all"]["values"])
                 entry = duel.document(question, adjustment)
@@ -252,14 +253,13 @@ def _mean(row: Mapping[str, Any]) -> float:
     return float(row["all"]["mean"])
 
 
-def text(name: str, found: dict[str, Any]) -> str:
+def text(name: str, rows: Sequence[dict[str, Any]]) -> str:
     """Return a setting's table and its comparisons."""
     body = [
-        [row_name(row), *(accuracy_cell(row[c]) for c in ("all", "many", "medium", "few"))]
-        for row in found["rows"]
+        [row_name(row), *(accuracy_cell(row[c]) for c in ("all", "many", "medium", "few"))] for row in rows
     ]
     lines = [f"\n{name}", table(["top-1 %", "all", "many", "medium", "few"], body)]
-    for entry in found["comparisons"]:
+    for entry in duels(rows):
         deviations = "-" if entry["deviations"] is None else f"{entry['deviations']:+.1f}"
         lines.append(
             f"  {entry['adjustment']}: {entry['first']} - {entry['second']} ({entry['question']}): "
@@ -269,8 +269,10 @@ def text(name: str, found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run(name: str, store: Path | None, seeds: int, quick: Tables) -> dict[str, Any]:
-    """Measure a setting; `store` is the one whose classes are merged, None for the bundled sets."""
+def run(
+    name: str, store: Path | None, seeds: int, quick: Tables
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of a setting and its classes; `store` has classes to be merged, None: a bundled set."""
     with tempfile.TemporaryDirectory(prefix="ldmlr-modes-") as temporary:
         folder = Path(temporary)
         if store is not None:
@@ -285,7 +287,8 @@ def run(name: str, store: Path | None, seeds: int, quick: Tables) -> dict[str, A
                     counts = np.bincount(opened.split("train").labels)
                 draws.append(figures)
             rows = pooled(draws)
-    return {"rows": rows, "comparisons": duels(rows), "groups": groups, "train_rows": counts.tolist()}
+    rows = [{"data": name, **row} for row in rows]
+    return rows, {"data": name, "groups": groups, "train_rows": counts.tolist()}
 
 
 SMALL = ("digits-even-odd", "digits-pairs", "wine", "breast-cancer")
@@ -315,18 +318,24 @@ def main() -> None:
         if name in MERGED and stores[name] is None:
             parser.error(f"{name} needs --{MERGED[name]} STORE")
     config = {"seeds": options.seeds, "quick": options.quick, "modes": MODES_TABLES, "small": SMALL_TABLES}
-    found: dict[str, Any] = {}
+    found: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {}
     if options.out and options.out.exists():
         before = json.loads(options.out.read_text(encoding="utf-8"))
         # What was measured before in the same way stays in the file.
-        found = before["settings"] if before["config"] == plain(config) else {}
-        for entry in found.values():
-            entry["comparisons"] = duels(entry["rows"])
+        for entry in before["data"] if before["config"] == plain(config) else []:
+            found[entry["data"]] = [row for row in before["rows"] if row["data"] == entry["data"]], entry
     for name in names:
         found[name] = run(name, stores[name], options.seeds, quick)
-        print(text(name, found[name]), flush=True)
+        print(text(name, found[name][0]), flush=True)
         if options.out:
-            document = results.document("multimodal", config, settings=found)
+            document = results.document(
+                "several-modes", config,
+                rows=[row for rows, _ in found.values() for row in rows],
+                data=[entry for _, entry in found.values()],
+                comparisons=[
+                    {"data": name, **entry} for name, (rows, _) in found.items() for entry in duels(rows)
+                ],
+            )  # fmt: skip
             write_text(options.out, json.dumps(plain(document), indent=1) + "\n")
 
 
