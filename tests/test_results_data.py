@@ -84,6 +84,10 @@ def test_every_experiment_says_what_it_is(experiments: dict[str, Any]) -> None:
             assert entry.hardware, name
             assert entry.commit, name
     assert {place for entry in experiments.values() for place in entry.data} == set(data)
+    for name, entry in experiments.items():
+        rows = json.loads((RESULTS / entry.file).read_text(encoding="utf-8"))["rows"]
+        found = {row["data"] for row in rows if "data" in row}
+        assert not found or found == set(entry.data), name
 
 
 def test_whole_documents_are_in_the_history(experiments: dict[str, Any]) -> None:
