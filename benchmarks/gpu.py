@@ -1,6 +1,6 @@
 """Measure the CUDA sampler; `gpu_run.sh` runs all parts of it.
 
-    python benchmarks/gpu.py sample --out results/gpu-sample.json
+    python benchmarks/gpu.py sample --out gpu-sample.json
 
 sample      ceilings, every tier at every size, latency
 slabs       the kernels in layers with slabs of several sizes

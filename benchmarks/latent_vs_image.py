@@ -6,7 +6,7 @@ residual blocks a resolution, 4.5 million parameters, no attention. It is small 
 CIFAR-10 (36 million in DDPM), so the ratio is a lower bound. Both have random weights: the time does not
 depend on them. One step is one evaluation for the class alone, no guidance, plus the solver's update.
 
-    python benchmarks/latent_vs_image.py --out results/latent-vs-image.json
+    python benchmarks/latent_vs_image.py --out latent-vs-image.json
 
 Speeds are taken in pairs in one process, eager float32 PyTorch on both sides, and the native sampler
 beside them.

@@ -50,7 +50,8 @@ def generate(folder: Path, rows: int) -> dict[str, Any]:
     )
     found = json.loads(done.stdout)
     keys = ("rows", "backend", "kernels", "seconds", "draw_seconds")
-    return {**{key: found[key] for key in keys}, "peak_mb": int(done.stderr.split()[-1]) / 1024}
+    place = {"what": "generation to disk", "setting": f"{rows:,} rows"}
+    return {**place, **{key: found[key] for key in keys}, "peak_mb": int(done.stderr.split()[-1]) / 1024}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Measure the native sampler: shares of the ceilings, PyTorch baselines, scaling, latency.
 
-    python benchmarks/sampler.py --out benchmarks/results/sampler.json
+    python benchmarks/sampler.py --out sampler.json
 
 The same as ``ldmlr bench sample``, saved as one file. Wants a machine that does nothing else; ten
 minutes with ``torch.compile``, three without.

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr import progress
+from ldmlr import progress, results
 from ldmlr.config import plain
 from ldmlr.data.longtail import hold_out, long_tailed_indices
-from ldmlr.results import hardware, versions
+from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import Run
 from ldmlr.run.stages import Machine
 from ldmlr.select.choice import Choice
 from ldmlr.store import FeatureStore, SplitData
+
+SETTINGS = ("fixed", "fixed, a tenth held out", "auto", "refit")
 
 
 def carve(store: FeatureStore, draw: int, factor: float, folder: Path) -> tuple[Path, Path]:
@@ -81,7 +83,7 @@ def measure(source: str, draw: int, factor: float, folder: Path) -> dict[str, An
     refit = figures(full, folder / "full", {}, folder / "val" / "choice.json", seed=draw)
     chosen = auto["choice"]
     return {
-        "draw": draw,
+        "data": Path(source).stem, "draw": draw,
         "fixed": fixed["accuracy"], "fixed, a tenth held out": less["accuracy"],
         "auto": auto["accuracy"], "refit": refit["accuracy"],
         "chosen": {**chosen["chosen"], **chosen["settings"]["finetune"]},
@@ -100,13 +102,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     progress.silence(True)
-    result: dict[str, Any] = {
-        "versions": versions(),
-        "hardware": hardware(),
-        "settings": dict(vars(options)),
-        "sources": {},
-    }
-    result["settings"].update(out=options.out.name, sources=[Path(source).name for source in options.sources])
+    config = {"imbalance_factor": options.imbalance_factor, "draws": options.draws, "threads": 1}
+    rows: list[dict[str, Any]] = []
+    choices: list[dict[str, Any]] = []
     for source in options.sources:
         draws = []
         for draw in range(options.draws):
@@ -116,16 +114,30 @@ def main() -> None:
             finally:
                 shutil.rmtree(folder)
             report(source, draws)
-            result["sources"][Path(source).name] = draws
-            options.out.write_text(json.dumps(plain(result), indent=1) + "\n")
+            document = results.document(
+                "selection", config, rows=rows + accuracies(draws), choices=choices + draws
+            )
+            write_text(options.out, json.dumps(plain(document), indent=1) + "\n")
+        rows += accuracies(draws)
+        choices += draws
+
+
+def accuracies(draws: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a source over its draws."""
+    rows = []
+    for setting in SETTINGS:
+        for name in draws[0][setting]:
+            method, adjustment = name.split(" ")
+            place = {"method": method, "data": draws[0]["data"], "setting": setting, "adjustment": adjustment}
+            rows.append({**place, "all": results.spread([draw[setting][name] for draw in draws])})
+    return rows
 
 
 def report(source: str, draws: list[dict[str, Any]]) -> None:
     """Print means and differences so far."""
     print(f"{Path(source).name}: {len(draws)} draws", file=sys.stderr)
     for row in ("ldmlr none", "ldmlr label-shift"):
-        parts = {name: np.array([draw[name][row] for draw in draws]) for name in
-                 ("fixed", "fixed, a tenth held out", "auto", "refit")}  # fmt: skip
+        parts = {name: np.array([draw[name][row] for draw in draws]) for name in SETTINGS}
         gain = parts["refit"] - parts["fixed"]
         means = "  ".join(f"{name} {values.mean():.2f}" for name, values in parts.items())
         print(

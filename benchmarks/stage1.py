@@ -24,13 +24,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from ldmlr import results
+from ldmlr.config import plain
 from ldmlr.data.images import ArraySplit
 from ldmlr.device import resolve_device, set_threads
 from ldmlr.encoders.augment.augmentation import Augmentation
 from ldmlr.encoders.config import AUGMENTATIONS, BaselineConfig
 from ldmlr.encoders.precision import DTYPES
 from ldmlr.encoders.trainer import Draws, Trainer
-from ldmlr.results import hardware, versions
+from ldmlr.files import write_text
 from ldmlr.text import table
 
 CLASSES = 10
@@ -157,7 +159,7 @@ def steps(options: argparse.Namespace, split: ArraySplit) -> list[dict[str, Any]
         pairs = [base / own for base, own in zip(variants[0].times, variant.times, strict=True)]
         rows.append(
             {
-                "what": "training step", "variant": variant.name, "images_per_s": options.batch_size / middle,
+                "what": "training step", "setting": variant.name, "images_per_s": options.batch_size / middle,
                 "ratio": statistics.median(pairs), "gflop_per_s": operations / middle / 1e9,
                 "ceiling_gflop_per_s": limit, "fraction": operations / middle / 1e9 / limit, "error": error,
             }
@@ -175,7 +177,7 @@ def augmentations(options: argparse.Namespace, split: ArraySplit) -> list[dict[s
         for _ in range(options.warmup):
             work()
         middle = statistics.median(seconds(work, cpu) for _ in range(options.repeats))
-        rows.append({"what": "augmentation", "variant": name, "images_per_s": options.batch_size / middle})
+        rows.append({"what": "augmentation", "setting": name, "images_per_s": options.batch_size / middle})
     return rows
 
 
@@ -202,7 +204,7 @@ def main() -> None:
     header = ["training step", "images/s", "ratio", "GFLOP/s", "of ceiling", "error"]
     body = [
         [
-            row["variant"], f"{row['images_per_s']:.0f}", f"{row['ratio']:.2f}", f"{row['gflop_per_s']:.0f}",
+            row["setting"], f"{row['images_per_s']:.0f}", f"{row['ratio']:.2f}", f"{row['gflop_per_s']:.0f}",
             f"{100 * row['fraction']:.0f} %", f"{row['error']:.1e}",
         ]
         for row in stepped
@@ -210,13 +212,12 @@ def main() -> None:
     print(f"{options.network}, {options.size} pixels, batch {options.batch_size}, {threads} threads\n")
     print(table(header, body), "\n")
     print(
-        table(["augmentation", "images/s"], [[r["variant"], f"{r['images_per_s']:.0f}"] for r in augmented])
+        table(["augmentation", "images/s"], [[r["setting"], f"{r['images_per_s']:.0f}"] for r in augmented])
     )
     if options.out:
-        settings = {key: str(value) for key, value in vars(options).items()}
-        document = {"rows": [*stepped, *augmented], "settings": settings}
-        document |= {"versions": versions(), "hardware": hardware()}
-        options.out.write_text(json.dumps(document, indent=2) + "\n")
+        config = {key: value for key, value in vars(options).items() if key != "out"}
+        document = results.document("stage1", config, rows=[*stepped, *augmented])
+        write_text(options.out, json.dumps(plain(document), indent=2) + "\n")
 
 
 if __name__ == "__main__":

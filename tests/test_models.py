@@ -1,9 +1,17 @@
-"""The encoders in benchmarks/models: they load, encode, and are those of the results."""
+"""``benchmarks/models.toml``: which encoders were trained, and where their weights and logs still are.
+
+The weights are in the history, not in the tree; where the history is there, they are taken from it, loaded
+and used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,50 +21,93 @@ from safetensors import safe_open
 from ldmlr.encoders.model import file_hash
 from ldmlr.store import FeatureStore
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-MODELS = sorted((BENCHMARKS / "models").glob("*.safetensors"))
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+MODELS: dict[str, dict[str, Any]] = tomllib.loads((BENCHMARKS / "models.toml").read_text(encoding="utf-8"))[
+    "models"
+]
+KEPT = [name for name, entry in MODELS.items() if "commit" in entry]
 
 
-def result_of(model: Path) -> dict:
-    return json.loads((BENCHMARKS / "results" / f"baseline-{model.stem}.json").read_text(encoding="utf-8"))
+def result_of(name: str) -> dict[str, Any]:
+    path = BENCHMARKS / "results" / "accuracy" / f"{MODELS[name]['experiment']}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def model_of(name: str, kind: str) -> Path:
-    return BENCHMARKS / "models" / f"{name}-lt-if100-wcdas-{kind}.safetensors"
+def from_history(commit: str, path: str) -> bytes:
+    done = subprocess.run(["git", "show", f"{commit}:{path}"], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("this copy has no history")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("models")
+
+    def fetch(name: str) -> Path:
+        path = Path(folder / f"{name}.safetensors")
+        if not path.exists():
+            path.write_bytes(from_history(MODELS[name]["commit"], MODELS[name]["path"]))
+        return path
+
+    return fetch
+
+
+def test_every_training_has_an_entry() -> None:
+    experiments = tomllib.loads((BENCHMARKS / "experiments.toml").read_text(encoding="utf-8"))["experiments"]
+    trained = {name for name in experiments if name.startswith("baseline-")}
+    assert {entry["experiment"] for entry in MODELS.values()} == trained
+    for name, entry in MODELS.items():
+        assert entry["experiment"] == f"baseline-{name}"
+        assert experiments[entry["experiment"]]["commands"]  # how to train it again
 
 
 def test_there_are_three_for_each_set_and_a_fourth() -> None:
     expected = [
-        model_of(name, kind) for name in ("cifar10", "cifar100") for kind in ("once", "taught", "wide")
+        f"{data}-wcdas-{kind}" for data in ("cifar10", "cifar100") for kind in ("once", "taught", "wide")
     ]
-    assert set(MODELS) == {*expected, model_of("cifar100", "retaught")}
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
-def test_it_is_the_one_that_was_measured(model: Path) -> None:
-    with safe_open(model, "np") as file:
-        document = json.loads(file.metadata()["ldmlr"])
-    measured = result_of(model)["config"]
-    resolved = {"precision", "init"}  # auto became bfloat16
-    for name, value in document["config"].items():
-        if name not in resolved:
-            assert measured[name] == value, name
-    assert document["provenance"]["fingerprint"] == result_of(model)["fingerprint"]
+    assert set(KEPT) == {*expected, "cifar100-wcdas-retaught"}
 
 
 def test_the_teacher_is_the_one_before_it() -> None:
-    for name in ("cifar10", "cifar100"):
-        first, second, third = (model_of(name, kind) for kind in ("once", "taught", "wide"))
+    for data in ("cifar10", "cifar100"):
+        first, second, third = (f"{data}-wcdas-{kind}" for kind in ("once", "taught", "wide"))
         taught = result_of(second)
-        assert taught["teacher"]["sha256"] == taught["init"]["sha256"] == file_hash(first)
-        assert result_of(third)["teacher"]["sha256"] == file_hash(second)
-    again = result_of(model_of("cifar100", "retaught"))
-    assert again["init"]["sha256"] == file_hash(model_of("cifar100", "taught"))
-    assert again["teacher"]["sha256"] == file_hash(model_of("cifar100", "wide"))
+        assert taught["teacher"]["sha256"] == taught["init"]["sha256"] == MODELS[first]["sha256"]
+        assert result_of(third)["teacher"]["sha256"] == MODELS[second]["sha256"]
+        assert result_of(f"{data}-wcdas-x4")["teacher"]["sha256"] == MODELS[third]["sha256"]
+    again = result_of("cifar100-wcdas-retaught")
+    assert again["init"]["sha256"] == MODELS["cifar100-wcdas-taught"]["sha256"]
+    assert again["teacher"]["sha256"] == MODELS["cifar100-wcdas-wide"]["sha256"]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
-def test_it_encodes_images(model: Path, tmp_path: Path, run_cli) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_the_log_is_in_the_history(name: str) -> None:
+    entry = MODELS[name]
+    log = from_history(entry["log_commit"], entry["log"])
+    assert hashlib.sha256(log).hexdigest() == entry["log_sha256"]
+    last = json.loads(log.decode().splitlines()[-1])
+    assert last["loss"] == pytest.approx(result_of(name)["last_epoch"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_it_is_the_one_that_was_measured(name: str, weights: Any) -> None:
+    path = weights(name)
+    assert (file_hash(path), path.stat().st_size) == (MODELS[name]["sha256"], MODELS[name]["size"])
+    with safe_open(path, "np") as file:
+        document = json.loads(file.metadata()["ldmlr"])
+    measured = result_of(name)["config"]
+    resolved = {"precision", "init"}  # auto became bfloat16
+    for option, value in document["config"].items():
+        if option not in resolved:
+            assert measured[option] == value, option
+    assert document["provenance"]["fingerprint"] == result_of(name)["fingerprint"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_it_encodes_images(name: str, weights: Any, tmp_path: Path, run_cli: Any) -> None:
+    model = weights(name)
     with safe_open(model, "np") as file:
         header = json.loads(file.metadata()["ldmlr"])
         names = header["class_names"]

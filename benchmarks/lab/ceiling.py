@@ -58,7 +58,12 @@ def main() -> None:
     for path in options.stores:
         for rate in RATES:
             halves = ceiling(path, rate)
-            rows.append({"store": path.name, "lr": rate, "all": results.spread(halves)})
+            rows.append(
+                {
+                    "method": "ceiling", "data": path.stem, "setting": f"rate {rate:g}", "adjustment": "none",
+                    "all": results.spread(halves),
+                }
+            )  # fmt: skip
             print(
                 f"{path.name:<34}{rate:<8g}{np.mean(halves):.2f}  (halves {halves[0]:.2f}, {halves[1]:.2f})"
             )
