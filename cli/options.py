@@ -72,8 +72,21 @@ def pick(config: type[Config], values: Mapping[str, Any], **fixed: Any) -> Any:
     return config.from_mapping({**chosen, **fixed})
 
 
+class TableOption(click.Option):
+    """An option whose values are ``CLASS=VALUE`` texts; a file may hold a table instead, kept as it is."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return a table as it is, and texts as a tuple."""
+        return value if isinstance(value, Mapping) else super().type_cast_value(ctx, value)
+
+
 def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     flag = f"--{field.name.replace('_', '-')}"
+    if typing.get_origin(hint) is Mapping:
+        return click.option(
+            flag, cls=TableOption, multiple=True, help=field.metadata["help"],
+            metavar=field.metadata["metavar"],
+        )  # fmt: skip
     multiple = typing.get_origin(hint) is tuple
     if multiple:
         hint = typing.get_args(hint)[0]
@@ -154,6 +167,8 @@ _FILE_KINDS: tuple[tuple[type[click.ParamType[Any]], tuple[type, ...], str], ...
 
 def _file_value(where: str, option: click.Option, entry: Any) -> Any:
     """Return the value of a key, refusing what is of another type than the option."""
+    if isinstance(option, TableOption) and isinstance(entry, dict):
+        return entry
     # A list of NAME=VALUE may be written as a table, a list of one without brackets.
     if option.multiple and isinstance(entry, dict):
         entry = [f"{item}={value}" for item, value in entry.items()]

@@ -56,6 +56,9 @@ def option(
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
         "above": above, "metavar": metavar,
     }  # fmt: skip
+    if isinstance(default, dict):
+        # A table is no key of anything, and every configuration has its own.
+        return dataclasses.field(default_factory=default.copy, hash=False, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 

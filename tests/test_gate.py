@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ldmlr
+from ldmlr.classes import factor_table
 from ldmlr.errors import UsageError
 from ldmlr.generation import gate as gates
-from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig, SampleConfig
 from ldmlr.generation.generate import generate, prepare
 from ldmlr.generation.plan import labels_of
 from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.widen import class_scales
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 COUNTS = (90, 30, 8)
@@ -87,7 +88,7 @@ def test_short_types_are_rounded_once(model, labels):
 )
 def test_factors_that_make_no_sense_are_told(entry):
     with pytest.raises(UsageError, match="class_scale"):
-        class_scales((entry,), 1.0, 3, NAMES)
+        class_scales(factor_table((entry,)), 1.0, 3, NAMES)
 
 
 def test_a_number_from_a_table_is_told_as_it_was_given():
@@ -98,13 +99,24 @@ def test_a_number_from_a_table_is_told_as_it_was_given():
 
 def test_a_class_has_one_factor():
     with pytest.raises(UsageError, match="class_scale: names class 2 twice; leave one out"):
-        class_scales(("cow=2", "2=3"), 1.0, 3, NAMES)
+        class_scales({"cow": 2.0, 2: 3.0}, 1.0, 3, NAMES)
+    with pytest.raises(UsageError, match="class_scale: names the class 'cow' twice; leave one out"):
+        factor_table(("cow=2", "cow=3"))
 
 
 def test_a_table_from_class_to_factor(model):
-    assert SampleConfig(class_scale={"cow": 2.0, 0: 1}).class_scale == ("cow=2.0", "number:0=1")
-    np.testing.assert_array_equal(class_scales(("cow=2",), 1.4, 3, NAMES), [1.4, 1.4, 2.0])
-    assert class_scales((), 1.4, 3) is None
+    config = SampleConfig(class_scale={"cow": 2.0, 0: 1})
+    assert config.class_scale == {"cow": 2.0, 0: 1.0}
+    saved = json.loads(json.dumps(config.to_dict()))
+    assert saved["class_scale"] == {"cow": 2.0, "number:0": 1.0}
+    for again in (
+        config,
+        SampleConfig(class_scale=("cow=2", "number:0=1")),
+        SampleConfig.from_mapping(saved),
+    ):
+        np.testing.assert_array_equal(class_scales(again.class_scale, 1.4, 3, NAMES), [1.0, 1.4, 2.0])
+    assert class_scales({}, 1.4, 3) is None
+    assert SampleConfig().to_dict()["class_scale"] == []
     assert model.spec(SampleConfig(), 0).class_k is None
 
 
@@ -215,7 +227,7 @@ def test_by_command(model, store, tmp_path, run_cli):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["config"]["class_scale"] == ["cow=1.8"]
+    assert result["config"]["class_scale"] == {"cow": 1.8}
     assert result["gate"]["kind"] == "head"
     assert "were drawn again" in done.stderr
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ldmlr.classes import class_number, class_word, row_table
 from ldmlr.errors import UsageError
-from ldmlr.generation.classes import class_number, class_word, parse_count
 from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.plan import describe, labels_of, plan, plan_from_config, plan_table
 
@@ -120,7 +122,7 @@ def test_impossible_plans_are_named(arguments, message):
 def test_a_configuration_makes_a_plan():
     assert plan_from_config(COUNTS, GenerateConfig(strategy="few", target=20)).tolist() == [0, 0, 0, 8, 15]
     assert plan_from_config(COUNTS, PlanConfig(count=("1=5", "4=2"))).tolist() == [0, 5, 0, 0, 2]
-    assert PlanConfig.from_mapping({"count": {"bee": 2}}).count == ("bee=2",)
+    assert PlanConfig.from_mapping({"count": {"bee": 2}}).count == {"bee": 2}
     assert plan_from_config([90, 10], PlanConfig(strategy="0.5")).tolist() == [0, 35]
     assert plan_from_config([90, 10], PlanConfig(strategy=0.5)).tolist() == [0, 35]
     with pytest.raises(UsageError, match="ratio: must be at least 0"):
@@ -128,10 +130,15 @@ def test_a_configuration_makes_a_plan():
 
 
 def test_counts_in_words():
-    assert parse_count(("a=b=3", " 7 = 5")) == {"a=b": 3, "7": 5}
+    assert row_table(("a=b=3", " 7 = 5")) == {"a=b": 3, "7": 5}
     for wrong in ("7", "=3", "x=", "x=-1", "x=1.5"):
         with pytest.raises(UsageError, match="expected CLASS=ROWS"):
-            parse_count((wrong,))
+            row_table((wrong,))
+    for wrong in ({"x": -1}, {"x": 1.5}, {"x": "many"}, {"x": True}):
+        with pytest.raises(UsageError, match=r"expected a whole number of rows, not .* for class 'x'"):
+            row_table(wrong)
+    with pytest.raises(UsageError, match=r"expected a table from class to rows, such as \{7: 500\}, not 3"):
+        PlanConfig(count=3)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +158,11 @@ def test_digits_that_name_another_class_are_not_guessed_at():
     for missing in ("x", "4", 4, -1, True, None, 1.5, "name:c2", "number:b", "number:4"):
         with pytest.raises(UsageError, match=r"count names the class .*, which is not there"):
             class_number(missing, 4, names, "--count")
-    # A table with whole numbers means numbers, through a configuration too.
+    # A table with whole numbers means numbers, through a configuration and its document too.
     config = PlanConfig(count={2: 5, "name:2": 7})
-    assert plan_from_config([9, 9, 9, 9], config, names).tolist() == [7, 0, 5, 0]
+    saved = json.loads(json.dumps(config.to_dict()))
+    for again in (config, PlanConfig.from_mapping(saved)):
+        assert plan_from_config([9, 9, 9, 9], again, names).tolist() == [7, 0, 5, 0]
 
 
 @pytest.mark.parametrize("names", [None, ["a", "b", "c"], ["1", "2", "0"], ["0", "1", "2"], ["a", "a", "b"]])
@@ -165,11 +174,11 @@ def test_a_class_is_written_so_that_it_is_found(names):
 
 def test_a_class_is_counted_once():
     with pytest.raises(UsageError, match="count: 5000 digits are more rows than there can be"):
-        parse_count([f"0={'9' * 5000}"])
+        row_table([f"0={'9' * 5000}"])
     with pytest.raises(UsageError, match=r"count names the class .*, which is not there"):
         class_number("9" * 5000, 4, None, "--count")
     with pytest.raises(UsageError, match="count: names the class 'a' twice"):
-        parse_count(("a=1", "a=2"))
+        row_table(("a=1", "a=2"))
     with pytest.raises(UsageError, match="the plan names class 1 twice, the second time as '1'"):
         plan([9, 9], {"b": 0, "1": 2}, class_names=["a", "b"])
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import ldmlr
 from ldmlr.errors import UsageError
-from ldmlr.generation.config import SampleConfig
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import reference
+from ldmlr.sampler.config import SampleConfig
 from ldmlr.sampler.noise import standard_normal
 
 CLASSES, DIM, ROWS = 3, 5, 1300

@@ -100,9 +100,9 @@ def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[Dif
             minimum=1,
             target=None,
             only=(),
-            count=(),
+            count={},
             scale=1.0,
-            class_scale=(),
+            class_scale={},
             guidance=1.0,
         ),
     )
@@ -110,7 +110,7 @@ def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[Dif
 
 def plain_settings(drawing: GenerateConfig) -> GenerateConfig:
     """Return the recipe's drawing without widening and guidance: the distribution the model learned."""
-    return drawing.replace(scale=1.0, class_scale=(), guidance=1.0)
+    return drawing.replace(scale=1.0, class_scale={}, guidance=1.0)
 
 
 def check_drawing(drawing: GenerateConfig, command: str) -> None:

@@ -26,7 +26,6 @@ from ldmlr.experiments.protocol import BASELINE_TAU
 from ldmlr.generation import copies
 from ldmlr.generation import gaussian_rival as gaussian
 from ldmlr.generation import interpolation as smote
-from ldmlr.generation.classes import class_scales
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.generation.train_rows import Generated, Generator, TrainRows
 from ldmlr.heads.config import FinetuneConfig
@@ -37,6 +36,7 @@ from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
+from ldmlr.sampler.widen import class_scales
 
 
 @dataclasses.dataclass(frozen=True)

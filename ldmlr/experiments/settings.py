@@ -14,8 +14,9 @@ from typing import Any
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import SOLVERS, GenerateConfig, PlanConfig
+from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
+from ldmlr.sampler.config import SOLVERS
 
 Stages = tuple[DiffusionConfig, GenerateConfig]
 
@@ -65,7 +66,7 @@ class Kind:
 def _ratio(value: str, stages: Stages) -> list[Setting]:
     model, drawing = stages
     # No target and no count: they belong to other strategies.
-    drawing = drawing.replace(target=None, count=())
+    drawing = drawing.replace(target=None, count={})
     if value == "balance":
         return [Setting(value, model, drawing.replace(strategy="balance", minimum=PlanConfig().minimum))]
     ratio = _number(value, "a ratio from 0 or balance")

@@ -13,12 +13,12 @@ from ldmlr.device import resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.errors import UsageError, opt
-from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.heads.training_rows import check_counts
 from ldmlr.sampler.backends import choose_backend
+from ldmlr.sampler.widen import class_scales
 from ldmlr.store import FeatureStore
 
 # Settings of a generation that class Gaussians do not have.

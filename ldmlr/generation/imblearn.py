@@ -22,10 +22,11 @@ from ldmlr.arguments import SEED_LIMIT, as_array
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.rows import check_features
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
-from ldmlr.generation.config import PlanConfig, SampleConfig
+from ldmlr.generation.config import PlanConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import Counts, labels_of, plan
 from ldmlr.sampler.backends import BACKEND_NAMES
+from ldmlr.sampler.config import SampleConfig
 
 Strategy = str | float | Mapping[Any, int] | Callable[[npt.NDArray[Any]], Mapping[Any, int]]
 

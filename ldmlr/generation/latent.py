@@ -23,10 +23,10 @@ from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
 from ldmlr.errors import InputError, UsageError
-from ldmlr.generation.classes import class_factors, class_scales
-from ldmlr.generation.config import SampleConfig
 from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.config import SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
+from ldmlr.sampler.widen import class_scales
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -305,11 +305,9 @@ class LatentDiffusion:
         UsageError
             An unknown option or a label the model does not have.
         """
-        # Checked here, where it is a parameter and no option of a command line.
-        widened = class_factors(class_scale, self.network.num_classes, self.class_names, "class_scale")
         config = SampleConfig.from_mapping({
             "solver": solver, "steps": steps, "guidance": guidance, "scale": scale,
-            "class_scale": widened, "eta": eta,
+            "class_scale": class_scale, "eta": eta,
         })  # fmt: skip
         drawn = sampling.sample(
             self.spec(config, seed), labels,

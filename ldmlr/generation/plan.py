@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import MAX_ROWS
+from ldmlr.classes import class_number
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.classes import by_class, parse_count
 from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.text import table
@@ -75,7 +75,7 @@ def plan(
             f"{opt('target')}: only strategies that fill up to a number of rows use it; leave it out"
         )
     if isinstance(strategy, Mapping):
-        wanted = by_class(strategy, len(rows), class_names)
+        wanted = _by_class(strategy, len(rows), class_names)
     elif isinstance(strategy, str):
         wanted = _by_word(rows, strategy, target, ratio, minimum, groups)
     else:
@@ -112,7 +112,7 @@ def plan_from_config(
     for name in ("ratio", "minimum"):
         if config.strategy != "ratio" and getattr(config, name) != getattr(default, name):
             raise UsageError(f"{opt(name)}: only {opt('strategy')} ratio uses it; leave it out")
-    strategy: Strategy = parse_count(config.count) if config.count else config.strategy
+    strategy: Strategy = config.count or config.strategy
     return plan(
         counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,
         only=config.only, groups=config.groups, class_names=class_names,
@@ -156,6 +156,21 @@ def plan_table(entries: Sequence[Mapping[str, Any]]) -> str:
     ]
     sums = [f"{sum(entry[column] for entry in entries):,}" for column in columns]
     return table(["name", "class", "group", *columns], [*body, ["all", "", "", *sums]])
+
+
+def _by_class(wanted: Mapping[Any, int], num_classes: int, class_names: Sequence[str] | None) -> Counts:
+    """Return ``[C]`` numbers of a dictionary from class (number or name) to number."""
+    numbers = np.full(num_classes, -1, np.int64)
+    for key, value in wanted.items():
+        number = class_number(key, num_classes, class_names, "the plan")
+        if value != value or int(min(value, 2**62)) != min(value, 2**62) or value < 0:
+            raise UsageError(f"the plan asks for {value!r} rows of class {key!r}; give a whole number from 0")
+        if numbers[number] >= 0:
+            raise UsageError(
+                f"the plan names class {number} twice, the second time as {key!r}; leave one out"
+            )
+        numbers[number] = int(min(value, 2**62))  # of what is too much, the plan speaks
+    return np.maximum(numbers, 0)
 
 
 def _by_word(

@@ -14,8 +14,8 @@ from ldmlr.arguments import check_first_row, type_name
 from ldmlr.device import resolve_device, thread_number
 from ldmlr.diffusion.tables import Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import WEIGHTS
 from ldmlr.sampler import reference
+from ldmlr.sampler.config import WEIGHTS
 from ldmlr.sampler.cpu import sampler as native
 from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.cuda.sampler import refuses as cuda_refuses

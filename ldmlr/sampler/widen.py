@@ -9,12 +9,40 @@ the promise of the samplers: the same rows whatever the batch.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ldmlr.classes import Key, class_number
+from ldmlr.errors import UsageError, opt
 from ldmlr.sampler.spec import SamplerSpec
+
+
+def class_scales(
+    factors: Mapping[Key, float], scale: float, num_classes: int, class_names: Sequence[str] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """Return the widening of every class ``[C]``, or None where no class has one of its own.
+
+    Classes that are not named have `scale`.
+
+    Raises
+    ------
+    UsageError
+        A class is not there, is not clear or is named twice.
+    """
+    if not factors:
+        return None
+    found: dict[int, float] = {}
+    for key, factor in factors.items():
+        number = class_number(key, num_classes, class_names, opt("class_scale"))
+        if number in found:
+            raise UsageError(f"{opt('class_scale')}: names class {number} twice; leave one out")
+        found[number] = factor
+    every = np.full(num_classes, float(scale))
+    every[list(found)] = list(found.values())
+    return every
 
 
 def plain_spec(spec: SamplerSpec) -> SamplerSpec:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.classes import class_word, saved_table
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
-from ldmlr.generation.classes import class_word
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.select.config import BY_CLASS, SelectConfig
 
@@ -49,12 +49,12 @@ class Candidate:
     def settings(self, k: npt.NDArray[np.float64], class_names: Sequence[str] | None) -> dict[str, Any]:
         """Return the keys of the ``generate`` table, given the widening per class ``[C]``."""
         names = [class_word(label, len(k), class_names) for label in range(len(k))]
-        found: dict[str, Any] = {"gate": self.gate, "class_scale": []}
+        by_class = self.scale == BY_CLASS
+        factors = {name: round(factor, 4) for name, factor in zip(names, k.tolist(), strict=True)}
+        found: dict[str, Any] = {"gate": self.gate, "class_scale": saved_table(factors if by_class else {})}
         if self.guidance is not None:
             found["guidance"] = self.guidance
-        if self.scale == BY_CLASS:
-            found["class_scale"] = [f"{name}={factor:.4f}" for name, factor in zip(names, k, strict=True)]
-        else:
+        if not by_class:
             found["scale"] = float(self.scale)
         return found
 

@@ -19,7 +19,6 @@ from ldmlr import progress
 from ldmlr.diffusion import rows as training_rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError
-from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import draw
 from ldmlr.generation.gaussian import ClassGaussians
@@ -36,6 +35,7 @@ from ldmlr.heads.modules import Head
 from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import gather_rows
 from ldmlr.sampler import backends as sampling
+from ldmlr.sampler.widen import class_scales
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
 from ldmlr.select.config import SelectConfig
