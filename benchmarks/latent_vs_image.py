@@ -31,6 +31,7 @@ from ldmlr.bench.torch_sampler import TorchSampler
 from ldmlr.config import plain
 from ldmlr.files import write_text
 from ldmlr.sampler.backends import prepare
+from ldmlr.sampler.solve import solve
 from ldmlr.text import table
 
 CHANNELS = (64, 128, 128)
@@ -106,19 +107,19 @@ class ImageSampler:
 
     def __init__(self, network: ImageUNet) -> None:
         self.network = network.eval()
-        self.rows = random_spec(64, 128, steps=STEPS, guidance=1.0).rows.table().tolist()
+        self.rows = random_spec(64, 128, steps=STEPS, guidance=1.0).rows
 
     @torch.no_grad()
     def __call__(self, labels: Tensor) -> float:
         """Draw one image per label and return their number."""
-        x = torch.randn(len(labels), *IMAGE)
-        previous = torch.zeros_like(x)
-        for step, (p, q, lo, hi, a, b, c, s) in enumerate(self.rows):
+        noise = torch.randn(len(labels), *IMAGE)
+
+        def predict(x: Tensor, step: int) -> Tensor:
             t = torch.full((len(labels),), 1 - step / len(self.rows))
-            x0 = (p * x + q * self.network(x, t, labels)).clamp(lo, hi)
-            x, previous = a * x + b * x0 + c * previous, x0
-            if s:
-                x = x + s * torch.randn_like(x)
+            out: Tensor = self.network(x, t, labels)
+            return out
+
+        solve(self.rows, noise, predict, lambda step: torch.randn_like(noise))
         return float(len(labels))
 
 

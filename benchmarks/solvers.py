@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.schedule import SCHEDULES, Schedule, make_schedule
 from ldmlr.diffusion.solvers import StepRows, step_rows
+from ldmlr.sampler.solve import solve
 from ldmlr.text import table
 
 Array = npt.NDArray[np.float64]
@@ -36,13 +37,10 @@ class Mixture:
         return np.asarray(mean + alpha * self.std**2 / variance * (x - alpha * mean))
 
 
-def solve(rows: StepRows, schedule: Schedule, mixture: Mixture, x: Array) -> Array:
-    """Run a solver table from the noise x ``[N, D]`` to t = 0."""
-    previous = np.zeros_like(x)
-    for t, a, b, c in zip(rows.t, rows.a, rows.b, rows.c, strict=True):
-        x0 = mixture.denoise(x, float(schedule.alpha(t)), float(schedule.sigma(t)))
-        x, previous = a * x + b * x0 + c * previous, x0
-    return x
+def solved(rows: StepRows, schedule: Schedule, mixture: Mixture, x: Array) -> Array:
+    """Run the table of a deterministic solver, made for ``x0``, from the noise x ``[N, D]`` to t = 0."""
+    alpha, sigma = schedule.alpha(rows.t).tolist(), schedule.sigma(rows.t).tolist()
+    return solve(rows, x, lambda x, step: mixture.denoise(x, alpha[step], sigma[step]), np.zeros_like)
 
 
 def main() -> None:
@@ -62,7 +60,7 @@ def main() -> None:
     means = generator.standard_normal((options.components, options.dim)) * options.std
     mixture = Mixture(means, options.std)
     noise = generator.standard_normal((options.rows, options.dim))
-    converged = solve(step_rows("heun", 1000, schedule), schedule, mixture, noise)
+    converged = solved(step_rows("heun", 1000, schedule, "x0"), schedule, mixture, noise)
     columns = {
         "DDIM": ("ddim", -5.1),
         "2M, not clipped": ("dpmpp2m", -np.inf),
@@ -76,7 +74,8 @@ def main() -> None:
             # Heun evaluates twice a step but for the last one.
             steps = (evaluations + 1) // 2 if solver == "heun" else evaluations
             low = max(lambda_min, float(schedule.log_snr(0.999)))
-            found = solve(step_rows(solver, steps, schedule, lambda_min=low), schedule, mixture, noise)
+            rows = step_rows(solver, steps, schedule, "x0", lambda_min=low)
+            found = solved(rows, schedule, mixture, noise)
             cells.append(f"{np.sqrt(np.mean((found - converged) ** 2)):.4f}")
         body.append(cells)
     print(table(["evaluations", *columns], body))

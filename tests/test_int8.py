@@ -19,6 +19,7 @@ from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import GRID, activation_ranges
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 SETS = [entry.name for entry in cpu.instruction_sets() if entry.available and entry.int8]
@@ -53,13 +54,16 @@ def twin(spec: SamplerSpec, labels: np.ndarray, first_row: int) -> np.ndarray:
             h = h + product(u, w["w2"][layer], 2 + 2 * layer) + w["b2"][layer]
         return silu(h)
 
-    x = standard_normal_reference(spec.seed, first_row, len(labels), spec.dim).astype(np.float64)
-    previous = np.zeros_like(x)
-    for step, (p, q, lo, hi, a, b, c, _) in enumerate(spec.rows.table()):
+    def guided(x: np.ndarray, step: int) -> np.ndarray:
         null = activations(x, step, np.full_like(labels, spec.num_classes))
         mixed = null + spec.guidance * (activations(x, step, labels) - null)
-        x0 = np.clip(p * x + q * (product(mixed, w["w_out"], 2 * layers + 1) + w["b_out"]), lo, hi)
-        x, previous = a * x + b * x0 + c * previous, x0
+        return product(mixed, w["w_out"], 2 * layers + 1) + w["b_out"]
+
+    def noise(stream: int, step: int) -> np.ndarray:
+        rows = standard_normal_reference(spec.seed, first_row, len(labels), spec.dim, stream, step)
+        return rows.astype(np.float64)
+
+    x = solve(spec.rows, noise(0, 0), guided, lambda step: noise(1, step))
     return np.maximum(spec.floor, spec.mean[labels] + spec.k * x @ spec.scale.T)
 
 

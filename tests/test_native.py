@@ -19,6 +19,7 @@ from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu import sampler as native
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 AVAILABLE = [entry for entry in cpu.instruction_sets() if entry.available]
@@ -91,12 +92,11 @@ def exact(spec: SamplerSpec, labels: np.ndarray, first_row: int) -> np.ndarray:
             h = h + silu(h @ w["w1"][layer].T + bias) @ w["w2"][layer].T + w["b2"][layer]
         return silu(h) @ w["w_out"].T + w["b_out"]
 
-    x, previous = noise(0, 0), np.zeros((len(labels), spec.dim))
-    for step, (p, q, lo, hi, a, b, c, s) in enumerate(spec.rows.table()):
+    def guided(x: np.ndarray, step: int) -> np.ndarray:
         null = network(x, step, np.full_like(labels, spec.num_classes))
-        f = null + spec.guidance * (network(x, step, labels) - null)
-        x0 = np.clip(p * x + q * f, lo, hi)
-        x, previous = a * x + b * x0 + c * previous + s * noise(1, step), x0
+        return null + spec.guidance * (network(x, step, labels) - null)
+
+    x = solve(spec.rows, noise(0, 0), guided, lambda step: noise(1, step))
     spread = x @ spec.scale.T if spec.scale.ndim == 2 else x * spec.scale
     return np.maximum(spec.floor, spec.mean[labels] + spec.k * spread)
 

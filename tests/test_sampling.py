@@ -17,6 +17,7 @@ from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import reference
 from ldmlr.sampler.config import SampleConfig
 from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.solve import solve
 
 CLASSES, DIM, ROWS = 3, 5, 1300
 
@@ -113,20 +114,17 @@ def by_hand(model, labels, config, seed):
     config = config.resolved(model.config.transform)
     spec = model.spec(config, seed)
     network = model.network.double()
-    x = torch.from_numpy(standard_normal(seed, 0, len(labels), DIM)).double()
     classes = torch.from_numpy(labels)
-    previous = torch.zeros_like(x)
-    for step, (t, p, q, lo, hi, a, b, c, s) in enumerate(zip(spec.rows.t, *spec.rows.table().T, strict=True)):
-        times = torch.full((len(labels),), t, dtype=torch.float64)
-        f = network(x, times, classes)
-        if config.guidance != 1:
-            null = network(x, times, torch.full_like(classes, CLASSES))
-            f = null + config.guidance * (f - null)
-        x0 = (p * x + q * f).clamp(lo, hi)
-        x = a * x + b * x0 + c * previous
-        if s:
-            x = x + s * torch.from_numpy(standard_normal(seed, 0, len(labels), DIM, stream=1, step=step))
-        previous = x0
+
+    def guided(x, step):
+        times = torch.full((len(labels),), spec.rows.t[step], dtype=torch.float64)
+        null = network(x, times, torch.full_like(classes, CLASSES))
+        return null + config.guidance * (network(x, times, classes) - null)
+
+    def noise(stream, step):
+        return torch.from_numpy(standard_normal(seed, 0, len(labels), DIM, stream, step)).double()
+
+    x = solve(spec.rows, noise(0, 0), guided, lambda step: noise(1, step))
     network.float()
     return model.transform.inverse(x.detach().numpy(), labels, config.scale)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from ldmlr.diffusion.schedule import SCHEDULES, make_schedule
 from ldmlr.diffusion.solvers import SOLVERS, StepRows, step_rows
 from ldmlr.errors import UsageError
 from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.solve import solve
 
 COSINE = make_schedule("cosine")
 solver_names = pytest.mark.parametrize("solver", sorted(SOLVERS))
@@ -18,14 +21,11 @@ solver_names = pytest.mark.parametrize("solver", sorted(SOLVERS))
 
 def run(rows: StepRows, denoise, x: np.ndarray, seed: int = 0) -> np.ndarray:
     """Follow a table with an exact denoiser x0(x, t)."""
-    previous = np.zeros_like(x)
-    for step in range(len(rows)):
-        x0 = np.clip(denoise(x, rows.t[step]), rows.lo[step], rows.hi[step])
-        x = rows.a[step] * x + rows.b[step] * x0 + rows.c[step] * previous
-        if rows.s[step]:
-            x = x + rows.s[step] * standard_normal(seed, 0, *x.shape, stream=1, step=step)
-        previous = x0
-    return x
+    plain = dataclasses.replace(rows, p=np.zeros(len(rows)), q=np.ones(len(rows)))
+    return solve(
+        plain, x, lambda x, step: denoise(x, rows.t[step]),
+        lambda step: standard_normal(seed, 0, *x.shape, stream=1, step=step),
+    )  # fmt: skip
 
 
 def gaussian(std: float, schedule=COSINE):

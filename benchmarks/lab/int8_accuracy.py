@@ -26,6 +26,7 @@ from ldmlr.heads.evaluation import measure, tuned_variants
 from ldmlr.heads.finetune import finetune
 from ldmlr.sampler import reference
 from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore
 
@@ -71,15 +72,18 @@ class Int8Sampler:
         """Draw one row per label."""
         spec, w = self.spec, self.w
         labels = torch.from_numpy(classes)
-        x = torch.from_numpy(standard_normal(spec.seed, first_row, len(classes), spec.dim))
-        previous = torch.zeros_like(x)
         null = torch.full_like(labels, spec.num_classes)
-        for step, (p, q, lo, hi, a, b, c, _) in enumerate(spec.rows.table().tolist()):
+
+        def noise(stream: int, step: int) -> Tensor:
+            rows = standard_normal(spec.seed, first_row, len(classes), spec.dim, stream, step)
+            return torch.from_numpy(rows)
+
+        def guided(x: Tensor, step: int) -> Tensor:
             without = self.network(x, step, null)
             mixed = without + spec.guidance * (self.network(x, step, labels) - without)
-            f = self.product("a", mixed, w["w_out"]) + w["b_out"]
-            x0 = (p * x + q * f).clamp(lo, hi)
-            x, previous = a * x + b * x0 + c * previous, x0
+            return self.product("a", mixed, w["w_out"]) + w["b_out"]
+
+        x = solve(spec.rows, noise(0, 0), guided, lambda step: noise(1, step))
         mean, scale = torch.from_numpy(spec.mean), torch.from_numpy(spec.scale)
         rows = (mean[labels] + spec.k * (x.double() @ scale.T)).clamp_min(spec.floor)
         return rows.float().numpy()

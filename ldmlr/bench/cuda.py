@@ -19,6 +19,7 @@ from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.device import has_wgmma, shared_limit
 from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.reference import additive
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 # (D, H, target share of torch's product) at L 2, 10 evaluations, guidance 1.5.
@@ -217,12 +218,12 @@ class Baseline:
     @torch.no_grad()
     def draw(self, labels: Tensor) -> Tensor:
         """Return one row per label."""
-        x = torch.randn(len(labels), self.spec.dim, device=self.device)
-        previous = torch.zeros_like(x)
-        for step, (p, q, lo, hi, a, b, c, _) in enumerate(self.spec.rows.table().tolist()):
-            f = self.network(x, self.weights["bias_step"][step : step + 1], labels)
-            x0 = (p * x + q * f).clamp(lo, hi)
-            x, previous = a * x + b * x0 + c * previous, x0
+        noise = torch.randn(len(labels), self.spec.dim, device=self.device)
+
+        def predict(x: Tensor, step: int) -> Tensor:
+            return self.network(x, self.weights["bias_step"][step : step + 1], labels)
+
+        x = solve(self.spec.rows, noise, predict, lambda step: torch.randn_like(noise))
         return (self.mean[labels] + x @ self.scale.T).clamp_min(self.spec.floor)
 
     def rate(self, rows: int) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldmlr.bench.timing import Work
 from ldmlr.sampler.reference import additive
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 # Rows evaluated together: of 256 .. 8192 within 3 % of the fastest, for H 128 and 512, one and two threads.
@@ -29,7 +30,7 @@ def product(dtype: torch.dtype, size: int = 2048) -> Work:
 
 
 class TorchSampler:
-    """The sampler on whole batches: the solver loop of the reference, with torch's own noise.
+    """The sampler on whole batches, with torch's own noise.
 
     Parameters
     ----------
@@ -72,13 +73,12 @@ class TorchSampler:
 
     def _batch(self, labels: Tensor) -> Tensor:
         spec = self.spec
-        x = torch.randn(len(labels), spec.dim)
-        previous = torch.zeros_like(x)
-        for step, (p, q, lo, hi, a, b, c, s) in enumerate(spec.rows.table().tolist()):
+        noise = torch.randn(len(labels), spec.dim)
+
+        def predict(x: Tensor, step: int) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
                 f = self.network(x, self.weights["bias_step"][step : step + 1], labels)
-            x0 = (p * x + q * f.float()).clamp(lo, hi)
-            x, previous = a * x + b * x0 + c * previous, x0
-            if s:
-                x = x + s * torch.randn_like(x)
+            return f.float()
+
+        x = solve(spec.rows, noise, predict, lambda step: torch.randn_like(noise))
         return (self.mean[labels] + spec.k * (x @ self.scale.T)).clamp_min(spec.floor)

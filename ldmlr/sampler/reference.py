@@ -1,4 +1,4 @@
-"""The reference sampler: the solver loop in plain PyTorch, the twin of every faster one.
+"""The reference sampler: network and transform in plain PyTorch, the twin of every faster one.
 
 Rows are evaluated in aligned tiles (ldmlr/sampler/tiles.py), each on one thread; threads take whole tiles.
 """
@@ -17,6 +17,7 @@ from torch.nn.functional import layer_norm, silu
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.tiles import aligned_tiles
 
@@ -97,7 +98,7 @@ def _in_threads(run: Callable[[Place], None], places: list[Place], threads: int)
 
 
 class _Tile:
-    """The solver loop over one tile of rows."""
+    """Draws one tile of rows."""
 
     def __init__(self, spec: SamplerSpec, device: torch.device, precision: torch.dtype) -> None:
         self.spec = spec
@@ -122,21 +123,19 @@ class _Tile:
 
     def __call__(self, labels: Tensor, start: int) -> Tensor:
         """Return the features of the rows ``start .. start + len(labels) - 1``."""
-        spec = self.spec
-        x = self._noise(start, len(labels), stream=0, step=0)
+        spec, rows = self.spec, len(labels)
         null = torch.full_like(labels, spec.num_classes)
-        previous = torch.zeros_like(x)
-        for step, (p, q, lo, hi, a, b, c, s) in enumerate(spec.rows.table().tolist()):
+
+        def guided(x: Tensor, step: int) -> Tensor:
             h = torch.addmm(self.b_in, x, self.w_in.T)
             f = self.network(h, step, labels)
-            if spec.guidance != 1:
-                f_null = self.network(h, step, null)
-                f = f_null + spec.guidance * (f - f_null)
-            x0 = (p * x + q * f).clamp(lo, hi)
-            x = a * x + b * x0 + c * previous
-            if s:
-                x = x + s * self._noise(start, len(labels), stream=1, step=step)
-            previous = x0
+            if spec.guidance == 1:
+                return f
+            f_null = self.network(h, step, null)
+            return f_null + spec.guidance * (f - f_null)
+
+        noise = self._noise(start, rows, stream=0, step=0)
+        x = solve(spec.rows, noise, guided, lambda step: self._noise(start, rows, stream=1, step=step))
         spread = x @ self.scale.T if self.scale.ndim == 2 else x * self.scale
         return (self.mean[labels] + spec.k * spread).clamp_min(spec.floor)
 

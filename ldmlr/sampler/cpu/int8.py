@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ldmlr.diffusion.tables import DenoiserTables
 from ldmlr.errors import UsageError, opt
 from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 # Rows of the calibrating draw: at most so many, fewer where they would take over a second or so.
@@ -54,10 +55,10 @@ def activation_ranges(spec: SamplerSpec) -> Doubles:
     assert isinstance(spec.tables, DenoiserTables)
     fields = dataclasses.fields(spec.tables)
     w = {field.name: np.asarray(getattr(spec.tables, field.name), np.float64) for field in fields}
-    layers, hidden, dim = len(w["w1"]), len(w["b_in"]), spec.dim
-    work = 4 * len(spec.rows) * hidden * (dim + 2 * layers * hidden)
-    count = int(np.clip(OPERATIONS / work, 32, ROWS))
+    count = _calibrating_rows(spec)
     labels = np.linspace(0, spec.num_classes - 1, count).round().astype(np.int64)
+    null = np.full_like(labels, spec.num_classes)
+    layers = len(w["w1"])
     found = np.zeros(2 * layers + 2)
 
     def seen(index: int, operand: Doubles) -> Doubles:
@@ -72,19 +73,26 @@ def activation_ranges(spec: SamplerSpec) -> Doubles:
             h = h + u @ w["w2"][layer].T + w["b2"][layer]
         return silu(h)
 
-    x = standard_normal(SEED, 0, count, dim, STREAM).astype(np.float64)
-    previous = np.zeros_like(x)
-    null = np.full_like(labels, spec.num_classes)
-    for step, (p, q, lo, hi, a, b, c, s) in enumerate(spec.rows.table()):
+    def guided(x: Doubles, step: int) -> Doubles:
         mixed = activations(seen(0, x), step, labels)
         if spec.guidance != 1:
             without = activations(x, step, null)
             mixed = without + spec.guidance * (mixed - without)
-        f = seen(2 * layers + 1, mixed) @ w["w_out"].T + w["b_out"]
-        x0 = np.clip(p * x + q * f, lo, hi)
-        noise = standard_normal(SEED, 0, count, dim, STREAM, step + 1) if s else np.zeros_like(x)
-        x, previous = a * x + b * x0 + c * previous + s * noise, x0
+        return np.asarray(seen(2 * layers + 1, mixed) @ w["w_out"].T + w["b_out"])
+
+    def noise(step: int) -> Doubles:
+        return standard_normal(SEED, 0, count, spec.dim, STREAM, step).astype(np.float64)
+
+    solve(spec.rows, noise(0), guided, lambda step: noise(step + 1))
     if not np.isfinite(found).all() or not all(np.isfinite(array).all() for array in w.values()):
         raise UsageError(f"{opt('weights')}: int8 needs a finite model, and this one is not; train it again")
     ranges: Doubles = np.exp2(np.ceil(np.log2(np.where(found > 0, found, 1.0)) * GRID) / GRID)
     return ranges
+
+
+def _calibrating_rows(spec: SamplerSpec) -> int:
+    """Return how many rows the calibrating draw has."""
+    assert isinstance(spec.tables, DenoiserTables)
+    layers, hidden, dim = len(spec.tables.w1), len(spec.tables.b_in), spec.dim
+    work = 4 * len(spec.rows) * hidden * (dim + 2 * layers * hidden)
+    return int(np.clip(OPERATIONS / work, 32, ROWS))
