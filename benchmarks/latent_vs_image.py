@@ -29,6 +29,7 @@ from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.timing import pair
 from ldmlr.bench.torch_sampler import TorchSampler
 from ldmlr.config import plain
+from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.sampler.backends import prepare
 from ldmlr.sampler.solve import solve
@@ -137,13 +138,13 @@ def measure(latent_rows: int, images: int, repeats: int, threads: int) -> dict[s
     torch.manual_seed(0)
     spec = random_spec(64, 128, steps=STEPS, guidance=1.0)
     network = ImageUNet(spec.num_classes)
-    eager, drawn = TorchSampler(spec), prepare(spec, backend="native")
+    eager, drawn = TorchSampler(spec), prepare(spec, Machine(threads=threads, backend="native"))
     image = ImageSampler(network)
     labels = random_labels(spec, latent_rows)
     few = torch.from_numpy(random_labels(spec, images))
 
     def native() -> float:
-        drawn(labels, threads=threads)
+        drawn(labels)
         return float(len(labels))
 
     against_eager = pair(lambda: eager(labels), lambda: image(few), repeats)

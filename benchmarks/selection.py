@@ -27,10 +27,10 @@ import numpy as np
 from ldmlr import progress, results
 from ldmlr.config import plain
 from ldmlr.data.longtail import hold_out, long_tailed_indices
+from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import Run
-from ldmlr.run.stages import Machine
 from ldmlr.select.choice import Choice
 from ldmlr.store import FeatureStore, SplitData
 

@@ -19,10 +19,10 @@ from typing import Any
 
 from ldmlr import results
 from ldmlr.config import plain
+from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import Run
-from ldmlr.run.stages import Machine
 from ldmlr.text import accuracy_table
 
 EPOCHS = 40

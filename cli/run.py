@@ -102,9 +102,9 @@ def command(
     tables = checked_tables(document.tables, assigned, config, document.name, choice)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
+    from ldmlr.device import Machine
     from ldmlr.run.pipeline import Run
     from ldmlr.run.source import default_name
-    from ldmlr.run.stages import Machine
     from ldmlr.select.report import evidence_table
     from ldmlr.text import accuracy_table, table
 

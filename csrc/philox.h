@@ -19,7 +19,7 @@
 //
 // Limits: |z| <= 6.66 (32 bits of radius), row < 2^64, stream < 2^8, step < 2^24, dim < 2^34.
 // Accuracy: about 2 units in the last place of the exact Box-Muller value of the rounded
-// uniform (tests/test_noise.py).
+// uniform (tests/test_sampler_noise.py).
 #pragma once
 
 #include <cstdint>

@@ -88,6 +88,34 @@ def beyond_int64(values: npt.NDArray[Any]) -> int | None:
     return row if values[row] >= 2**63 else None
 
 
+def check_labels(labels: Any, num_classes: int) -> npt.NDArray[np.int64]:
+    """Return the labels of rows to draw as an int64 array ``[N]``; the error names the first wrong one.
+
+    Parameters
+    ----------
+    labels
+        Classes: an array, a tensor or a list.
+    num_classes
+        Classes C of the model.
+
+    Raises
+    ------
+    UsageError
+        They are no whole numbers in one dimension, or outside 0 .. C - 1.
+    """
+    array = as_array(labels)
+    if array.ndim != 1:
+        raise UsageError(f"labels: expected one dimension, not shape {list(array.shape)}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise UsageError(f"labels: expected whole numbers, not {array.dtype}")
+    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
+    if len(wrong):
+        raise UsageError(
+            f"labels: row {wrong[0]} is {array[wrong[0]]}, outside 0 .. {num_classes - 1} of this model"
+        )
+    return np.ascontiguousarray(array, np.int64)
+
+
 def type_name(dtype: Any) -> str:
     """Return the name of a type given as a name, a NumPy type or a torch type: ``float32`` of all three."""
     if isinstance(dtype, str):

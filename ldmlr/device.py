@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +17,25 @@ if TYPE_CHECKING:
 
 # More threads than any machine has cores: beyond, libraries hang or end the process.
 MAX_THREADS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What computes: as options of the command line have it, checked where it is used.
+
+    Attributes
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        CPU threads; None: all usable cores.
+    backend
+        What draws rows: ``auto``, ``reference``, ``native`` or ``cuda``.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    backend: str = "auto"
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:

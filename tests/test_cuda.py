@@ -17,6 +17,7 @@ import torch
 from ldmlr import _native, ops
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
+from ldmlr.device import Machine
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import cuda
@@ -253,7 +254,7 @@ def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
     labels = random_labels(spec, 3000)
     torch.manual_seed(0)
     rows = bench.Baseline(spec, torch.device("cpu"), compiled=False).draw(torch.from_numpy(labels)).numpy()
-    native = sampling.sample(spec, labels, device="cpu", threads=1).numpy()
+    native = sampling.prepare(spec, Machine("cpu", 1))(labels).numpy()
     for label in (0, 1):
         mine, other = native[labels == label], rows[labels == label]
         assert np.abs(mine.mean(0) - other.mean(0)).max() < 0.2

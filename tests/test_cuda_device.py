@@ -17,6 +17,7 @@ from support.solvers import SOLVERS
 from ldmlr import ops
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
+from ldmlr.device import Machine
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate, prepare
@@ -329,12 +330,14 @@ def test_wrong_arguments_are_named(device: torch.device) -> None:
 def test_backend_of_sampling(device: torch.device) -> None:
     spec = random_spec(64, 128)
     labels = random_labels(spec, 700)
-    drawn = sampling.sample(spec, labels, first_row=5, device="cuda")
-    assert drawn.backend == "cuda"
-    assert drawn.rows.device.type == "cpu"
-    assert torch.equal(drawn.rows, CudaSampler(spec, device)(labels, 5).cpu())
-    half = sampling.sample(spec, labels, device="cuda", backend="cuda", dtype="bfloat16")
-    assert half.rows.dtype == torch.bfloat16
+    sampler = sampling.prepare(spec, Machine("cuda"))
+    assert sampler.backend == "cuda"
+    assert sampler.on_cuda is not None
+    rows = sampler(labels, 5)
+    assert rows.device.type == "cpu"
+    assert torch.equal(rows, CudaSampler(spec, device)(labels, 5).cpu())
+    half = sampling.prepare(spec, Machine("cuda", backend="cuda"))(labels, dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
 
 
 @pytest.mark.cuda

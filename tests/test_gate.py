@@ -17,7 +17,6 @@ from ldmlr.generation import gate as gates
 from ldmlr.generation.config import GenerateConfig, SampleConfig
 from ldmlr.generation.generate import generate, prepare
 from ldmlr.generation.plan import labels_of
-from ldmlr.sampler import backends as sampling
 from ldmlr.sampler.widen import class_scales
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
@@ -155,7 +154,7 @@ def test_a_class_may_be_any_whole_number(model, labels):
 def gated(model, store, kind, labels, first_row=0, scale=2.0, **options):
     config = GenerateConfig(gate=kind, scale=scale, **options)
     gate = gates.make_gate(model, config.resolved("whitened"), store)
-    return gates.draw(sampling.prepare(model.spec(config, 0)), gate, labels, first_row), gate
+    return gates.draw(model.sampler(config), gate, labels, first_row), gate
 
 
 @pytest.mark.parametrize("kind", ["prototype", "head"])
@@ -171,7 +170,7 @@ def test_any_split_of_gated_rows_gives_the_same_bits(model, store, labels, kind,
 @pytest.mark.parametrize("kind", ["prototype", "head"])
 def test_rows_that_pass_stay_and_the_others_are_drawn_again(model, store, labels, kind):
     done, gate = gated(model, store, kind, labels)
-    plain = sampling.sample(model.spec(GenerateConfig(scale=2.0), 0), labels).rows
+    plain = model.sampler(GenerateConfig(scale=2.0))(labels)
     first = gate.judge(plain, labels, 0) >= gate.threshold
     assert 0 < done.refused == int((~first).sum()) < ROWS
     assert np.array_equal(done.rows.numpy()[first], plain.numpy()[first])
@@ -189,18 +188,15 @@ def test_what_the_prototype_gate_accepts_is_nearest_to_its_own_class(model, stor
 
 def test_a_row_that_never_passes_keeps_its_best_attempt(model, labels):
     never = gates.Gate("head", lambda rows, _: rows.double()[:, 0], np.inf, "")
-    done = gates.draw(sampling.prepare(model.spec(GenerateConfig(), 0)), never, labels[:40])
+    done = gates.draw(model.sampler(), never, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
-    tries = [
-        sampling.sample(model.spec(GenerateConfig(), 0), labels[:40], first_row=a * gates.STRIDE).rows[:, 0]
-        for a in range(gates.ATTEMPTS)
-    ]
+    tries = [model.sampler()(labels[:40], a * gates.STRIDE)[:, 0] for a in range(gates.ATTEMPTS)]
     assert np.array_equal(done.rows[:, 0].numpy(), np.max([one.numpy() for one in tries], axis=0))
 
 
 def test_rows_that_cannot_be_judged_are_refused_and_never_left_unwritten(model, labels):
     blind = gates.Gate("head", lambda rows, _: rows.double()[:, 0] * np.nan, 0.0, "")
-    sampler = sampling.prepare(model.spec(GenerateConfig(), 0))
+    sampler = model.sampler()
     done = gates.draw(sampler, blind, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
     assert np.array_equal(done.numpy(), sampler(labels[:40]).numpy())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.generation.train_rows import Generated, TrainRows
-from ldmlr.sampler.backends import sample
 
 
 @dataclasses.dataclass
@@ -57,13 +57,12 @@ class Diffusion:
         trained = self._trained(rows, seed, model)
         labels = labels_of(plan, 0, int(plan.sum()))
         start = time.perf_counter()
-        drawn = sample(
-            trained.spec(drawing, seed), labels, backend=self.backend, weights=drawing.weights,
-            device=self.device, threads=self.threads,
-        )  # fmt: skip
+        machine = Machine(device=self.device, threads=self.threads, backend=self.backend)
+        sampler = trained.sampler(drawing, seed, machine)
+        drawn = sampler(labels).numpy()
         self.drawing = time.perf_counter() - start
-        self.chosen = drawn.backend
-        return Generated(drawn.numpy(), labels)
+        self.chosen = sampler.backend
+        return Generated(drawn, labels)
 
     def _trained(self, rows: TrainRows, seed: int, config: DiffusionConfig) -> LatentDiffusion:
         key = (config, seed)

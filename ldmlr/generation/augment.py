@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
@@ -20,7 +21,6 @@ from ldmlr.generation.diffuse import checkpoint_path, diffuse
 from ldmlr.generation.generate import Generation, check_space, finished, prepare
 from ldmlr.generation.parts import Parts, check_parts, parts_folder
 from ldmlr.sampler.backends import Sampler
-from ldmlr.sampler.backends import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
@@ -137,12 +137,11 @@ def augment(
     check_output(job.out, overwrite)
     check_space(job.out, generation.rows + len(store.split("train")), generation)
     began = time.perf_counter()
-    sampler = prepare_sampler(
-        model.spec(generation.config, seed), backend=backend, weights=config.weights, device=device
-    )
+    machine = Machine(device=device, threads=threads, backend=backend)
+    sampler = model.sampler(generation.config, seed, machine)
     with parts_folder(job.out, f"{key} {sampler.kernels}", resume, overwrite) as folder:
         parts = Parts(folder, sampler, generation.plan, 0, generation.rows, generation.gate)
-        parts.draw(threads)
+        parts.draw()
         _write(store, job.out, generation, parts, key, sampler, overwrite)
     seconds = time.perf_counter() - began
     figures["gate"] = parts.gate_figures()

@@ -28,8 +28,6 @@ class Drawing:
         From `ldmlr.sampler.backends.prepare`.
     plan
         Rows per class ``[C]``.
-    threads
-        CPU threads; None: all usable cores.
     draw
         How to draw a part, if not plainly from the sampler.
 
@@ -39,10 +37,8 @@ class Drawing:
         Share of the time in which the CUDA device had nothing to compute; None where that is not known.
     """
 
-    def __init__(
-        self, sampler: Sampler, plan: Counts, threads: int | None = None, draw: Draw | None = None
-    ) -> None:
-        self.sampler, self.plan, self.threads, self.draw = sampler, plan, threads, draw
+    def __init__(self, sampler: Sampler, plan: Counts, draw: Draw | None = None) -> None:
+        self.sampler, self.plan, self.draw = sampler, plan, draw
         self.device_wait: float | None = None
 
     def __call__(self, ranges: list[Range]) -> Iterator[tuple[Range, Floats]]:
@@ -56,7 +52,7 @@ class Drawing:
             if self.draw is not None:
                 yield (low, high), self.draw(labels, low)
             else:
-                yield (low, high), self.sampler(labels, low, threads=self.threads).numpy()
+                yield (low, high), self.sampler(labels, low).numpy()
 
     def _overlapped(self, sampler: CudaSampler, ranges: list[Range]) -> Iterator[tuple[Range, Floats]]:
         pipeline = Pipeline(sampler, max(high - low for low, high in ranges))

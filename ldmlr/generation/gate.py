@@ -144,23 +144,19 @@ def check_gate(config: GenerateConfig, transform: str, store: str, has_head: boo
         )
 
 
-def draw(
-    sampler: Sampler, gate: Gate, labels: Labels, first_row: int = 0, *, threads: int | None = None
-) -> GatedRows:
+def draw(sampler: Sampler, gate: Gate, labels: Labels, first_row: int = 0) -> GatedRows:
     """Draw one row per label through a gate: a pure function of (sampler, gate, labels, first_row).
 
     Parameters
     ----------
     sampler
-        From `ldmlr.sampler.backends.prepare`.
+        From `ldmlr.LatentDiffusion.sampler`.
     gate
         From `make_gate`.
     labels
         Class of each row ``[n]``.
     first_row
         Global number of the first row.
-    threads
-        CPU threads; None: all usable cores.
     """
     kept = torch.empty((len(labels), sampler.spec.dim))
     best = np.full(len(labels), -np.inf)
@@ -170,7 +166,7 @@ def draw(
             break
         low, high = int(pending[0]), int(pending[-1]) + 1
         number = first_row + low + attempt * STRIDE
-        drawn = sampler(labels[low:high], number, threads=threads).rows
+        drawn = sampler(labels[low:high], number)
         scores = gate.judge(drawn, labels[low:high], number)[pending - low]
         # What cannot be judged is refused; the first draw is kept until a better one comes.
         scores = np.where(np.isnan(scores), -np.inf, scores)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.config import config_hash
+from ldmlr.device import Machine
 from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import GenerateConfig, PlanConfig
@@ -20,7 +21,6 @@ from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.groups import GROUPS
-from ldmlr.sampler.backends import prepare as prepare_sampler
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import MAX_SHARDS
@@ -204,14 +204,15 @@ def generate(
     check_output(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
-    spec = generation.model.spec(generation.config, generation.seed)
-    sampler = prepare_sampler(spec, backend=backend, weights=generation.config.weights, device=device)
+    machine = Machine(device=device, threads=threads, backend=backend)
+    sampler = generation.model.sampler(generation.config, generation.seed, machine)
     with parts_folder(path, f"{generation.key} {sampler.kernels}", resume, overwrite) as folder:
         parts = Parts(folder, sampler, generation.plan, start, stop, generation.gate)
-        drawn = parts.draw(threads)
+        drawn = parts.draw()
         draw_seconds = time.perf_counter() - began
         with StoreWriter(
-            path, dim=spec.dim, num_classes=spec.num_classes, dtype=generation.config.dtype,
+            path, dim=generation.model.dim, num_classes=generation.model.num_classes,
+            dtype=generation.config.dtype,
             encoder=str(generation.model.provenance.get("encoder", "")),
             class_names=generation.model.class_names, overwrite=overwrite,
             config={

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import modelfile
-from ldmlr.arguments import check_seed, class_count
+from ldmlr.arguments import check_first_row, check_labels, check_seed, class_count, type_name
 from ldmlr.config import config_hash
-from ldmlr.device import resolve_device
+from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
@@ -22,9 +22,9 @@ from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
-from ldmlr.errors import InputError, UsageError
-from ldmlr.sampler import backends as sampling
-from ldmlr.sampler.config import SampleConfig
+from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.sampler.backends import Sampler, prepare
+from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.widen import class_scales
 
@@ -248,6 +248,23 @@ class LatentDiffusion:
             class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
         )  # fmt: skip
 
+    def sampler(
+        self, config: SampleConfig | None = None, seed: int = 0, machine: Machine | None = None
+    ) -> Sampler:
+        """Return the model prepared for drawing part by part.
+
+        Parameters
+        ----------
+        config
+            Solver, steps, guidance, scale and weights.
+        seed
+            Seed of the noise.
+        machine
+            What draws, and where.
+        """
+        weights = "auto" if config is None else config.weights
+        return prepare(self.spec(config, seed), machine, weights)
+
     def sample(
         self,
         labels: npt.ArrayLike | torch.Tensor,
@@ -307,14 +324,18 @@ class LatentDiffusion:
         """
         config = SampleConfig.from_mapping({
             "solver": solver, "steps": steps, "guidance": guidance, "scale": scale,
-            "class_scale": class_scale, "eta": eta,
+            "class_scale": class_scale, "eta": eta, "weights": weights,
         })  # fmt: skip
-        drawn = sampling.sample(
-            self.spec(config, seed), labels,
-            first_row=first_row, backend=backend, weights=weights, dtype=dtype, device=device,
-            threads=threads,
-        )  # fmt: skip
-        return drawn.rows if isinstance(labels, torch.Tensor) else drawn.numpy()
+        kind = type_name(dtype)
+        if kind not in DTYPES:
+            raise UsageError(f"{opt('dtype')}: unknown value {kind!r}; {nearest(kind, DTYPES)}")
+        classes = check_labels(labels, self.network.num_classes)
+        first_row = check_first_row(first_row, len(classes))
+        machine = Machine(device=device, threads=threads, backend=backend)
+        drawn = self.sampler(config, seed, machine)(classes, first_row, kind)
+        if isinstance(labels, torch.Tensor):
+            return drawn
+        return drawn.view(torch.uint16).numpy() if kind == "bfloat16" else drawn.numpy()
 
     def fingerprint(self) -> str:
         """Return a hash of everything the generated rows depend on."""

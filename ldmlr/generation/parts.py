@@ -67,13 +67,12 @@ class Parts:
         edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
         self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
 
-    def draw(self, threads: int | None = None) -> int:
+    def draw(self) -> int:
         """Draw the parts that are missing; return the number of rows drawn now."""
         missing = [(low, high) for low, high in self.ranges if not self._path(low).exists()]
         drawn: int = sum(high - low for low, high in missing)
         total = sum(high - low for low, high in self.ranges)
-        gated = None if self.gate is None else lambda labels, low: self._gated(labels, low, threads)
-        drawing = Drawing(self.sampler, self.plan, threads, gated)
+        drawing = Drawing(self.sampler, self.plan, None if self.gate is None else self._gated)
         with progress.bar(total, "generate", "rows") as bar:
             bar.update(total - drawn)
             for (low, high), rows in drawing(missing):
@@ -83,9 +82,9 @@ class Parts:
         self.device_wait = drawing.device_wait
         return drawn
 
-    def _gated(self, labels: npt.NDArray[np.int64], low: int, threads: int | None) -> npt.NDArray[np.float32]:
+    def _gated(self, labels: npt.NDArray[np.int64], low: int) -> npt.NDArray[np.float32]:
         assert self.gate is not None
-        gated = draw(self.sampler, self.gate, labels, low, threads=threads)
+        gated = draw(self.sampler, self.gate, labels, low)
         self.judged += len(labels)
         self.refused += gated.refused
         self.failed += gated.failed

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ldmlr.data.imageset import ImageSet
+from ldmlr.device import Machine
 from ldmlr.encoders.baseline import training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.ahead import Material, check_ahead, check_gaussian
 from ldmlr.generation.generate import check_not_empty
 from ldmlr.run.config import RunConfig, StageTables
-from ldmlr.run.stages import Machine
 
 
 def check_settings(source: str, kind: str, config: RunConfig, tables: StageTables, machine: Machine) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ldmlr import device as devices
 from ldmlr.data.open import open_image_set
+from ldmlr.device import Machine
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.encoder import check_mirror
@@ -24,7 +25,6 @@ from ldmlr.results import accuracy_row
 from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.source import kind_of
-from ldmlr.run.stages import Machine
 from ldmlr.run.steps import Step
 from ldmlr.select.candidates import base_candidate
 from ldmlr.select.choice import TABLES, Choice, no_val

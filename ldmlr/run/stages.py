@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from ldmlr.config import plain
 from ldmlr.data.imageset import ImageSet
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.rows import blocks, store_rows
 from ldmlr.encoders.baseline import train_baseline
@@ -33,15 +33,6 @@ from ldmlr.results import shares
 from ldmlr.select.choose import Settings, sample_gaussian, select
 from ldmlr.select.config import SelectConfig
 from ldmlr.store import FeatureStore, SplitData
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """Where the stages compute."""
-
-    device: str = "auto"
-    threads: int | None = None
-    backend: str = "auto"
 
 
 def run_baseline(

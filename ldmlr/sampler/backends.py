@@ -1,17 +1,19 @@
-"""Sampling: checks the request, chooses the backend and returns the rows with its name."""
+"""The backends: which of them can run a model, and a model prepared for one.
+
+A backend is a name with two functions, `Backend.refuses` and `Backend.prepare`. Rows come as a tensor on the
+CPU from all of them, and stay one on their way to the caller.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldmlr.arguments import check_first_row, type_name
-from ldmlr.device import resolve_device, thread_number
+from ldmlr.device import Machine, resolve_device, thread_number
 from ldmlr.diffusion.tables import Tables
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.sampler import reference
@@ -23,10 +25,19 @@ from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.widen import plain_spec, widen
 
 BACKEND_NAMES = ("auto", "reference", "native", "cuda")
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-# (labels, first_row, threads, dtype) -> rows [N, D] on the CPU in the dtype
-Draw = Callable[[npt.NDArray[np.int64], int, int, str], torch.Tensor]
+Labels = npt.NDArray[np.int64]
+# (labels, first_row, name of a type) -> rows [N, D] on the CPU in the type
+Draw = Callable[[Labels, int, str], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be drawn from: how, by which kernels, and the sampler if it is on a device."""
+
+    draw: Draw
+    kernels: str
+    on_cuda: CudaSampler | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,54 +47,48 @@ class Backend:
     Attributes
     ----------
     prepare
-        Prepares a model for drawing on a device, with a type of weights; returns how to draw, and
-        the kernels that will run.
+        Prepares a model for a device, CPU threads and a type of weights.
     refuses
         Returns why this backend cannot run models with such tables on a device, or None if it can.
     weights
         The types of weights it has beside ``auto``.
     """
 
-    prepare: Callable[[SamplerSpec, torch.device, str], tuple[Draw, str]]
+    prepare: Callable[[SamplerSpec, torch.device, int, str], Prepared]
     refuses: Callable[[type[Tables], torch.device], str | None]
     weights: tuple[str, ...]
 
 
-def _reference(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
-    def draw(labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str) -> torch.Tensor:
-        return reference.sample(spec, labels, first_row, threads=threads, device=device).to(DTYPES[dtype])
+def _reference(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
+    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
+        rows = reference.sample(spec, labels, first_row, threads=threads, device=device)
+        return rows.to(getattr(torch, dtype))
 
-    return draw, f"PyTorch {device.type} float32"
+    return Prepared(draw, f"PyTorch {device.type} float32")
 
 
-def _native(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
+def _native(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
     sampler = native.NativeSampler(spec, weights=weights)
 
-    def draw(labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str) -> torch.Tensor:
-        return torch.from_numpy(sampler(labels, first_row, threads=threads, dtype=dtype)).view(DTYPES[dtype])
+    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
+        rows = sampler(labels, first_row, threads=threads, dtype=dtype)
+        return torch.from_numpy(rows).view(getattr(torch, dtype))  # bfloat16 comes as bit patterns
 
-    return draw, f"{sampler.isa} {sampler.weights}"
+    return Prepared(draw, f"{sampler.isa} {sampler.weights}")
 
 
 def _native_refuses(network: type[Tables], device: torch.device) -> str | None:
     return native.refuses(network) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _OnCuda:
-    """Draws on a CUDA device."""
-
-    sampler: CudaSampler
-
-    def __call__(
-        self, labels: npt.NDArray[np.int64], first_row: int, threads: int, dtype: str
-    ) -> torch.Tensor:
-        return self.sampler(labels, first_row, dtype=dtype).cpu()
-
-
-def _cuda(spec: SamplerSpec, device: torch.device, weights: str) -> tuple[Draw, str]:
+def _cuda(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
     sampler = CudaSampler(spec, device)
-    return _OnCuda(sampler), f"{torch.cuda.get_device_name(sampler.device)} {sampler.tier.name} bfloat16"
+
+    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
+        return sampler(labels, first_row, dtype=dtype).cpu()
+
+    name = torch.cuda.get_device_name(sampler.device)
+    return Prepared(draw, f"{name} {sampler.tier.name} bfloat16", sampler)
 
 
 # In the order in which ``auto`` tries them.
@@ -92,28 +97,6 @@ BACKENDS: dict[str, Backend] = {
     "native": Backend(_native, _native_refuses, tuple(native.WEIGHTS)),
     "reference": Backend(_reference, lambda network, device: None, ("float32",)),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """Rows and the backend that drew them.
-
-    Attributes
-    ----------
-    rows
-        Features ``[N, D]``, a tensor on the CPU.
-    backend
-        ``reference``, ``native`` or ``cuda``.
-    """
-
-    rows: torch.Tensor
-    backend: str
-
-    def numpy(self) -> npt.NDArray[Any]:
-        """Return the rows as an array; bfloat16, which NumPy lacks, as its uint16 bit patterns."""
-        if self.rows.dtype == torch.bfloat16:
-            return self.rows.view(torch.uint16).numpy()
-        return self.rows.numpy()
 
 
 def choose_backend(name: str, network: type[Tables], device: torch.device, weights: str = "auto") -> str:
@@ -163,105 +146,67 @@ class Sampler:
     spec
         What is drawn from.
     backend
-        The backend that runs.
-    kernels
-        Its instruction set and type of weights: rows are the same to the bit where these are.
+        The backend that runs: ``reference``, ``native`` or ``cuda``.
+    prepared
+        The model as this backend has it; without the widening per class, which comes after it (`widen`).
     """
 
     spec: SamplerSpec
     backend: str
-    kernels: str
-    _draw: Draw
+    prepared: Prepared
+
+    @property
+    def kernels(self) -> str:
+        """Instruction set or device, and type of weights: rows are the same to the bit where these are."""
+        return self.prepared.kernels
 
     @property
     def on_cuda(self) -> CudaSampler | None:
         """The sampler on the device, for the ``cuda`` backend: it draws plain rows, before `widen`."""
-        return self._draw.sampler if isinstance(self._draw, _OnCuda) else None
+        return self.prepared.on_cuda
 
-    def __call__(
-        self,
-        labels: npt.ArrayLike | torch.Tensor,
-        first_row: int = 0,
-        *,
-        dtype: str = "float32",
-        threads: int | None = None,
-    ) -> Drawn:
-        """Draw one row per label, as `sample` does."""
-        dtype = type_name(dtype)
-        if dtype not in DTYPES:
-            raise UsageError(f"{opt('dtype')}: unknown value {dtype!r}; {nearest(dtype, DTYPES)}")
-        classes = check_labels(labels, self.spec.num_classes)
-        first_row = check_first_row(first_row, len(classes))
-        count = thread_number(threads)
+    def __call__(self, labels: Labels, first_row: int = 0, dtype: str = "float32") -> torch.Tensor:
+        """Draw one row per label: a pure function of (spec, labels, first_row).
+
+        Parameters
+        ----------
+        labels
+            Class of each row, int64 ``[N]``; `ldmlr.arguments.check_labels` makes them of what a user gives.
+        first_row
+            Global number of the first row. Drawing rows 0 .. 99 and rows 100 .. 199 gives the
+            same rows as drawing all 200.
+        dtype
+            ``float32``, ``float16`` or ``bfloat16``.
+
+        Returns
+        -------
+        Features ``[N, D]`` on the CPU.
+        """
         # Rows that are finished here are rounded once, after that.
         kind = dtype if self.spec.class_k is None else "float32"
-        rows = widen(self.spec, self._draw(classes, first_row, count, kind), classes)
-        return Drawn(rows.to(DTYPES[dtype]), self.backend)
+        rows = widen(self.spec, self.prepared.draw(labels, first_row, kind), labels)
+        return rows.to(getattr(torch, dtype))
 
 
-def prepare(
-    spec: SamplerSpec, *, backend: str = "auto", weights: str = "auto", device: str = "auto"
-) -> Sampler:
-    """Prepare a model for drawing; arguments and errors are those of `sample`."""
-    where = resolve_device(device)
-    chosen = choose_backend(backend, type(spec.tables), where, weights)
-    draw, kernels = BACKENDS[chosen].prepare(plain_spec(spec), where, weights)
-    return Sampler(spec, chosen, kernels, draw)
-
-
-def sample(
-    spec: SamplerSpec,
-    labels: npt.ArrayLike | torch.Tensor,
-    *,
-    first_row: int = 0,
-    backend: str = "auto",
-    weights: str = "auto",
-    dtype: str = "float32",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Drawn:
-    """Draw one row per label: a pure function of (spec, labels, first_row).
+def prepare(spec: SamplerSpec, machine: Machine | None = None, weights: str = "auto") -> Sampler:
+    """Prepare a model for drawing.
 
     Parameters
     ----------
     spec
         Denoiser, solver table, transform, guidance and seed.
-    labels
-        Class of each row ``[N]``, 0 .. C - 1.
-    first_row
-        Global number of the first row. Drawing rows 0 .. 99 and rows 100 .. 199 gives the
-        same rows as drawing all 200.
-    backend
-        ``auto``, ``reference``, ``native`` or ``cuda``.
+    machine
+        What draws, where and with how many threads; None: the fastest there is.
     weights
         What the network is multiplied in: ``float32``, ``bfloat16``, ``int8``, or ``auto``, the
         fastest of the first two that the backend has on this machine.
-    dtype
-        ``float32``, ``float16`` or ``bfloat16``.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    threads
-        CPU threads; None: all usable cores.
 
     Raises
     ------
     UsageError
-        Unknown options, labels out of range, or a backend that cannot run.
+        Unknown options, or a backend that cannot run this.
     """
-    sampler = prepare(spec, backend=backend, weights=weights, device=device)
-    return sampler(labels, first_row, dtype=dtype, threads=threads)
-
-
-def check_labels(labels: npt.ArrayLike | torch.Tensor, num_classes: int) -> npt.NDArray[np.int64]:
-    """Return labels as an int64 array ``[N]``, or raise an error that names the first wrong one."""
-    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if array.ndim != 1:
-        raise UsageError(f"labels: expected one dimension, not shape {list(array.shape)}")
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise UsageError(f"labels: expected whole numbers, not {array.dtype}")
-    wrong = np.flatnonzero((array < 0) | (array >= num_classes))
-    if len(wrong):
-        raise UsageError(
-            f"labels: row {wrong[0]} is {array[wrong[0]]}, outside 0 .. {num_classes - 1} of this model"
-        )
-    return np.ascontiguousarray(array, np.int64)
+    machine = machine or Machine()
+    device, threads = resolve_device(machine.device), thread_number(machine.threads)
+    chosen = choose_backend(machine.backend, type(spec.tables), device, weights)
+    return Sampler(spec, chosen, BACKENDS[chosen].prepare(plain_spec(spec), device, threads, weights))

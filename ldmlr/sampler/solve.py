@@ -1,7 +1,7 @@
 """The solver loop, from noise to data: the reference and the benchmarks run it, kernels compute the same.
 
 In the notation of Ho et al. (2020) and Lu et al. (2022): x is ``alpha x0 + sigma eps``, and an estimate of x0
-follows from the denoiser's output f (from eps, ``x0 = (x - sigma f) / alpha``; from v, ``alpha x - sigma f``).
+follows from the output f of the denoiser (eps: ``x0 = (x - sigma f) / alpha``, v: ``alpha x - sigma f``).
 A step moves x to the next alpha and sigma with it, with the estimate before (2M, Heun) and with fresh noise
 (ancestral). All of these are the columns of the solver's table (`ldmlr.diffusion.solvers`).
 """

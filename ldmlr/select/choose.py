@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import progress
+from ldmlr.device import Machine
 from ldmlr.diffusion import rows as training_rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError
@@ -34,7 +35,6 @@ from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import gather_rows
-from ldmlr.sampler import backends as sampling
 from ldmlr.sampler.widen import class_scales
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
@@ -117,13 +117,11 @@ class Seed:
         assert self.model is not None
         generation = prepare(self.model, config, seed=self.seed, judge=self.store)
         labels = labels_of(generation.plan, 0, generation.rows)
-        sampler = sampling.prepare(
-            self.model.spec(generation.config, self.seed),
-            backend=settings.backend, weights=generation.config.weights, device=settings.device,
-        )  # fmt: skip
+        machine = Machine(device=settings.device, threads=settings.threads, backend=settings.backend)
+        sampler = self.model.sampler(generation.config, self.seed, machine)
         if generation.gate is not None:
-            return draw(sampler, generation.gate, labels, threads=settings.threads).numpy(), labels
-        return sampler(labels, threads=settings.threads).numpy(), labels
+            return draw(sampler, generation.gate, labels).numpy(), labels
+        return sampler(labels).numpy(), labels
 
     def gaussians(self) -> ClassGaussians:
         """Return the class Gaussians, fitted once."""

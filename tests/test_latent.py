@@ -223,3 +223,20 @@ def test_rows_that_come_from_no_store_have_no_provenance(store):
     assert model.provenance["rows"] == 93
     assert model.fit(*blobs()).provenance == {}
     assert model.fit_store(store).provenance["fingerprint"] == store.fingerprint()
+
+
+def test_no_rows(model):
+    assert model.sample(np.zeros(0, int)).shape == (0, 4)
+
+
+def test_rows_are_a_tensor_or_an_array_as_the_labels_are(model):
+    labels = np.array([0, 1, 2, 2])
+    single = model.sample(labels)
+    assert single.dtype == np.float32
+    for dtype, kind in (("float16", np.float16), ("bfloat16", np.uint16)):
+        array = model.sample(labels, dtype=dtype)
+        tensor = model.sample(torch.from_numpy(labels), dtype=dtype)
+        assert array.dtype == kind
+        assert tensor.dtype == getattr(torch, dtype)
+        assert torch.equal(tensor, torch.from_numpy(single).to(tensor.dtype))
+        assert np.array_equal(tensor.view(torch.uint16).numpy(), array.view(np.uint16))

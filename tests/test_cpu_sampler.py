@@ -1,4 +1,4 @@
-"""The compiled sampler: equal to a float64 evaluation, same bits however it is split, clear refusals."""
+"""ldmlr.sampler.cpu.sampler: equal to a float64 evaluation, same bits however it is split, clear refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.errors import UsageError
-from ldmlr.sampler import backends as sampling
 from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu import sampler as native
 from ldmlr.sampler.cpu.sampler import NativeSampler
@@ -260,32 +259,12 @@ def list_tasks() -> list[str]:
     return os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else []
 
 
-def test_backend_of_sampling() -> None:
-    spec = make_spec(64, 64)
-    labels = np.arange(70) % 3
-    drawn = sampling.sample(spec, labels, first_row=5, threads=1, device="cpu")
-    assert drawn.backend == "native"
-    assert np.array_equal(drawn.numpy(), NativeSampler(spec)(labels, 5))
-    reference = sampling.sample(
-        spec, labels, first_row=5, backend="reference", threads=1, device="cpu"
-    ).numpy()
-    assert np.abs(drawn.numpy() - reference).max() < 16 * 2.0**-9 * np.abs(reference).max()
-    for dtype in ("float16", "bfloat16"):
-        rows = sampling.sample(spec, labels, backend="native", dtype=dtype, threads=1, device="cpu").rows
-        assert rows.dtype == getattr(torch, dtype)
-        assert torch.equal(rows, torch.from_numpy(NativeSampler(spec)(labels)).to(rows.dtype))
-
-
 def test_what_the_kernels_cannot_run_is_named() -> None:
     spec = make_spec()
     fields = {field.name: np.zeros((1, 1), np.float32) for field in dataclasses.fields(AdaLNTables)}
     other = dataclasses.replace(spec, tables=AdaLNTables(**fields))
     with pytest.raises(UsageError, match="AdaLN"):
         NativeSampler(other)
-    assert sampling.choose_backend("auto", type(other.tables), torch.device("cpu")) == "reference"
-    with pytest.raises(UsageError, match="AdaLN"):
-        sampling.choose_backend("native", type(other.tables), torch.device("cpu"))
-    assert "CPU" in str(sampling.BACKENDS["native"].refuses(type(spec.tables), torch.device("cuda")))
 
 
 def test_instruction_set_is_chosen_and_overridden(monkeypatch: pytest.MonkeyPatch) -> None:

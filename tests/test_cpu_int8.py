@@ -11,6 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ldmlr.bench.models import random_spec
+from ldmlr.device import Machine
 from ldmlr.diffusion.tables import AdaLNTables
 from ldmlr.errors import UsageError
 from ldmlr.generation.latent import LatentDiffusion
@@ -23,6 +24,7 @@ from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
 SETS = [entry.name for entry in cpu.instruction_sets() if entry.available and entry.int8]
+CPU = Machine("cpu", 1)
 needs_int8 = pytest.mark.skipif(not SETS, reason="this processor has no int8 products (AVX-512 VNNI)")
 
 
@@ -129,21 +131,21 @@ def test_a_network_of_zeros_draws_the_gaussian() -> None:
 def test_weights_of_sampling() -> None:
     spec = random_spec(16, 32)
     labels = np.arange(30) % 10
-    rows = sampling.sample(spec, labels, weights="int8", device="cpu", threads=1).numpy()
+    rows = sampling.prepare(spec, CPU, "int8")(labels).numpy()
     assert np.array_equal(rows, NativeSampler(spec, weights="int8")(labels))
-    assert sampling.prepare(spec, weights="int8", device="cpu").kernels == f"{cpu.choose().name} int8"
-    assert sampling.prepare(spec, weights="float32", device="cpu").kernels == f"{cpu.choose().name} float32"
+    assert sampling.prepare(spec, CPU, "int8").kernels == f"{cpu.choose().name} int8"
+    assert sampling.prepare(spec, CPU, "float32").kernels == f"{cpu.choose().name} float32"
 
 
 def test_wrong_weights_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, labels = random_spec(8, 16), np.zeros(1, np.int64)
+    spec = random_spec(8, 16)
     with pytest.raises(UsageError, match="weights: unknown value 'int7'; did you mean 'int8'"):
-        sampling.sample(spec, labels, weights="int7", device="cpu")
+        sampling.prepare(spec, CPU, "int7")
     with pytest.raises(UsageError, match="reference cannot run this: it has no int8 weights"):
-        sampling.sample(spec, labels, weights="int8", backend="reference", device="cpu")
+        sampling.prepare(spec, Machine("cpu", 1, "reference"), "int8")
     monkeypatch.setenv("LDMLR_ISA", "baseline")
     with pytest.raises(UsageError, match="baseline has no int8 products; use float32"):
-        sampling.sample(spec, labels, weights="int8", device="cpu")
+        sampling.prepare(spec, CPU, "int8")
     with pytest.raises(UsageError, match="no backend can run this with bfloat16"):
         sampling.choose_backend("auto", AdaLNTables, torch.device("cpu"), "bfloat16")
 

@@ -74,3 +74,32 @@ def test_a_loss_that_is_not_finite_ends_the_training():
     features, labels = blobs()
     with pytest.raises(LdmlrError, match="loss is not finite at step"):
         ldmlr.LatentDiffusion(**SMALL, lr=1e30).fit(features, labels)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ldmlr.LatentDiffusion(**SMALL).fit(*blobs())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [0, 3]}, r"labels: row 1 is 3, outside 0 \.\. 2"),
+        ({"labels": [-1]}, "row 0 is -1"),
+        ({"labels": [0.5]}, "expected whole numbers"),
+        ({"labels": [[0]]}, "expected one dimension"),
+        ({"first_row": -1}, "first_row"),
+        ({"first_row": 2**64 - 1}, "first_row"),
+        ({"dtype": "float8"}, "dtype: unknown value"),
+        ({"backend": "nativ"}, "did you mean 'native'"),
+        ({"device": "gpu"}, "device: unknown value"),
+        ({"solver": "euler"}, "solver: unknown value"),
+        ({"steps": 0}, "steps"),
+        ({"eta": 0.5}, "only ddim has it"),
+        ({"seed": -1}, "seed"),
+        ({"scale": 0.0}, "scale: must be above 0"),
+    ],
+)
+def test_wrong_requests_are_named(model, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        model.sample(**{"labels": [0, 1], **arguments})

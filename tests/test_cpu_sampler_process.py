@@ -131,7 +131,7 @@ def test_safe_after_fork() -> None:
 import os, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from test_native import make_spec, NativeSampler
+from test_cpu_sampler import make_spec, NativeSampler
 sampler = NativeSampler(make_spec())
 labels = np.zeros(500, np.int64)
 before = sampler(labels, threads=4)

@@ -1,8 +1,7 @@
-"""The reference sampler: the same rows to the bit however they are asked for, and what they are."""
+"""ldmlr.sampler.reference: the same rows to the bit however they are asked for, and what they are."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -12,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ldmlr
-from ldmlr.errors import UsageError
-from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import reference
 from ldmlr.sampler.config import SampleConfig
 from ldmlr.sampler.noise import standard_normal
@@ -161,66 +158,3 @@ def test_rows_keep_the_floor_of_the_features(model, labels, whole):
     wide = draw(model, labels, SampleConfig(scale=20.0))
     assert (wide == 0).any()
     assert (wide >= 0).all()
-
-
-# The function that chooses the backend
-
-
-def test_the_result_names_the_backend(model, labels, whole):
-    drawn = sampling.sample(model.spec(), labels, backend="reference")
-    assert drawn.backend == "reference"
-    assert np.array_equal(drawn.numpy(), whole)
-    assert sampling.sample(model.spec(), labels[:3], backend="auto").backend in sampling.BACKENDS
-
-
-@pytest.mark.parametrize(("dtype", "bits"), [("float16", 11), ("bfloat16", 8)])
-def test_half_types_are_the_rounded_rows(model, labels, whole, dtype, bits):
-    half = sampling.sample(model.spec(), labels, backend="reference", dtype=dtype)
-    assert str(half.rows.dtype) == f"torch.{dtype}"
-    assert torch.equal(half.rows, torch.from_numpy(whole).to(half.rows.dtype))
-    assert np.abs(half.rows.float().numpy() - whole).max() <= 2.0**-bits * np.abs(whole).max()
-    assert half.numpy().dtype == (np.float16 if dtype == "float16" else np.uint16)
-
-
-def test_no_rows(model):
-    assert model.sample(np.zeros(0, int)).shape == (0, DIM)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"labels": [0, 3]}, r"labels: row 1 is 3, outside 0 \.\. 2"),
-        ({"labels": [-1]}, "row 0 is -1"),
-        ({"labels": [0.5]}, "expected whole numbers"),
-        ({"labels": [[0]]}, "expected one dimension"),
-        ({"first_row": -1}, "first_row"),
-        ({"first_row": 2**64 - 1}, "first_row"),
-        ({"dtype": "float8"}, "dtype: unknown value"),
-        ({"backend": "nativ"}, "did you mean 'native'"),
-        ({"device": "gpu"}, "device: unknown value"),
-        ({"solver": "euler"}, "solver: unknown value"),
-        ({"steps": 0}, "steps"),
-        ({"eta": 0.5}, "only ddim has it"),
-        ({"seed": -1}, "seed"),
-        ({"scale": 0.0}, "scale: must be above 0"),
-    ],
-)
-def test_wrong_requests_are_named(model, arguments, message):
-    with pytest.raises(UsageError, match=message):
-        model.sample(**{"labels": [0, 1], **arguments})
-
-
-def test_a_backend_that_is_not_in_this_build_is_named(model, monkeypatch):
-    monkeypatch.setattr(sampling, "BACKENDS", {"reference": sampling.BACKENDS["reference"]})
-    for name in ("native", "cuda"):
-        with pytest.raises(UsageError, match=f"{name} is not available in this build"):
-            model.sample([0], backend=name)
-
-
-def test_auto_takes_the_first_backend_that_can(model, monkeypatch):
-    other = sampling.BACKENDS["reference"]
-    picky = dataclasses.replace(other, refuses=lambda spec, device: "too small")
-    monkeypatch.setattr(sampling, "BACKENDS", {"native": picky, "reference": other})
-    assert sampling.sample(model.spec(), [0]).backend == "reference"
-    with pytest.raises(UsageError, match="native cannot run this: too small"):
-        sampling.sample(model.spec(), [0], backend="native")
