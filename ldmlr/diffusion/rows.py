@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,31 @@ def blocks(features: npt.NDArray[Any], labels: Labels, views: Any) -> list[Block
             )
         found.append((rows, labels))
     return found
+
+
+def rows_per_class(labels: Labels, classes: int, counts: Any = None) -> Labels:
+    """Return the clean training rows per class ``[C]``: those counted, or those given; 0 where there is none.
+
+    Raises
+    ------
+    InputError
+        Numbers were given that are not one per class, or 0 for a class that has rows.
+    """
+    present = np.bincount(labels, minlength=classes)
+    given = present if counts is None else np.asarray(counts, np.int64)
+    if given.shape != (classes,) or (given[present > 0] < 1).any():
+        raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
+    return np.where(present > 0, given, 0)
+
+
+def digest(blocks: list[Block]) -> str:
+    """Return a hash of the training rows, so that a checkpoint is not continued on other data."""
+    found = hashlib.sha256()
+    for features, labels in blocks:
+        for start in range(0, len(features), CHUNK):
+            found.update(np.ascontiguousarray(features[start : start + CHUNK]).tobytes())
+        found.update(labels.tobytes())
+    return found.hexdigest()
 
 
 def choose_views(kinds: Sequence[str], weak: int, strong: int) -> list[int]:

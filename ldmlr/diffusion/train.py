@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 
 from ldmlr import progress
 from ldmlr.device import set_threads, torch_threads
-from ldmlr.diffusion.checkpoint import load_checkpoint, save_checkpoint
+from ldmlr.diffusion.checkpoint import State
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
@@ -106,52 +106,63 @@ def train(
     LdmlrError
         The loss is no longer finite.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = NETWORKS[config.network](z.shape[1], len(counts), config.hidden, config.layers)
-    network.to(device).train()
-    parameters = list(network.parameters())
-    averaged = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    generator = torch.Generator().manual_seed(seed)
-    losses: list[float] = []
-    total = torch.zeros((), device=device)  # of the losses since the last report
-    start = 0
+    state = _start(config, z.shape[1], len(counts), seed, device)
     if resume and checkpoint is not None and checkpoint.exists():
-        start, losses = load_checkpoint(checkpoint, key, network, averaged, optimiser, generator, total)
+        state.load(checkpoint, key)
+    parameters = [parameter.detach() for parameter in state.network.parameters()]
     batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
     objective = _Objective(config, len(counts), device)
-
-    with progress.bar(config.iterations, "diffuse", "step", initial=start) as bar:
-        for step in range(start, config.iterations):
-            for group in optimiser.param_groups:
+    with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
+        for step in range(state.done, config.iterations):
+            for group in state.optimiser.param_groups:
                 group["lr"] = config.lr * _rate(step, config)
-            rows, classes = batches.draw(config.batch_size, generator)
-            loss = objective(network, rows, classes, generator)
-            optimiser.zero_grad(set_to_none=True)
+            rows, classes = batches.draw(config.batch_size, state.generator)
+            loss = objective(state.network, rows, classes, state.generator)
+            state.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            state.optimiser.step()
             decay = min(config.ema, (1 + step) / (10 + step)) if config.ema else 0.0
-            torch._foreach_lerp_(averaged, [parameter.detach() for parameter in parameters], 1 - decay)
-            total += loss.detach()
+            torch._foreach_lerp_(state.averaged, parameters, 1 - decay)
+            state.total += loss.detach()
+            state.done = step + 1
             bar.update(1)
-            done = step + 1
-            if done % REPORT_EVERY == 0 or done == config.iterations:
-                mean = float(total) / (done - (done - 1) // REPORT_EVERY * REPORT_EVERY)
-                if not math.isfinite(mean):
-                    raise LdmlrError(
-                        f"the loss is not finite at step {done}; "
-                        f"check the features, or lower {opt('lr')} ({config.lr:g})"
-                    )
-                losses.append(mean)
-                total.zero_()
-                bar.set_postfix(loss=f"{mean:.4f}")
-            if checkpoint is not None and done % CHECKPOINT_EVERY == 0 and done < config.iterations:
-                save_checkpoint(checkpoint, key, done, losses, network, averaged, optimiser, generator, total)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, averaged, strict=True):
-            parameter.copy_(value)
-    return network.cpu().eval(), losses
+            if state.done % REPORT_EVERY == 0 or state.done == config.iterations:
+                _report(state, config)
+                bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
+            due = state.done % CHECKPOINT_EVERY == 0 and state.done < config.iterations
+            if checkpoint is not None and due:
+                state.save(checkpoint, key)
+    for parameter, average in zip(parameters, state.averaged, strict=True):
+        parameter.copy_(average)
+    return state.network.cpu().eval(), state.losses
+
+
+def _start(config: DiffusionConfig, dim: int, num_classes: int, seed: int, device: torch.device) -> State:
+    """Return a training before its first iteration."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = NETWORKS[config.network](dim, num_classes, config.hidden, config.layers)
+    network.to(device).train()
+    parameters = list(network.parameters())
+    return State(
+        network,
+        averaged=[parameter.detach().clone() for parameter in parameters],
+        optimiser=torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True),
+        generator=torch.Generator().manual_seed(seed),
+        total=torch.zeros((), device=device),
+    )
+
+
+def _report(state: State, config: DiffusionConfig) -> None:
+    """Note the mean loss since the last report."""
+    mean = float(state.total) / (state.done - (state.done - 1) // REPORT_EVERY * REPORT_EVERY)
+    if not math.isfinite(mean):
+        raise LdmlrError(
+            f"the loss is not finite at step {state.done}; "
+            f"check the features, or lower {opt('lr')} ({config.lr:g})"
+        )
+    state.losses.append(mean)
+    state.total.zero_()
 
 
 class _Objective:

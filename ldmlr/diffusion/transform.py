@@ -79,6 +79,15 @@ class Transform:
             z[part] = np.clip(white, -self.bound, self.bound)
         return z
 
+    def forward_all(self, blocks: Sequence[Block]) -> tuple[npt.NDArray[np.float32], Labels]:
+        """Return z and labels of several blocks one after the other, without a second copy of z."""
+        z = np.empty((sum(len(features) for features, _ in blocks), self.dim), np.float32)
+        start = 0
+        for features, labels in blocks:
+            self.forward(features, labels, out=z[start : start + len(features)])
+            start += len(features)
+        return z, np.concatenate([labels for _, labels in blocks])
+
     def inverse(self, z: npt.NDArray[np.float32], labels: Labels, k: float = 1.0) -> Array:
         """Return ``max(floor, mean[y] + k scale z)`` in float64: the twin of the sampler's last step."""
         wide = z.astype(np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +20,7 @@ from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.train import thread_count, train
-from ldmlr.diffusion.transform import CHUNK, Block, Transform, fit_transform
+from ldmlr.diffusion.transform import Transform, fit_transform
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
@@ -170,21 +169,14 @@ class LatentDiffusion:
         classes = num_classes or class_count([("labels", labels)])
         if class_names is not None and len(class_names) != classes:
             raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
-        present = np.bincount(labels, minlength=classes)
-        given = present if counts is None else np.asarray(counts, np.int64)
-        if given.shape != (classes,) or (given[present > 0] < 1).any():
-            raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
+        trained_on = rows.rows_per_class(labels, classes, counts)
         blocks = rows.blocks(features, labels, views)
         device_found = resolve_device(device)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        trained_on = np.where(present > 0, given, 0)
         names = tuple(class_names) if class_names is not None else None
         transform = fit_transform(self.config.transform, blocks, trained_on, names)
-        z = np.empty((sum(len(part) for part, _ in blocks), transform.dim), np.float32)
-        z_labels = np.concatenate([labels for _, labels in blocks])
-        for number, (part, _) in enumerate(blocks):
-            transform.forward(part, labels, out=z[number * len(labels) : (number + 1) * len(labels)])
-        key = config_hash(self.config, self.seed, _digest(blocks))
+        z, z_labels = transform.forward_all(blocks)
+        key = config_hash(self.config, self.seed, rows.digest(blocks))
         with thread_count(self.config, transform.dim, threads):
             network, losses = train(
                 self.config, z, z_labels, trained_on,
@@ -411,13 +403,3 @@ class LatentDiffusion:
         model.class_names = None if names is None else tuple(str(name) for name in names)
         model.losses, model.provenance = list(header["losses"]), dict(header["provenance"])
         return model
-
-
-def _digest(blocks: list[Block]) -> str:
-    """Return a hash of the training rows, so that a checkpoint is not continued on other data."""
-    digest = hashlib.sha256()
-    for features, labels in blocks:
-        for start in range(0, len(features), CHUNK):
-            digest.update(np.ascontiguousarray(features[start : start + CHUNK]).tobytes())
-        digest.update(labels.tobytes())
-    return digest.hexdigest()
