@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ldmlr import results
-from ldmlr.bench import sampler
+from ldmlr.bench import cpu
 from ldmlr.config import plain
 from ldmlr.files import write_text
 from ldmlr.sampler.cpu import sampler as native
@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     options = parser.parse_args()
     rows = []
-    for job in sampler.jobs(options.threads, options.repeats, not options.no_compile):
+    for job in cpu.jobs(options.threads, options.repeats, not options.no_compile):
         rows.append(job())
-        print(sampler.text(rows[-1:]).splitlines()[1], file=sys.stderr, flush=True)
-    print(sampler.text(rows))
+        print(cpu.text(rows[-1:]).splitlines()[1], file=sys.stderr, flush=True)
+    print(cpu.text(rows))
     if options.out:
         config = {"threads": options.threads, "repeats": options.repeats}
         document = results.document("bench", config, rows=rows, extension=native.build_info())

@@ -52,7 +52,7 @@ def command(
       ldmlr bench sample --device cpu
     """
     from ldmlr import progress, results
-    from ldmlr.bench import sampler
+    from ldmlr.bench import cpu
     from ldmlr.device import set_threads
     from ldmlr.files import make_folder
     from ldmlr.sampler.cpu import sampler as native
@@ -63,7 +63,7 @@ def command(
     used = set_threads(threads)
     on = usable(device)
     if on is None:
-        measurements = sampler.jobs(used, repeats, compiled)
+        measurements = cpu.jobs(used, repeats, compiled)
     else:
         from ldmlr.bench import cuda
 
@@ -80,4 +80,4 @@ def command(
     chosen = f"Instruction set {build['chosen']} (available: {build['available']})"
     if on is not None:
         chosen = f"CUDA kernels for {build['cuda']}"
-    emit(result, as_json, f"{sampler.text(rows)}\n\n{chosen}")
+    emit(result, as_json, f"{cpu.text(rows)}\n\n{chosen}")

@@ -1,4 +1,4 @@
-"""`ldmlr.arguments`: rows, seeds, types and devices as a caller may have them."""
+"""ldmlr.arguments and ldmlr.device: rows, seeds, types and devices as a caller may have them."""
 
 from __future__ import annotations
 

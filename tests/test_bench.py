@@ -1,4 +1,4 @@
-"""``ldmlr bench`` and what it counts; never how fast anything is."""
+"""ldmlr.bench and ``ldmlr bench``: what they count; never how fast anything is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr.bench import cuda, sampler, timing
+from ldmlr.bench import cpu, cuda, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
 from ldmlr.sampler import reference
@@ -56,10 +56,10 @@ def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
 
 
 def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler, "CALL", 1e7)
-    monkeypatch.setattr(sampler, "LARGE", (32, 48))
-    monkeypatch.setattr(sampler, "WIDTHS", ((16, 32),))
-    monkeypatch.setattr(sampler, "product", lambda dtype: lambda: 1.0)
+    monkeypatch.setattr(cpu, "CALL", 1e7)
+    monkeypatch.setattr(cpu, "LARGE", (32, 48))
+    monkeypatch.setattr(cpu, "WIDTHS", ((16, 32),))
+    monkeypatch.setattr(cpu, "product", lambda dtype: lambda: 1.0)
     threads = torch.get_num_threads()
     done = run_cli(
         "bench", "sample", "--repeats", 1, "--no-compile", "--threads", 2, "--json", "--out", tmp_path
@@ -78,7 +78,7 @@ def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest
         if gains := row.get("times_published"):
             assert gains["all"] == pytest.approx(gains["solver"] * gains["network"] * gains["kernel"])
             assert gains["solver"] == 50  # 1,000 evaluations against 10 steps of two
-    table, _, published = sampler.text(document["rows"]).partition("\n\n")
+    table, _, published = cpu.text(document["rows"]).partition("\n\n")
     assert len(table.splitlines()) == len(document["rows"]) + 1
     assert "(kernel)" in published
 
@@ -131,4 +131,4 @@ def test_bench_on_a_device_gives_the_same_table(run_cli, tmp_path, monkeypatch: 
         row["fraction"] == pytest.approx(row["gflop_per_s"] / row["ceiling_gflop_per_s"]) for row in shares
     )
     assert rows[2]["times"] == pytest.approx(rows[0]["rows_per_s"] / rows[2]["baseline_rows_per_s"])
-    assert len(sampler.text(rows).splitlines()) == 1 + len(rows)
+    assert len(cpu.text(rows).splitlines()) == 1 + len(rows)

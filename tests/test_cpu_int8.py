@@ -1,4 +1,4 @@
-"""int8 weights: equal to a twin with the same rounding; what rounding would hide is refused."""
+"""ldmlr.sampler.cpu.int8: equal to a twin with the same rounding; what rounding would hide is refused."""
 
 from __future__ import annotations
 

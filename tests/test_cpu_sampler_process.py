@@ -1,4 +1,4 @@
-"""The compiled sampler as a guest of its process: interrupts, progress, forks."""
+"""ldmlr.sampler.cpu.sampler as a guest of its process: interrupts, progress, forks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denoisers: what they start as, and their tables."""
+"""ldmlr.diffusion.denoiser and its tables: what networks start as, and what kernels get of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The latent diffusion model: fit, save and load; the job and what is refused are in files of their own."""
+"""ldmlr.generation.latent: the model fitted, drawn from, saved and loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the latent diffusion model refuses: rows, what comes with them, options."""
+"""What ldmlr.generation.latent refuses: rows, what comes with them, options, labels to draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused solver step as a PyTorch operation."""
+"""ldmlr.ops: the fused solver step as a PyTorch operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The counter-based normals: known answers, equality to the bit, distribution, independence."""
+"""ldmlr.sampler.noise: known answers, equality to the bit, distribution, independence."""
 
 from __future__ import annotations
 

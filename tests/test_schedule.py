@@ -1,4 +1,4 @@
-"""Noise schedules: amplitudes, monotony and the inverse, in float64."""
+"""ldmlr.diffusion.schedule: amplitudes, monotony and the inverse, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solvers as tables, measured where the exact denoiser is known: Gaussians and their mixtures."""
+"""ldmlr.diffusion.solvers, measured where the exact denoiser is known: Gaussians and their mixtures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms: whitened residuals and the paper's standardisation."""
+"""ldmlr.diffusion.transform: whitened residuals and the paper's standardisation."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
-from ldmlr.bench.rows import Row, table_row
+from ldmlr.bench.table import Row, table_row
 from ldmlr.errors import UsageError
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.device import has_wgmma, shared_limit

@@ -12,10 +12,10 @@ import torch
 
 from ldmlr import _native
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
-from ldmlr.bench.rows import Row, table_row
+from ldmlr.bench.table import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
-from ldmlr.sampler.cpu import isa as cpu
+from ldmlr.sampler.cpu import isa as sets
 from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler, default_weights
 from ldmlr.sampler.spec import SamplerSpec
 
@@ -40,13 +40,13 @@ def jobs(threads: int, repeats: int = 7, compiled: bool = True) -> list[Callable
         Compare with `torch.compile` too (compiling takes about a minute).
     """
     torch.set_num_threads(threads)
-    chosen = cpu.choose()
+    chosen = sets.choose()
     usual = default_weights(chosen)
     types = ["float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]
     found: list[Callable[[], Row]] = []
     for dim, hidden in WIDTHS if chosen.bfloat16 else ():
         found.append(partial(share_of_product, dim, hidden, threads, repeats))
-    for entry in cpu.instruction_sets():
+    for entry in sets.instruction_sets():
         if entry.available and entry != chosen:
             found.append(partial(share_of_peak, *RECIPE, entry.name, "float32", repeats))
     for weights in types:

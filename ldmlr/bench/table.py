@@ -1,4 +1,4 @@
-"""A row of the benchmark table, of whatever backend: what was measured, and its deviation from float64."""
+"""Rows of the benchmark table, of whatever backend: what was measured, and its deviation from float64."""
 
 from __future__ import annotations
 
