@@ -21,8 +21,8 @@ from ldmlr.encoders.encoder import open_encoder
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import diffuse
-from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import check_not_empty, generate, prepare
+from ldmlr.generation.generators.gaussian import ClassGaussians
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups

@@ -22,8 +22,8 @@ from ldmlr.errors import InputError
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import draw
-from ldmlr.generation.gaussian import ClassGaussians
 from ldmlr.generation.generate import prepare
+from ldmlr.generation.generators.gaussian import ClassGaussians
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
 from ldmlr.groups import parse_groups
