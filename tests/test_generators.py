@@ -267,7 +267,7 @@ def test_the_gaussians_differ_in_nothing_but_their_usual_widening():
     np.testing.assert_array_equal(
         fit("gaussian", rows, config).draw(labels), fitted("gaussian-wide").draw(labels)
     )
-    narrow = fitted("gaussian-wide").widened(GenerateConfig(scale=1.0))
+    narrow = fitted("gaussian-wide").drawing_as(GenerateConfig(scale=1.0))
     np.testing.assert_array_equal(narrow.draw(labels), fitted("gaussian").draw(labels))
 
 

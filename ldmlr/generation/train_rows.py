@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.rows import check_features, choose_views, store_rows
-from ldmlr.diffusion.transform import CHUNK
+from ldmlr.diffusion.transform import CHUNK, Block
 from ldmlr.generation.plan import Counts
 from ldmlr.heads.training_rows import TrainingRows, check_counts
 
@@ -55,6 +55,11 @@ class TrainRows:
     def counts(self) -> Counts:
         """Clean rows per class ``[C]``."""
         return np.bincount(self.labels, minlength=self.num_classes)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The clean rows and each view of them as (features, labels) pairs."""
+        return [(part, self.labels) for part in (self.features, *self.views)]
 
     @functools.cached_property
     def digest(self) -> str:

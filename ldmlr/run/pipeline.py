@@ -17,6 +17,7 @@ from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.generation.ahead import Material
+from ldmlr.generation.generators.catalogue import VIEWS, entry_of, reads, resolved
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import group_sizes
@@ -210,7 +211,9 @@ class Run:
                 yield Material.of(store)
         elif self.baseline is not None:
             for seed in self.config.seed_list if self.baselines == "per-seed" else self.config.seed_list[:1]:
-                yield checks.encoded_material(self.source, self._images(seed), self.baseline, seed)
+                yield checks.encoded_material(
+                    self.source, self._images(seed), self.baseline, self.tables.encode, seed
+                )
 
     def _check_val(self) -> None:
         """Refuse a source that will have no held-out rows, before anything is trained."""
@@ -282,7 +285,7 @@ class Run:
     def _prepared(self, seed: int) -> list[Task]:
         """Return the steps of a seed that come before a choice: stage 1 and, if it is tried, the model."""
         tables, before = self.own, [] if self.kind == "store" else self._image_tasks(seed)
-        if "diffusion" not in (self.own_generator, *tables.select.generators):
+        if not any(entry_of(name).trains for name in (self.own_generator, *tables.select.generators)):
             return before
         return [*before, self._diffuse(seed, before)]
 
@@ -305,20 +308,21 @@ class Run:
         before = [] if self.kind == "store" else self._image_tasks(seed)
         encoded, store_key = self._encoded(before)
         tasks = list(before)
-        if self.config.generator == "gaussian":
-            views = {"weak_views": tables.diffuse.weak_views, "strong_views": tables.diffuse.strong_views}
-            draw = self._step(
-                "generate", seed, {"generator": "gaussian", **views, **tables.generate.to_dict()},
-                [store_key], "pseudo.h5",
-            )  # fmt: skip
-            work = functools.partial(stages.run_gaussian, encoded, tables.diffuse, tables.generate, seed=seed)
-        else:
+        name = self.config.generator
+        if entry_of(name).trains:
             tasks.append(self._diffuse(seed, before))
-            diffuse = tasks[-1].step
-            draw = self._step("generate", seed, tables.generate.to_dict(), [diffuse.key], "pseudo.h5")
-            work = functools.partial(
-                stages.run_generate, encoded, diffuse.output, tables.generate, seed=seed, machine=machine
-            )
+            model: Path | None = tasks[-1].step.output
+            draw = self._step("generate", seed, tables.generate.to_dict(), [tasks[-1].step.key], "pseudo.h5")
+        else:
+            model = None
+            chosen = resolved(name, tables.generate, tables.diffuse).to_dict()
+            views = {view: getattr(tables.diffuse, view) for view in VIEWS}
+            settings = {key: value for key, value in {**chosen, **views}.items() if key in reads(name)}
+            draw = self._step("generate", seed, {"generator": name, **settings}, [store_key], "pseudo.h5")
+        work = functools.partial(
+            stages.run_generate, encoded, model, name, tables.diffuse, tables.generate,
+            seed=seed, machine=machine,
+        )  # fmt: skip
         tune = self._step(
             "finetune", seed, {**tables.finetune.to_dict(), "groups": self.config.groups, **self._left_out},
             [store_key, draw.key], "head.safetensors",

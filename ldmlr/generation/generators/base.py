@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import check_first_row, check_seed
+from ldmlr.generation.config import SampleConfig
 from ldmlr.sampler.backends import check_labels
 
 Floats = npt.NDArray[np.float32]
@@ -44,6 +45,16 @@ class Generator(abc.ABC):
     @abc.abstractmethod
     def fingerprint(self) -> str:
         """Return a hash of all that the rows depend on beside labels, seed and row numbers."""
+
+    def drawing_as(self, config: SampleConfig) -> Generator:
+        """Return what was fitted with other settings for drawing: itself, where there are none.
+
+        Parameters
+        ----------
+        config
+            Settings with no value left open, see `ldmlr.generation.generators.catalogue.resolved`.
+        """
+        return self
 
     def draw(self, labels: npt.ArrayLike, seed: int = 0, first_row: int = 0) -> Floats:
         """Draw one row per label.

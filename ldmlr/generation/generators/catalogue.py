@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ldmlr.config import Config
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import DEFAULT_SCALE, GenerateConfig, PlanConfig
@@ -75,6 +76,48 @@ def entry_of(name: str) -> Entry:
     if name not in GENERATORS:
         raise UsageError(f"{opt('generator')}: unknown value {name!r}; {nearest(name, GENERATORS)}")
     return GENERATORS[name]
+
+
+def reads(name: str) -> frozenset[str]:
+    """Return the settings of ``generate`` and ``diffuse`` that a generator reads."""
+    entry = entry_of(name)
+    model = DiffusionConfig.names() if entry.trains else VIEWS if entry.views else ()
+    return frozenset((*OF_ALL, *entry.reads, *model))
+
+
+def check_read(name: str, *given: Config, backend: str = "auto", device: str = "auto") -> None:
+    """Refuse settings that a generator would not look at.
+
+    Parameters
+    ----------
+    name
+        The generator.
+    given
+        Configurations: what is at its default was not given.
+    backend, device
+        What a diffusion model is drawn with, and where.
+
+    Raises
+    ------
+    UsageError
+        Such a setting is not at its default.
+    """
+    changed = [key for config in given for key in changes(config) if key not in reads(name)]
+    if not entry_of(name).trains:
+        changed += ["backend"] if backend != "auto" else []
+        changed += ["device"] if device not in ("auto", "cpu") else []
+    if changed:
+        readers = [other for other in GENERATORS if changed[0] in reads(other)] or ["diffusion"]
+        whose = "of the diffusion model" if readers == ["diffusion"] else f"nothing to {name}"
+        raise UsageError(
+            f"{opt(changed[0])}: is {whose}; leave it out, or use {opt('generator')} {' or '.join(readers)}"
+        )
+
+
+def changes(config: Config) -> list[str]:
+    """Return the settings of a configuration that are not at their default."""
+    usual = type(config)()
+    return [name for name in config.names() if getattr(config, name) != getattr(usual, name)]
 
 
 def resolved(name: str, config: GenerateConfig, diffusion: DiffusionConfig) -> GenerateConfig:

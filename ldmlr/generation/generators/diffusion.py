@@ -66,6 +66,11 @@ class Diffusion(Generator):
     def kernels(self, seed: int = 0) -> str:
         return self.sampler(seed).kernels
 
+    def drawing_as(self, config: SampleConfig) -> Diffusion:
+        return Diffusion(
+            self.model, config, backend=self.backend, device=str(self.device), threads=self.threads
+        )
+
     def fingerprint(self) -> str:
         drawing = {name: getattr(self.config, name) for name in SampleConfig.names()}
         return config_hash(self.model.fingerprint(), drawing)

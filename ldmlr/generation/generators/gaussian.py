@@ -142,12 +142,10 @@ class Gaussian(Generator):
         factors = class_scales(config.class_scale, config.scale, rows.num_classes, rows.class_names)
         self.scale = np.full(rows.num_classes, config.scale) if factors is None else factors
         if fitted is None:
-            blocks = [(part, rows.labels) for part in (rows.features, *rows.views)]
-            fitted = ClassGaussians.fit(blocks, rows.counts, rows.class_names)
+            fitted = ClassGaussians.fit(rows.blocks, rows.counts, rows.class_names)
         self.fitted = fitted
 
-    def widened(self, config: SampleConfig) -> Gaussian:
-        """Return the same Gaussians with other widenings."""
+    def drawing_as(self, config: SampleConfig) -> Gaussian:
         return Gaussian(self._rows, self.name, config, self.fitted)
 
     def kernels(self, seed: int = 0) -> str:
