@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ldmlr.data.imageset import ImageSet
-from ldmlr.encoders.baseline import training_split
-from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.generate import check_not_empty
@@ -40,14 +37,6 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
             f"{unread[0]}: is for images, and {source} is a feature store, whose rows are taken as "
             "they are; leave it out"
         )
-
-
-def encoded_material(
-    source: str, images: ImageSet, baseline: BaselineConfig, encode: EncodeConfig, seed: int
-) -> Material:
-    """Return the training rows that an image set will be encoded to, with the baseline's head."""
-    train, _ = training_split(images, baseline.val_fraction, seed)
-    return Material(source, train.counts, images.class_names, has_head=True, view_kinds=encode.kinds())
 
 
 def check_generation(
