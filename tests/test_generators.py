@@ -106,7 +106,8 @@ def test_the_fingerprint_is_that_of_what_rows_depend_on(name):
     rows = make_rows()
     again = fit(name, rows, diffusion=SMALL, device="cpu", threads=1)
     assert again.fingerprint() == fitted(name).fingerprint()
-    changed = TrainRows(rows.features + 1, rows.labels, rows.views, rows.kinds, 4, "rows")
+    views = tuple(view + 1 for view in rows.views)
+    changed = TrainRows(rows.features + 1, rows.labels, views, rows.kinds, 4, "rows")
     other = fit(name, changed, diffusion=SMALL, device="cpu", threads=1)
     assert other.fingerprint() != again.fingerprint()
 

@@ -15,7 +15,7 @@ from ldmlr.errors import InputError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, GatedRows, draw, make_gate
 from ldmlr.generation.generators.base import Generator, Labels
-from ldmlr.generation.generators.catalogue import reads, resolved
+from ldmlr.generation.generators.catalogue import entry_of, reads, resolved
 from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.latent import LatentDiffusion
@@ -174,6 +174,8 @@ def prepare_from_rows(
         The plan asks for something impossible, or the generator for views that are not there.
     """
     wanted = views or DiffusionConfig()
+    if not entry_of(name).views:
+        wanted = wanted.replace(weak_views=0, strong_views=0)
     chosen = resolved(name, config, wanted)
     rows = train_rows(store, wanted.weak_views, wanted.strong_views, copy=False)
     plan = plan_from_config(rows.counts, chosen, store.class_names)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.rows import check_features, choose_views, store_rows
-from ldmlr.diffusion.transform import CHUNK, Block
+from ldmlr.diffusion.transform import Block
 from ldmlr.generation.plan import Counts
 from ldmlr.heads.training_rows import TrainingRows, check_counts
 
@@ -60,18 +58,6 @@ class TrainRows:
     def blocks(self) -> list[Block]:
         """The clean rows and each view of them as (features, labels) pairs."""
         return [(part, self.labels) for part in (self.features, *self.views)]
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Hash of the rows, their views and their classes."""
-        digest = hashlib.sha256()
-        for block in (self.features, *self.views):
-            for start in range(0, len(block), CHUNK):
-                part = np.ascontiguousarray(block[start : start + CHUNK], np.float32)
-                digest.update(part.tobytes())
-        digest.update(repr((self.num_classes, self.labels.dtype.str)).encode())
-        digest.update(self.labels.tobytes())
-        return digest.hexdigest()
 
     def with_views(self) -> tuple[Floats, Labels]:
         """Return the clean rows and, after them, every view: ``[(1 + K) N, D]`` and ``[(1 + K) N]``."""

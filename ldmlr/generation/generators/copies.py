@@ -13,24 +13,15 @@ from ldmlr.generation.train_rows import TrainRows
 
 
 class _Copies(Generator):
-    """Repeats rows of a pool.
+    """Repeats rows of a pool."""
 
-    Parameters
-    ----------
-    rows
-        Training rows.
-    pool
-        Which of them are repeated.
-    """
-
-    def __init__(self, rows: TrainRows, pool: Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self.pool, self.dim, self.num_classes = pool, pool.dim, pool.num_classes
-        self._rows = rows
         # Kept: every part of a plan asks for them again.
         self._members = functools.cache(pool.members)
 
     def fingerprint(self) -> str:
-        return config_hash(self.name, self._rows.digest)
+        return config_hash(self.name, self.pool.digest)
 
 
 class Oversampling(_Copies):
@@ -45,7 +36,7 @@ class Oversampling(_Copies):
     name = "oversampling"
 
     def __init__(self, rows: TrainRows) -> None:
-        super().__init__(rows, Pool.of(rows, clean=True, views=False))
+        super().__init__(Pool.of(rows, clean=True, views=False))
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:
         out = np.empty((len(labels), self.dim), np.float32)
@@ -74,7 +65,7 @@ class Views(_Copies):
     name = "views"
 
     def __init__(self, rows: TrainRows) -> None:
-        super().__init__(rows, Pool.of(rows, clean=False, views=True))
+        super().__init__(Pool.of(rows, clean=False, views=True))
         self._order = functools.lru_cache(maxsize=2 * self.num_classes)(self._shuffled)
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:

@@ -21,6 +21,7 @@ from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
 from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.generators.base import Generator
+from ldmlr.generation.generators.pool import Pool
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.noise import standard_normal
 from ldmlr.sampler.tiles import aligned_tiles
@@ -152,7 +153,8 @@ class Gaussian(Generator):
         return "PyTorch cpu float64"
 
     def fingerprint(self) -> str:
-        return config_hash("gaussian", SHRINKAGE_ROWS, self._rows.digest, self.scale.tolist())
+        rows = Pool.of(self._rows, clean=True, views=True)
+        return config_hash(self.name, SHRINKAGE_ROWS, rows.digest, self.scale.tolist())
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> npt.NDArray[np.float32]:
         return self.fitted.sample(labels, scale=self.scale, seed=seed, first_row=first_row)

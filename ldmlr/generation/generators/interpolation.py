@@ -63,7 +63,7 @@ class Smote(Generator):
 
     def __init__(self, rows: TrainRows, *, views: bool = False) -> None:
         self.name = f"{self.kind}-views" if views else self.kind
-        self.pool, self._rows = Pool.of(rows, clean=True, views=views), rows
+        self.pool = Pool.of(rows, clean=True, views=views)
         self.dim, self.num_classes = self.pool.dim, self.pool.num_classes
         self._classes: dict[int, _Class] = {}
 
@@ -79,7 +79,7 @@ class Smote(Generator):
         return notes
 
     def fingerprint(self) -> str:
-        return config_hash(self.name, NEIGHBOURS, self._rows.digest)
+        return config_hash(self.name, NEIGHBOURS, self.pool.digest)
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:
         out = np.empty((len(labels), self.dim), np.float32)

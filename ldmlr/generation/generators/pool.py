@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import SEED_LIMIT
+from ldmlr.diffusion.transform import CHUNK
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.noise import MASK, philox4x32
 
@@ -60,6 +62,16 @@ class Pool:
     def counts(self) -> Labels:
         """Rows per class ``[C]``, every block counted."""
         return len(self.blocks) * np.bincount(self.labels, minlength=self.num_classes)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of the rows and their classes."""
+        digest = hashlib.sha256(repr((self.num_classes, len(self.blocks))).encode())
+        for block in self.blocks:
+            for start in range(0, len(block), CHUNK):
+                digest.update(np.ascontiguousarray(block[start : start + CHUNK], np.float32).tobytes())
+        digest.update(np.ascontiguousarray(self.labels, np.int64).tobytes())
+        return digest.hexdigest()
 
     def members(self, label: int) -> Labels:
         """Return the numbers of a class's rows, block after block."""
