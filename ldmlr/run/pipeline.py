@@ -169,7 +169,7 @@ class Run:
     def _do(self, steps: SeedSteps, records: Records, report: Report) -> None:
         """Do what is missing of a seed's steps and note the records."""
         for step in steps:
-            self._once(step, self._work(step, steps), records, report)
+            self._once(step, self.work(step, steps), records, report)
 
     def _once(self, step: Step, work: Work, records: Records, report: Report) -> None:
         if step.key in records:
@@ -179,7 +179,7 @@ class Run:
         done = "reused" if before is not None else f"{records[step.key]['seconds']:.1f} s"
         report(f"seed {step.seed}  {step.stage:<8}  {done:>8}  {step.output}")
 
-    def _work(self, step: Step, steps: SeedSteps) -> Work:
+    def work(self, step: Step, steps: SeedSteps) -> Work:
         """Return the work of a step: from the outputs of those before it to its own."""
         tables, config, facts = self.plan.tables, self.plan.config, self.plan.facts
         where: dict[str, Any] = {"seed": step.seed, "machine": self.machine}
