@@ -86,15 +86,17 @@ def disk(device: torch.device, rows: int) -> Iterator[Row]:
     """Yield figures of a generation to a store in the folder for temporary files."""
     from ldmlr import LatentDiffusion
     from ldmlr.generation.config import GenerateConfig
-    from ldmlr.generation.generate import generate, prepare
+    from ldmlr.generation.generate import generate
+    from ldmlr.generation.prepare import prepare
 
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(10), 300)
     model = LatentDiffusion(iterations=50).fit(rng.standard_normal((3000, 64), np.float32), labels)
-    generation = prepare(model, GenerateConfig(count=tuple(f"{c}={rows // 10}" for c in range(10))))
+    config = GenerateConfig(count=tuple(f"{c}={rows // 10}" for c in range(10)))
+    generation = prepare(model, config, backend="cuda", device=str(device))
     with tempfile.TemporaryDirectory() as folder:
         free = shutil.disk_usage(folder).free
-        figures = generate(generation, Path(folder, "rows.h5"), backend="cuda", device=str(device))
+        figures = generate(generation, Path(folder, "rows.h5"))
     yield {
         "what": "rows to a store on disk", "dim": 64, "hidden": 128, "free_bytes": free,
         **{name: figures[name] for name in ("rows", "seconds", "draw_seconds", "rows_per_s", "device_wait")},

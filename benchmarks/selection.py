@@ -30,7 +30,8 @@ from ldmlr.data.longtail import hold_out, long_tailed_indices
 from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
-from ldmlr.run.pipeline import Run
+from ldmlr.run.pipeline import open_run
+from ldmlr.run.stages import Machine
 from ldmlr.select.choice import Choice
 from ldmlr.store import FeatureStore, SplitData
 
@@ -61,9 +62,8 @@ def figures(
     if choice is not None:
         loaded = Choice.load(choice)
         config, tables = config.replace(generator=loaded.generator), loaded.tables(tables)
-    done = Run(source, config, stage_tables(tables, config), root, Machine(threads=1)).execute(
-        lambda line: None
-    )
+    opened = open_run(source, config, stage_tables(tables, config), root, Machine(threads=1))
+    done = opened.execute(lambda line: None)
     accuracy = {f"{row['method']} {row['adjustment']}": row["all"]["mean"] for row in done["rows"]}
     if config.auto:
         (root / "choice.json").write_text(json.dumps(done["choice"]))

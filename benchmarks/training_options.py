@@ -22,7 +22,8 @@ from ldmlr.config import plain
 from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
-from ldmlr.run.pipeline import Run
+from ldmlr.run.pipeline import Run, open_run
+from ldmlr.run.stages import Machine
 from ldmlr.text import accuracy_table
 
 EPOCHS = 40
@@ -87,7 +88,9 @@ def prepare(name: str, seed: int, folder: Path) -> Run:
         if key in options:
             before = prepare(options[key], seed, folder)
             train(before)
-            options[key] = str(before.tasks[0][0].step.output)
+            trained = before.plan.steps(seed).baseline
+            assert trained is not None
+            options[key] = str(trained.output)
     # Two views are twice the work of one.
     epochs = EPOCHS // 2 if options.get("consistency") else EPOCHS
     config = RunConfig(seed=seed, preset="digits")
@@ -95,13 +98,14 @@ def prepare(name: str, seed: int, folder: Path) -> Run:
         {"baseline": {"epochs": epochs, **options}, "finetune": {"head": options.get("head", "linear")}},
         config,
     )
-    return Run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
+    return open_run("digits-lt", config, tables, folder, Machine(device="cpu", threads=1))
 
 
 def train(run: Run) -> dict[str, Any]:
     """Return the figures of stage 1 of a run, trained now or found in its folder."""
-    task = run.tasks[0][0]
-    figures: dict[str, Any] = task.step.run(task.work)["figures"]
+    steps = run.plan.steps(run.plan.config.seed_list[0])
+    assert steps.baseline is not None
+    figures: dict[str, Any] = steps.baseline.run(run.work(steps.baseline, steps))["figures"]
     return figures
 
 

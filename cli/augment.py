@@ -17,6 +17,7 @@ from .options import (
     device_option,
     dry_run_option,
     emit,
+    generator_option,
     json_option,
     overwrite_option,
     pick,
@@ -33,6 +34,7 @@ from .options import (
     "--out-dir", type=click.Path(path_type=Path), required=True,
     help="Folder for the balanced stores (NAME.h5), their models (NAME.model.safetensors) and result.json.",
 )  # fmt: skip
+@generator_option
 @config_options(GenerateConfig)
 @config_options(DiffusionConfig)
 @seed_option
@@ -47,6 +49,7 @@ from .options import (
 def command(
     stores: tuple[Path, ...],
     out_dir: Path,
+    generator: str,
     seed: int,
     backend: str,
     device: str,
@@ -59,33 +62,37 @@ def command(
 ) -> None:
     """Stage 2 in one go: stores in, balanced stores out.
 
-    For each STORE: train a model, generate rows by the plan and write NAME.h5 with the encoded rows
-    (source 0), the generated rows (source 1), and the other splits, head and class names of STORE.
+    For each STORE: train a model (or fit another generator), generate rows by the plan and write NAME.h5 with
+    the encoded rows (source 0), the generated rows (source 1), and the other splits, head and class names of
+    STORE.
 
     \b
     Examples:
       ldmlr augment features.h5 --out-dir balanced
       ldmlr augment a.h5 b.h5 c.h5 --out-dir balanced --resume
       ldmlr augment features.h5 --strategy few --target 100 --out-dir balanced
+      ldmlr augment features.h5 --generator adasyn --out-dir balanced
     """
     from ldmlr import results
     from ldmlr.device import resolve_device
     from ldmlr.generation.ahead import Material, check_ahead
     from ldmlr.generation.augment import augment, jobs
+    from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import describe, plan_table
     from ldmlr.store import FeatureStore
 
     diffusion = pick(DiffusionConfig, values)
     config = pick(GenerateConfig, values)
+    check_read(generator, diffusion, config, backend=backend, device=device)
     place = str(resolve_device(device))
-    todo = jobs(list(stores), out_dir)
+    todo = jobs(list(stores), out_dir, generator)
     plans: dict[str, Any] = {}
     for job in todo:
         material = Material.of(FeatureStore.open(job.store))
-        plan = check_ahead(material, diffusion, config, backend=backend, device=place)
+        plan = check_ahead(material, generator, config, diffusion, backend=backend, device=place)
         plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
     settings = {
-        "stores": list(stores), "out_dir": out_dir,
+        "stores": list(stores), "out_dir": out_dir, "generator": generator,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
         "device": place, "threads": threads,
     }  # fmt: skip
@@ -108,6 +115,8 @@ def command(
             say(f"{job.out}: this store is finished; nothing to do")
             # What it took is in the result of the command that did it.
             figures = {**figures, **earlier.get(str(job.out), {}), "finished_before": True}
+        for note in figures["notes"]:
+            say(f"{job.store}: {note}")
         outcomes.append({**figures, "plan": plans[str(job.store)]})
         # After every store, so that an interrupt loses no figures.
         result = results.document("augment", settings, stores=outcomes)

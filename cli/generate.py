@@ -1,13 +1,17 @@
-"""``ldmlr generate``: draw pseudo-features from a model into a store."""
+"""``ldmlr generate``: draw pseudo-features from a model, or from the rows of a store, into a store."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.catalogue import VIEWS
 
 from .options import (
     backend_option,
@@ -16,6 +20,7 @@ from .options import (
     device_option,
     dry_run_option,
     emit,
+    generator_option,
     json_option,
     out_option,
     overwrite_option,
@@ -27,9 +32,13 @@ from .options import (
     threads_option,
 )
 
+if TYPE_CHECKING:
+    from ldmlr.generation.prepare import Generation
+
 
 @click.command(name="generate")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
+@generator_option
 @out_option("Store to write, such as pseudo.h5.", required=False)
 @click.option(
     "--store", type=click.Path(path_type=Path), default=None,
@@ -37,6 +46,7 @@ from .options import (
          "[default: the rows the model was trained on]",
 )  # fmt: skip
 @config_options(GenerateConfig)
+@config_options(DiffusionConfig, exclude=tuple(name for name in DiffusionConfig.names() if name not in VIEWS))
 @seed_option
 @backend_option
 @device_option
@@ -48,7 +58,8 @@ from .options import (
 @json_option
 @config_option
 def command(
-    model: Path,
+    source: Path,
+    generator: str,
     out: Path | None,
     store: Path | None,
     seed: int,
@@ -62,10 +73,12 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Stage 2: draw pseudo-features from a model into a store.
+    """Stage 2: draw pseudo-features into a store.
 
-    By default every class is filled up to the largest. Row i is a function of the model, the plan, the
-    solver and the seed alone: shards, interrupts and threads do not change it.
+    SOURCE is a model of ldmlr diffuse; for other generators than diffusion a feature store, whose training
+    rows they are fitted to at once. By default every class is filled up to the largest. Row i is a function
+    of the generator, the plan, the settings and the seed alone: shards, interrupts and threads do not change
+    it.
 
     \b
     Examples:
@@ -74,41 +87,36 @@ def command(
       ldmlr generate model.safetensors --strategy ratio --ratio 0.2 --only few --out pseudo.h5
       ldmlr generate model.safetensors --count horse=500 --count 8=200 --out pseudo.h5
       ldmlr generate model.safetensors --shard 0/8 --out pseudo.h5
+      ldmlr generate features.h5 --generator smote --out pseudo.h5
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
     from ldmlr.device import resolve_device
-    from ldmlr.generation.generate import check_not_empty, generate, output_path, parse_shard, prepare
-    from ldmlr.generation.latent import LatentDiffusion
+    from ldmlr.generation.generate import check_not_empty, generate, output_path, parse_shard
+    from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import describe, plan_table
-    from ldmlr.store import FeatureStore
 
-    config = pick(GenerateConfig, values)
+    config: GenerateConfig = pick(GenerateConfig, values)
+    views: DiffusionConfig = pick(DiffusionConfig, values)
+    check_read(generator, config, views, backend=backend, device=device)
     part = parse_shard(shard) if shard is not None else None
     place = str(resolve_device(device))
-    trained = LatentDiffusion.load(model)
-    generation = prepare(
-        trained, config, seed=seed, store=None if store is None else FeatureStore.open(store)
+    generation = _prepared(
+        source, generator, store, config, views, seed=seed, backend=backend, device=place, threads=threads
     )
-    plan = describe(generation.plan, generation.counts, config.groups, trained.class_names)
+    plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)
     settings = {
-        "model": model, "store": store, **generation.settings(), "shard": shard,
-        "device": place, "threads": threads,
+        "generator": generator, **_inputs(generator, source, store),
+        **generation.settings(), "shard": shard, "device": place, "threads": threads,
     }  # fmt: skip
     if dry_run:
-        emit(
-            {"command": "generate", "dry_run": True, "plan": plan, "config": settings},
-            as_json,
-            plan_table(plan),
-        )
+        document = {"command": "generate", "dry_run": True, "plan": plan, "config": settings}
+        emit(document, as_json, plan_table(plan))
         return
     assert out is not None
     check_not_empty(generation.plan, generation.config)
-    figures = generate(
-        generation, out, backend=backend, device=place, threads=threads, shard=part, resume=resume,
-        overwrite=overwrite,
-    )  # fmt: skip
+    figures = generate(generation, out, shard=part, resume=resume, overwrite=overwrite)
     result = results.document("generate", settings, plan=plan, **figures)
     path = output_path(out, part)
     if figures["finished_before"]:
@@ -116,19 +124,7 @@ def command(
         emit(result, as_json, f"{path}: {figures['rows']:,} rows")
         return
     results.write_result(path, result)
-    if figures["other_shards"]:
-        say(
-            f"{path}: written; no manifest, because {figures['other_shards'][0]} is of other settings: "
-            "write it again with --overwrite"
-        )
-    elif part is not None and figures["manifest"] is None:
-        say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
-    if figures["gate"] is not None:
-        gate = figures["gate"]
-        say(
-            f"gate {gate['kind']}: {gate['refused']:,} of {gate['rows']:,} rows were drawn again; "
-            f"{gate['failed']:,} never passed, and their best attempt was kept"
-        )
+    _remark(path, part, figures)
     wait = figures["device_wait"]
     waited = "" if wait is None else f", the GPU idle {wait:.0%} of that time"
     emit(
@@ -136,3 +132,53 @@ def command(
         f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "
         f"({figures['backend']}, {figures['kernels']}, drawn at {figures['rows_per_s']:,.0f} rows/s{waited})",
     )  # fmt: skip
+
+
+def _inputs(generator: str, source: Path, store: Path | None) -> dict[str, Path | None]:
+    """Return the files that are read, by what they are."""
+    return {"model": source, "store": store} if generator == "diffusion" else {"store": source}
+
+
+def _prepared(
+    source: Path,
+    generator: str,
+    store: Path | None,
+    config: GenerateConfig,
+    views: DiffusionConfig,
+    *,
+    seed: int,
+    **place: Any,
+) -> Generation:
+    """Return what is to be generated, from a model or a store."""
+    from ldmlr.generation.latent import LatentDiffusion
+    from ldmlr.generation.prepare import prepare, prepare_from_rows
+    from ldmlr.store import FeatureStore
+
+    if generator == "diffusion":
+        for name in VIEWS:
+            if getattr(views, name) != getattr(DiffusionConfig(), name):
+                raise UsageError(f"{opt(name)}: {source} is trained already; leave it out")
+        planned = None if store is None else FeatureStore.open(store)
+        return prepare(LatentDiffusion.load(source), config, seed=seed, store=planned, **place)
+    if store is not None:
+        raise UsageError(f"{opt('store')}: rows are planned and drawn for {source} itself; leave it out")
+    return prepare_from_rows(generator, FeatureStore.open(source), config, views=views, seed=seed)
+
+
+def _remark(path: Path, part: tuple[int, int] | None, figures: Mapping[str, Any]) -> None:
+    """Say what is worth knowing of the rows and of the shards."""
+    if figures["other_shards"]:
+        say(
+            f"{path}: written; no manifest, because {figures['other_shards'][0]} is of other settings: "
+            "write it again with --overwrite"
+        )
+    elif part is not None and figures["manifest"] is None:
+        say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
+    for note in figures["notes"]:
+        say(note)
+    if figures["gate"] is not None:
+        gate = figures["gate"]
+        say(
+            f"gate {gate['kind']}: {gate['refused']:,} of {gate['rows']:,} rows were drawn again; "
+            f"{gate['failed']:,} never passed, and their best attempt was kept"
+        )

@@ -20,7 +20,7 @@ COMMANDS = {
     "baseline": "Stage 1: train a baseline network on a long-tailed image set.",
     "encode": "Stage 1: encode images into a feature store, with the baseline's head.",
     "diffuse": "Stage 2: train the class-conditional latent diffusion model on a store.",
-    "generate": "Stage 2: draw pseudo-features from a model into a store.",
+    "generate": "Stage 2: draw pseudo-features into a store.",
     "augment": "Stage 2 in one go: stores in, balanced stores out.",
     "finetune": "Stage 3: fine-tune the head on encoded and pseudo-features.",
     "evaluate": "Accuracy of heads: all, many, medium, few and per class, and calibration.",

@@ -17,6 +17,7 @@ from ldmlr.config import Config, plain, read_toml
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.run.config import MAX_SEEDS, RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -232,6 +233,10 @@ groups_option = click.option(
 backend_option = click.option(
     "--backend", type=click.Choice(["auto", "reference", "native", "cuda"]), default="auto",
     show_default=True, help="What draws the rows.",
+)  # fmt: skip
+generator_option = click.option(
+    "--generator", type=click.Choice(list(GENERATORS)), default="diffusion", show_default=True,
+    help="What generates.",
 )  # fmt: skip
 csv_option = click.option(
     "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",

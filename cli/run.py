@@ -102,34 +102,36 @@ def command(
     tables = checked_tables(document.tables, assigned, config, document.name, choice)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
-    from ldmlr.device import Machine
-    from ldmlr.run.pipeline import Run
+    from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.select.report import evidence_table
     from ldmlr.text import accuracy_table, table
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
-    run = Run(source, config, tables, root, Machine(**machine))
-    if run.own_generated:
+    run = open_run(source, config, tables, root, Machine(**machine))
+    left_out = run.plan.facts.own_generated
+    if left_out:
         say(
-            f"{source}: holds {run.own_generated:,} generated rows, which are left out: a run draws its own "
+            f"{source}: holds {left_out:,} generated rows, which are left out: a run draws its own "
             "and fine-tunes on these and the encoded rows"
         )
     if dry_run:
-        steps = run.plan()
+        steps = run.overview()
         text = table(
             ["stage", "seed", "status", "output"],
             [[step["stage"], str(step["seed"]), step["status"], step["output"]] for step in steps],
         )
-        emit({"command": "run", "dry_run": True, "steps": steps, "config": run.settings()}, as_json, text)
+        emit(
+            {"command": "run", "dry_run": True, "steps": steps, "config": run.plan.settings()}, as_json, text
+        )
         return
     results.check_result(root, "run")
     figures = run.execute(say)
-    result = results.document("run", {**run.settings(), **machine}, **figures)
+    result = results.document("run", {**run.plan.settings(), **machine}, **figures)
     results.write_result(root, result)
     seeds = ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
-    if run.kind == "store":
+    if run.from_store:
         from ldmlr.store import FeatureStore
 
         say_baseline(source, figures)

@@ -20,7 +20,8 @@ from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.device import Machine
 from ldmlr.errors import UsageError
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.generate import generate, prepare
+from ldmlr.generation.generate import generate
+from ldmlr.generation.prepare import prepare
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import reference
 from ldmlr.sampler.cuda import device as devices
@@ -361,8 +362,9 @@ def test_generation_to_disk(device: torch.device, tmp_path: Path) -> None:
     model = LatentDiffusion(hidden=64, layers=2, iterations=20).fit(
         rng.standard_normal((330, 8)) + y[:, None], y
     )
-    generation = prepare(model, GenerateConfig(count=("0=100000", "1=100000")))
-    figures = generate(generation, tmp_path / "rows.h5", backend="cuda", device="cuda")
+    config = GenerateConfig(count=("0=100000", "1=100000"))
+    generation = prepare(model, config, backend="cuda", device="cuda")
+    figures = generate(generation, tmp_path / "rows.h5")
     assert 0 <= figures["device_wait"] <= 1
     store = FeatureStore.open(tmp_path / "rows.h5")
     labels = np.repeat([0, 1], 100000)

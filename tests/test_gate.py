@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 import ldmlr
 from ldmlr.errors import UsageError
 from ldmlr.generation import gate as gates
-from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.generate import generate, prepare
+from ldmlr.generation.classes import class_scales
+from ldmlr.generation.config import GenerateConfig, SampleConfig
+from ldmlr.generation.generate import generate
+from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.plan import labels_of
+from ldmlr.generation.prepare import prepare
+from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 COUNTS = (90, 30, 8)
@@ -49,7 +53,7 @@ def labels():
 def gated(model, store, kind, labels, first_row=0, scale=2.0, **options):
     config = GenerateConfig(gate=kind, scale=scale, **options)
     gate = gates.make_gate(model, config.resolved("whitened"), store)
-    return gates.draw(model.sampler(config), gate, labels, first_row), gate
+    return gates.draw(Diffusion(model, config), gate, labels, 0, first_row), gate
 
 
 @pytest.mark.parametrize("kind", ["prototype", "head"])
@@ -83,7 +87,7 @@ def test_what_the_prototype_gate_accepts_is_nearest_to_its_own_class(model, stor
 
 def test_a_row_that_never_passes_keeps_its_best_attempt(model, labels):
     never = gates.Gate("head", lambda rows, _: rows.double()[:, 0], np.inf, "")
-    done = gates.draw(model.sampler(), never, labels[:40])
+    done = gates.draw(Diffusion(model), never, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
     tries = [model.sampler()(labels[:40], a * gates.STRIDE)[:, 0] for a in range(gates.ATTEMPTS)]
     assert np.array_equal(done.rows[:, 0].numpy(), np.max([one.numpy() for one in tries], axis=0))
@@ -91,10 +95,9 @@ def test_a_row_that_never_passes_keeps_its_best_attempt(model, labels):
 
 def test_rows_that_cannot_be_judged_are_refused_and_never_left_unwritten(model, labels):
     blind = gates.Gate("head", lambda rows, _: rows.double()[:, 0] * np.nan, 0.0, "")
-    sampler = model.sampler()
-    done = gates.draw(sampler, blind, labels[:40])
+    done = gates.draw(Diffusion(model), blind, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
-    assert np.array_equal(done.numpy(), sampler(labels[:40]).numpy())
+    assert np.array_equal(done.numpy(), model.sample(labels[:40]))
 
 
 def test_a_stored_generation_goes_through_the_gate(model, store, tmp_path):

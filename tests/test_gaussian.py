@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmlr.diffusion.transform import fit_transform
-from ldmlr.generation.gaussian import ClassGaussians
+from ldmlr.generation.generators.gaussian import ClassGaussians
 
 COUNTS = np.array([60, 24, 6])
 

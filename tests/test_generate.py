@@ -14,7 +14,8 @@ import ldmlr
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.generation import parts
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.generate import generate, parse_shard, prepare, shard_range
+from ldmlr.generation.generate import generate, parse_shard, shard_range
+from ldmlr.generation.prepare import prepare
 from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, shard_name, verify
 

@@ -32,7 +32,7 @@ class Entry:
         It has a row with label shift. Nearest class mean and tau-normalisation have none: they know no
         class frequencies, or have taken them out already.
     resamples
-        It calls a sampler of imbalanced-learn.
+        It looks for neighbours, for which scikit-learn is imported.
     """
 
     family: str
@@ -58,7 +58,7 @@ METHODS: dict[str, Entry] = {
     "ncm-views": Entry(
         NO_GENERATION, "the same on clean rows and augmented views", needs_views=True, shifted=False
     ),
-    "random-oversampling": Entry(COPIES, "clean rows, repeated", resamples=True),
+    "random-oversampling": Entry(COPIES, "clean rows, repeated"),
     "duplicated-views": Entry(COPIES, "augmented views, repeated", needs_views=True),
     "smote": Entry(INTERPOLATION, "SMOTE between clean rows", resamples=True),
     "smote-views": Entry(

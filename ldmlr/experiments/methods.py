@@ -18,16 +18,13 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from ldmlr.experiments import diffusion
 from ldmlr.experiments.baselines import crt, ncm, tau_norm
 from ldmlr.experiments.protocol import BASELINE_TAU
-from ldmlr.generation import copies
-from ldmlr.generation import gaussian_rival as gaussian
-from ldmlr.generation import interpolation as smote
-from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.generation.train_rows import Generated, Generator, TrainRows
+from ldmlr.generation.generators.fit import fit
+from ldmlr.generation.plan import Counts, labels_of, plan_from_config
+from ldmlr.generation.train_rows import Generated, TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, plain_variants
 from ldmlr.heads.finetune import start_head
@@ -124,21 +121,15 @@ def _ncm(name: str, bench: Bench, *, views: bool) -> Made:
     return Made([Variant(name, "none", ncm.nearest_class_mean(bench.rows, views))])
 
 
-def _generating(name: str, bench: Bench, *, generator: Generator) -> Made:
-    return with_generated(name, bench, generator(bench.rows, bench.plan, bench.seed), bench.tuning)
-
-
-def _gaussian(name: str, bench: Bench, *, wide: bool) -> Made:
-    # As wide as LDMLR's rows are by default, or as wide as the user asks them to be.
-    scale: float | npt.NDArray[np.float64] = 1.0
-    if wide:
-        drawing = bench.tables.generate.resolved("whitened")
-        assert drawing.scale is not None
-        rows = bench.rows
-        classes = class_scales(drawing.class_scale, drawing.scale, rows.num_classes, rows.class_names)
-        scale = drawing.scale if classes is None else classes
-    generator = functools.partial(gaussian.gaussian, scale=scale)
-    return _generating(name, bench, generator=generator)
+def _generating(name: str, bench: Bench, *, generator: str) -> Made:
+    """Return the heads trained with the rows of a generator, which are those of ``ldmlr run``."""
+    drawing = bench.tables.generate
+    if generator == "gaussian":
+        drawing = drawing.replace(scale=None, class_scale=())
+    made = fit(generator, bench.rows, drawing)
+    labels = labels_of(bench.plan, 0, int(bench.plan.sum()))
+    rows = made.draw(labels, bench.seed)
+    return with_generated(name, bench, Generated(rows, labels, made.notes), bench.tuning)
 
 
 def _ldmlr(name: str, bench: Bench) -> Made:
@@ -179,8 +170,8 @@ def _pair(name: str, method: Callable[..., Made]) -> dict[str, Method]:
     }
 
 
-def _sampled(name: str, bench: Bench, *, views: bool, sampler: Callable[..., Generated]) -> Made:
-    return _generating(name, bench, generator=functools.partial(sampler, views=views))
+def _rows_of(generator: str) -> Method:
+    return functools.partial(_generating, generator=generator)
 
 
 MAKERS: dict[str, Method] = {
@@ -189,12 +180,11 @@ MAKERS: dict[str, Method] = {
     **_pair("crt", _crt),
     **_pair("tau-norm", _tau_norm),
     **_pair("ncm", _ncm),
-    "random-oversampling": functools.partial(_generating, generator=copies.random_oversampling),
-    "duplicated-views": functools.partial(_generating, generator=copies.duplicated_views),
-    **_pair("smote", functools.partial(_sampled, sampler=smote.smote)),
-    **_pair("adasyn", functools.partial(_sampled, sampler=smote.adasyn)),
-    "gaussian": functools.partial(_gaussian, wide=False),
-    "gaussian-wide": functools.partial(_gaussian, wide=True),
+    "random-oversampling": _rows_of("oversampling"),
+    "duplicated-views": _rows_of("views"),
+    **{name: _rows_of(name) for name in ("smote", "smote-views", "adasyn", "adasyn-views")},
+    "gaussian": _rows_of("gaussian"),
+    "gaussian-wide": _rows_of("gaussian-wide"),
     "ldmlr-paper": _ldmlr_paper,
     "ldmlr-plain": _ldmlr_plain,
     "ldmlr": _ldmlr,

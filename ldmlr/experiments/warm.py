@@ -1,7 +1,7 @@
 """What the first method of a process would pay for all, done before the clocks start.
 
 PyTorch imports most of what is behind its optimisers when the first one is made, and a CUDA device starts
-with the first product; imbalanced-learn brings scikit-learn along. That is two seconds each, more than most
+with the first product; neighbours bring scikit-learn along. That is one or two seconds each, more than most
 methods take, and none of it is a method's own.
 """
 
@@ -29,7 +29,7 @@ def warm_up(methods: Iterable[str], device: str = "cpu") -> None:
     """
     entries = [METHODS[name] for name in methods]
     if any(entry.resamples for entry in entries):
-        import imblearn.over_sampling  # noqa: F401
+        import sklearn.neighbors  # noqa: F401
     # A method without a label-shift row, or the baseline, trains nothing.
     if any(entry.shifted and entry.family != BASELINE for entry in entries):
         rows = TrainingRows(np.eye(2, dtype=np.float32), np.arange(2), 2, 2, "")

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.config import Config
 from ldmlr.device import resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
-from ldmlr.errors import UsageError, opt
+from ldmlr.diffusion.rows import choose_views
+from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
+from ldmlr.generation.generators.catalogue import check_views, entry_of, resolved
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.heads.training_rows import check_counts
 from ldmlr.sampler.backends import choose_backend
 from ldmlr.sampler.widen import class_scales
 from ldmlr.store import FeatureStore
-
-# Settings of a generation that class Gaussians do not have.
-OF_THE_MODEL = ("solver", "steps", "guidance", "eta", "weights", "gate", "gate_confidence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +37,29 @@ class Material:
         Names of the classes, or None.
     has_head
         Whether the store has, or will have, the baseline's head.
+    view_kinds
+        Kind of each augmented view of the rows.
     """
 
     name: str
     counts: npt.NDArray[np.int64]
     class_names: Sequence[str] | None
     has_head: bool
+    view_kinds: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: FeatureStore) -> Material:
         """Return what a store tells."""
-        counts = store.split("train").encoded_counts
-        return cls(str(store.path), counts, store.class_names, store.head is not None)
+        split = store.split("train")
+        kinds = () if split.views is None else split.view_kinds or ("weak",) * len(split.views)
+        return cls(str(store.path), split.encoded_counts, store.class_names, store.head is not None, kinds)
 
 
 def check_ahead(
     material: Material,
-    diffusion: DiffusionConfig | None,
+    name: str,
     config: GenerateConfig,
+    diffusion: DiffusionConfig,
     *,
     backend: str = "auto",
     device: str = "auto",
@@ -67,10 +70,12 @@ def check_ahead(
     ----------
     material
         The rows.
-    diffusion
-        The model that will be trained; None: class Gaussians draw the rows.
+    name
+        The generator.
     config
         The generation.
+    diffusion
+        The model that will be trained, if the generator is one, and how many views are used.
     backend, device
         What will draw, and where.
 
@@ -79,42 +84,19 @@ def check_ahead(
     InputError
         A class has no encoded row.
     UsageError
-        The plan is impossible or names a class that is not there, or a setting does not fit the model or
+        The plan is impossible or names a class that is not there, or a setting does not fit the generator or
         the backend.
     """
     check_counts(material.counts, material.name)
     classes = len(material.counts)
-    transform = "whitened" if diffusion is None else diffusion.transform
-    chosen = config.resolved(transform, unconditional=diffusion is None or diffusion.label_dropout > 0)
+    chosen = resolved(name, config, diffusion)
     plan = plan_from_config(material.counts, chosen, material.class_names)
-    assert chosen.scale is not None
-    class_scales(chosen.class_scale, chosen.scale, classes, material.class_names)
-    if diffusion is None:
-        return plan
-    check_gate(chosen, transform, material.name, material.has_head)
-    network = NETWORKS[diffusion.network].tables_type
-    choose_backend(backend, network, resolve_device(device), chosen.weights)
+    if chosen.scale is not None:
+        class_scales(chosen.class_scale, chosen.scale, classes, material.class_names)
+    views = choose_views(material.view_kinds, diffusion.weak_views, diffusion.strong_views)
+    check_views(name, len(views), material.name)
+    if entry_of(name).trains:
+        check_gate(chosen, diffusion.transform, material.name, material.has_head)
+        network = NETWORKS[diffusion.network].tables_type
+        choose_backend(backend, network, resolve_device(device), chosen.weights)
     return plan
-
-
-def check_gaussian(diffusion: DiffusionConfig, config: GenerateConfig, backend: str) -> None:
-    """Refuse settings of the diffusion model where class Gaussians draw the rows: they would do nothing.
-
-    Raises
-    ------
-    UsageError
-        Such a setting is not at its default.
-    """
-    usual = DiffusionConfig(), GenerateConfig()
-    read = ("weak_views", "strong_views")
-    unread = [name for name in _changed(diffusion, usual[0]) if name not in read]
-    unread += [name for name in _changed(config, usual[1]) if name in OF_THE_MODEL]
-    unread += ["backend"] if backend != "auto" else []
-    if unread:
-        raise UsageError(
-            f"{opt(unread[0])}: is of the diffusion model; leave it out, or use {opt('generator')} diffusion"
-        )
-
-
-def _changed(config: Config, usual: Config) -> list[str]:
-    return [name for name in config.names() if getattr(config, name) != getattr(usual, name)]

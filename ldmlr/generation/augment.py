@@ -1,4 +1,4 @@
-"""Store in, balanced store out: train, generate and write encoded and generated rows together."""
+"""Store in, balanced store out: fit, generate and write encoded and generated rows together."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import checkpoint_path, diffuse
-from ldmlr.generation.generate import Generation, check_space, finished, prepare
+from ldmlr.generation.generate import check_space, finished
+from ldmlr.generation.generators.catalogue import entry_of
 from ldmlr.generation.parts import Parts, check_parts, parts_folder
-from ldmlr.sampler.backends import Sampler
+from ldmlr.generation.prepare import Generation, prepare, prepare_from_rows
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
@@ -38,30 +39,35 @@ class Job:
     store
         The store to read.
     out
-        The balanced store to write; its model lies beside it.
+        The balanced store to write; a diffusion model lies beside it.
+    generator
+        What draws the rows.
     """
 
     store: Path
     out: Path
+    generator: str = "diffusion"
 
     @property
-    def model(self) -> Path:
-        """Where the model goes."""
-        return self.out.with_name(self.out.stem + MODEL_SUFFIX)
+    def model(self) -> Path | None:
+        """Where the model goes; None for a generator that is not trained."""
+        trains = entry_of(self.generator).trains
+        return self.out.with_name(self.out.stem + MODEL_SUFFIX) if trains else None
 
     def check_fresh(self, overwrite: bool) -> None:
         """Refuse outputs that are there, or the state of an interrupted run, unless they may be replaced."""
-        check_unfinished(checkpoint_path(self.model), overwrite)
+        if self.model is not None:
+            check_unfinished(checkpoint_path(self.model), overwrite)
+            check_output(self.model, overwrite)
         check_parts(self.out, overwrite)
-        check_output(self.model, overwrite)
         check_output(self.out, overwrite)
 
 
-def jobs(stores: list[Path], out_dir: Path) -> list[Job]:
+def jobs(stores: list[Path], out_dir: Path, generator: str = "diffusion") -> list[Job]:
     """Return one job per store, named after it; names must differ, and no output may be an input."""
     found: dict[str, Job] = {}
     for store in stores:
-        job = Job(store, out_dir / f"{store.stem}.h5")
+        job = Job(store, out_dir / f"{store.stem}.h5", generator)
         if job.out.name in found:
             raise UsageError(
                 f"{store}: has the same name as {found[job.out.name].store}, and so the same output "
@@ -85,7 +91,7 @@ def augment(
     resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Train a model on a store and write the store with generated rows added.
+    """Fit a generator to a store and write the store with generated rows added.
 
     Encoded rows come first (source 0), then the generated ones (source 1). Other splits, head,
     class names and provenance are carried over; augmented views are not, since generated rows have none.
@@ -93,9 +99,10 @@ def augment(
     Parameters
     ----------
     job
-        Input and output.
+        Input, output and generator.
     diffusion, config
-        How the model is trained, and which rows are drawn how.
+        How a model is trained (a generator that is none reads how many views it uses), and which rows are
+        drawn how.
     seed
         Seed of training and noise.
     backend, device, threads
@@ -107,68 +114,78 @@ def augment(
 
     Returns
     -------
-    Figures: ``store``, ``output``, ``model``, ``rows``, ``generated``, ``per_class``, ``backend``, ``loss``,
-    ``gate``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
+    Figures: ``store``, ``output``, ``generator``, ``model`` and ``loss`` (None without a model), ``rows``,
+    ``generated``, ``per_class``, ``backend``, ``gate``, ``notes``, ``train_seconds``, ``generate_seconds``,
+    ``finished_before``.
 
     Raises
     ------
     InputError, UsageError
         A store that cannot be trained on, or settings that do not fit it: both before anything is trained.
     """
-    store = FeatureStore.open(job.store)
-    check_ahead(Material.of(store), diffusion, config, backend=backend, device=device)
-    if not resume:
-        job.check_fresh(overwrite)
-    model, trained = diffuse(
-        store, job.model, diffusion,
-        seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
-    )  # fmt: skip
-    generation = prepare(model, config, seed=seed, judge=store)
+    with FeatureStore.open(job.store) as store:
+        material = Material.of(store)
+        check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
+        if not resume:
+            job.check_fresh(overwrite)
+        figures: dict[str, Any] = {
+            "store": job.store, "output": job.out, "generator": job.generator, "model": job.model,
+        }  # fmt: skip
+        began = time.perf_counter()
+        if job.model is None:
+            generation = prepare_from_rows(job.generator, store, config, views=diffusion, seed=seed)
+            figures |= {"loss": None, "train_seconds": time.perf_counter() - began}
+        else:
+            model, trained = diffuse(
+                store, job.model, diffusion,
+                seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
+            )  # fmt: skip
+            generation = prepare(
+                model, config, seed=seed, judge=store, backend=backend, device=device, threads=threads
+            )
+            figures |= {"loss": trained["loss"], "train_seconds": trained["seconds"]}
+        figures |= {
+            "rows": int(generation.counts.sum()), "generated": generation.rows,
+            "per_class": generation.plan,
+        }  # fmt: skip
+        return {**figures, **_added(store, generation, job.out, resume, overwrite)}
+
+
+def _added(
+    store: FeatureStore, generation: Generation, out: Path, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Draw the rows, if that was not done before, write the store with them, and return the figures."""
     key = config_hash(generation.key, store.fingerprint())
-    figures: dict[str, Any] = {
-        "store": job.store, "output": job.out, "model": job.model, "rows": int(generation.counts.sum()),
-        "generated": generation.rows, "per_class": generation.plan, "loss": trained["loss"],
-        "train_seconds": trained["seconds"],
-    }  # fmt: skip
-    if resume and finished(job.out, key, overwrite):
-        backend = FeatureStore.open(job.out).config["backend"]
-        figures["gate"] = None
-        return {**figures, "backend": backend, "generate_seconds": 0.0, "finished_before": True}
-    check_output(job.out, overwrite)
-    check_space(job.out, generation.rows + len(store.split("train")), generation)
+    if resume and finished(out, key, overwrite):
+        with FeatureStore.open(out) as before:
+            backend = before.config["backend"]
+        return {
+            "gate": None, "notes": (), "backend": backend, "generate_seconds": 0.0, "finished_before": True,
+        }  # fmt: skip
+    check_output(out, overwrite)
+    check_space(out, generation.rows + len(store.split("train")), generation)
     began = time.perf_counter()
-    machine = Machine(device=device, threads=threads, backend=backend)
-    sampler = model.sampler(generation.config, seed, machine)
-    with parts_folder(job.out, f"{key} {sampler.kernels}", resume, overwrite) as folder:
-        parts = Parts(folder, sampler, generation.plan, 0, generation.rows, generation.gate)
+    with parts_folder(out, f"{key} {generation.kernels}", resume, overwrite) as folder:
+        parts = Parts(folder, generation, 0, generation.rows)
         parts.draw()
-        _write(store, job.out, generation, parts, key, sampler, overwrite)
-    seconds = time.perf_counter() - began
-    figures["gate"] = parts.gate_figures()
-    return {**figures, "backend": sampler.backend, "generate_seconds": seconds, "finished_before": False}
+        _write(store, out, parts, key, overwrite)
+    return {
+        "gate": parts.gate_figures(), "notes": generation.generator.notes,
+        "backend": generation.generator.backend, "generate_seconds": time.perf_counter() - began,
+        "finished_before": False,
+    }  # fmt: skip
 
 
-def _write(
-    store: FeatureStore,
-    out: Path,
-    generation: Generation,
-    parts: Parts,
-    key: str,
-    sampler: Sampler,
-    overwrite: bool,
-) -> None:
-    split = store.split("train")
+def _write(store: FeatureStore, out: Path, parts: Parts, key: str, overwrite: bool) -> None:
+    split, generation = store.split("train"), parts.generation
     encoded = np.arange(len(split)) if split.source is None else np.flatnonzero(split.source == 0)
     ids = split.ids
     kind: IdKind = False if ids is None else "text" if ids.dtype.kind not in "iu" else "int"
+    source = {"store": str(store.path), "fingerprint": store.fingerprint(), "config": store.config}
     with StoreWriter(
         out, dim=store.dim, num_classes=store.num_classes, dtype=generation.config.dtype,
         encoder=store.encoder, class_names=store.class_names, head=store.head, overwrite=overwrite,
-        config={
-            "command": "augment", "key": key, "backend": sampler.backend, "kernels": sampler.kernels,
-            "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
-            "source": {"store": str(store.path), "fingerprint": store.fingerprint(), "config": store.config},
-        },
+        config={"command": "augment", "key": key, **generation.facts(), "source": source},
     ) as writer:  # fmt: skip
         rows = len(encoded) + generation.rows
         train = writer.split("train", rows, source=True, ids=kind)

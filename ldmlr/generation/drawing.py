@@ -1,61 +1,56 @@
-"""Drawing one part of the rows after the other; on CUDA the next while the caller writes the last."""
+"""On CUDA: drawing the next part of the rows while the caller still writes the last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.plan import Counts, labels_of
+from ldmlr.generation.prepare import Generation
 from ldmlr.sampler.backends import Sampler
 from ldmlr.sampler.cuda.overlap import Pipeline
 from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.widen import widen
 
 Range = tuple[int, int]
-Floats = npt.NDArray[np.float32]
-# (labels, global number of the first row) -> rows
-Draw = Callable[[npt.NDArray[np.int64], int], Floats]
 
 
-class Drawing:
+class OnDevice:
     """The rows of some ranges of global row numbers of a plan, float32, in turn.
 
     Parameters
     ----------
     sampler
-        From `ldmlr.sampler.backends.prepare`.
+        A diffusion model, prepared for CUDA.
+    on_cuda
+        Its sampler on the device.
     plan
         Rows per class ``[C]``.
-    draw
-        How to draw a part, if not plainly from the sampler.
 
     Attributes
     ----------
     device_wait
-        Share of the time in which the CUDA device had nothing to compute; None where that is not known.
+        Share of the time in which the device had nothing to compute; None before the rows are drawn.
     """
 
-    def __init__(self, sampler: Sampler, plan: Counts, draw: Draw | None = None) -> None:
-        self.sampler, self.plan, self.draw = sampler, plan, draw
+    def __init__(self, sampler: Sampler, on_cuda: CudaSampler, plan: Counts) -> None:
+        self.sampler, self.on_cuda, self.plan = sampler, on_cuda, plan
         self.device_wait: float | None = None
 
-    def __call__(self, ranges: list[Range]) -> Iterator[tuple[Range, Floats]]:
-        """Yield the rows of each range; they are valid until the next range is asked for."""
-        on_cuda = self.sampler.on_cuda
-        if on_cuda is not None and self.draw is None and ranges:
-            yield from self._overlapped(on_cuda, ranges)
-            return
-        for low, high in ranges:
-            labels = labels_of(self.plan, low, high)
-            if self.draw is not None:
-                yield (low, high), self.draw(labels, low)
-            else:
-                yield (low, high), self.sampler(labels, low).numpy()
+    @classmethod
+    def of(cls, generation: Generation) -> OnDevice | None:
+        """Return how a generation is drawn on a device; None if nothing draws there, or rows are judged."""
+        if generation.gate is not None or not isinstance(generation.generator, Diffusion):
+            return None
+        sampler = generation.generator.sampler(generation.seed)
+        return None if sampler.on_cuda is None else cls(sampler, sampler.on_cuda, generation.plan)
 
-    def _overlapped(self, sampler: CudaSampler, ranges: list[Range]) -> Iterator[tuple[Range, Floats]]:
-        pipeline = Pipeline(sampler, max(high - low for low, high in ranges))
+    def __call__(self, ranges: list[Range]) -> Iterator[tuple[Range, npt.NDArray[np.float32]]]:
+        """Yield the rows of each range; they are valid until the next range is asked for."""
+        pipeline = Pipeline(self.on_cuda, max(high - low for low, high in ranges))
         requests = ((low, labels_of(self.plan, low, high)) for low, high in ranges)
         for (low, high), (_, rows) in zip(ranges, pipeline(requests), strict=True):
             yield (low, high), widen(self.sampler.spec, rows, labels_of(self.plan, low, high)).numpy()

@@ -23,10 +23,10 @@ from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, from_stored
-from ldmlr.sampler.backends import Sampler
 from ldmlr.sampler.tiles import aligned_tiles
 
 if TYPE_CHECKING:
@@ -144,21 +144,23 @@ def check_gate(config: GenerateConfig, transform: str, store: str, has_head: boo
         )
 
 
-def draw(sampler: Sampler, gate: Gate, labels: Labels, first_row: int = 0) -> GatedRows:
-    """Draw one row per label through a gate: a pure function of (sampler, gate, labels, first_row).
+def draw(generator: Generator, gate: Gate, labels: Labels, seed: int = 0, first_row: int = 0) -> GatedRows:
+    """Draw one row per label through a gate: a pure function of (generator, gate, labels, seed, first_row).
 
     Parameters
     ----------
-    sampler
-        From `ldmlr.LatentDiffusion.sampler`.
+    generator
+        What draws.
     gate
         From `make_gate`.
     labels
         Class of each row ``[n]``.
+    seed
+        Seed of the rows.
     first_row
         Global number of the first row.
     """
-    kept = torch.empty((len(labels), sampler.spec.dim))
+    kept = torch.empty((len(labels), generator.dim))
     best = np.full(len(labels), -np.inf)
     pending, refused = np.arange(len(labels)), 0
     for attempt in range(ATTEMPTS):
@@ -166,7 +168,7 @@ def draw(sampler: Sampler, gate: Gate, labels: Labels, first_row: int = 0) -> Ga
             break
         low, high = int(pending[0]), int(pending[-1]) + 1
         number = first_row + low + attempt * STRIDE
-        drawn = sampler(labels[low:high], number)
+        drawn = torch.from_numpy(generator.draw(labels[low:high], seed, number))
         scores = gate.judge(drawn, labels[low:high], number)[pending - low]
         # What cannot be judged is refused; the first draw is kept until a better one comes.
         scores = np.where(np.isnan(scores), -np.inf, scores)

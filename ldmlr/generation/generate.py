@@ -1,8 +1,7 @@
-"""Generation: a model and a plan in, a feature store of generated rows out."""
+"""Generation: a generator and a plan in, a feature store of generated rows out."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import time
@@ -11,101 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr.config import config_hash
-from ldmlr.device import Machine
-from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.files import check_output, existing_folder
-from ldmlr.generation.config import GenerateConfig, PlanConfig
-from ldmlr.generation.gate import Gate, make_gate
-from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.generation.config import PlanConfig
 from ldmlr.generation.parts import Parts, parts_folder, parts_size
-from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.generation.plan import Counts
+from ldmlr.generation.prepare import Generation
 from ldmlr.groups import GROUPS
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import MAX_SHARDS
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """What is to be generated: everything the rows of the output depend on.
-
-    Attributes
-    ----------
-    model
-        The trained model.
-    config
-        Plan, solver and type, with no value left open.
-    seed
-        Seed of the noise.
-    counts, plan
-        Training rows and rows to generate per class ``[C]``.
-    gate
-        What rows have to pass, or None.
-    """
-
-    model: LatentDiffusion
-    config: GenerateConfig
-    seed: int
-    counts: Counts
-    plan: Counts
-    gate: Gate | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows to generate."""
-        return int(self.plan.sum())
-
-    @property
-    def key(self) -> str:
-        """Hash of all that determines the output."""
-        judge = [] if self.gate is None else [self.gate.fingerprint]
-        return config_hash(self.model.fingerprint(), self.config, self.seed, self.plan, *judge)
-
-    def settings(self) -> dict[str, Any]:
-        """Return what is saved with the rows."""
-        return {**self.config.to_dict(), "seed": self.seed}
-
-
-def prepare(
-    model: LatentDiffusion,
-    config: GenerateConfig,
-    *,
-    seed: int = 0,
-    store: FeatureStore | None = None,
-    judge: FeatureStore | None = None,
-) -> Generation:
-    """Return the generation of a model: its plan made, its configuration resolved.
-
-    Parameters
-    ----------
-    model
-        The trained model; it knows the training rows per class and the class names.
-    config
-        Plan, solver and type.
-    seed
-        Seed of the noise.
-    store
-        Take the training rows per class from this store instead.
-    judge
-        The store whose head is the judge of ``gate="head"``; by default `store`.
-
-    Raises
-    ------
-    InputError
-        The store does not fit the model.
-    UsageError
-        The plan asks for something impossible.
-    """
-    counts = model.counts if store is None else store.split("train").encoded_counts
-    if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
-        raise InputError(
-            f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
-            f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
-        )
-    chosen = config.resolved(model.config.transform, unconditional=model.config.label_dropout > 0)
-    plan = plan_from_config(counts, chosen, model.class_names)
-    return Generation(model, chosen, seed, counts, plan, make_gate(model, chosen, judge or store))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -156,9 +70,6 @@ def generate(
     generation: Generation,
     out: Path,
     *,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
     shard: tuple[int, int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -168,11 +79,9 @@ def generate(
     Parameters
     ----------
     generation
-        From `prepare`.
+        From `ldmlr.generation.prepare`.
     out
         The store; with `shard`, the name the shards and their manifest share.
-    backend, device, threads
-        How and where to draw.
     shard
         (I, N): draw only the I-th of N equal ranges of rows. Whatever N is, the rows are the same.
         The process that writes the last missing shard also writes the manifest.
@@ -186,9 +95,9 @@ def generate(
     Figures: ``output``, ``rows``, ``per_class``, ``gate`` (what it did to the rows drawn
     now, None without one), ``backend``, ``kernels``, ``seconds`` (all), ``draw_seconds``,
     ``rows_per_s`` (drawn now, per second of drawing), ``device_wait`` (share of that time in which
-    a CUDA device had nothing to compute, None on the CPU), ``finished_before``,
-    ``manifest`` (None until all shards are there), ``other_shards`` (those of other settings, which keep it
-    from being written).
+    a CUDA device had nothing to compute, None on the CPU), ``notes`` (remarks of the generator),
+    ``finished_before``, ``manifest`` (None until all shards are there), ``other_shards`` (those of other
+    settings, which keep it from being written).
     """
     path = output_path(out, shard)
     start, stop = shard_range(generation.rows, shard)
@@ -197,41 +106,39 @@ def generate(
         before = FeatureStore.open(path).config
         figures |= {
             "gate": None, "backend": before["backend"], "kernels": before["kernels"],
-            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None,
+            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None, "notes": (),
             "finished_before": True,
         }  # fmt: skip
         return {**figures, **_manifest(generation, out, shard)}
     check_output(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
-    machine = Machine(device=device, threads=threads, backend=backend)
-    sampler = generation.model.sampler(generation.config, generation.seed, machine)
-    with parts_folder(path, f"{generation.key} {sampler.kernels}", resume, overwrite) as folder:
-        parts = Parts(folder, sampler, generation.plan, start, stop, generation.gate)
+    with parts_folder(path, f"{generation.key} {generation.kernels}", resume, overwrite) as folder:
+        parts = Parts(folder, generation, start, stop)
         drawn = parts.draw()
         draw_seconds = time.perf_counter() - began
-        with StoreWriter(
-            path, dim=generation.model.dim, num_classes=generation.model.num_classes,
-            dtype=generation.config.dtype,
-            encoder=str(generation.model.provenance.get("encoder", "")),
-            class_names=generation.model.class_names, overwrite=overwrite,
-            config={
-                "command": "generate", "key": generation.key, "backend": sampler.backend,
-                "kernels": sampler.kernels,
-                "generate": generation.settings(), "diffuse": generation.model.config.to_dict(),
-                "source": generation.model.provenance,
-            },
-        ) as writer:  # fmt: skip
-            train = writer.split("train", stop - start, source=True, ids="int")
-            for first, features, labels in parts:
-                numbers = np.arange(first, first + len(labels))
-                train.write(first - start, features, labels, source=1, ids=numbers)
+        _write(parts, path, overwrite)
     figures |= {
-        "gate": parts.gate_figures(), "backend": sampler.backend, "kernels": sampler.kernels,
-        "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
-        "rows_per_s": drawn / draw_seconds, "device_wait": parts.device_wait, "finished_before": False,
+        "gate": parts.gate_figures(), "backend": generation.generator.backend,
+        "kernels": generation.kernels, "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
+        "rows_per_s": drawn / draw_seconds, "device_wait": parts.device_wait,
+        "notes": generation.generator.notes, "finished_before": False,
     }  # fmt: skip
     return {**figures, **_manifest(generation, out, shard)}
+
+
+def _write(parts: Parts, path: Path, overwrite: bool) -> None:
+    """Write the rows that were drawn into a store of their own."""
+    generation = parts.generation
+    with StoreWriter(
+        path, dim=generation.generator.dim, num_classes=generation.generator.num_classes,
+        dtype=generation.config.dtype, encoder=generation.encoder, class_names=generation.class_names,
+        overwrite=overwrite, config={"command": "generate", "key": generation.key, **generation.facts()},
+    ) as writer:  # fmt: skip
+        train = writer.split("train", parts.rows, source=True, ids="int")
+        for first, features, labels in parts:
+            numbers = np.arange(first, first + len(labels))
+            train.write(first - parts.start, features, labels, source=1, ids=numbers)
 
 
 def check_not_empty(plan: Counts, config: PlanConfig) -> None:
@@ -261,7 +168,7 @@ def check_not_empty(plan: Counts, config: PlanConfig) -> None:
 def check_space(path: Path, rows: int, generation: Generation) -> None:
     """Refuse a generation whose parts and store do not both fit on the disk."""
     width = 4 if generation.config.dtype == "float32" else 2
-    needed = rows * (generation.model.dim * (4 + width) + 17)
+    needed = rows * (generation.generator.dim * (4 + width) + 17)
     # The parts of an interrupted run are taken up or removed: either way their space counts as free.
     free = shutil.disk_usage(existing_folder(path)).free + parts_size(path)
     if needed > free:

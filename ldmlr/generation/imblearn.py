@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -176,12 +175,8 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
                 f"{strategy!r}; a dictionary from class to rows names single classes"
             )
         if not isinstance(strategy, Mapping):
-            try:
-                return plan(counts, strategy, ratio=self.ratio, minimum=self.minimum)
-            except UsageError as error:
-                names = self.classes_.tolist()
-                text = re.sub(r"\bclass (\d+)\b", lambda m: f"class {names[int(m[1])]!r}", str(error))
-                raise UsageError(text) from None
+            names = [repr(value) for value in self.classes_.tolist()]
+            return plan(counts, strategy, ratio=self.ratio, minimum=self.minimum, class_names=names)
         places = {value: number for number, value in enumerate(self.classes_.tolist())}
         unknown = [value for value in strategy if value not in places]
         if unknown:

@@ -20,12 +20,11 @@ import numpy.typing as npt
 from ldmlr import progress
 from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
-from ldmlr.generation.drawing import Drawing
-from ldmlr.generation.gate import Gate, draw
-from ldmlr.generation.plan import Counts, labels_of
-from ldmlr.sampler.backends import Sampler
+from ldmlr.generation.drawing import OnDevice, Range
+from ldmlr.generation.plan import labels_of
+from ldmlr.generation.prepare import Generation
 
-# A part is about this large; its rows are a multiple of the sampler's tiles.
+# A part is about this large; its rows are a multiple of the generators' tiles.
 PART_BYTES = 16 << 20
 ROW_MULTIPLE = 4096
 KEY_FILE = "key.txt"
@@ -35,20 +34,16 @@ Part = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
 
 class Parts:
-    """The parts of the rows ``start .. stop - 1`` of a plan, in a folder of their own.
+    """The parts of the rows ``start .. stop - 1`` of a generation, in a folder of their own.
 
     Parameters
     ----------
     folder
         Where the parts lie until the store is written.
-    sampler
-        Model, solver and seed, prepared for a backend.
-    plan
-        Rows to generate per class ``[C]``.
+    generation
+        What is to be generated.
     start, stop
         Range of global row numbers.
-    gate
-        What the rows have to pass, or None.
 
     Attributes
     ----------
@@ -57,13 +52,11 @@ class Parts:
         not known: on the CPU, and with a gate.
     """
 
-    def __init__(
-        self, folder: Path, sampler: Sampler, plan: Counts, start: int, stop: int, gate: Gate | None = None
-    ) -> None:
-        self.folder, self.sampler, self.plan, self.gate = folder, sampler, plan, gate
+    def __init__(self, folder: Path, generation: Generation, start: int, stop: int) -> None:
+        self.folder, self.generation, self.start, self.rows = folder, generation, start, stop - start
         self.judged = self.refused = self.failed = 0
         self.device_wait: float | None = None
-        rows = max(1, PART_BYTES // (4 * sampler.spec.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
+        rows = max(1, PART_BYTES // (4 * generation.generator.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
         edges = [start, *range((start // rows + 1) * rows, stop, rows), stop]
         self.ranges = [(low, high) for low, high in itertools.pairwise(edges) if low < high]
 
@@ -71,31 +64,36 @@ class Parts:
         """Draw the parts that are missing; return the number of rows drawn now."""
         missing = [(low, high) for low, high in self.ranges if not self._path(low).exists()]
         drawn: int = sum(high - low for low, high in missing)
-        total = sum(high - low for low, high in self.ranges)
-        drawing = Drawing(self.sampler, self.plan, None if self.gate is None else self._gated)
-        with progress.bar(total, "generate", "rows") as bar:
-            bar.update(total - drawn)
-            for (low, high), rows in drawing(missing):
+        with progress.bar(self.rows, "generate", "rows") as bar:
+            bar.update(self.rows - drawn)
+            for (low, high), rows in self._drawn(missing):
                 with atomic_path(self._path(low)) as temporary, open(temporary, "wb") as file:
                     np.save(file, rows, allow_pickle=False)
                 bar.update(high - low)
-        self.device_wait = drawing.device_wait
         return drawn
 
-    def _gated(self, labels: npt.NDArray[np.int64], low: int) -> npt.NDArray[np.float32]:
-        assert self.gate is not None
-        gated = draw(self.sampler, self.gate, labels, low)
-        self.judged += len(labels)
-        self.refused += gated.refused
-        self.failed += gated.failed
-        return gated.numpy()
+    def _drawn(self, ranges: list[Range]) -> Iterator[tuple[Range, npt.NDArray[np.float32]]]:
+        """Yield the rows of each range; they are valid until the next range is asked for."""
+        generation = self.generation
+        overlapped = OnDevice.of(generation)
+        if overlapped is not None and ranges:
+            yield from overlapped(ranges)
+            self.device_wait = overlapped.device_wait
+            return
+        for low, high in ranges:
+            done = generation.draw(labels_of(generation.plan, low, high), low)
+            self.judged += high - low
+            self.refused += done.refused
+            self.failed += done.failed
+            yield (low, high), done.numpy()
 
     def gate_figures(self) -> dict[str, Any] | None:
         """Return what the gate did to the rows drawn now; None without a gate."""
-        if self.gate is None:
+        gate = self.generation.gate
+        if gate is None:
             return None
         return {
-            "kind": self.gate.kind, "rows": self.judged, "refused": self.refused, "failed": self.failed,
+            "kind": gate.kind, "rows": self.judged, "refused": self.refused, "failed": self.failed,
         }  # fmt: skip
 
     def __iter__(self) -> Iterator[Part]:
@@ -103,14 +101,14 @@ class Parts:
         for low, high in self.ranges:
             try:
                 rows = np.load(self._path(low), allow_pickle=False)
-                if rows.shape != (high - low, self.sampler.spec.dim) or rows.dtype != np.float32:
+                if rows.shape != (high - low, self.generation.generator.dim) or rows.dtype != np.float32:
                     raise ValueError(f"has shape {list(rows.shape)}")
             except (OSError, ValueError) as error:
                 self._path(low).unlink(missing_ok=True)
                 raise LdmlrError(
                     f"{self._path(low)}: this part was damaged ({error}); go on with {opt('resume', True)}"
                 ) from None
-            yield low, rows, labels_of(self.plan, low, high)
+            yield low, rows, labels_of(self.generation.plan, low, high)
 
     def _path(self, low: int) -> Path:
         return self.folder / f"rows-{low:015d}.npy"

@@ -57,7 +57,7 @@ def plan(
     groups
         Shot groups: thresholds ``MANY,FEW``, or ``paper``.
     class_names
-        Names that a dictionary may use.
+        Names that a dictionary may use and that messages have.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def plan(
     elif isinstance(strategy, str):
         wanted = _by_word(rows, strategy, target, ratio, minimum, groups)
     else:
-        wanted = _binary(rows, float(strategy))
+        wanted = _binary(rows, float(strategy), class_names)
     total = sum(wanted.tolist())
     if total > MAX_ROWS:
         raise UsageError(f"the plan asks for {total:,} rows, more than {MAX_ROWS:,}; ask for fewer")
@@ -192,7 +192,7 @@ def _by_word(
     return wanted
 
 
-def _binary(rows: Counts, share: float) -> Counts:
+def _binary(rows: Counts, share: float, class_names: Sequence[str] | None) -> Counts:
     if len(rows) != 2:
         raise UsageError(
             f"{opt('strategy')}: a number ({share:g}) is for two classes, and these are {len(rows)}; "
@@ -204,8 +204,9 @@ def _binary(rows: Counts, share: float) -> Counts:
     wanted = np.zeros(2, np.int64)
     wanted[small] = int(rows[large] * share) - rows[small]
     if wanted[small] < 0:
+        name = class_names[small] if class_names else small
         raise UsageError(
-            f"{opt('strategy')}: class {small} already has {rows[small]} of the {rows[large] * share:g} "
+            f"{opt('strategy')}: class {name} already has {rows[small]} of the {rows[large] * share:g} "
             "rows that "
             f"{share:g} asks for; give a larger number"
         )

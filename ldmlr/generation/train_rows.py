@@ -1,15 +1,16 @@
-"""The rows that rivals see, and what a generator of rows is."""
+"""The rows that generators and rivals see."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.rows import check_features, choose_views, store_rows
+from ldmlr.diffusion.transform import Block
 from ldmlr.generation.plan import Counts
 from ldmlr.heads.training_rows import TrainingRows, check_counts
 
@@ -53,6 +54,11 @@ class TrainRows:
         """Clean rows per class ``[C]``."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The clean rows and each view of them as (features, labels) pairs."""
+        return [(part, self.labels) for part in (self.features, *self.views)]
+
     def with_views(self) -> tuple[Floats, Labels]:
         """Return the clean rows and, after them, every view: ``[(1 + K) N, D]`` and ``[(1 + K) N]``."""
         return np.concatenate([self.features, *self.views]), np.tile(self.labels, 1 + len(self.views))
@@ -71,12 +77,8 @@ class Generated(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-# (training rows, rows to generate per class [C], seed) -> generated rows. A pure function.
-Generator = Callable[[TrainRows, Counts, int], Generated]
-
-
-def train_rows(store: FeatureStore, weak: int, strong: int) -> TrainRows:
-    """Return the encoded training rows of a store in memory; generated rows in it are left out.
+def train_rows(store: FeatureStore, weak: int, strong: int, *, copy: bool = True) -> TrainRows:
+    """Return the encoded training rows of a store; generated rows in it are left out.
 
     Parameters
     ----------
@@ -84,6 +86,8 @@ def train_rows(store: FeatureStore, weak: int, strong: int) -> TrainRows:
         An open store with a training split.
     weak, strong
         Views of each kind to take, as stage 2 does.
+    copy
+        Whether the rows are copied into memory; else they stay memory-mapped where the file allows it.
 
     Raises
     ------
@@ -96,9 +100,10 @@ def train_rows(store: FeatureStore, weak: int, strong: int) -> TrainRows:
     check_counts(np.bincount(labels, minlength=store.num_classes), str(store.path))
     chosen = choose_views(kinds, weak, strong)
     names = ["features", *(f"views[{number}]" for number in chosen)]
-    # Copies: memory maps are read-only, which torch does not like.
+    # Copied because memory maps are read-only, which torch does not like.
+    take = np.array if copy else np.asarray
     blocks = [
-        np.array(check_features(block, f"{store.path}: /train/{name}"), np.float32)
+        take(check_features(block, f"{store.path}: /train/{name}"), np.float32)
         for block, name in zip((clean, *views), names, strict=True)
     ]
     return TrainRows(

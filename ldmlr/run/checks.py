@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ldmlr.data.imageset import ImageSet
-from ldmlr.device import Machine
-from ldmlr.encoders.baseline import training_split
-from ldmlr.encoders.config import BaselineConfig
 from ldmlr.errors import UsageError, opt
-from ldmlr.generation.ahead import Material, check_ahead, check_gaussian
+from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.generate import check_not_empty
+from ldmlr.generation.generators.catalogue import check_read, entry_of
 from ldmlr.run.config import RunConfig, StageTables
 
 
@@ -22,9 +19,9 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
     UsageError
         Settings of stage 1 for a store, or of the diffusion model for a run without one.
     """
-    # With --auto the Gaussians are only where the choice starts; with --refit the choice says all.
-    if config.generator == "gaussian" and not config.auto and config.refit is None:
-        check_gaussian(tables.diffuse, tables.generate, machine.backend)
+    # With --auto the generator is only where the choice starts; with --refit the choice says all.
+    if not config.auto and config.refit is None:
+        check_read(config.generator, tables.diffuse, tables.generate, backend=machine.backend)
     if kind != "store":
         return
     unread = [
@@ -39,12 +36,6 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
             f"{unread[0]}: is for images, and {source} is a feature store, whose rows are taken as "
             "they are; leave it out"
         )
-
-
-def encoded_material(source: str, images: ImageSet, baseline: BaselineConfig, seed: int) -> Material:
-    """Return the training rows that an image set will be encoded to, with the baseline's head."""
-    train, _ = training_split(images, baseline.val_fraction, seed)
-    return Material(source, train.counts, images.class_names, has_head=True)
 
 
 def check_generation(
@@ -64,14 +55,18 @@ def check_generation(
     InputError, UsageError
         As `check_ahead`, or the plan generates nothing, or a gate to be tried needs a head that is not there.
     """
-    # With --auto the model is drawn from wherever diffusion is tried, even if Gaussians are the start.
-    tried = config.auto and "diffusion" in tables.select.generators
-    diffuse = tables.diffuse if tried or config.generator == "diffusion" else None
+    # With --auto rows may be drawn by whatever is tried, not by the start alone.
+    names = dict.fromkeys((config.generator, *(tables.select.generators if config.auto else ())))
     for material in materials:
-        if config.auto and diffuse and "head" in tables.select.gates and not material.has_head:
+        gated = config.auto and any("gate" in entry_of(name).reads for name in names)
+        if gated and "head" in tables.select.gates and not material.has_head:
             raise UsageError(
                 f"{opt('set')} select.gates: {material.name} has no head to judge rows by; leave the "
                 "gate head out"
             )
-        plan = check_ahead(material, diffuse, tables.generate, backend=machine.backend, device=machine.device)
-        check_not_empty(plan, tables.generate)
+        for name in names:
+            plan = check_ahead(
+                material, name, tables.generate, tables.diffuse,
+                backend=machine.backend, device=machine.device,
+            )  # fmt: skip
+            check_not_empty(plan, tables.generate)

@@ -12,8 +12,9 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.select.config import GENERATORS, SelectConfig
+from ldmlr.select.config import SelectConfig
 
 MAX_SEEDS = 10_000
 
@@ -60,8 +61,7 @@ class RunConfig(Config):
         metavar="MANY,FEW|paper",
     )  # fmt: skip
     generator: str = option(
-        "diffusion", "What generates: diffusion, or a Gaussian per class with shrunken covariance.",
-        choices=GENERATORS,
+        "diffusion", "What generates.", choices=tuple(GENERATORS),
     )  # fmt: skip
     auto: bool = option(
         False,

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ldmlr.config import plain
 from ldmlr.data.imageset import ImageSet
 from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.rows import blocks, store_rows
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.config import BaselineConfig, EncodeConfig
 from ldmlr.encoders.encode import encode_images
@@ -21,18 +18,17 @@ from ldmlr.encoders.encoder import open_encoder
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import diffuse
-from ldmlr.generation.gaussian import ClassGaussians
-from ldmlr.generation.generate import check_not_empty, generate, prepare
+from ldmlr.generation.generate import check_not_empty, generate
 from ldmlr.generation.latent import LatentDiffusion
-from ldmlr.generation.plan import labels_of, plan_from_config
+from ldmlr.generation.prepare import prepare, prepare_from_rows
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
 from ldmlr.results import shares
-from ldmlr.select.choose import Settings, sample_gaussian, select
+from ldmlr.select.choose import Settings, select
 from ldmlr.select.config import SelectConfig
-from ldmlr.store import FeatureStore, SplitData
+from ldmlr.store import FeatureStore
 
 
 def run_baseline(
@@ -71,39 +67,31 @@ def run_diffuse(
 
 
 def run_generate(
-    store: Path, model: Path, config: GenerateConfig, out: Path, *, seed: int, machine: Machine
+    store: Path,
+    model: Path | None,
+    name: str,
+    diffuse: DiffusionConfig,
+    config: GenerateConfig,
+    out: Path,
+    *,
+    seed: int,
+    machine: Machine,
 ) -> dict[str, Any]:
-    """Draw pseudo-features, keeping what an interrupted run has drawn."""
+    """Draw pseudo-features, keeping what an interrupted run has drawn.
+
+    Without a model, the generator is fitted to the rows that diffusion would learn from.
+    """
     with FeatureStore.open(store) as opened:
-        generation = prepare(LatentDiffusion.load(model), config, seed=seed, judge=opened)
+        if model is None:
+            generation = prepare_from_rows(name, opened, config, views=diffuse, seed=seed)
+        else:
+            generation = prepare(
+                LatentDiffusion.load(model), config, seed=seed, judge=opened,
+                backend=machine.backend, device=machine.device, threads=machine.threads,
+            )  # fmt: skip
         check_not_empty(generation.plan, generation.config)
-    figures = generate(
-        generation, out, backend=machine.backend, device=machine.device, threads=machine.threads,
-        resume=True, overwrite=True,
-    )  # fmt: skip
-    return {name: figures[name] for name in ("rows", "per_class", "gate", "backend", "rows_per_s")}
-
-
-def run_gaussian(
-    store: Path, diffuse: DiffusionConfig, config: GenerateConfig, out: Path, *, seed: int
-) -> dict[str, Any]:
-    """Draw pseudo-features from a Gaussian per class, fitted to the rows that diffusion would learn from."""
-    chosen = config.resolved("whitened")
-    with FeatureStore.open(store) as opened:
-        features, labels, views = store_rows(opened, diffuse.weak_views, diffuse.strong_views)
-        counts = opened.split("train").encoded_counts
-        fitted = ClassGaussians.fit(blocks(features, labels, views), counts, opened.class_names)
-        plan = plan_from_config(counts, chosen, opened.class_names)
-        check_not_empty(plan, chosen)
-        wanted = labels_of(plan, 0, int(plan.sum()))
-        rows = sample_gaussian(fitted, chosen, wanted, seed, opened)
-        FeatureStore.write(
-            out, train=SplitData(rows, wanted, source=np.ones(len(wanted), np.uint8)),
-            class_names=opened.class_names, num_classes=opened.num_classes, encoder=opened.encoder,
-            dtype=config.dtype, overwrite=True,
-            config={"command": "run", "generator": "gaussian", "generate": chosen.to_dict(), "seed": seed},
-        )  # fmt: skip
-    return {"rows": len(wanted), "per_class": plan, "gate": None, "backend": "gaussian", "rows_per_s": None}
+        figures = generate(generation, out, resume=True, overwrite=True)
+    return {name: figures[name] for name in ("rows", "per_class", "gate", "backend", "rows_per_s", "notes")}
 
 
 def run_select(

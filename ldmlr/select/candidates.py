@@ -14,6 +14,7 @@ from ldmlr.classes import class_word, saved_table
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.catalogue import entry_of, resolved
 from ldmlr.select.config import BY_CLASS, SelectConfig
 
 
@@ -24,25 +25,26 @@ class Candidate:
     Attributes
     ----------
     generator
-        ``diffusion`` or ``gaussian``.
+        A name of `ldmlr.generation.generators.catalogue`.
     scale
-        A number as text, or ``class``.
+        A number as text, or ``class``; None for a generator that does not widen.
     guidance
-        None for the Gaussian, which has none.
+        None for all but the diffusion model.
     gate
         ``none``, ``prototype`` or ``head``.
     """
 
     generator: str
-    scale: str
+    scale: str | None
     guidance: float | None
     gate: str = "none"
 
     def changes(self, base: Candidate) -> int:
         """Return how many settings differ from those of the run."""
         guided = self.guidance is not None and base.guidance is not None
+        widened = self.scale is not None and base.scale is not None
         return (
-            int(self.generator != base.generator) + int(self.scale != base.scale)
+            int(self.generator != base.generator) + int(widened and self.scale != base.scale)
             + int(guided and self.guidance != base.guidance) + int(self.gate != base.gate)
         )  # fmt: skip
 
@@ -54,7 +56,9 @@ class Candidate:
         found: dict[str, Any] = {"gate": self.gate, "class_scale": saved_table(factors if by_class else {})}
         if self.guidance is not None:
             found["guidance"] = self.guidance
-        if not by_class:
+        if self.scale == BY_CLASS:
+            found["class_scale"] = [f"{name}={factor:.4f}" for name, factor in zip(names, k, strict=True)]
+        elif self.scale is not None:
             found["scale"] = float(self.scale)
         return found
 
@@ -74,10 +78,10 @@ def base_candidate(generate: GenerateConfig, generator: str, model: DiffusionCon
     """
     if generate.class_scale:
         raise UsageError(f"{opt('auto')}: measures the widening of every class itself; leave class_scale out")
-    chosen = generate.resolved(model.transform, unconditional=model.label_dropout > 0)
-    guidance = chosen.guidance if generator == "diffusion" else None
-    assert chosen.scale is not None
-    return Candidate(generator, _text(chosen.scale), guidance, chosen.gate)
+    chosen = resolved(generator, generate, model)
+    reads = entry_of(generator).reads
+    scale = _text(chosen.scale) if "scale" in reads and chosen.scale is not None else None
+    return Candidate(generator, scale, chosen.guidance if "guidance" in reads else None, chosen.gate)
 
 
 def _text(scale: float) -> str:
@@ -96,21 +100,22 @@ def grid(base: Candidate, select: SelectConfig, model: DiffusionConfig) -> list[
         scales = [scale for scale in scales if scale != BY_CLASS]
     found = [base]
     for generator in select.generators:
-        diffusion = generator == "diffusion"
+        reads = entry_of(generator).reads
+        widths: Sequence[str | None] = scales if "scale" in reads else (None,)
         guidances: Sequence[float | None] = (None,)
-        if diffusion:
+        if "guidance" in reads:
             guidances = select.guidances if model.label_dropout else (1.0,)
-        gate = base.gate if diffusion else "none"
+        gate = base.gate if "gate" in reads else "none"
         found += [
             Candidate(generator, scale, guidance, gate)
-            for guidance, scale in itertools.product(guidances, scales)
+            for guidance, scale in itertools.product(guidances, widths)
         ]
     return list(dict.fromkeys(found))
 
 
 def gate_round(chosen: Candidate, select: SelectConfig, transform: str) -> list[Candidate]:
     """Return the candidates of the second round: the chosen one, and it with other gates."""
-    if chosen.generator != "diffusion":
+    if "gate" not in entry_of(chosen.generator).reads:
         return [chosen]
     gates = [gate for gate in select.gates if gate != "prototype" or transform == "whitened"]
     others = [dataclasses.replace(chosen, gate=gate) for gate in gates]

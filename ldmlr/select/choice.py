@@ -25,7 +25,7 @@ class Choice:
     Attributes
     ----------
     generator
-        ``diffusion`` or ``gaussian``.
+        A name of `ldmlr.generation.generators.catalogue`.
     settings
         Table of a run (``generate``, ``finetune``) -> keys and values that were chosen.
     base

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import progress
-from ldmlr.device import Machine
-from ldmlr.diffusion import rows as training_rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.gate import draw
-from ldmlr.generation.gaussian import ClassGaussians
-from ldmlr.generation.generate import prepare
+from ldmlr.generation.generators.base import Generator
+from ldmlr.generation.generators.catalogue import entry_of, resolved
+from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan_from_config
+from ldmlr.generation.prepare import prepare
+from ldmlr.generation.train_rows import train_rows
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import baseline_head, start_head
@@ -35,7 +35,6 @@ from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import gather_rows
-from ldmlr.sampler.widen import class_scales
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
 from ldmlr.select.config import SelectConfig
@@ -56,7 +55,7 @@ class Settings:
     diffuse, generate, finetune
         The stages.
     generator
-        ``diffusion`` or ``gaussian``.
+        A name of `ldmlr.generation.generators.catalogue`.
     groups
         Shot groups.
     backend, device, threads
@@ -99,35 +98,27 @@ class Seed:
         if not len(self.val_labels):
             raise no_val(str(store.path))
         self.counts = store.split("train").encoded_counts
-        features, labels, views = training_rows.store_rows(
-            store, settings.diffuse.weak_views, settings.diffuse.strong_views
-        )
-        self.blocks = training_rows.blocks(features, labels, views)
-        self._gaussians: ClassGaussians | None = None
+        self.rows = train_rows(store, settings.diffuse.weak_views, settings.diffuse.strong_views, copy=False)
+        self._fitted: dict[str, Generator] = {}
         self.baseline: Head | None = None
 
     def generated(self, config: GenerateConfig, generator: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Return the rows and labels that the run would generate with these settings."""
         settings = self.settings
-        if generator == "gaussian":
-            chosen = config.resolved("whitened")
-            plan = plan_from_config(self.counts, chosen, self.store.class_names)
-            labels = labels_of(plan, 0, int(plan.sum()))
-            return sample_gaussian(self.gaussians(), chosen, labels, self.seed, self.store), labels
-        assert self.model is not None
-        generation = prepare(self.model, config, seed=self.seed, judge=self.store)
-        labels = labels_of(generation.plan, 0, generation.rows)
-        machine = Machine(device=settings.device, threads=settings.threads, backend=settings.backend)
-        sampler = self.model.sampler(generation.config, self.seed, machine)
-        if generation.gate is not None:
-            return draw(sampler, generation.gate, labels).numpy(), labels
-        return sampler(labels).numpy(), labels
-
-    def gaussians(self) -> ClassGaussians:
-        """Return the class Gaussians, fitted once."""
-        if self._gaussians is None:
-            self._gaussians = ClassGaussians.fit(self.blocks, self.counts, self.store.class_names)
-        return self._gaussians
+        if entry_of(generator).trains:
+            assert self.model is not None
+            generation = prepare(
+                self.model, config, seed=self.seed, judge=self.store,
+                backend=settings.backend, device=settings.device, threads=settings.threads,
+            )  # fmt: skip
+            labels = labels_of(generation.plan, 0, generation.rows)
+            return generation.draw(labels).numpy(), labels
+        chosen = resolved(generator, config, settings.diffuse)
+        plan = plan_from_config(self.counts, chosen, self.store.class_names)
+        labels = labels_of(plan, 0, int(plan.sum()))
+        if generator not in self._fitted:
+            self._fitted[generator] = fit(generator, self.rows, chosen)
+        return self._fitted[generator].drawing_as(chosen).draw(labels, self.seed), labels
 
     def tuned(self, config: GenerateConfig, generator: str) -> FinetunedHead:
         """Return the head fine-tuned on what these settings generate."""
@@ -157,21 +148,6 @@ class Seed:
                 logits = share * old + (1 - share) * new - tau * prior
                 found[tau, share][part] = logits.argmax(axis=1) == self.val_labels[part]
         return found
-
-
-def sample_gaussian(
-    gaussians: ClassGaussians,
-    config: GenerateConfig,
-    labels: npt.NDArray[np.int64],
-    seed: int,
-    store: FeatureStore,
-    first_row: int = 0,
-) -> npt.NDArray[np.float32]:
-    """Draw class Gaussians with the scale, or the scales per class, of a configuration."""
-    assert config.scale is not None
-    factors = class_scales(config.class_scale, config.scale, store.num_classes, store.class_names)
-    scale = config.scale if factors is None else factors
-    return gaussians.sample(labels, scale=scale, seed=seed, first_row=first_row)
 
 
 class Selection:
@@ -285,7 +261,7 @@ class Selection:
         first = self.seeds[0]
         draws = {str(seed.store.path): seed for seed in self.seeds}
         parts = [
-            squares(seed.blocks, seed.val, seed.val_labels, first.store.num_classes)
+            squares(seed.rows.blocks, seed.val, seed.val_labels, first.store.num_classes)
             for seed in draws.values()
         ]
         whole = parts[0]

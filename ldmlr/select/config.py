@@ -7,8 +7,8 @@ import dataclasses
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GATES
+from ldmlr.generation.generators.catalogue import GENERATORS
 
-GENERATORS = ("diffusion", "gaussian")
 # The word among the scales that stands for the widening measured class by class.
 BY_CLASS = "class"
 
@@ -18,7 +18,9 @@ class SelectConfig(Config):
     """What is tried on the held-out rows. The settings of the run itself are always among it."""
 
     generators: tuple[str, ...] = option(
-        GENERATORS, "Generators to try: diffusion, gaussian.", metavar="WORD"
+        ("diffusion", "gaussian"),
+        f"Generators to try: {', '.join(GENERATORS)}.",
+        metavar="WORD",
     )
     scales: tuple[str, ...] = option(
         ("1", "1.2", "1.41", "1.7", BY_CLASS),

@@ -45,7 +45,7 @@ def _words(choice: Mapping[str, Any]) -> str:
     chosen, shift = choice["chosen"], choice["settings"]["finetune"]
     scale = "a widening per class" if chosen["scale"] == "class" else f"scale {chosen['scale']}"
     parts: Sequence[str] = [
-        choice["generator"], scale,
+        choice["generator"], *([] if chosen["scale"] is None else [scale]),
         *([] if chosen["guidance"] is None else [f"guidance {chosen['guidance']:g}"]),
         *([] if chosen["gate"] == "none" else [f"gate {chosen['gate']}"]),
         f"tau {shift['tau_shift']:g}", f"average {shift['average']:g}",

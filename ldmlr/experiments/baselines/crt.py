@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ldmlr.generation.copies import deck
-from ldmlr.generation.train_rows import TrainRows
+from ldmlr.generation.plan import Counts
+from ldmlr.generation.train_rows import Labels, TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.training import FITTED, pass_steps
@@ -28,6 +28,29 @@ def balanced_rows(rows: TrainRows, seed: int, views: bool = False) -> TrainingRo
     counts = np.bincount(labels, minlength=rows.num_classes)
     chosen = deck(labels, np.full_like(counts, counts.max()), seed)
     return TrainingRows(features[chosen], labels[chosen], len(chosen), rows.num_classes, rows.name)
+
+
+def deck(labels: Labels, plan: Counts, seed: int) -> Labels:
+    """Return numbers of rows, ``plan[c]`` of each class c, class by class.
+
+    Every row of a class comes equally often; what is left over is drawn without replacement.
+
+    Parameters
+    ----------
+    labels
+        Classes ``[N]``.
+    plan
+        Rows to take per class ``[C]``.
+    seed
+        Seed of the draws that are left over.
+    """
+    random = np.random.default_rng(seed)
+    parts = []
+    for number, wanted in enumerate(plan):
+        own = np.flatnonzero(labels == number)
+        whole, rest = divmod(int(wanted), len(own))
+        parts += [np.tile(own, whole), random.permutation(own)[:rest]]
+    return np.concatenate(parts)
 
 
 def fresh_config(config: FinetuneConfig, baseline: Head, rows: TrainingRows) -> FinetuneConfig:

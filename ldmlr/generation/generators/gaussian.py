@@ -15,8 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
+from ldmlr.generation.classes import class_scales
+from ldmlr.generation.config import SampleConfig
+from ldmlr.generation.generators.base import Generator
+from ldmlr.generation.generators.pool import Pool
+from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.noise import standard_normal
 from ldmlr.sampler.tiles import aligned_tiles
 
@@ -104,6 +110,54 @@ class ClassGaussians:
                 rows = self.mean[label] + factors[label] * _product(noise, self.factor[label].T)
                 out[part.start + at] = np.maximum(rows[inside.start + at], self.floor)
         return out
+
+
+class Gaussian(Generator):
+    """Class Gaussians of training rows and their views, widened by a factor around each class mean.
+
+    Parameters
+    ----------
+    rows
+        Training rows; their views count for mean and covariance.
+    name
+        ``gaussian`` or ``gaussian-wide``; they differ in the widening that is the default.
+    config
+        Its ``scale``, set, and ``class_scale``.
+    fitted
+        The Gaussians of the same rows, if they were fitted before.
+
+    Raises
+    ------
+    UsageError
+        A class is widened that is not there.
+    """
+
+    backend = "gaussian"
+
+    def __init__(
+        self, rows: TrainRows, name: str, config: SampleConfig, fitted: ClassGaussians | None = None
+    ) -> None:
+        assert config.scale is not None
+        self.name, self._rows = name, rows
+        self.dim, self.num_classes = rows.features.shape[1], rows.num_classes
+        factors = class_scales(config.class_scale, config.scale, rows.num_classes, rows.class_names)
+        self.scale = np.full(rows.num_classes, config.scale) if factors is None else factors
+        if fitted is None:
+            fitted = ClassGaussians.fit(rows.blocks, rows.counts, rows.class_names)
+        self.fitted = fitted
+
+    def drawing_as(self, config: SampleConfig) -> Gaussian:
+        return Gaussian(self._rows, self.name, config, self.fitted)
+
+    def kernels(self, seed: int = 0) -> str:
+        return "PyTorch cpu float64"
+
+    def fingerprint(self) -> str:
+        rows = Pool.of(self._rows, clean=True, views=True)
+        return config_hash(self.name, SHRINKAGE_ROWS, rows.digest, self.scale.tolist())
+
+    def _draw(self, labels: Labels, seed: int, first_row: int) -> npt.NDArray[np.float32]:
+        return self.fitted.sample(labels, scale=self.scale, seed=seed, first_row=first_row)
 
 
 def _product(one: Floats, other: Floats) -> Floats:

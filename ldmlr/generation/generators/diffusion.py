@@ -1,0 +1,106 @@
+"""The diffusion model as a generator: a trained model, how rows are drawn from it, and where."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ldmlr.config import config_hash
+from ldmlr.device import resolve_device
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS
+from ldmlr.generation.config import SampleConfig
+from ldmlr.generation.generators.base import Floats, Generator, Labels
+from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.generation.train_rows import TrainRows
+from ldmlr.sampler.backends import Sampler, choose_backend, prepare
+
+
+class Diffusion(Generator):
+    """Rows of a trained latent diffusion model.
+
+    Parameters
+    ----------
+    model
+        The model.
+    config
+        Solver, steps, guidance, widening and type of the weights.
+    backend, device, threads
+        What draws, and where.
+
+    Raises
+    ------
+    UsageError
+        The settings do not fit the model, or the backend cannot run it.
+    """
+
+    name = "diffusion"
+
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        config: SampleConfig | None = None,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.model, self.config = model, config or SampleConfig()
+        self.dim, self.num_classes = model.dim, model.num_classes
+        self.device, self.threads = resolve_device(device), threads
+        tables = NETWORKS[model.config.network].tables_type
+        self.backend = choose_backend(backend, tables, self.device, self.config.weights)
+        self._spec = model.spec(self.config)
+        self._prepared: Sampler | None = None
+
+    def sampler(self, seed: int) -> Sampler:
+        """Return the model prepared for drawing with a seed; that of the last one is kept."""
+        if self._prepared is None or self._prepared.spec.seed != seed:
+            self._prepared = prepare(
+                dataclasses.replace(self._spec, seed=seed),
+                backend=self.backend, weights=self.config.weights, device=str(self.device),
+            )  # fmt: skip
+        return self._prepared
+
+    def kernels(self, seed: int = 0) -> str:
+        return self.sampler(seed).kernels
+
+    def drawing_as(self, config: SampleConfig) -> Diffusion:
+        return Diffusion(
+            self.model, config, backend=self.backend, device=str(self.device), threads=self.threads
+        )
+
+    def fingerprint(self) -> str:
+        drawing = {name: getattr(self.config, name) for name in SampleConfig.names()}
+        return config_hash(self.model.fingerprint(), drawing)
+
+    def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:
+        drawn = self.sampler(seed)(labels, first_row, threads=self.threads)
+        return np.asarray(drawn.numpy(), np.float32)
+
+
+def train(
+    rows: TrainRows,
+    config: DiffusionConfig,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+) -> LatentDiffusion:
+    """Return a model trained on rows in memory.
+
+    Parameters
+    ----------
+    rows
+        Training rows; a configuration without views trains on the clean rows alone.
+    config, seed
+        How the model is trained.
+    device, threads
+        Where.
+    """
+    views = rows.views if config.weak_views or config.strong_views else ()
+    return LatentDiffusion(config, seed=seed).fit(
+        rows.features, rows.labels, views=views, num_classes=rows.num_classes,
+        class_names=rows.class_names, device=device, threads=threads,
+    )  # fmt: skip

@@ -1,0 +1,190 @@
+"""What is to be generated: a generator, a plan, a seed and a gate, settled before the first row is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ldmlr.arguments import check_seed
+from ldmlr.config import config_hash
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import InputError
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.gate import Gate, GatedRows, draw, make_gate
+from ldmlr.generation.generators.base import Generator, Labels
+from ldmlr.generation.generators.catalogue import entry_of, reads, resolved
+from ldmlr.generation.generators.diffusion import Diffusion
+from ldmlr.generation.generators.fit import fit
+from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.generation.train_rows import train_rows
+from ldmlr.store import FeatureStore
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What is to be generated: everything the rows of the output depend on.
+
+    Attributes
+    ----------
+    generator
+        What draws the rows.
+    config
+        Plan, settings of the generator and type, with no value left open.
+    seed
+        Seed of the rows.
+    counts, plan
+        Training rows and rows to generate per class ``[C]``.
+    encoder, class_names
+        Of the training rows: saved with the generated ones.
+    origin
+        Where the generator comes from, as plain data: saved with the rows.
+    gate
+        What rows have to pass, or None.
+    """
+
+    generator: Generator
+    config: GenerateConfig
+    seed: int
+    counts: Counts
+    plan: Counts
+    encoder: str
+    class_names: tuple[str, ...] | None
+    origin: Mapping[str, Any]
+    gate: Gate | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows to generate."""
+        return int(self.plan.sum())
+
+    @property
+    def key(self) -> str:
+        """Hash of all that determines the output."""
+        judge = [] if self.gate is None else [self.gate.fingerprint]
+        return config_hash(self.generator.fingerprint(), self.config, self.seed, self.plan, *judge)
+
+    @property
+    def kernels(self) -> str:
+        """What computes the rows: they are the same to the bit where this is."""
+        return self.generator.kernels(self.seed)
+
+    def draw(self, labels: Labels, first_row: int = 0) -> GatedRows:
+        """Draw rows of classes ``[N]``, through the gate where there is one."""
+        if self.gate is None:
+            return GatedRows(torch.from_numpy(self.generator.draw(labels, self.seed, first_row)), 0, 0)
+        return draw(self.generator, self.gate, labels, self.seed, first_row)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the generator reads, and the seed."""
+        read = reads(self.generator.name)
+        kept = {name: value for name, value in self.config.to_dict().items() if name in read}
+        return {**kept, "seed": self.seed}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is saved with the rows."""
+        return {
+            "backend": self.generator.backend, "kernels": self.kernels, "generator": self.generator.name,
+            "generate": self.settings(), **self.origin,
+        }  # fmt: skip
+
+
+def prepare(
+    model: LatentDiffusion,
+    config: GenerateConfig,
+    *,
+    seed: int = 0,
+    store: FeatureStore | None = None,
+    judge: FeatureStore | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Generation:
+    """Return the generation of a model: its plan made, its configuration resolved.
+
+    Parameters
+    ----------
+    model
+        The trained model; it knows the training rows per class and the class names.
+    config
+        Plan, solver and type.
+    seed
+        Seed of the noise.
+    store
+        Take the training rows per class from this store instead.
+    judge
+        The store whose head is the judge of ``gate="head"``; by default `store`.
+    backend, device, threads
+        How and where to draw.
+
+    Raises
+    ------
+    InputError
+        The store does not fit the model.
+    UsageError
+        The plan asks for something impossible, or a setting does not fit the model or the backend.
+    """
+    counts = model.counts if store is None else store.split("train").encoded_counts
+    if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
+        raise InputError(
+            f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
+            f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
+        )
+    chosen = resolved("diffusion", config, model.config)
+    plan = plan_from_config(counts, chosen, model.class_names)
+    gate = make_gate(model, chosen, judge or store)
+    generator = Diffusion(model, chosen, backend=backend, device=device, threads=threads)
+    return Generation(
+        generator, chosen, check_seed(seed), counts, plan, str(model.provenance.get("encoder", "")),
+        model.class_names, {"diffuse": model.config.to_dict(), "source": model.provenance}, gate,
+    )  # fmt: skip
+
+
+def prepare_from_rows(
+    name: str,
+    store: FeatureStore,
+    config: GenerateConfig,
+    *,
+    views: DiffusionConfig | None = None,
+    seed: int = 0,
+) -> Generation:
+    """Return the generation of a generator that needs no training, fitted to the rows of a store.
+
+    Parameters
+    ----------
+    name
+        A key of `ldmlr.generation.generators.catalogue.GENERATORS`, but not ``diffusion``.
+    store
+        An open store; its encoded training rows are fitted and counted.
+    config
+        Plan, settings of the generator and type.
+    views
+        Its ``weak_views`` and ``strong_views`` say how many views are used.
+    seed
+        Seed of the rows.
+
+    Raises
+    ------
+    InputError
+        Rows that cannot be fitted.
+    UsageError
+        The plan asks for something impossible, or the generator for views that are not there.
+    """
+    wanted = views or DiffusionConfig()
+    if not entry_of(name).views:
+        wanted = wanted.replace(weak_views=0, strong_views=0)
+    chosen = resolved(name, config, wanted)
+    rows = train_rows(store, wanted.weak_views, wanted.strong_views, copy=False)
+    plan = plan_from_config(rows.counts, chosen, store.class_names)
+    generator = fit(name, rows, chosen, wanted)
+    source = {
+        "store": str(store.path), "fingerprint": store.fingerprint(),
+        "rows": len(rows.labels), "views": len(rows.views), "encoder": store.encoder,
+    }  # fmt: skip
+    return Generation(
+        generator, chosen, check_seed(seed), rows.counts, plan, store.encoder, store.class_names,
+        {"source": source},
+    )  # fmt: skip

@@ -1,0 +1,160 @@
+"""Opening what a run starts from, and refusing early what a later stage could not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ldmlr.data.imageset import ImageSet
+from ldmlr.data.open import open_image_set
+from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
+from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
+from ldmlr.encoders.encoder import check_mirror
+from ldmlr.encoders.pixels import image_shape
+from ldmlr.errors import InputError
+from ldmlr.generation.ahead import Material
+from ldmlr.run.config import RunConfig, StageTables
+from ldmlr.run.plan import Facts
+from ldmlr.select.choice import no_val
+from ldmlr.store import FeatureStore, check_trainable
+
+
+class Origin(Protocol):
+    """What a run starts from, open."""
+
+    @property
+    def facts(self) -> Facts:
+        """What the keys of the steps need."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes C."""
+
+    def materials(self) -> Iterator[Material]:
+        """Yield the rows that stage 2 will have, once for each different set of them."""
+
+    def check_val(self) -> None:
+        """Refuse a source that will have no held-out rows."""
+
+
+class StoreOrigin:
+    """A feature store.
+
+    Parameters
+    ----------
+    source
+        Its path.
+    config
+        The run.
+
+    Raises
+    ------
+    InputError
+        It has no test rows to measure on, one class, or rows that cannot be trained on.
+    """
+
+    def __init__(self, source: str, config: RunConfig) -> None:
+        with FeatureStore.open(source) as store:
+            if not len(store.split("test")):
+                raise InputError(f"{source}: /test: has no rows to measure on; add test rows")
+            if store.num_classes < 2:
+                raise InputError(f"{source}: has one class, and nothing to tell apart; add another")
+            check_trainable(store)
+            self.source, self.num_classes, self._has_val = source, store.num_classes, store.val is not None
+            self._material = Material.of(store)
+            generated = store.split("train").generated_rows
+            inputs = {config.seed_list[0]: (store.fingerprint(),)}
+        self.facts = Facts(source, inputs, own_generated=generated)
+
+    def materials(self) -> Iterator[Material]:
+        yield self._material
+
+    def check_val(self) -> None:
+        if not self._has_val:
+            raise no_val(self.source)
+
+
+class ImageOrigin:
+    """An image set; a long-tailed one may be drawn anew for every seed.
+
+    Parameters
+    ----------
+    source
+        A built-in set or a path.
+    config, tables
+        The run.
+    per_seed
+        Whether every seed has a baseline, and so a draw, of its own.
+
+    Raises
+    ------
+    InputError
+        There are no test images to measure on.
+    UsageError
+        A setting of stage 1 does not fit the images.
+    """
+
+    def __init__(self, source: str, config: RunConfig, tables: StageTables, per_seed: bool) -> None:
+        self.source, self.config, self.tables = source, config, tables
+        self._images: dict[int, ImageSet] = {}
+        preset, baseline, inputs = config.preset, None, {}
+        for seed in config.seed_list if per_seed else config.seed_list[:1]:
+            images = self.images(seed)
+            if images.test is None:
+                raise InputError(f"{source}: has no test images to measure on; add a test split")
+            if baseline is None:
+                preset = preset or default_preset(max(image_shape(images.train)[:2]))
+                baseline = baseline_config(preset, tables.baseline)
+            check_mirror(tables.encode, "flip" in baseline.augment, "the baseline")
+            _, held = training_split(images, baseline.val_fraction, seed)
+            record = held_out_record(images, held, baseline.val_fraction, seed)
+            models = earlier_models(images, baseline, record)
+            hashes = (model.sha256 for model in models if model is not None)
+            inputs[seed] = (images.fingerprint(), *hashes)
+        assert baseline is not None
+        self.baseline: BaselineConfig = baseline
+        self.facts = Facts(source, inputs, baseline, preset, per_seed)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes C."""
+        return int(self.images(self.config.seed_list[0]).num_classes)
+
+    def materials(self) -> Iterator[Material]:
+        for seed in self.facts.inputs:
+            images = self.images(seed)
+            train, _ = training_split(images, self.baseline.val_fraction, seed)
+            # The store will have the baseline's head.
+            yield Material(
+                self.source, train.counts, images.class_names, has_head=True,
+                view_kinds=self.tables.encode.kinds(),
+            )  # fmt: skip
+
+    def check_val(self) -> None:
+        if not self.baseline.val_fraction and self.images(self.config.seed_list[0]).val is None:
+            raise no_val(self.source)
+
+    def images(self, seed: int) -> ImageSet:
+        """Return the images of a seed of stage 1, opened once."""
+        if seed not in self._images:
+            self._images[seed] = open_image_set(
+                self.source, imbalance_factor=self.config.imbalance_factor, seed=seed,
+                image_root=self.config.image_root, image_size=self.config.image_size,
+            )  # fmt: skip
+        return self._images[seed]
+
+
+def open_origin(source: str, kind: str, config: RunConfig, tables: StageTables) -> Origin:
+    """Open what a run starts from.
+
+    Parameters
+    ----------
+    source, kind
+        The source and what `ldmlr.run.source.kind_of` says of it.
+    config, tables
+        The settings of the run and of its stages.
+    """
+    if kind == "store":
+        return StoreOrigin(source, config)
+    per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and kind == "builtin")
+    return ImageOrigin(source, config, tables, per_seed)
