@@ -31,7 +31,6 @@ from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import open_run
-from ldmlr.run.stages import Machine
 from ldmlr.select.choice import Choice
 from ldmlr.store import FeatureStore, SplitData
 

@@ -23,7 +23,6 @@ from ldmlr.device import Machine
 from ldmlr.files import write_text
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.run.pipeline import Run, open_run
-from ldmlr.run.stages import Machine
 from ldmlr.text import accuracy_table
 
 EPOCHS = 40

@@ -102,6 +102,7 @@ def command(
     tables = checked_tables(document.tables, assigned, config, document.name, choice)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
+    from ldmlr.device import Machine
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.select.report import evidence_table

@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 import ldmlr
 from ldmlr.errors import UsageError
 from ldmlr.generation import gate as gates
-from ldmlr.generation.classes import class_scales
-from ldmlr.generation.config import GenerateConfig, SampleConfig
+from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate
 from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import prepare
-from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 COUNTS = (90, 30, 8)

@@ -33,7 +33,6 @@ from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
-from ldmlr.sampler.widen import class_scales
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _generating(name: str, bench: Bench, *, generator: str) -> Made:
     """Return the heads trained with the rows of a generator, which are those of ``ldmlr run``."""
     drawing = bench.tables.generate
     if generator == "gaussian":
-        drawing = drawing.replace(scale=None, class_scale=())
+        drawing = drawing.replace(scale=None, class_scale={})
     made = fit(generator, bench.rows, drawing)
     labels = labels_of(bench.plan, 0, int(bench.plan.sum()))
     rows = made.draw(labels, bench.seed)

@@ -12,7 +12,6 @@ from ldmlr.device import resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.rows import choose_views
-from ldmlr.generation.classes import class_scales
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.generators.catalogue import check_views, entry_of, resolved

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
-from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ldmlr.device import Machine
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.generate import check_not_empty

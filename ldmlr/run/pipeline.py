@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr import device as devices
+from ldmlr.device import Machine
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import group_sizes

@@ -56,9 +56,7 @@ class Candidate:
         found: dict[str, Any] = {"gate": self.gate, "class_scale": saved_table(factors if by_class else {})}
         if self.guidance is not None:
             found["guidance"] = self.guidance
-        if self.scale == BY_CLASS:
-            found["class_scale"] = [f"{name}={factor:.4f}" for name, factor in zip(names, k, strict=True)]
-        elif self.scale is not None:
+        if self.scale is not None and not by_class:
             found["scale"] = float(self.scale)
         return found
 

@@ -7,9 +7,8 @@ import abc
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arguments import check_first_row, check_seed
-from ldmlr.generation.config import SampleConfig
-from ldmlr.sampler.backends import check_labels
+from ldmlr.arguments import check_first_row, check_labels, check_seed
+from ldmlr.sampler.config import SampleConfig
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

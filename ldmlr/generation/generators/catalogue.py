@@ -7,7 +7,8 @@ import dataclasses
 from ldmlr.config import Config
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import DEFAULT_SCALE, GenerateConfig, PlanConfig
+from ldmlr.generation.config import GenerateConfig, PlanConfig
+from ldmlr.sampler.config import DEFAULT_SCALE
 
 # Settings of a generation that belong to the plan and to the file, whatever draws the rows.
 OF_ALL = (*PlanConfig.names(), "dtype")

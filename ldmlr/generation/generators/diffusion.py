@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from ldmlr.config import config_hash
-from ldmlr.device import resolve_device
+from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS
-from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.generators.base import Floats, Generator, Labels
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.backends import Sampler, choose_backend, prepare
+from ldmlr.sampler.config import SampleConfig
 
 
 class Diffusion(Generator):
@@ -57,10 +55,9 @@ class Diffusion(Generator):
     def sampler(self, seed: int) -> Sampler:
         """Return the model prepared for drawing with a seed; that of the last one is kept."""
         if self._prepared is None or self._prepared.spec.seed != seed:
-            self._prepared = prepare(
-                dataclasses.replace(self._spec, seed=seed),
-                backend=self.backend, weights=self.config.weights, device=str(self.device),
-            )  # fmt: skip
+            machine = Machine(str(self.device), self.threads, self.backend)
+            spec = dataclasses.replace(self._spec, seed=seed)
+            self._prepared = prepare(spec, machine, self.config.weights)
         return self._prepared
 
     def kernels(self, seed: int = 0) -> str:
@@ -72,12 +69,13 @@ class Diffusion(Generator):
         )
 
     def fingerprint(self) -> str:
-        drawing = {name: getattr(self.config, name) for name in SampleConfig.names()}
+        settings = self.config.to_dict()
+        drawing = {name: settings[name] for name in SampleConfig.names()}
         return config_hash(self.model.fingerprint(), drawing)
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:
-        drawn = self.sampler(seed)(labels, first_row, threads=self.threads)
-        return np.asarray(drawn.numpy(), np.float32)
+        drawn: Floats = self.sampler(seed)(labels, first_row).numpy()
+        return drawn
 
 
 def train(

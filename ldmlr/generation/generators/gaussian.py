@@ -18,13 +18,13 @@ import torch
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
-from ldmlr.generation.classes import class_scales
-from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.generators.pool import Pool
 from ldmlr.generation.train_rows import TrainRows
+from ldmlr.sampler.config import SampleConfig
 from ldmlr.sampler.noise import standard_normal
 from ldmlr.sampler.tiles import aligned_tiles
+from ldmlr.sampler.widen import class_scales
 
 SHRINKAGE_ROWS = 64
 TILE = 512
