@@ -144,7 +144,7 @@ def test_a_store_without_head_and_views_is_compared_as_far_as_it_goes(run_cli, b
     assert "Baseline head: linear, fitted" in done.stdout
     assert (
         "Left out, as the store has no views: balanced-softmax-views, crt-views, tau-norm-views, ncm-views, "
-        "duplicated-views, smote-views, adasyn-views."
+        "views, smote-views, adasyn-views."
     ) in done.stdout
     assert "undecided: one seed has no spread" in done.stdout
     assert "won with" not in done.stdout
@@ -202,6 +202,12 @@ def test_a_wrong_toml_file_is_one_clear_line(run_cli, bare, tmp_path, text, mess
     ("args", "status", "message"),
     [
         (("--methods", "smot"), 2, "--methods: unknown value 'smot'; did you mean 'smote'?"),
+        (
+            ("--methods", "random-oversampling"),
+            2,
+            "unknown value 'random-oversampling'; it is 'oversampling' now",
+        ),
+        (("--methods", "ldmlr,duplicated-views"), 2, "unknown value 'duplicated-views'; it is 'views' now"),
         (("--methods", "ldmlr,"), 2, "--methods: unknown value ''"),
         (("--methods", "smote-views"), 2, "smote-views needs augmented views"),
         (("--set", "baseline.epochs=2"), 2, "a comparison has no stage 'baseline'"),

@@ -14,9 +14,11 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.experiments.baselines import crt, ncm, tau_norm
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.experiments.compare import compare
-from ldmlr.experiments.diffusion import Diffusion, paper_settings, plain_settings
+from ldmlr.experiments.loop import Seed
+from ldmlr.experiments.methods import Bench, draw_rows, paper_settings, plain_settings
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.train_rows import TrainRows
+from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import finetune
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import LinearHead, to_stored
@@ -97,17 +99,24 @@ def test_the_settings_of_the_paper_and_the_plain_ones():
     assert plain_settings(GenerateConfig(class_scale=("0=3.0",))) == GenerateConfig(scale=1.0, guidance=1.0)
 
 
-def test_a_model_is_trained_once_and_charged_every_time(monkeypatch):
+def test_a_model_is_trained_once_and_charged_every_time():
     rows, wanted = make_rows(), np.array([0, 3, 3, 3])
     config = DiffusionConfig(hidden=8, layers=1, iterations=5)
-    models = Diffusion("cpu", 1)
-    first = models.draw(rows, wanted, 0, config, GenerateConfig())
-    assert models.borrowed == 0
-    second = models.draw(rows, wanted, 0, config, GenerateConfig())
-    assert models.borrowed > 0
+    bench = Bench(rows, wanted, stage_tables({"diffuse": config.to_dict()}, RunConfig()), 1)
+
+    def seed(number):
+        head = LinearHead(5, 4)
+        return Seed(number, rows.training_rows(), head, "stored", FinetuneConfig(head="linear"), "cpu")
+
+    at = seed(0)
+    first = draw_rows("diffusion", bench, at)
+    assert at.shared.borrowed == 0
+    second = draw_rows("diffusion", bench, at)
+    assert at.shared.borrowed > 0
     np.testing.assert_array_equal(first.features, second.features)
-    assert models.chosen in ("native", "reference", "cuda")
-    other = models.draw(rows, wanted, 1, config, GenerateConfig())
+    assert first.backend in ("native", "reference", "cuda")
+    assert first.seconds > 0
+    other = draw_rows("diffusion", bench, seed(1))
     assert not np.array_equal(first.features, other.features)
 
 
