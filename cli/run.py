@@ -102,6 +102,7 @@ def command(
     tables = checked_tables(document.tables, assigned, config, document.name, choice)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
+    from ldmlr.experiments.verdict import run_verdict
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.run.stages import Machine
@@ -128,7 +129,9 @@ def command(
         return
     results.check_result(root, "run")
     figures = run.execute(say)
-    result = results.document("run", {**run.plan.settings(), **machine}, **figures)
+    found = run_verdict({"command": "run", **figures})
+    verdict = None if found is None else found["headline"]
+    result = results.document("run", {**run.plan.settings(), **machine}, **figures, verdict=verdict)
     results.write_result(root, result)
     seeds = ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
@@ -139,7 +142,7 @@ def command(
         with FeatureStore.open(source) as store:
             if store.split("train").views_on_disk is None:
                 say(f"{source}: has no augmented views, which give much of the gain; encode or import some")
-    text = accuracy_table(figures["rows"])
+    text = "\n\n".join(filter(None, [accuracy_table(figures["rows"]), verdict]))
     if config.auto:
         text = f"{evidence_table(figures['choice'])}\n\n{text}"
     emit(result, as_json, text)

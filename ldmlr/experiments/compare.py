@@ -11,7 +11,7 @@ from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
 from ldmlr.experiments.loop import over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
-from ldmlr.experiments.verdict import verdict
+from ldmlr.experiments.verdict import compare_verdict
 from ldmlr.experiments.warm import warm_up
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
@@ -97,7 +97,7 @@ def compare(
     test_rows = int(test.encoded_counts.sum())
     return {
         "rows": found.rows,
-        "verdict": verdict(found.rows, test_rows=test_rows),
+        "verdict": compare_verdict(found.rows, test_rows),
         "label_shift": f"{shift_rule(found.tuning)}; tau-norm and ncm have none",
         "notes": [f"{name}: {note}" for name in names for note in found.records[name].notes],
         "left_out": left_out,

@@ -29,8 +29,9 @@ def comparison_text(figures: Mapping[str, Any]) -> str:
     if figures["left_out"]:
         lines.append(f"Left out, as the store has no views: {', '.join(figures['left_out'])}.")
     lines += [f"Note, {note}." for note in figures["notes"]]
-    lines += ["", "Verdict", *(f"  {line}" for line in figures["verdict"]["lines"])]
-    lines.append(f"Rule: {figures['verdict']['rule']}.")
+    found = figures["verdict"]
+    said = [found["headline"]] if "headline" in found else []
+    lines += ["", "Verdict", *(f"  {line}" for line in (*said, *found["lines"])), found["rule"]]
     return "\n".join(lines)
 
 
