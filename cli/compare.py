@@ -1,4 +1,4 @@
-"""``ldmlr compare``: LDMLR beside its rivals on one feature store."""
+"""``ldmlr compare``: LDMLR beside other methods on one feature store."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def command(
     file: Path | None,
     **values: Any,
 ) -> None:
-    """LDMLR beside its rivals: same protocol, several seeds, mean and standard deviation.
+    """LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.
 
     STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Methods that
     generate rows follow the same plan (but for the paper's own) and the same stage 3, and the label-shift

@@ -1,4 +1,4 @@
-"""The rivals of a comparison: what they generate and learn is what their names promise."""
+"""The methods without generation, and what compare does around them: they learn what their names promise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestCentroid
 from support.rows import make_rows
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.experiments.baselines import crt, ncm, tau_norm
+from ldmlr.experiments import baselines
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.experiments.compare import compare
 from ldmlr.experiments.loop import Seed
@@ -30,7 +30,7 @@ from ldmlr.store import FeatureStore, SplitData
 def test_a_deck_takes_every_row_of_a_class_equally_often(counts, data):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     wanted = np.array([data.draw(st.integers(0, 30)) for _ in counts])
-    chosen = crt.deck(labels, wanted, 0)
+    chosen = baselines.deck(labels, wanted, 0)
     assert np.bincount(labels[chosen], minlength=len(counts)).tolist() == wanted.tolist()
     times = np.bincount(chosen, minlength=len(labels))
     for number in range(len(counts)):
@@ -43,7 +43,7 @@ def test_nearest_class_mean_predicts_as_scikit_learn_does():
     for views in (False, True):
         features, labels = rows.with_views() if views else (rows.features, rows.labels)
         expected = NearestCentroid().fit(features, labels).predict(asked)
-        found = head_logits(ncm.nearest_class_mean(rows, views), asked).argmax(axis=1)
+        found = head_logits(baselines.nearest_class_mean(rows, views), asked).argmax(axis=1)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -54,7 +54,7 @@ def test_tau_normalised_weights_are_weights_over_their_norm(tau):
     with torch.no_grad():
         head.weight[3] = 0
     weight = head.weight.detach().numpy()[:3]
-    found = tau_norm.tau_normalised(head, tau)
+    found = baselines.tau_normalised(head, tau)
     norm = np.linalg.norm(weight, axis=1, keepdims=True)
     np.testing.assert_allclose(found.weight.detach().numpy()[:3], weight / norm**tau, rtol=1e-5)
     assert found.bias is None
@@ -71,17 +71,17 @@ def test_tau_is_the_best_on_strong_views_alone():
     strong = np.where(rows.labels[:, None] == 0, [[1.0, 0.3]], [[0.3, 1.0]]).astype(np.float32)
     wrong = strong[:, ::-1].copy()
     made = TrainRows(strong, rows.labels, (wrong, strong), ("weak", "strong"), 2, "")
-    tau = tau_norm.choose_tau(head, made)
-    logits = head_logits(tau_norm.tau_normalised(head, tau), strong)
+    tau = baselines.choose_tau(head, made)
+    logits = head_logits(baselines.tau_normalised(head, tau), strong)
     assert (logits.argmax(axis=1) == rows.labels).all()
-    before = head_logits(tau_norm.tau_normalised(head, round(tau - 0.1, 1)), strong)
+    before = head_logits(baselines.tau_normalised(head, round(tau - 0.1, 1)), strong)
     assert (before.argmax(axis=1) != rows.labels).any()
 
 
 @pytest.mark.parametrize("views", [False, True])
 def test_crt_sees_every_class_equally_often(views):
     rows = make_rows()
-    balanced = crt.balanced_rows(rows, 0, views)
+    balanced = baselines.balanced_rows(rows, 0, views)
     largest = 40 * (4 if views else 1)
     assert balanced.counts.tolist() == [largest] * 4
     assert balanced.generated == 0

@@ -6,7 +6,7 @@ baseline's head, half the new head, minus ``0.75 log prior`` of the training cla
 published. Nearest class mean and tau-normalisation have none.
 
 One stage 3 for all: the optimiser, the passes and the head-mix of ``ldmlr finetune``. Only cRT, which starts
-from a fresh head, has a longer schedule where it needs it (`ldmlr.experiments.baselines.crt`). Two methods
+from a fresh head, has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods
 leave the mix out by definition, `ldmlr-paper` and `ldmlr-plain`; where no row is generated there is nothing
 to mix.
 """
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
-from ldmlr.experiments.baselines import crt, ncm, tau_norm
+from ldmlr.experiments import baselines
 from ldmlr.experiments.loop import Made, Seed, baseline_arm
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
@@ -118,22 +118,22 @@ def _balanced_softmax(name: str, bench: Bench, seed: Seed, *, views: bool) -> Ma
 
 
 def _crt(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
-    rows = crt.balanced_rows(bench.rows, seed.number, views)
-    return Made(_trained(name, bench, seed, rows, crt.fresh_config(seed.tuning, seed.baseline, rows)))
+    rows = baselines.balanced_rows(bench.rows, seed.number, views)
+    return Made(_trained(name, bench, seed, rows, baselines.fresh_config(seed.tuning, seed.baseline, rows)))
 
 
 def _tau_norm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
     # A head that sees cosines only has normalised its weights already.
     if not isinstance(seed.baseline, LinearHead):
         return Made([], notes=(f"a {seed.baseline.kind} head normalises its weights itself; left out",))
-    tau = tau_norm.choose_tau(seed.baseline, bench.rows) if views else 1.0
-    head = tau_norm.tau_normalised(seed.baseline, tau)
-    edge = ", the end of the range" if tau in (tau_norm.TAUS[0], tau_norm.TAUS[-1]) else ""
+    tau = baselines.choose_tau(seed.baseline, bench.rows) if views else 1.0
+    head = baselines.tau_normalised(seed.baseline, tau)
+    edge = ", the end of the range" if tau in (baselines.TAUS[0], baselines.TAUS[-1]) else ""
     return Made([Variant(name, "none", head)], notes=(f"tau {tau:g}{edge}",))
 
 
 def _ncm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
-    return Made([Variant(name, "none", ncm.nearest_class_mean(bench.rows, views))])
+    return Made([Variant(name, "none", baselines.nearest_class_mean(bench.rows, views))])
 
 
 def _generating(name: str, bench: Bench, seed: Seed, *, generator: str, mix: bool = True) -> Made:
