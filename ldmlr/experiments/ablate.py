@@ -96,11 +96,10 @@ def ablate(
         bench = Bench(rows, plans[setting.name], own, threads, backend)
         return functools.partial(MAKERS[METHOD], METHOD, bench)
 
-    training = rows.training_rows()
     warm_up([METHOD], place)
     found = over_seeds(
         {"baseline": baseline_arm, **{setting.name: arm(setting) for setting in settings}},
-        store, lambda seed: training, tables.finetune,
+        store, rows.training_rows(), tables.finetune,
         seeds=seeds, groups=chosen, device=place, label=f"ablate {kind}", said=f"{len(settings)} settings",
         report=report,
     )  # fmt: skip

@@ -80,11 +80,10 @@ def compare(
     names, left_out = _selected(config, rows)
     plan = plan_from_config(rows.counts, tables.generate, store.class_names)
     bench = Bench(rows, plan, tables, threads, backend)
-    training = rows.training_rows()
     warm_up(names, place)
     found = over_seeds(
         {name: functools.partial(MAKERS[name], name, bench) for name in names},
-        store, lambda seed: training, tables.finetune,
+        store, rows.training_rows(), tables.finetune,
         seeds=seeds, groups=groups, device=place, label="compare", said=f"{len(names)} methods",
         report=report,
     )  # fmt: skip

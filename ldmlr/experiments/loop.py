@@ -179,7 +179,7 @@ def baseline_arm(seed: Seed) -> Made:
 def over_seeds(
     arms: Mapping[str, Arm],
     store: FeatureStore,
-    rows_of: Callable[[int], TrainingRows],
+    rows: TrainingRows | Callable[[int], TrainingRows],
     config: FinetuneConfig,
     *,
     seeds: int,
@@ -197,8 +197,8 @@ def over_seeds(
         Name -> what makes its heads for a seed.
     store
         An open store with a test split, and the baseline's head where there is one.
-    rows_of
-        Seed -> training rows of stage 3; a store without a head has one fitted to the encoded ones.
+    rows
+        Training rows of stage 3, or seed -> rows; a store without a head has one fitted to the encoded ones.
     config
         Stage 3.
     seeds
@@ -227,9 +227,7 @@ def over_seeds(
     with progress.bar(seeds * len(arms), label, "arm") as bar:
         for number in range(seeds):
             begin = time.perf_counter()
-            rows = rows_of(number)
-            baseline, origin = baseline_head(rows, store.head, number, device)
-            seed = Seed(number, rows, baseline, origin, config.settled(baseline.kind), device)
+            seed = _seed(number, rows(number) if callable(rows) else rows, store, config, device)
             variants: list[Variant] = []
             owners: list[str] = []
             for name, arm in arms.items():
@@ -241,14 +239,20 @@ def over_seeds(
             if not variants:
                 why = "; ".join(dict.fromkeys(note for record in records.values() for note in record.notes))
                 raise UsageError(f"{opt('methods')}: {', '.join(arms)} cannot be measured here: {why}")
-            measured = measure(variants, test, rows.counts, chosen, device)
+            measured = measure(variants, test, seed.rows.counts, chosen, device)
             runs.append([found.entry for found in measured])
             figures, tuning = _figures(seed, seeds, chosen), seed.tuning
-            del seed, rows  # before the next seed's are gathered
+            heads = {"baseline": seed.baseline.kind, "trained": tuning.head}
+            del seed  # and its rows, before the next seed's are gathered
             report(f"seed {number}  {said or f'{len(arms)} arms'}  {time.perf_counter() - begin:.1f} s")
     table = list(zip(owners, accuracy_rows(runs), strict=True))
-    heads = {"baseline": baseline.kind, "trained": tuning.head}
     return Outcome(table, records, figures, heads, tuning)
+
+
+def _seed(number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str) -> Seed:
+    """Return what every arm of a seed starts from."""
+    baseline, origin = baseline_head(rows, store.head, number, device)
+    return Seed(number, rows, baseline, origin, config.settled(baseline.kind), device)
 
 
 def _figures(seed: Seed, seeds: int, groups: ClassGroups) -> dict[str, Any]:
