@@ -1,4 +1,4 @@
-"""The methods without generation, and what compare does around them: they learn what their names promise."""
+"""`ldmlr.experiments.baselines` and `methods`: they learn and draw what their names promise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop of experiments: arms over seeds, measured together, each charged with what it needs."""
+"""`ldmlr.experiments.loop`: arms over seeds, measured together, each charged with what it needs."""
 
 from __future__ import annotations
 

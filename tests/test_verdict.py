@@ -1,4 +1,4 @@
-"""Verdicts: plain words, one rule, and only where the figures carry them."""
+"""`ldmlr.experiments.verdict`: plain words, one rule, and only where the figures carry them."""
 
 from __future__ import annotations
 
