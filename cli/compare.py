@@ -69,8 +69,9 @@ def command(
 
     STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Methods that
     generate rows follow the same plan (but for the paper's own) and the same stage 3, and the label-shift
-    rows of all trained heads the same rule, which the output states. The verdict says what won, by how many
-    standard deviations, and whether diffusion beat the best Gaussian and the best method without generation.
+    rows of all trained heads the same rule, which the output states. The verdict says whether the best row
+    with generation is ahead of the best without it, what won, by how many standard deviations, and whether
+    diffusion beat the best Gaussian and the best method without generation.
 
     \b
     Examples:

@@ -61,7 +61,8 @@ def command(
 
     SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
-    them again, in folders of their own. Generated rows that a store holds already are left out.
+    them again, in folders of their own. Generated rows that a store holds already are left out. The last
+    line says whether the best row with generation is ahead of the best row without it.
 
     With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
     for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;

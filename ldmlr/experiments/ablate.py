@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.compare import shift_rule
-from ldmlr.experiments.loop import Arm, baseline_arm, over_seeds
+from ldmlr.experiments.loop import baseline_arm, over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
 from ldmlr.experiments.settings import KINDS, AblateConfig, Setting, make_settings
 from ldmlr.experiments.warm import warm_up
@@ -86,32 +86,27 @@ def ablate(
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
     settings, left_out = _occupied(settings, dict(group_sizes(rows.counts, chosen)), bool(config.values))
-    plans = {
-        setting.name: plan_from_config(rows.counts, setting.drawing, store.class_names)
+    benches = {
+        setting.name: Bench(
+            rows, plan_from_config(rows.counts, setting.drawing, store.class_names),
+            dataclasses.replace(tables, diffuse=setting.model, generate=setting.drawing), threads, backend,
+        )
         for setting in settings
-    }
-
-    def arm(setting: Setting) -> Arm:
-        own = dataclasses.replace(tables, diffuse=setting.model, generate=setting.drawing)
-        bench = Bench(rows, plans[setting.name], own, threads, backend)
-        return functools.partial(MAKERS[METHOD], METHOD, bench)
-
+    }  # fmt: skip
     warm_up([METHOD], place)
     found = over_seeds(
-        {"baseline": baseline_arm, **{setting.name: arm(setting) for setting in settings}},
+        {"baseline": baseline_arm}
+        | {name: functools.partial(MAKERS[METHOD], METHOD, bench) for name, bench in benches.items()},
         store, rows.training_rows(), tables.finetune,
         seeds=seeds, groups=chosen, device=place, label=f"ablate {kind}", said=f"{len(settings)} settings",
         report=report,
     )  # fmt: skip
     for name, row in found.table:
-        if name not in plans:
-            row["setting"] = None
-            continue
-        row |= {
-            "setting": name, "generated": int(plans[name].sum()),
-            "seconds": spread(found.records[name].seconds),
-            "drawing_seconds": spread(found.records[name].drawing),
-        }  # fmt: skip
+        record = found.records[name]
+        row["setting"] = name if name in benches else None
+        if name in benches:
+            row["generated"] = record.generated[0]  # the plan's, for every seed
+            row["seconds"], row["drawing_seconds"] = spread(record.seconds), spread(record.drawing)
     return {
         "ablation": kind,
         "what": KINDS[kind].what,
