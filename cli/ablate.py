@@ -104,7 +104,7 @@ def command(
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.experiments.ablate import ablate
-    from ldmlr.experiments.ablation_text import ablation_csv, ablation_text
+    from ldmlr.experiments.text import ablation_csv, ablation_text
     from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
     from ldmlr.report.ablation import ablation_svg

@@ -1,4 +1,4 @@
-"""``ldmlr compare``: LDMLR beside its rivals on one feature store."""
+"""``ldmlr compare``: LDMLR beside other methods on one feature store."""
 
 from __future__ import annotations
 
@@ -65,12 +65,13 @@ def command(
     file: Path | None,
     **values: Any,
 ) -> None:
-    """LDMLR beside its rivals: same protocol, several seeds, mean and standard deviation.
+    """LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.
 
     STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Methods that
     generate rows follow the same plan (but for the paper's own) and the same stage 3, and the label-shift
-    rows of all trained heads the same rule, which the output states. The verdict says what won, by how many
-    standard deviations, and whether diffusion beat the best Gaussian and the best method without generation.
+    rows of all trained heads the same rule, which the output states. The verdict says whether the best row
+    with generation is ahead of the best without it, what won, by how many standard deviations, and whether
+    diffusion beat the best Gaussian and the best method without generation.
 
     \b
     Examples:

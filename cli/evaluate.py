@@ -93,7 +93,7 @@ def command(
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.files import make_folder
     from ldmlr.groups import parse_groups
-    from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes, result_rows
+    from ldmlr.heads.evaluation import Measured, evaluate_store, group_sizes
     from ldmlr.heads.headfile import LAST_EPOCH, FinetunedHead
     from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
@@ -118,7 +118,7 @@ def command(
         quality = store_quality(rows_of, FeatureStore.open(generated), sample=sample, seed=seed)
     rows: list[dict[str, Any]] = []
     for name, entry in measured:
-        row = result_rows([[entry]])[0] | {"head": name, "name": names_of.get(name, name)}
+        row = results.accuracy_rows([[entry.entry]])[0] | {"head": name, "name": names_of.get(name, name)}
         if per_class:
             row["per_class"] = results.shares(entry.per_class)
         if entry.confusion is not None:

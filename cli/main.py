@@ -24,7 +24,7 @@ COMMANDS = {
     "augment": "Stage 2 in one go: stores in, balanced stores out.",
     "finetune": "Stage 3: fine-tune the head on encoded and pseudo-features.",
     "evaluate": "Accuracy of heads: all, many, medium, few and per class, and calibration.",
-    "compare": "LDMLR beside its rivals: same protocol, several seeds, mean and standard deviation.",
+    "compare": "LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.",
     "ablate": "One setting of generation varied: ratio, groups, steps, guidance or width.",
     "report": "A self-contained HTML page of a run: figures, pictures, verdict.",
     "store": "Inspect, verify, import, export and merge feature stores.",

@@ -61,7 +61,8 @@ def command(
 
     SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
-    them again, in folders of their own. Generated rows that a store holds already are left out.
+    them again, in folders of their own. Generated rows that a store holds already are left out. The last
+    line says whether the best row with generation is ahead of the best row without it.
 
     With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
     for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
@@ -103,6 +104,7 @@ def command(
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.device import Machine
+    from ldmlr.experiments.verdict import run_verdict
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.select.report import evidence_table
@@ -128,7 +130,9 @@ def command(
         return
     results.check_result(root, "run")
     figures = run.execute(say)
-    result = results.document("run", {**run.plan.settings(), **machine}, **figures)
+    found = run_verdict({"command": "run", **figures})
+    verdict = None if found is None else found["headline"]
+    result = results.document("run", {**run.plan.settings(), **machine}, **figures, verdict=verdict)
     results.write_result(root, result)
     seeds = ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
@@ -139,7 +143,7 @@ def command(
         with FeatureStore.open(source) as store:
             if store.split("train").views_on_disk is None:
                 say(f"{source}: has no augmented views, which give much of the gain; encode or import some")
-    text = accuracy_table(figures["rows"])
+    text = "\n\n".join(filter(None, [accuracy_table(figures["rows"]), verdict]))
     if config.auto:
         text = f"{evidence_table(figures['choice'])}\n\n{text}"
     emit(result, as_json, text)

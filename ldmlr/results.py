@@ -108,17 +108,35 @@ def accuracy_row(
     Parameters
     ----------
     method
-        ``baseline``, ``ldmlr`` or a rival's name.
+        ``baseline``, ``ldmlr`` or another method's name.
     adjustment
         ``none`` or ``label-shift``.
     runs
-        Per seed, the accuracy in per cent for ``all``, ``many``, ``medium`` and ``few``;
-        None where a group has no class.
+        Per seed, the accuracy in per cent for ``all``, ``many``, ``medium`` and ``few``, and what else was
+        measured; None where a group has no class.
     """
     row: dict[str, Any] = {"method": method, "adjustment": adjustment, **more}
-    for column in GROUP_COLUMNS:
+    for column in dict.fromkeys((*GROUP_COLUMNS, *runs[0])):
         row[column] = spread([run[column] for run in runs])
     return row
+
+
+def accuracy_rows(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return an accuracy table over seeds: the one way from measurements to the ``rows`` of a document.
+
+    Parameters
+    ----------
+    runs
+        Per seed, an entry per row of the table in the same order: ``method``, ``adjustment``, ``tau`` (the
+        strength of its label shift, 0 without one) and ``figures``, as `accuracy_row` takes them.
+    """
+    return [
+        accuracy_row(
+            entries[0]["method"], entries[0]["adjustment"], [entry["figures"] for entry in entries],
+            tau=entries[0]["tau"],
+        )
+        for entries in zip(*runs, strict=True)
+    ]  # fmt: skip
 
 
 def shares(values: Iterable[float]) -> list[float | None]:

@@ -14,8 +14,8 @@ import pytest
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.experiments.ablate import ablate
-from ldmlr.experiments.ablation_text import ablation_csv, dot_plot
 from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
+from ldmlr.experiments.text import ablation_csv, dot_plot
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import plan_from_config

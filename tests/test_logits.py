@@ -13,7 +13,7 @@ from support.axes import COUNTS, draw
 
 import ldmlr
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.experiments.baselines import tau_norm
+from ldmlr.experiments import baselines
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads import evaluation
@@ -90,12 +90,12 @@ def test_the_choice_of_tau_holds_a_few_rows(held, monkeypatch):
     with torch.no_grad():
         head.weight.copy_(torch.diag(torch.tensor([3.0, 1.0, 0.3])) @ torch.eye(3, 6))
         head.bias.zero_()
-    tau = tau_norm.choose_tau(head, rows)
+    tau = baselines.choose_tau(head, rows)
     assert 0 < tau < 2
     assert all(count * classes <= LIMIT for count, classes, _ in held)
-    assert len(held) == len(tau_norm.TAUS) * 21
+    assert len(held) == len(baselines.TAUS) * 21
     monkeypatch.undo()
-    assert tau_norm.choose_tau(head, rows) == tau
+    assert baselines.choose_tau(head, rows) == tau
 
 
 def test_a_selection_holds_a_few_rows(store, tuned, held):

@@ -12,7 +12,6 @@ from ldmlr.errors import InputError, UsageError
 from ldmlr.groups import PaperRanges, ShotGroups, parse_groups
 from ldmlr.metrics.accuracy import AccuracyCounter, accuracy
 from ldmlr.metrics.calibration import CalibrationCounter, calibration
-from ldmlr.metrics.difference import accuracy_error
 from ldmlr.metrics.shift import label_shift
 
 
@@ -157,12 +156,6 @@ def test_every_class_is_in_exactly_one_group(counts, many, few):
 def test_groups_that_make_no_sense(text):
     with pytest.raises(UsageError, match="groups"):
         parse_groups(text)
-
-
-def test_the_error_of_an_accuracy_is_never_nothing():
-    assert accuracy_error(80.0, 10_000) == pytest.approx(0.4)
-    for certain in (0.0, 100.0):
-        assert accuracy_error(certain, 50) == pytest.approx(1.407, abs=1e-3)
 
 
 def test_paper_ranges_need_their_sets():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldmlr.errors import UsageError
-from ldmlr.results import accuracy_row, check_result, document, write_result
+from ldmlr.results import accuracy_row, accuracy_rows, check_result, document, write_result
 from ldmlr.text import accuracy_table, table
 
 RUNS = [
@@ -26,6 +26,27 @@ def test_a_row_has_mean_sample_deviation_and_values():
     }
     assert row["medium"] is None
     assert (row["method"], row["adjustment"]) == ("ldmlr", "label-shift")
+
+
+def test_a_table_has_a_row_per_entry_over_the_seeds():
+    def seed(number):
+        figures = {**RUNS[number], "ece": 0.1 + number}
+        names = (("baseline", "none", 0.0), ("ldmlr", "label-shift", 0.75))
+        return [
+            {"method": method, "adjustment": adjustment, "tau": tau, "figures": figures, "per_class": []}
+            for method, adjustment, tau in names
+        ]
+
+    found = accuracy_rows([seed(0), seed(1)])
+    assert [(row["method"], row["adjustment"], row["tau"]) for row in found] == [
+        ("baseline", "none", 0.0), ("ldmlr", "label-shift", 0.75),
+    ]  # fmt: skip
+    assert found[0]["all"]["values"] == [80.0, 82.0]
+    assert found[1]["ece"]["values"] == [0.1, 1.1]
+    assert found[0]["medium"] is None
+    assert "per_class" not in found[0]
+    with pytest.raises(ValueError, match="zip"):
+        accuracy_rows([seed(0), seed(1)[:1]])
 
 
 def test_one_seed_has_no_spread():

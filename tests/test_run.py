@@ -63,8 +63,11 @@ def test_a_run_on_the_built_in_set_gives_the_table_and_is_reused(quick_run, tmp_
 
     table = quick_run(seeds=2)
     assert [line.split("  ")[0] for line in table.stdout.splitlines()[2:]] == [
-        "baseline", "baseline + label-shift", "ldmlr", "ldmlr + label-shift",
+        "baseline", "baseline + label-shift", "ldmlr", "ldmlr + label-shift", "", result["verdict"],
     ]  # fmt: skip
+    best = max(row["all"]["mean"] for row in result["rows"] if row["method"] == "ldmlr")
+    assert f"({best:.2f} %)" in result["verdict"]
+    assert result["verdict"].count(". ") == 0
 
 
 def test_changed_settings_run_only_what_depends_on_them(quick_run):

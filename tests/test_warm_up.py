@@ -17,7 +17,7 @@ SCRIPT = """
 import sys
 from ldmlr.experiments import ablate as ablation
 from ldmlr.experiments.settings import AblateConfig
-from ldmlr.experiments.baselines import compare as comparison
+from ldmlr.experiments import compare as comparison
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore
@@ -36,7 +36,7 @@ def watched(make):
 common = {"seeds": 1, "device": "cpu", "threads": 1}
 with FeatureStore.open(path) as store:
     if command == "ablate":
-        ablation._draw = watched(ablation._draw)
+        ablation.MAKERS["ldmlr"] = watched(ablation.MAKERS["ldmlr"])
         ablation.ablate(store, "ratio", AblateConfig(values=("0.1",)), tables, **common)
     else:
         comparison.MAKERS[command] = watched(comparison.MAKERS[command])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,23 +24,22 @@ import torch
 
 from ldmlr import results
 from ldmlr.config import plain
-from ldmlr.experiments.diffusion import Diffusion
+from ldmlr.experiments.loop import Made, Seed, over_seeds
+from ldmlr.experiments.methods import Bench, draw_rows
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.plan import Counts, plan_from_config
+from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
-from ldmlr.groups import ShotGroups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Measured, Variant, measure, result_rows
-from ldmlr.heads.finetune import baseline_head, start_head
+from ldmlr.heads.evaluation import Variant, tuned_variants
+from ldmlr.heads.finetune import tuned_head
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.accuracy import accuracy
-from ldmlr.run.config import RunConfig, StageTables, stage_tables
+from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore
 
 TAUS = tuple(round(0.05 * step, 2) for step in range(31))
@@ -60,20 +60,18 @@ SCALES = (1.0, 1.2, 1.7)
 
 
 @dataclasses.dataclass
-class Seed:
+class Lab:
     """What the variants of a seed share."""
 
-    rows: TrainRows
-    baseline: Head
-    plan: Counts
-    seed: int
-    models: Diffusion
-    tables: StageTables
+    seed: Seed
+    bench: Bench
 
     def draw(self, scale: float | None = None, times: int = 1) -> tuple[Any, Any]:
         """Return generated rows and labels, widened by `scale` (None: the recipe's)."""
-        drawing = self.tables.generate if scale is None else GenerateConfig(scale=scale)
-        drawn = self.models.draw(self.rows, self.plan * times, self.seed, self.tables.diffuse, drawing)
+        tables = self.bench.tables
+        drawing = tables.generate if scale is None else GenerateConfig(scale=scale)
+        own = self.bench.with_stages(tables.diffuse, drawing, self.bench.plan * times)
+        drawn = draw_rows("diffusion", own, self.seed)
         return drawn.features, drawn.labels
 
     def tune(
@@ -84,48 +82,38 @@ class Seed:
         on_epoch: Callable[[int, Head], None] | None = None,
     ) -> FinetunedHead:
         """Return a head of stage 3; `views` counts augmented views as encoded rows."""
-        rows = self.rows
+        rows, seed = self.bench.rows, self.seed
         features, labels = rows.with_views() if views else (rows.features, rows.labels)
         merged = TrainingRows(
             np.concatenate([features, generated[0]]), np.concatenate([labels, generated[1]]),
             len(labels), rows.num_classes, rows.name,
         )  # fmt: skip
-        config = config.settled(self.baseline.kind)
-        head = start_head(config, self.baseline, merged, self.seed)
-        history = train_head(head, merged, config, seed=self.seed, on_epoch=on_epoch)
-        return FinetunedHead(
-            head, self.baseline, "stored", rows.counts, config, self.seed, history, len(generated[1])
-        )
+        return tuned_head(
+            merged, seed.baseline, seed.origin, config.settled(seed.baseline.kind), seed.number,
+            counts=rows.counts, on_epoch=on_epoch,
+        )  # fmt: skip
 
 
-def half(seed: Seed, *, harder: bool) -> tuple[Any, Any]:
+def half(lab: Lab, *, harder: bool) -> tuple[Any, Any]:
     """Return, of twice the rows, the half of each class that the baseline finds harder (or easier).
 
     Hard are rows to which the baseline, with label shift, gives their own class least: a gate the other way
     round, as ADASYN prefers rows among those of other classes.
     """
-    features, labels = seed.draw(times=2)
-    logits = torch.from_numpy(head_logits(seed.baseline, features) - log_prior(seed.rows.counts))
+    features, labels = lab.draw(times=2)
+    logits = torch.from_numpy(head_logits(lab.seed.baseline, features) - log_prior(lab.bench.rows.counts))
     own = torch.log_softmax(logits, dim=1).numpy()[np.arange(len(labels)), labels]
     order = np.lexsort((own if harder else -own, labels))
     # Of each class's rows, twice as many as the plan has, the first half.
-    first = np.concatenate([[0], np.cumsum(2 * seed.plan)])[labels[order]]
-    kept = np.sort(order[np.arange(len(order)) - first < seed.plan[labels[order]]])
+    first = np.concatenate([[0], np.cumsum(2 * lab.bench.plan)])[labels[order]]
+    kept = np.sort(order[np.arange(len(order)) - first < lab.bench.plan[labels[order]]])
     return features[kept], labels[kept]
 
 
-def pair(name: str, tuned: FinetunedHead) -> list[Variant]:
-    """Return a head as it is and with the label shift of its configuration."""
-    return [
-        Variant(name, "none", tuned.head),
-        Variant(name, "label-shift", tuned.label_shifted(), tuned.config.tau_shift),
-    ]
-
-
-def averaged(seed: Seed, config: FinetuneConfig, generated: tuple[Any, Any]) -> FinetunedHead:
+def averaged(lab: Lab, config: FinetuneConfig, generated: tuple[Any, Any]) -> FinetunedHead:
     """Return the mean of the heads after each pass of the second half."""
     kept: list[Head] = []
-    tuned = seed.tune(
+    tuned = lab.tune(
         config, generated,
         on_epoch=lambda epoch, head: kept.append(copy.deepcopy(head)) if 2 * epoch > config.epochs else None,
     )  # fmt: skip
@@ -169,30 +157,34 @@ def shift_by_view(tuned: FinetunedHead, view: npt.NDArray[np.float32], labels: A
     return dataclasses.replace(tuned, config=tuned.config.replace(tau_shift=TAUS[int(np.argmax(scores))]))
 
 
-def variants(seed: Seed, spare: npt.NDArray[np.float32] | None) -> list[Variant]:
+def variants(bench: Bench, spare: npt.NDArray[np.float32] | None, seed: Seed) -> Made:
     """Return every variant of a seed."""
-    config, generated = seed.tables.finetune, seed.draw()
+    lab = Lab(seed, bench)
+    config, generated = bench.tables.finetune, lab.draw()
     found: list[Variant] = []
+
+    def add(name: str, tuned: FinetunedHead) -> None:
+        found.extend(tuned_variants(tuned, name))
+
     for name, changes in SETTINGS.items():
-        tuned = seed.tune(config.replace(**changes), generated)
-        found += pair(name, tuned)
+        tuned = lab.tune(config.replace(**changes), generated)
+        add(name, tuned)
         if spare is not None and name in ("recipe", "norms at most their mean"):
-            found += pair(f"{name}, tau by a view", shift_by_view(tuned, spare, seed.rows.labels))[1:]
+            shifted = shift_by_view(tuned, spare, bench.rows.labels)
+            found += tuned_variants(shifted, f"{name}, tau by a view")[1:]
         if name == "recipe":
-            other = discriminant(seed.rows)
+            other = discriminant(bench.rows)
             for share in (0.05, 0.2):
-                found += pair(
-                    f"plus {share:g} x the linear discriminant", with_discriminant(tuned, other, share)
-                )
-    found += pair("mean of the last six passes", averaged(seed, config, generated))
+                add(f"plus {share:g} x the linear discriminant", with_discriminant(tuned, other, share))
+    add("mean of the last six passes", averaged(lab, config, generated))
     # As many steps as the recipe, on four times the rows.
     longer = config.replace(epochs=max(1, config.epochs // 4))
-    found += pair("views as encoded rows", seed.tune(longer, seed.draw(times=4), views=True))
+    add("views as encoded rows", lab.tune(longer, lab.draw(times=4), views=True))
     for name, harder in (("the harder half", True), ("the easier half", False)):
-        found += pair(f"{name} of twice the rows", seed.tune(config, half(seed, harder=harder)))
+        add(f"{name} of twice the rows", lab.tune(config, half(lab, harder=harder)))
     for scale in SCALES:
-        found += pair(f"widened by {scale:g}", seed.tune(config, seed.draw(scale)))
-    return found
+        add(f"widened by {scale:g}", lab.tune(config, lab.draw(scale)))
+    return Made(found)
 
 
 def main() -> None:
@@ -207,20 +199,20 @@ def main() -> None:
     tables = stage_tables(given, RunConfig())
     rows: list[dict[str, Any]] = []
     for path in options.stores:
-        runs: list[list[Measured]] = []
         with FeatureStore.open(path) as store:
             known = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
             strong = [i for i, kind in enumerate(store.split("train").view_kinds) if "strong" in kind]
             spare = None
             if len(strong) > tables.diffuse.strong_views:
                 spare = store.split("train").float32(view=strong[-1])
-            for number in range(options.seeds):
-                baseline, _ = baseline_head(known.training_rows(), store.head, number)
-                plan = plan_from_config(known.counts, tables.generate, store.class_names)
-                seed = Seed(known, baseline, plan, number, Diffusion("cpu", 1), tables)
-                runs.append(measure(variants(seed, spare), store.split("test"), known.counts, ShotGroups()))
-        for row in result_rows(runs, store=path.name):
-            rows.append(row)
+            plan = plan_from_config(known.counts, tables.generate, store.class_names)
+            arm = functools.partial(variants, Bench(known, plan, tables, threads=1), spare)
+            found = over_seeds(
+                {"stage 3": arm}, store, known.training_rows(), tables.finetune,
+                seeds=options.seeds, label=path.name,
+            )  # fmt: skip
+        for row in found.rows:
+            rows.append({**row, "store": path.name})
             figures = row["all"]
             print(
                 f"{path.name:<34}{row['method']:<44}{row['adjustment']:<13}"

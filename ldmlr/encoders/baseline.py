@@ -32,9 +32,7 @@ from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
-from ldmlr.heads.losses import log_prior
-from ldmlr.metrics.accuracy import AccuracyCounter
-from ldmlr.results import accuracy_row
+from ldmlr.heads.evaluation import BaselineScores
 
 LOG = "train.jsonl"
 DRAW = "draw.json"
@@ -138,7 +136,7 @@ def train_baseline(
             )  # fmt: skip
         rows = []
         if images.test is not None:
-            rows = accuracy_rows(baseline, images.test, train.counts, device, groups)
+            rows = measured_rows(baseline, images.test, train.counts, device, groups)
         if ended is None:
             baseline.save(out / MODEL, overwrite=True)
     (out / CHECKPOINT).unlink(missing_ok=True)
@@ -268,7 +266,7 @@ def held_out_record(
     }
 
 
-def accuracy_rows(
+def measured_rows(
     baseline: Baseline,
     split: ImageSplit,
     counts: npt.NDArray[np.int64],
@@ -276,20 +274,15 @@ def accuracy_rows(
     groups: ClassGroups | None = None,
 ) -> list[dict[str, Any]]:
     """Return the accuracy rows ``baseline`` without adjustment and with label shift."""
-    plain, shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
-    prior = log_prior(counts)
+    scores = BaselineScores(counts, groups)
     rows = np.arange(len(split))
     pixels = Pixels(split)
     plan = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(rows), EVALUATION_BATCH)]
     with torch.no_grad():
         for chosen, batch in pixels.batches(plan):
             logits = baseline.head(baseline.features(batch, device)).cpu().numpy()
-            plain.update(logits, split.labels[chosen])
-            shifted.update(logits - prior, split.labels[chosen])
-    return [
-        accuracy_row("baseline", "none", [plain.summary(counts, groups)]),
-        accuracy_row("baseline", "label-shift", [shifted.summary(counts, groups)]),
-    ]
+            scores.update(logits, split.labels[chosen])
+    return scores.rows()
 
 
 def _ended(

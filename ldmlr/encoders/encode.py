@@ -25,11 +25,9 @@ from ldmlr.encoders.pixels import Pixels, image_shape
 from ldmlr.encoders.threads import thread_count
 from ldmlr.errors import InputError
 from ldmlr.groups import ClassGroups
-from ldmlr.heads.losses import log_prior
+from ldmlr.heads.evaluation import BaselineScores
 from ldmlr.heads.modules import to_stored
-from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.progress import bar
-from ldmlr.results import accuracy_row
 from ldmlr.store import StoreWriter
 
 
@@ -142,8 +140,7 @@ class _Scores:
     """Accuracy of the stored head on the test rows, counted while they pass."""
 
     def __init__(self, encoder: Encoder, counts: Any, groups: ClassGroups | None) -> None:
-        self.head, self.counts, self.groups = encoder.head, counts, groups
-        self.plain, self.shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
+        self.head, self.scores = encoder.head, BaselineScores(counts, groups)
 
     @torch.no_grad()
     def update(self, features: Any, labels: Any) -> None:
@@ -151,16 +148,10 @@ class _Scores:
             return
         device = next(self.head.parameters()).device
         logits = self.head(torch.from_numpy(features).to(device)).cpu().numpy()
-        self.plain.update(logits, labels)
-        self.shifted.update(logits - log_prior(self.counts), labels)
+        self.scores.update(logits, labels)
 
     def rows(self) -> list[dict[str, Any]]:
-        if not self.plain.total.any():
-            return []
-        return [
-            accuracy_row("baseline", "none", [self.plain.summary(self.counts, self.groups)]),
-            accuracy_row("baseline", "label-shift", [self.shifted.summary(self.counts, self.groups)]),
-        ]
+        return self.scores.rows() if self.scores.plain.total.any() else []
 
 
 def splits_to_encode(encoder: Encoder, images: ImageSet) -> tuple[dict[str, ImageSplit], dict[str, Any]]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ldmlr import progress
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.compare import shift_rule
-from ldmlr.experiments.diffusion import Diffusion, check_drawing
-from ldmlr.experiments.methods import Bench, with_generated
-from ldmlr.experiments.protocol import BASELINE_TAU
+from ldmlr.experiments.loop import baseline_arm, over_seeds
+from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
 from ldmlr.experiments.settings import KINDS, AblateConfig, Setting, make_settings
 from ldmlr.experiments.warm import warm_up
-from ldmlr.generation.plan import Counts, plan_from_config
-from ldmlr.generation.train_rows import Generated, TrainRows, train_rows
+from ldmlr.generation.plan import plan_from_config
+from ldmlr.generation.train_rows import train_rows
 from ldmlr.groups import ClassGroups, ShotGroups
-from ldmlr.heads.evaluation import Measured, Variant, group_sizes, measure, plain_variants, result_rows
-from ldmlr.heads.finetune import baseline_head
+from ldmlr.heads.evaluation import group_sizes
 from ldmlr.heads.headfile import LAST_EPOCH
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
@@ -84,59 +80,46 @@ def ablate(
         A value that the ablation or the store does not allow, or a gate.
     """
     check_drawing(tables.generate, "ablate")
-    test, chosen = store.split("test"), groups or ShotGroups()
+    store.split("test")  # refused before anything is computed
+    chosen = groups or ShotGroups()
     settings = make_settings(kind, config.values, tables.diffuse, tables.generate)
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
-    sizes = dict(group_sizes(rows.counts, chosen))
-    settings, left_out = _occupied(settings, sizes, bool(config.values))
-    plans = [plan_from_config(rows.counts, setting.drawing, store.class_names) for setting in settings]
-    models = Diffusion(place, threads, backend)
-    runs: list[list[Measured]] = []
-    seconds: list[list[float]] = [[] for _ in settings]
-    drawing: list[list[float]] = [[] for _ in settings]
+    settings, left_out = _occupied(settings, dict(group_sizes(rows.counts, chosen)), bool(config.values))
+    benches = {
+        setting.name: Bench(
+            rows, plan_from_config(rows.counts, setting.drawing, store.class_names),
+            dataclasses.replace(tables, diffuse=setting.model, generate=setting.drawing), threads, backend,
+        )
+        for setting in settings
+    }  # fmt: skip
     warm_up([METHOD], place)
-    with progress.bar(seeds * len(settings), f"ablate {kind}", "setting") as bar:
-        for seed in range(seeds):
-            begin = time.perf_counter()
-            baseline, origin = baseline_head(rows.training_rows(), store.head, seed, place)
-            tuning = tables.finetune.settled(baseline.kind)
-            variants: list[Variant] = plain_variants("baseline", baseline, rows.counts, BASELINE_TAU)
-            for at, (setting, plan) in enumerate(zip(settings, plans, strict=True)):
-                bar.set_postfix_str(setting.name)
-                start, models.borrowed, models.drawing = time.perf_counter(), 0.0, 0.0
-                bench = Bench(rows, baseline, origin, plan, tables, tuning, seed, models)
-                variants += with_generated(METHOD, bench, _draw(bench, setting), tuning).variants
-                seconds[at].append(time.perf_counter() - start + models.borrowed)
-                drawing[at].append(models.drawing)
-                bar.update(1)
-            models.forget()
-            runs.append(measure(variants, test, rows.counts, chosen, place))
-            report(f"seed {seed}  {len(settings)} settings  {time.perf_counter() - begin:.1f} s")
+    found = over_seeds(
+        {"baseline": baseline_arm}
+        | {name: functools.partial(MAKERS[METHOD], METHOD, bench) for name, bench in benches.items()},
+        store, rows.training_rows(), tables.finetune,
+        seeds=seeds, groups=chosen, device=place, label=f"ablate {kind}", said=f"{len(settings)} settings",
+        report=report,
+    )  # fmt: skip
+    for name, row in found.table:
+        record = found.records[name]
+        row["setting"] = name if name in benches else None
+        if name in benches:
+            row["generated"] = record.generated[0]  # the plan's, for every seed
+            row["seconds"], row["drawing_seconds"] = spread(record.seconds), spread(record.drawing)
     return {
         "ablation": kind,
         "what": KINDS[kind].what,
-        "rows": _rows(runs, settings, plans, seconds, drawing),
+        "rows": found.rows,
         "values": [setting.name for setting in settings],
         "left_out": left_out,
-        "label_shift": shift_rule(tuning.average, tuning.tau_shift),
-        "seeds": list(range(seeds)),
+        "label_shift": shift_rule(found.tuning),
         "selection": f"{LAST_EPOCH}; test figures, which show what a setting does and choose none",
-        "baseline_head": origin,
-        "head": {"baseline": baseline.kind, "trained": tuning.head},
-        "groups": sizes,
-        "encoded_rows": len(rows.labels),
+        "head": found.heads,
+        **found.figures,
         "views": list(rows.kinds),
-        "backend": models.chosen or None,
+        "backend": found.backend,
     }
-
-
-def _draw(bench: Bench, setting: Setting) -> Generated:
-    """Return the rows of a setting; none, without training a model, where its plan asks for none."""
-    rows: TrainRows = bench.rows
-    if not bench.plan.any():
-        return Generated(np.zeros((0, rows.features.shape[1]), np.float32), np.zeros(0, np.int64))
-    return bench.models.draw(rows, bench.plan, bench.seed, setting.model, setting.drawing)
 
 
 def _occupied(
@@ -163,23 +146,3 @@ def _occupied(
         seen.add(fills)
         kept.append(setting)
     return kept, left_out
-
-
-def _rows(
-    runs: Sequence[Sequence[Measured]],
-    settings: Sequence[Setting],
-    plans: Sequence[Counts],
-    seconds: Sequence[Sequence[float]],
-    drawing: Sequence[Sequence[float]],
-) -> list[dict[str, Any]]:
-    """Return the accuracy table: two rows of the baseline, then two of each setting."""
-    table = result_rows(runs)
-    for row in table[:2]:
-        row["setting"] = None
-    for at, row in enumerate(table[2:]):
-        which = at // 2
-        row["setting"] = settings[which].name
-        row["generated"] = int(plans[which].sum())
-        row["seconds"] = spread(seconds[which])
-        row["drawing_seconds"] = spread(drawing[which])
-    return table

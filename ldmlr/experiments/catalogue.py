@@ -10,6 +10,7 @@ import dataclasses
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.generation.generators.catalogue import GENERATORS
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
 COPIES, INTERPOLATION = "copies", "interpolation"
@@ -31,15 +32,17 @@ class Entry:
     shifted
         It has a row with label shift. Nearest class mean and tau-normalisation have none: they know no
         class frequencies, or have taken them out already.
-    resamples
-        It looks for neighbours, for which scikit-learn is imported.
     """
 
     family: str
     what: str
     needs_views: bool = False
     shifted: bool = True
-    resamples: bool = False
+
+
+def _generator(family: str, name: str) -> Entry:
+    """Return the method that fine-tunes on the rows of a generator, and is called as it is."""
+    return Entry(family, GENERATORS[name].what, needs_views=GENERATORS[name].needs_views)
 
 
 METHODS: dict[str, Entry] = {
@@ -58,22 +61,20 @@ METHODS: dict[str, Entry] = {
     "ncm-views": Entry(
         NO_GENERATION, "the same on clean rows and augmented views", needs_views=True, shifted=False
     ),
-    "random-oversampling": Entry(COPIES, "clean rows, repeated"),
-    "duplicated-views": Entry(COPIES, "augmented views, repeated", needs_views=True),
-    "smote": Entry(INTERPOLATION, "SMOTE between clean rows", resamples=True),
-    "smote-views": Entry(
-        INTERPOLATION, "SMOTE between clean rows and augmented views", needs_views=True, resamples=True
-    ),
-    "adasyn": Entry(INTERPOLATION, "ADASYN between clean rows", resamples=True),
-    "adasyn-views": Entry(
-        INTERPOLATION, "ADASYN between clean rows and augmented views", needs_views=True, resamples=True
-    ),
-    "gaussian": Entry(GAUSSIAN, "class Gaussians, covariance shrunk by n/(n+64)"),
-    "gaussian-wide": Entry(GAUSSIAN, "the same, widened as LDMLR's rows are"),
+    "oversampling": _generator(COPIES, "oversampling"),
+    "views": _generator(COPIES, "views"),
+    "smote": _generator(INTERPOLATION, "smote"),
+    "smote-views": _generator(INTERPOLATION, "smote-views"),
+    "adasyn": _generator(INTERPOLATION, "adasyn"),
+    "adasyn-views": _generator(INTERPOLATION, "adasyn-views"),
+    "gaussian": _generator(GAUSSIAN, "gaussian"),
+    "gaussian-wide": _generator(GAUSSIAN, "gaussian-wide"),
     "ldmlr-paper": Entry(DIFFUSION, "the paper's setting: clean rows, a fifth of each class, no mix"),
     "ldmlr-plain": Entry(DIFFUSION, "balanced, but no widening, no guidance, no mix"),
     "ldmlr": Entry(DIFFUSION, "the recipe"),
 }
+# What methods were called before they took the names of the generators.
+FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,7 @@ class CompareConfig(Config):
         names = [name.strip() for entry in self.methods for name in entry.split(",")]
         for name in names:
             if name not in METHODS:
-                raise UsageError(f"{opt('methods')}: unknown value {name!r}; {nearest(name, METHODS)}")
+                hint = f"it is {FORMER[name]!r} now" if name in FORMER else nearest(name, METHODS)
+                raise UsageError(f"{opt('methods')}: unknown value {name!r}; {hint}")
         # The table keeps its order, whatever the order they are named in.
         object.__setattr__(self, "methods", tuple(name for name in METHODS if name in names))

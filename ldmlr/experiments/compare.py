@@ -1,24 +1,22 @@
-"""LDMLR beside its rivals on one store: the same rows, seeds, head, stage 3 and test split for all."""
+"""LDMLR beside other methods on one store: the same rows, seeds, head, stage 3 and test split for all."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ldmlr import progress
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
-from ldmlr.experiments.diffusion import Diffusion, check_drawing
-from ldmlr.experiments.methods import MAKERS, Bench
-from ldmlr.experiments.verdict import verdict
+from ldmlr.experiments.loop import over_seeds
+from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
+from ldmlr.experiments.verdict import compare_verdict
 from ldmlr.experiments.warm import warm_up
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
-from ldmlr.groups import ClassGroups, ShotGroups
-from ldmlr.heads.evaluation import Measured, group_sizes, measure, result_rows
-from ldmlr.heads.finetune import baseline_head
+from ldmlr.groups import ClassGroups
+from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import LAST_EPOCH
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
@@ -76,76 +74,47 @@ def compare(
         A method is asked for that needs views the store lacks, or a gate.
     """
     check_drawing(tables.generate, "compare")
-    test, chosen = store.split("test"), groups or ShotGroups()
+    test = store.split("test")
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
     names, left_out = _selected(config, rows)
     plan = plan_from_config(rows.counts, tables.generate, store.class_names)
-    models = Diffusion(place, threads, backend)
-    runs: list[list[Measured]] = []
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    generated: dict[str, list[int]] = {name: [] for name in names}
-    notes: dict[str, dict[str, None]] = {name: {} for name in names}
+    bench = Bench(rows, plan, tables, threads, backend)
     warm_up(names, place)
-    with progress.bar(seeds * len(names), "compare", "method") as bar:
-        for seed in range(seeds):
-            begin = time.perf_counter()
-            baseline, origin = baseline_head(rows.training_rows(), store.head, seed, place)
-            tuning = tables.finetune.settled(baseline.kind)
-            bench = Bench(rows, baseline, origin, plan, tables, tuning, seed, models)
-            variants = []
-            for name in names:
-                bar.set_postfix_str(name)
-                start, models.borrowed = time.perf_counter(), 0.0
-                made = MAKERS[name](name, bench)
-                seconds[name].append(time.perf_counter() - start + models.borrowed)
-                generated[name].append(made.generated)
-                notes[name].update(dict.fromkeys(made.notes))
-                variants += made.variants
-                bar.update(1)
-            models.forget()
-            if not variants:
-                raise UsageError(
-                    f"{opt('methods')}: {', '.join(names)} cannot be measured here: {_why(notes)}"
-                )
-            runs.append(measure(variants, test, rows.counts, chosen, place))
-            report(f"seed {seed}  {len(names)} methods  {time.perf_counter() - begin:.1f} s")
-    kinds = {variant.method: variant.head.kind for variant in variants if variant.adjustment == "none"}
-    table = result_rows(runs)
+    found = over_seeds(
+        {name: functools.partial(MAKERS[name], name, bench) for name in names},
+        store, rows.training_rows(), tables.finetune,
+        seeds=seeds, groups=groups, device=place, label="compare", said=f"{len(names)} methods",
+        report=report,
+    )  # fmt: skip
+    for name, row in found.table:
+        entry, record = METHODS[name], found.records[name]
+        row |= {
+            "family": entry.family, "what": entry.what, "head": record.head,
+            "generated": record.generated, "seconds": spread(record.seconds),
+        }  # fmt: skip
     test_rows = int(test.encoded_counts.sum())
-    for row in table:
-        entry = METHODS[row["method"]]
-        row["family"], row["what"] = entry.family, entry.what
-        row["head"] = kinds[row["method"]]
-        row["generated"] = generated[row["method"]]
-        row["seconds"] = spread(seconds[row["method"]])
     return {
-        "rows": table,
-        "verdict": verdict(table, test_rows=test_rows),
-        "label_shift": f"{shift_rule(tuning.average, tuning.tau_shift)}; tau-norm and ncm have none",
-        "notes": [f"{name}: {note}" for name in names for note in notes[name]],
+        "rows": found.rows,
+        "verdict": compare_verdict(found.rows, test_rows),
+        "label_shift": f"{shift_rule(found.tuning)}; tau-norm and ncm have none",
+        "notes": [f"{name}: {note}" for name in names for note in found.records[name].notes],
         "left_out": left_out,
-        "seeds": list(range(seeds)),
         "selection": f"{LAST_EPOCH}; the test split is used once, for the figures",
-        "baseline_head": origin,
-        "head": {"baseline": baseline.kind, "trained": tuning.head},
-        "groups": dict(group_sizes(rows.counts, chosen)),
-        "encoded_rows": len(rows.labels),
+        "head": found.heads,
+        **found.figures,
         "views": list(rows.kinds),
         "test_rows": test_rows,
-        "backend": models.chosen or None,
+        "backend": found.backend,
     }
 
 
-def _why(notes: Mapping[str, Mapping[str, None]]) -> str:
-    return "; ".join(dict.fromkeys(note for entries in notes.values() for note in entries))
-
-
-def shift_rule(average: float, tau: float) -> str:
+def shift_rule(tuning: FinetuneConfig) -> str:
     """Return the rule of the label-shift rows in words; it is stated with every comparison."""
+    share = tuning.average
     return (
-        f"label shift of every trained head: {average:g} x baseline head + {1 - average:g} x new head "
-        f"- {tau:g} x log prior; of the baseline: logits - log prior"
+        f"label shift of every trained head: {share:g} x baseline head + {1 - share:g} x new head "
+        f"- {tuning.tau_shift:g} x log prior; of the baseline: logits - log prior"
     )
 
 

@@ -6,7 +6,7 @@ baseline's head, half the new head, minus ``0.75 log prior`` of the training cla
 published. Nearest class mean and tau-normalisation have none.
 
 One stage 3 for all: the optimiser, the passes and the head-mix of ``ldmlr finetune``. Only cRT, which starts
-from a fresh head, has a longer schedule where it needs it (`ldmlr.experiments.baselines.crt`). Two methods
+from a fresh head, has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods
 leave the mix out by definition, `ldmlr-paper` and `ldmlr-plain`; where no row is generated there is nothing
 to mix.
 """
@@ -15,150 +15,212 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ldmlr.experiments import diffusion
-from ldmlr.experiments.baselines import crt, ncm, tau_norm
-from ldmlr.experiments.protocol import BASELINE_TAU
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import UsageError
+from ldmlr.experiments import baselines
+from ldmlr.experiments.loop import Made, Seed, baseline_arm
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generators.base import Generator
+from ldmlr.generation.generators.catalogue import GENERATORS
+from ldmlr.generation.generators.diffusion import Diffusion, train
 from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.plan import Counts, labels_of, plan_from_config
-from ldmlr.generation.train_rows import Generated, TrainRows
+from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Variant, plain_variants
-from ldmlr.heads.finetune import start_head
-from ldmlr.heads.headfile import FinetunedHead
-from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.heads.training import train_head
+from ldmlr.heads.evaluation import Variant, tuned_variants
+from ldmlr.heads.finetune import tuned_head
+from ldmlr.heads.modules import LinearHead
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What every method of a seed starts from.
+    """What every method has beside its seed.
 
     Parameters
     ----------
     rows
-        Training rows.
-    baseline, origin
-        The head that methods start from and are compared with; ``stored`` or ``fitted``.
+        Training rows with their views.
     plan
         Rows to generate per class ``[C]``.
     tables
         Configurations of the stages.
-    tuning
-        Stage 3, with the kind of head settled.
-    seed
-        Everything random depends on it alone.
-    models
-        Trains and keeps the diffusion models of the seed.
+    threads, backend
+        For training and drawing LDMLR's rows.
     """
 
     rows: TrainRows
-    baseline: Head
-    origin: str
     plan: Counts
     tables: StageTables
-    tuning: FinetuneConfig
-    seed: int
-    models: diffusion.Diffusion
+    threads: int | None = None
+    backend: str = "auto"
+
+    def with_stages(
+        self, model: DiffusionConfig, drawing: GenerateConfig, plan: Counts | None = None
+    ) -> Bench:
+        """Return it with another model, way of drawing and, if one is given, plan."""
+        tables = dataclasses.replace(self.tables, diffuse=model, generate=drawing)
+        return dataclasses.replace(self, tables=tables, plan=self.plan if plan is None else plan)
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """Heads of a method, ready to be measured, the rows it generated and remarks for the user."""
+class Drawn:
+    """Generated rows.
 
-    variants: list[Variant]
-    generated: int = 0
+    Parameters
+    ----------
+    features, labels
+        ``[M, D]`` and their classes ``[M]``.
+    notes
+        Remarks for the user.
+    seconds
+        Of drawing alone: what had to be fitted before is not in it.
+    backend
+        What drew the rows of a diffusion model.
+    """
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    backend: str = ""
 
 
-Method = Callable[[str, Bench], Made]
+Method = Callable[[str, Bench, Seed], Made]
 
 
-def _baseline(name: str, bench: Bench) -> Made:
-    return Made(plain_variants(name, bench.baseline, bench.rows.counts, BASELINE_TAU))
+def _baseline(name: str, bench: Bench, seed: Seed) -> Made:
+    return baseline_arm(seed)
 
 
-def _trained(name: str, bench: Bench, rows: TrainingRows, config: FinetuneConfig) -> list[Variant]:
+def _trained(
+    name: str, bench: Bench, seed: Seed, rows: TrainingRows, config: FinetuneConfig
+) -> list[Variant]:
     """Train a head by stage 3 and return it as it is and with label shift."""
-    start = start_head(config, bench.baseline, rows, bench.seed)
-    history = train_head(start, rows, config, seed=bench.seed, device=bench.models.device, label=name)
-    tuned = FinetunedHead(
-        start, bench.baseline, bench.origin, bench.rows.counts, config, bench.seed, history, rows.generated
-    )
-    return [
-        Variant(name, "none", tuned.head),
-        Variant(name, "label-shift", tuned.label_shifted(), config.tau_shift),
-    ]
+    tuned = tuned_head(
+        rows, seed.baseline, seed.origin, config, seed.number,
+        counts=bench.rows.counts, device=seed.device, label=name,
+    )  # fmt: skip
+    return tuned_variants(tuned, name)
 
 
-def _balanced_softmax(name: str, bench: Bench, *, views: bool) -> Made:
-    config = bench.tuning.replace(loss="balanced-softmax", tau=1.0)
-    return Made(_trained(name, bench, bench.rows.training_rows(views), config))
+def _balanced_softmax(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
+    config = seed.tuning.replace(loss="balanced-softmax", tau=1.0)
+    return Made(_trained(name, bench, seed, bench.rows.training_rows(views), config))
 
 
-def _crt(name: str, bench: Bench, *, views: bool) -> Made:
-    rows = crt.balanced_rows(bench.rows, bench.seed, views)
-    return Made(_trained(name, bench, rows, crt.fresh_config(bench.tuning, bench.baseline, rows)))
+def _crt(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
+    rows = baselines.balanced_rows(bench.rows, seed.number, views)
+    return Made(_trained(name, bench, seed, rows, baselines.fresh_config(seed.tuning, seed.baseline, rows)))
 
 
-def _tau_norm(name: str, bench: Bench, *, views: bool) -> Made:
+def _tau_norm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
     # A head that sees cosines only has normalised its weights already.
-    if not isinstance(bench.baseline, LinearHead):
-        return Made([], notes=(f"a {bench.baseline.kind} head normalises its weights itself; left out",))
-    tau = tau_norm.choose_tau(bench.baseline, bench.rows) if views else 1.0
-    head = tau_norm.tau_normalised(bench.baseline, tau)
-    edge = ", the end of the range" if tau in (tau_norm.TAUS[0], tau_norm.TAUS[-1]) else ""
+    if not isinstance(seed.baseline, LinearHead):
+        return Made([], notes=(f"a {seed.baseline.kind} head normalises its weights itself; left out",))
+    tau = baselines.choose_tau(seed.baseline, bench.rows) if views else 1.0
+    head = baselines.tau_normalised(seed.baseline, tau)
+    edge = ", the end of the range" if tau in (baselines.TAUS[0], baselines.TAUS[-1]) else ""
     return Made([Variant(name, "none", head)], notes=(f"tau {tau:g}{edge}",))
 
 
-def _ncm(name: str, bench: Bench, *, views: bool) -> Made:
-    return Made([Variant(name, "none", ncm.nearest_class_mean(bench.rows, views))])
+def _ncm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
+    return Made([Variant(name, "none", baselines.nearest_class_mean(bench.rows, views))])
 
 
-def _generating(name: str, bench: Bench, *, generator: str) -> Made:
-    """Return the heads trained with the rows of a generator, which are those of ``ldmlr run``."""
-    drawing = bench.tables.generate
-    if generator == "gaussian":
-        drawing = drawing.replace(scale=None, class_scale={})
-    made = fit(generator, bench.rows, drawing)
-    labels = labels_of(bench.plan, 0, int(bench.plan.sum()))
-    rows = made.draw(labels, bench.seed)
-    return with_generated(name, bench, Generated(rows, labels, made.notes), bench.tuning)
-
-
-def _ldmlr(name: str, bench: Bench) -> Made:
-    tables = bench.tables
-    drawn = bench.models.draw(bench.rows, bench.plan, bench.seed, tables.diffuse, tables.generate)
-    return with_generated(name, bench, drawn, bench.tuning)
-
-
-def _ldmlr_plain(name: str, bench: Bench) -> Made:
-    drawing = diffusion.plain_settings(bench.tables.generate)
-    drawn = bench.models.draw(bench.rows, bench.plan, bench.seed, bench.tables.diffuse, drawing)
-    return with_generated(name, bench, drawn, bench.tuning.replace(mix=1.0))
-
-
-def _ldmlr_paper(name: str, bench: Bench) -> Made:
-    model, drawing = diffusion.paper_settings(bench.tables.diffuse, bench.tables.generate)
-    plan = plan_from_config(bench.rows.counts, drawing)
-    drawn = bench.models.draw(bench.rows, plan, bench.seed, model, drawing)
-    return with_generated(name, bench, drawn, bench.tuning.replace(mix=1.0))
-
-
-def with_generated(name: str, bench: Bench, generated: Generated, config: FinetuneConfig) -> Made:
+def _generating(name: str, bench: Bench, seed: Seed, *, generator: str, mix: bool = True) -> Made:
     """Return the heads of stage 3 on clean and generated rows, as they are and with label shift."""
-    rows = bench.rows
+    rows, drawn = bench.rows, draw_rows(generator, bench, seed)
     merged = TrainingRows(
-        np.concatenate([rows.features, generated.features]),
-        np.concatenate([rows.labels, generated.labels]),
+        np.concatenate([rows.features, drawn.features]),
+        np.concatenate([rows.labels, drawn.labels]),
         len(rows.labels), rows.num_classes, rows.name,
     )  # fmt: skip
-    return Made(_trained(name, bench, merged, config), len(generated.labels), generated.notes)
+    variants = _trained(name, bench, seed, merged, seed.tuning if mix else seed.tuning.replace(mix=1.0))
+    return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend)
+
+
+def _plain_gaussian(name: str, bench: Bench, seed: Seed) -> Made:
+    # It stands for the distribution as it is; gaussian-wide is as wide as the user asks LDMLR's rows to be.
+    tables = bench.tables
+    own = bench.with_stages(tables.diffuse, tables.generate.replace(scale=None, class_scale={}))
+    return _generating(name, own, seed, generator=name)
+
+
+def _ldmlr_plain(name: str, bench: Bench, seed: Seed) -> Made:
+    own = bench.with_stages(bench.tables.diffuse, plain_settings(bench.tables.generate))
+    return _generating(name, own, seed, generator="diffusion", mix=False)
+
+
+def _ldmlr_paper(name: str, bench: Bench, seed: Seed) -> Made:
+    model, drawing = paper_settings(bench.tables.diffuse, bench.tables.generate)
+    own = bench.with_stages(model, drawing, plan_from_config(bench.rows.counts, drawing))
+    return _generating(name, own, seed, generator="diffusion", mix=False)
+
+
+def draw_rows(generator: str, bench: Bench, seed: Seed) -> Drawn:
+    """Return the rows of a generator, which are those of ``ldmlr run`` with this seed."""
+    labels = labels_of(bench.plan, 0, int(bench.plan.sum()))
+    if not len(labels):
+        return Drawn(np.zeros((0, bench.rows.features.shape[1]), np.float32), labels)
+    fitted = _fitted(generator, bench, seed)
+    start = time.perf_counter()
+    drawn = fitted.draw(labels, seed.number)
+    backend = fitted.backend if generator == "diffusion" else ""
+    return Drawn(drawn, labels, fitted.notes, time.perf_counter() - start, backend)
+
+
+def _fitted(generator: str, bench: Bench, seed: Seed) -> Generator:
+    """Return a generator for a seed; a diffusion model is trained once per configuration."""
+    tables = bench.tables
+    if generator != "diffusion":
+        return fit(generator, bench.rows, tables.generate)
+    machine: dict[str, Any] = {"device": seed.device, "threads": bench.threads}
+    model = seed.shared.once(
+        tables.diffuse, lambda: train(bench.rows, tables.diffuse, seed=seed.number, **machine)
+    )
+    return Diffusion(model, tables.generate, backend=bench.backend, **machine)
+
+
+def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[DiffusionConfig, GenerateConfig]:
+    """Return the paper's setting, as far as a denoiser that can tell dimensions apart allows.
+
+    Clean features standardised per dimension, classes as frequent as they are, no label dropout and so no
+    guidance, a fifth of each class's own rows.
+    """
+    return (
+        model.replace(
+            transform="standardised", weak_views=0, strong_views=0, class_power=1.0, label_dropout=0.0
+        ),
+        plain_settings(drawing).replace(
+            strategy="ratio", ratio=0.2, minimum=1, target=None, only=(), count={}
+        ),
+    )
+
+
+def plain_settings(drawing: GenerateConfig) -> GenerateConfig:
+    """Return the recipe's drawing without widening and guidance: the distribution the model learned."""
+    return drawing.replace(scale=1.0, class_scale={}, guidance=1.0)
+
+
+def check_drawing(drawing: GenerateConfig, command: str) -> None:
+    """Refuse settings of ``generate`` that are not followed here: rows are drawn without gate, in memory."""
+    plain = GenerateConfig()
+    for name in ("gate", "dtype"):
+        value = getattr(drawing, name)
+        if value != getattr(plain, name):
+            raise UsageError(
+                f"generate.{name} {value}: ldmlr {command} draws rows without a gate and keeps them in "
+                "float32; leave it out"
+            )
 
 
 def _pair(name: str, method: Callable[..., Made]) -> dict[str, Method]:
@@ -169,22 +231,15 @@ def _pair(name: str, method: Callable[..., Made]) -> dict[str, Method]:
     }
 
 
-def _rows_of(generator: str) -> Method:
-    return functools.partial(_generating, generator=generator)
-
-
 MAKERS: dict[str, Method] = {
     "baseline": _baseline,
     **_pair("balanced-softmax", _balanced_softmax),
     **_pair("crt", _crt),
     **_pair("tau-norm", _tau_norm),
     **_pair("ncm", _ncm),
-    "random-oversampling": _rows_of("oversampling"),
-    "duplicated-views": _rows_of("views"),
-    **{name: _rows_of(name) for name in ("smote", "smote-views", "adasyn", "adasyn-views")},
-    "gaussian": _rows_of("gaussian"),
-    "gaussian-wide": _rows_of("gaussian-wide"),
+    **{name: functools.partial(_generating, generator=name) for name in GENERATORS if name != "diffusion"},
+    "gaussian": _plain_gaussian,
     "ldmlr-paper": _ldmlr_paper,
     "ldmlr-plain": _ldmlr_plain,
-    "ldmlr": _ldmlr,
+    "ldmlr": functools.partial(_generating, generator="diffusion"),
 }

@@ -7,29 +7,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
+from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import (
-    Measured,
-    Variant,
-    group_sizes,
-    measure,
-    plain_variants,
-    result_rows,
-    tuned_variants,
-)
-from ldmlr.heads.finetune import finetune
+from ldmlr.heads.evaluation import Variant, measure, tuned_variants
+from ldmlr.heads.finetune import tuned_head
 from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
 from ldmlr.heads.modules import Head
+from ldmlr.heads.training_rows import TrainingRows, gather_rows
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
-
-BASELINE_TAU = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,55 +70,50 @@ def finetune_seeds(
         Report the best epoch on the test set instead of the last one, for each row apart, as the published
         code does. It makes the figures look better than they are; the result says so.
     """
-    config = config or FinetuneConfig()
     chosen = groups or ShotGroups()
     if len(pseudo) not in (0, 1, seeds):
         raise UsageError(f"{opt('pseudo')}: give one file, or one per seed ({seeds}), not {len(pseudo)}")
-    test = store.split("test")
-    counts = store.split("train").encoded_counts
-    sizes = group_sizes(counts, chosen)
     heads: list[FinetunedHead] = []
-    baselines: list[list[Measured]] = []
-    runs: list[list[Measured]] = []
     epochs: list[list[int]] = []
-    for seed in range(seeds):
-        extra = pseudo[seed if len(pseudo) == seeds else 0] if pseudo else None
-        watch = _BestEpochs(test, counts, chosen) if select_on_test else None
-        tuned = finetune(store, extra, config=config, seed=seed, device=device, on_epoch=watch)
-        if watch is None:
-            runs.append(measure(tuned_variants(tuned), test, counts, chosen))
-        else:
-            tuned, measured = watch.finish(tuned)
-            runs.append(measured)
+
+    def rows_of(seed: int) -> TrainingRows:
+        return gather_rows(store, pseudo[seed if len(pseudo) == seeds else 0] if pseudo else None)
+
+    def tuned(seed: Seed) -> Made:
+        watch = _BestEpochs(store.split("test"), chosen) if select_on_test else None
+        head = tuned_head(
+            seed.rows, seed.baseline, seed.origin, seed.tuning, seed.number,
+            device=seed.device, on_epoch=watch,
+        )  # fmt: skip
+        variants = tuned_variants(head)
+        if watch is not None:
+            head, variants = watch.finish(head)
             epochs.append(watch.epochs)
-        # A stored baseline is the same for every seed: it is measured once and counts for each.
-        if tuned.origin == "fitted" or not baselines:
-            plain = plain_variants("baseline", tuned.baseline, counts, BASELINE_TAU)
-            baselines.append(measure(plain, test, counts, chosen))
-        else:
-            baselines.append(baselines[0])
-        heads.append(tuned)
-    rows = result_rows(baselines) + result_rows(runs)
-    figures: dict[str, Any] = {
-        "seeds": list(range(seeds)),
-        "selection": BEST_ON_TEST if select_on_test else LAST_EPOCH,
-        "baseline_head": heads[0].origin,
-        "groups": sizes,
-        "encoded_rows": int(counts.sum()),
-        "generated_rows": [head.generated for head in heads],
-        "history": [head.history for head in heads],
-    }
+        heads.append(head)
+        return Made(variants, head.generated)
+
+    found = over_seeds(
+        {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, config or FinetuneConfig(),
+        seeds=seeds, groups=chosen, device=str(resolve_device(device)), label="finetune",
+    )  # fmt: skip
+    rows = found.rows
     if select_on_test:
         for at, row in enumerate(rows[2:]):
-            row["epochs"] = [chosen_epochs[at] for chosen_epochs in epochs]
+            row["epochs"] = [of_seed[at] for of_seed in epochs]
+    figures = {
+        **found.figures,
+        "selection": BEST_ON_TEST if select_on_test else LAST_EPOCH,
+        "generated_rows": found.records["tuned"].generated,
+        "history": [head.history for head in heads],
+    }
     return StageThree(heads, rows, figures)
 
 
 class _BestEpochs:
     """Keeps, for each row of the table, the epoch with the best accuracy on the test split."""
 
-    def __init__(self, test: Split, counts: npt.NDArray[np.int64], groups: ClassGroups) -> None:
-        self.test, self.counts, self.groups = test, counts, groups
+    def __init__(self, test: Split, groups: ClassGroups) -> None:
+        self.test, self.groups = test, groups
         self.snapshots: list[Head] = []
         self.epochs = [0, 0]
 
@@ -136,15 +121,17 @@ class _BestEpochs:
         """Keep a copy of the head after an epoch."""
         self.snapshots.append(copy.deepcopy(head).to("cpu").eval())
 
-    def finish(self, last: FinetunedHead) -> tuple[FinetunedHead, list[Measured]]:
-        """Return the head of the best epoch and the best measurement of each row."""
+    def finish(self, last: FinetunedHead) -> tuple[FinetunedHead, list[Variant]]:
+        """Return the head of the best epoch and the best variant of each row."""
         tuned = [dataclasses.replace(last, head=head, selection=BEST_ON_TEST) for head in self.snapshots]
-        variants: list[Variant] = [variant for head in tuned for variant in tuned_variants(head)]
-        measured = measure(variants, self.test, self.counts, self.groups)
-        best: list[Measured] = []
+        measured = measure(
+            [variant for head in tuned for variant in tuned_variants(head)],
+            self.test, last.counts, self.groups,
+        )  # fmt: skip
+        best: list[Variant] = []
         for at in range(2):
             of_row = measured[at::2]
             winner = max(range(len(of_row)), key=lambda epoch: of_row[epoch].figures["all"] or 0.0)
             self.epochs[at] = winner + 1
-            best.append(of_row[winner])
+            best.append(of_row[winner].variant)
         return tuned[self.epochs[0] - 1], best

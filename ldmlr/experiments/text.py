@@ -1,4 +1,4 @@
-"""The comparison as a text table and as CSV."""
+"""Comparisons and ablations for the terminal and as CSV."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from ldmlr.experiments.catalogue import BASELINE, METHODS
 from ldmlr.results import GROUP_COLUMNS
 from ldmlr.text import accuracy_cell, accuracy_csv, row_name, table
+
+# Characters of the plot of an ablation.
+WIDTH = 48
 
 
 def comparison_text(figures: Mapping[str, Any]) -> str:
@@ -29,8 +32,9 @@ def comparison_text(figures: Mapping[str, Any]) -> str:
     if figures["left_out"]:
         lines.append(f"Left out, as the store has no views: {', '.join(figures['left_out'])}.")
     lines += [f"Note, {note}." for note in figures["notes"]]
-    lines += ["", "Verdict", *(f"  {line}" for line in figures["verdict"]["lines"])]
-    lines.append(f"Rule: {figures['verdict']['rule']}.")
+    found = figures["verdict"]
+    said = [found["headline"]] if "headline" in found else []
+    lines += ["", "Verdict", *(f"  {line}" for line in (*said, *found["lines"])), found["rule"]]
     return "\n".join(lines)
 
 
@@ -53,3 +57,71 @@ def row_label(row: Mapping[str, Any]) -> str:
     if row["family"] != BASELINE or kind is None:
         return row_name(row)
     return row_name({**row, "method": f"{row['method']} ({kind})"})
+
+
+def ablation_text(figures: Mapping[str, Any]) -> str:
+    """Return table, plot and remarks for the terminal."""
+    heads = figures["head"]
+    body = [
+        [_setting(row), *(accuracy_cell(row[column]) for column in GROUP_COLUMNS),
+         *((f"{row['generated']:,}", f"{row['seconds']['mean']:.2f}") if "generated" in row else ("", ""))]
+        for row in figures["rows"]
+    ]  # fmt: skip
+    lines = [table([figures["ablation"], *GROUP_COLUMNS, "rows", "s/seed"], body), ""]
+    lines += [dot_plot(figures["rows"], adjustment) for adjustment in ("none", "label-shift")]
+    lines += [
+        "",
+        f"Varied: {figures['what']}. Seeds: {len(figures['seeds'])}. Selection: {figures['selection']}.",
+        f"Baseline head: {heads['baseline']}, {figures['baseline_head']}; trained heads: {heads['trained']}; "
+        f"{figures['label_shift']}.",
+    ]
+    if figures["left_out"]:
+        names = ", ".join(figures["left_out"])
+        lines.append(f"Left out, as a group has no classes here, so that they repeat others: {names}.")
+    return "\n".join(lines)
+
+
+def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
+    """Return the accuracy of each setting as a dot on a line, with one standard deviation to each side.
+
+    Parameters
+    ----------
+    rows
+        Rows of the result document.
+    adjustment
+        Which rows: ``none`` or ``label-shift``.
+    """
+    shown = [row for row in rows if row["adjustment"] == adjustment]
+    ends = [row["all"]["mean"] + side * row["all"]["std"] for row in shown for side in (-1, 1)]
+    low, high = float(min(ends)), float(max(ends))
+    room = (high - low) or 1.0
+
+    def place(value: float) -> int:
+        return round((value - low) / room * (WIDTH - 1))
+
+    width = max(len(_setting(row)) for row in shown)
+    lines = [f"{'':<{width}}  {low:<{WIDTH // 2}.2f}{high:>{WIDTH - WIDTH // 2}.2f}"]
+    for row in shown:
+        mean, std = row["all"]["mean"], row["all"]["std"]
+        first, last = place(mean - std), place(mean + std)
+        cells = ["-" if first <= at <= last else "." for at in range(WIDTH)]
+        cells[place(mean)] = "o"
+        lines.append(f"{_setting(row):<{width}}  {''.join(cells)}")
+    return "\n".join(lines)
+
+
+def ablation_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as CSV; empty cells for empty groups and for what the baseline does not have."""
+    lines = [
+        (
+            [row["method"], row["setting"] or "", row["adjustment"]],
+            row,
+            [row["generated"], f"{row['seconds']['mean']:.3f}"] if "generated" in row else ["", ""],
+        )
+        for row in rows
+    ]
+    return accuracy_csv(["method", "setting", "adjustment"], lines, ["generated", "seconds"])
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    return row_name({**row, "method": row["setting"] or row["method"]})

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ldmlr.experiments.catalogue import BASELINE, METHODS
+from ldmlr.experiments.catalogue import BASELINE, INTERPOLATION, METHODS
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.training import fresh_head, train_head
 from ldmlr.heads.training_rows import TrainingRows
@@ -28,7 +28,7 @@ def warm_up(methods: Iterable[str], device: str = "cpu") -> None:
         ``cpu``, ``cuda`` or ``cuda:N``.
     """
     entries = [METHODS[name] for name in methods]
-    if any(entry.resamples for entry in entries):
+    if any(entry.family == INTERPOLATION for entry in entries):
         import sklearn.neighbors  # noqa: F401
     # A method without a label-shift row, or the baseline, trains nothing.
     if any(entry.shifted and entry.family != BASELINE for entry in entries):

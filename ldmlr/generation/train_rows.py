@@ -1,10 +1,10 @@
-"""The rows that generators and rivals see."""
+"""The rows that generators and baselines see."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -67,14 +67,6 @@ class TrainRows:
         """Return the rows as stage 3 takes them, all of them encoded."""
         features, labels = self.with_views() if views else (self.features, self.labels)
         return TrainingRows(features, labels, len(labels), self.num_classes, self.name)
-
-
-class Generated(NamedTuple):
-    """Rows of a generator: features ``[M, D]``, classes ``[M]``, and remarks for the user."""
-
-    features: Floats
-    labels: Labels
-    notes: tuple[str, ...] = ()
 
 
 def train_rows(store: FeatureStore, weak: int, strong: int, *, copy: bool = True) -> TrainRows:

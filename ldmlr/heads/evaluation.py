@@ -22,7 +22,7 @@ from ldmlr.heads.training_rows import check_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
-from ldmlr.results import accuracy_row, spread
+from ldmlr.results import accuracy_rows
 from ldmlr.store import FeatureStore, Split
 
 BATCH = 8192
@@ -74,6 +74,43 @@ class Measured:
     reliability: list[dict[str, float | int | None]] = dataclasses.field(default_factory=list)
     confusion: npt.NDArray[np.int64] | None = None
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What `ldmlr.results.accuracy_rows` makes a row of."""
+        return _entry(self.variant.method, self.variant.adjustment, self.variant.tau, self.figures)
+
+
+def _entry(method: str, adjustment: str, tau: float, figures: Mapping[str, float | None]) -> dict[str, Any]:
+    return {"method": method, "adjustment": adjustment, "tau": tau, "figures": figures}
+
+
+class BaselineScores:
+    """Accuracy of a baseline, as it is and with label shift, counted while its logits pass.
+
+    Parameters
+    ----------
+    counts
+        Encoded training rows per class, ``[C]``.
+    groups
+        Shot groups; many > 100, few < 20 by default.
+    """
+
+    def __init__(self, counts: npt.NDArray[np.int64], groups: ClassGroups | None = None) -> None:
+        self.counts, self.groups = counts, groups
+        self.plain, self.shifted = AccuracyCounter(len(counts)), AccuracyCounter(len(counts))
+
+    def update(self, logits: npt.NDArray[Any], labels: npt.ArrayLike) -> None:
+        """Count a batch: logits ``[n, C]`` and labels ``[n]``."""
+        self.plain.update(logits, labels)
+        self.shifted.update(logits - log_prior(self.counts), labels)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return its two rows of the accuracy table."""
+        plain, shifted = (counter.summary(self.counts, self.groups) for counter in (self.plain, self.shifted))
+        return accuracy_rows(
+            [[_entry("baseline", "none", 0.0, plain), _entry("baseline", "label-shift", 1.0, shifted)]]
+        )
+
 
 def plain_variants(
     method: str, head: nn.Module, counts: npt.NDArray[np.int64], tau: float = 1.0
@@ -85,11 +122,12 @@ def plain_variants(
     ]
 
 
-def tuned_variants(tuned: FinetunedHead) -> list[Variant]:
-    """Return a fine-tuned head as it is, and its label-shift head."""
+def tuned_variants(tuned: FinetunedHead, method: str | None = None) -> list[Variant]:
+    """Return a fine-tuned head as it is, and its label-shift head; `method` is its name if it has another."""
+    name = method or tuned.method
     return [
-        Variant(tuned.method, "none", tuned.head),
-        Variant(tuned.method, "label-shift", tuned.label_shifted(), tuned.config.tau_shift),
+        Variant(name, "none", tuned.head),
+        Variant(name, "label-shift", tuned.label_shifted(), tuned.config.tau_shift),
     ]
 
 
@@ -158,23 +196,6 @@ def measure(
         )
         for variant, counter, sums in zip(variants, accuracy, calibration, strict=True)
     ]  # fmt: skip
-
-
-def result_rows(runs: Sequence[Sequence[Measured]], **more: Any) -> list[dict[str, Any]]:
-    """Return the ``rows`` of a result document from one list of measurements per seed.
-
-    Each row has ``method``, ``adjustment``, ``tau`` and, per figure, ``mean``, ``std`` and ``values`` over
-    the seeds (None for a group without classes).
-    """
-    rows = []
-    for entries in zip(*runs, strict=True):
-        variant = entries[0].variant
-        figures = [entry.figures for entry in entries]
-        row = accuracy_row(variant.method, variant.adjustment, figures, tau=variant.tau, **more)
-        for name in figures[0]:
-            row.setdefault(name, spread([figure[name] for figure in figures]))
-        rows.append(row)
-    return rows
 
 
 def group_sizes(counts: npt.NDArray[np.int64], groups: ClassGroups) -> Mapping[str, int]:

@@ -85,9 +85,46 @@ def finetune(
     stored = None if isinstance(store, tuple) else store.head
     baseline, origin = baseline_head(rows, stored, seed, place)
     config = config.settled(baseline.kind)
+    return tuned_head(rows, baseline, origin, config, seed, device=place, on_epoch=on_epoch)
+
+
+def tuned_head(
+    rows: TrainingRows,
+    baseline: Head,
+    origin: str,
+    config: FinetuneConfig,
+    seed: int = 0,
+    *,
+    counts: npt.NDArray[np.int64] | None = None,
+    device: str | torch.device = "cpu",
+    label: str = "fine-tune",
+    on_epoch: EpochCallback | None = None,
+) -> FinetunedHead:
+    """Fine-tune a head on rows in memory: what `finetune` and every experiment do.
+
+    Parameters
+    ----------
+    rows
+        Encoded and generated rows.
+    baseline, origin
+        The head it starts from and is averaged with, and where that comes from (`baseline_head`).
+    config
+        Stage 3, with the kind of head settled.
+    seed
+        Everything random depends on it alone.
+    counts
+        Encoded rows per class ``[C]`` of the label shift, if they are not those of `rows`.
+    device
+        Where to compute.
+    label
+        Of the progress bar.
+    on_epoch
+        Called with the epoch (from 1) and the head after each epoch.
+    """
     head = start_head(config, baseline, rows, seed)
-    history = train_head(head, rows, config, seed=seed, device=place, on_epoch=on_epoch)
-    return FinetunedHead(head, baseline, origin, rows.counts, config, seed, history, rows.generated)
+    history = train_head(head, rows, config, seed=seed, device=device, label=label, on_epoch=on_epoch)
+    counts = rows.counts if counts is None else counts
+    return FinetunedHead(head, baseline, origin, counts, config, seed, history, rows.generated)
 
 
 def opened(rows: Rows | str | Path) -> Rows:

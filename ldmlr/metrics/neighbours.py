@@ -60,18 +60,18 @@ def nearest(
 
     Notes
     -----
-    The distances of the neighbours found are computed again from the differences, so that a copy has the
+    scikit-learn finds them. Their distances are computed again from the differences, so that a copy has the
     distance zero exactly.
     """
+    # Imported here: it takes a second or two, and most evaluations need none.
+    from sklearn.neighbors import NearestNeighbors
+
     available = len(points) - int(same)
     if not 1 <= k <= available:
         raise InputError(f"nearest neighbours: needs more than {k} rows, there are {len(points)}")
-    index = np.empty((len(queries), k), dtype=np.int64)
-    for chosen, squared in distance_blocks(queries, points):
-        if same:
-            own = np.arange(chosen.start, chosen.stop)
-            squared[own - chosen.start, own] = np.inf
-        index[chosen] = np.argpartition(squared, k - 1, axis=1)[:, :k]
+    centre = points.mean(axis=0)
+    search = NearestNeighbors(algorithm="brute").fit(points - centre)
+    index = search.kneighbors(None if same else queries - centre, k, return_distance=False)
     found = np.empty((len(queries), k))
     for column in range(k):
         found[:, column] = np.linalg.norm(queries - points[index[:, column]], axis=1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.errors import LdmlrError
+from ldmlr.experiments.verdict import run_verdict
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
 from ldmlr.heads.headfile import FinetunedHead
@@ -20,7 +21,6 @@ from ldmlr.report.figures import row_name
 from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
-from ldmlr.report.verdict import verdict
 from ldmlr.results import shares, spread
 from ldmlr.store import FeatureStore
 
@@ -310,7 +310,7 @@ def _verdict(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures 
     if isinstance(saved, dict) and isinstance(saved.get("lines"), list):
         return saved
     measured = figures["measured"]
-    found = verdict(run.document, measured["test_rows"] if measured else None)
+    found = run_verdict(run.document, measured["test_rows"] if measured else None)
     if found is None:
         raise Missing("the result has no single LDMLR row beside a baseline", "ldmlr run")
     return found

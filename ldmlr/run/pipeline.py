@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ldmlr.device import Machine
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import group_sizes
-from ldmlr.results import accuracy_row
+from ldmlr.results import accuracy_rows
 from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.origin import ImageOrigin, Origin, open_origin
@@ -133,7 +133,7 @@ class Run:
         last = [records[self.plan.steps(seed).last.key] for seed in seeds]
         facts = self.plan.facts
         return {
-            "rows": _rows([record["figures"]["measured"] for record in last]),
+            "rows": accuracy_rows([record["figures"]["measured"] for record in last]),
             "seeds": list(seeds),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
@@ -210,14 +210,3 @@ class Run:
         with FeatureStore.open(self.plan.steps(self.plan.config.seed_list[0]).store) as store:
             counts = store.split("train").encoded_counts
         return dict(group_sizes(counts, parse_groups(self.plan.config.groups)))
-
-
-def _rows(runs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the accuracy table: one row per head and adjustment, over the seeds."""
-    return [
-        accuracy_row(
-            entries[0]["method"], entries[0]["adjustment"], [entry["figures"] for entry in entries],
-            tau=entries[0]["tau"],
-        )
-        for entries in zip(*runs, strict=True)
-    ]  # fmt: skip

@@ -131,14 +131,5 @@ def run_finetune(
     tuned.save(out, overwrite=True)
     return {
         "baseline_head": tuned.origin,
-        "measured": [
-            {
-                "method": entry.variant.method,
-                "adjustment": entry.variant.adjustment,
-                "tau": entry.variant.tau,
-                "figures": entry.figures,
-                "per_class": shares(entry.per_class),
-            }
-            for entry in measured
-        ],
+        "measured": [{**found.entry, "per_class": shares(found.per_class)} for found in measured],
     }

@@ -28,12 +28,11 @@ from ldmlr.generation.prepare import prepare
 from ldmlr.generation.train_rows import train_rows
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.finetune import baseline_head, start_head
+from ldmlr.heads.finetune import baseline_head, tuned_head
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
-from ldmlr.heads.training import train_head
 from ldmlr.heads.training_rows import gather_rows
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
@@ -127,9 +126,7 @@ class Seed:
         if self.baseline is None:
             self.baseline = baseline_head(rows, self.store.head, seed, device)[0]
         tune = self.settings.finetune.settled(self.baseline.kind)
-        head = start_head(tune, self.baseline, rows, seed)
-        history = train_head(head, rows, tune, seed=seed, device=device)
-        return FinetunedHead(head, self.baseline, "", rows.counts, tune, seed, history, rows.generated)
+        return tuned_head(rows, self.baseline, "", tune, seed, device=device)
 
     def right(self, head: Head, offset: float | npt.NDArray[np.float64] = 0.0) -> npt.NDArray[np.bool_]:
         """Return which held-out rows a head's logits minus an offset ``[C]`` get right, ``[M]``."""

@@ -1,4 +1,4 @@
-"""The rivals of a comparison: what they generate and learn is what their names promise."""
+"""`ldmlr.experiments.baselines` and `methods`: they learn and draw what their names promise."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from sklearn.neighbors import NearestCentroid
 from support.rows import make_rows
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.experiments.baselines import crt, ncm, tau_norm
+from ldmlr.experiments import baselines
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.experiments.compare import compare
-from ldmlr.experiments.diffusion import Diffusion, paper_settings, plain_settings
+from ldmlr.experiments.loop import Seed
+from ldmlr.experiments.methods import Bench, draw_rows, paper_settings, plain_settings
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.train_rows import TrainRows
+from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import finetune
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import LinearHead, to_stored
@@ -28,7 +30,7 @@ from ldmlr.store import FeatureStore, SplitData
 def test_a_deck_takes_every_row_of_a_class_equally_often(counts, data):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     wanted = np.array([data.draw(st.integers(0, 30)) for _ in counts])
-    chosen = crt.deck(labels, wanted, 0)
+    chosen = baselines.deck(labels, wanted, 0)
     assert np.bincount(labels[chosen], minlength=len(counts)).tolist() == wanted.tolist()
     times = np.bincount(chosen, minlength=len(labels))
     for number in range(len(counts)):
@@ -41,7 +43,7 @@ def test_nearest_class_mean_predicts_as_scikit_learn_does():
     for views in (False, True):
         features, labels = rows.with_views() if views else (rows.features, rows.labels)
         expected = NearestCentroid().fit(features, labels).predict(asked)
-        found = head_logits(ncm.nearest_class_mean(rows, views), asked).argmax(axis=1)
+        found = head_logits(baselines.nearest_class_mean(rows, views), asked).argmax(axis=1)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -52,7 +54,7 @@ def test_tau_normalised_weights_are_weights_over_their_norm(tau):
     with torch.no_grad():
         head.weight[3] = 0
     weight = head.weight.detach().numpy()[:3]
-    found = tau_norm.tau_normalised(head, tau)
+    found = baselines.tau_normalised(head, tau)
     norm = np.linalg.norm(weight, axis=1, keepdims=True)
     np.testing.assert_allclose(found.weight.detach().numpy()[:3], weight / norm**tau, rtol=1e-5)
     assert found.bias is None
@@ -69,17 +71,17 @@ def test_tau_is_the_best_on_strong_views_alone():
     strong = np.where(rows.labels[:, None] == 0, [[1.0, 0.3]], [[0.3, 1.0]]).astype(np.float32)
     wrong = strong[:, ::-1].copy()
     made = TrainRows(strong, rows.labels, (wrong, strong), ("weak", "strong"), 2, "")
-    tau = tau_norm.choose_tau(head, made)
-    logits = head_logits(tau_norm.tau_normalised(head, tau), strong)
+    tau = baselines.choose_tau(head, made)
+    logits = head_logits(baselines.tau_normalised(head, tau), strong)
     assert (logits.argmax(axis=1) == rows.labels).all()
-    before = head_logits(tau_norm.tau_normalised(head, round(tau - 0.1, 1)), strong)
+    before = head_logits(baselines.tau_normalised(head, round(tau - 0.1, 1)), strong)
     assert (before.argmax(axis=1) != rows.labels).any()
 
 
 @pytest.mark.parametrize("views", [False, True])
 def test_crt_sees_every_class_equally_often(views):
     rows = make_rows()
-    balanced = crt.balanced_rows(rows, 0, views)
+    balanced = baselines.balanced_rows(rows, 0, views)
     largest = 40 * (4 if views else 1)
     assert balanced.counts.tolist() == [largest] * 4
     assert balanced.generated == 0
@@ -97,17 +99,24 @@ def test_the_settings_of_the_paper_and_the_plain_ones():
     assert plain_settings(GenerateConfig(class_scale=("0=3.0",))) == GenerateConfig(scale=1.0, guidance=1.0)
 
 
-def test_a_model_is_trained_once_and_charged_every_time(monkeypatch):
+def test_a_model_is_trained_once_and_charged_every_time():
     rows, wanted = make_rows(), np.array([0, 3, 3, 3])
     config = DiffusionConfig(hidden=8, layers=1, iterations=5)
-    models = Diffusion("cpu", 1)
-    first = models.draw(rows, wanted, 0, config, GenerateConfig())
-    assert models.borrowed == 0
-    second = models.draw(rows, wanted, 0, config, GenerateConfig())
-    assert models.borrowed > 0
+    bench = Bench(rows, wanted, stage_tables({"diffuse": config.to_dict()}, RunConfig()), 1)
+
+    def seed(number):
+        head = LinearHead(5, 4)
+        return Seed(number, rows.training_rows(), head, "stored", FinetuneConfig(head="linear"), "cpu")
+
+    at = seed(0)
+    first = draw_rows("diffusion", bench, at)
+    assert at.shared.borrowed == 0
+    second = draw_rows("diffusion", bench, at)
+    assert at.shared.borrowed > 0
     np.testing.assert_array_equal(first.features, second.features)
-    assert models.chosen in ("native", "reference", "cuda")
-    other = models.draw(rows, wanted, 1, config, GenerateConfig())
+    assert first.backend in ("native", "reference", "cuda")
+    assert first.seconds > 0
+    other = draw_rows("diffusion", bench, seed(1))
     assert not np.array_equal(first.features, other.features)
 
 

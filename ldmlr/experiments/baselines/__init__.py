@@ -1,1 +1,0 @@
-"""What LDMLR is compared with: heads without generation and other generators, one idea per file."""
