@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import subprocess
@@ -20,8 +19,8 @@ from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import cuda
-from ldmlr.sampler.cuda import abi, tiers
 from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.sampler import CudaSampler, refuses
 
 H200, A100, SMALL = 232448, 166912, 101376  # bytes of shared memory of a block: sm_90, sm_80, sm_86
@@ -142,11 +141,6 @@ def test_where_memory_is_short_slabs_are_smaller() -> None:
 # Without a device
 
 
-def test_structs_are_those_of_the_extension() -> None:
-    kinds = (abi.Model, abi.Rows, abi.Call, abi.StepParams, abi.NoiseParams)
-    assert _native.cuda_sizes == tuple(ctypes.sizeof(kind) for kind in kinds)
-
-
 def test_the_processor_is_refused() -> None:
     spec = random_spec(10, 32)
     assert "computes on a CUDA device, not on cpu" in str(refuses(type(spec.tables), torch.device("cpu")))
@@ -210,9 +204,9 @@ def test_a_build_covers_the_devices_that_its_code_runs_on(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_runtime_without_a_driver_is_one_clear_line() -> None:
-    params = abi.StepParams(rows=1, dim=1)
+    params = _native.StepParams(rows=1, dim=1)
     with pytest.raises(LdmlrError, match=r"the CUDA kernels failed: .*CUDA"):
-        devices.checked(_native.cuda_denoise_step, ctypes.addressof(params), 0, 0)
+        devices.checked(_native.cuda_denoise_step, params, 0, 0)
 
 
 def test_info_says_what_was_built(run_cli) -> None:
