@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,33 +210,6 @@ def test_info_says_what_was_built(run_cli) -> None:
     assert built == (" ".join(cuda.architectures()) or "not built")
 
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"LDMLR_CUDA": "yes"}, "LDMLR_CUDA: unknown value 'yes'"),
-        ({"LDMLR_CUDA": "1", "CUDA_HOME": "/nowhere"}, "LDMLR_CUDA=1: there is no nvcc in /nowhere/bin"),
-        ({"LDMLR_CUDA_ARCHS": "90,90a"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-        ({"LDMLR_CUDA_ARCHS": "75"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-        ({"LDMLR_CUDA_ARCHS": "hopper"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-    ],
-)
-def test_build_switches_that_cannot_be_met_are_named(
-    tmp_path: Path, variables: dict[str, str], message: str
-) -> None:
-    command = [sys.executable, "setup.py", "-q", "build_ext", "-f", "-b", str(tmp_path), "-t", str(tmp_path)]
-    nvcc = tmp_path / "bin" / "nvcc"  # what is refused is refused before it would be called
-    nvcc.parent.mkdir()
-    nvcc.write_text("#!/bin/sh\nexit 1\n")
-    nvcc.chmod(0o755)
-    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "LDMLR_CUDA": "auto", **variables}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert message in done.stderr
-
-
 def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
     spec = random_spec(12, 32, classes=2)
     labels = random_labels(spec, 3000)
@@ -252,38 +220,3 @@ def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
         mine, other = native[labels == label], rows[labels == label]
         assert np.abs(mine.mean(0) - other.mean(0)).max() < 0.2
         assert np.abs(mine.std(0) / other.std(0) - 1).max() < 0.2
-
-
-@pytest.mark.parametrize(("arguments", "word"), [((), "PART"), (("{out}", "speed"), "unknown part 'speed'")])
-def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments: tuple, word: str) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), *(a.format(out=tmp_path) for a in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert word in done.stderr
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "smoke", "sample"]
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found = json.loads((tmp_path / "summary.json").read_text())
-    assert [part["part"] for part in found["parts"]] == ["smoke", "sample"]
-    assert all(part["state"].startswith("failed") for part in found["parts"])
-    assert "Error: " in done.stdout
-    assert (tmp_path / "smoke.log").read_text().count("== ") == 5
-    with tarfile.open(tmp_path / "results.tgz") as archive:
-        assert {"./smoke.log", "./sample.log", "./summary.json"} <= set(archive.getnames())
-
-
-def test_encoders_are_trained_and_go_through_the_run(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "encoders"]
-    environment = {
-        **os.environ, "PYTHON": sys.executable, "LDMLR_GPU_DEVICE": "cpu", "LDMLR_GPU_SEEDS": "1",
-        "LDMLR_GPU_IMAGES": "digits-lt", "LDMLR_GPU_PRESETS": "digits",
-    }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert "encoders   ok" in done.stdout
-    result = json.loads((tmp_path / "digits" / "run.json").read_text())
-    assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", "ldmlr", "ldmlr"]
-    assert (tmp_path / "digits" / "result.json").exists()
