@@ -2,7 +2,8 @@
 
 The extension needs a C++17 compiler (gcc 11, clang 12 or newer) and pybind11, nothing else: torch is neither
 imported nor linked, so one build serves every version of torch. All instruction sets are built,
-whatever the machine that builds; the one that runs is chosen at run time.
+whatever the machine that builds; the one that runs is chosen at run time. All files are compiled side by
+side, as many at a time as there are cores: one after the other they take minutes.
 
 Environment
 -----------
@@ -14,6 +15,8 @@ LDMLR_CUDA
 LDMLR_CUDA_ARCHS
     Targets of the CUDA kernels, such as ``80,90a`` (default). Later devices compile the smallest one
     without a letter at start.
+MAX_JOBS
+    Compilers at a time; default: the number of cores.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pybind11
@@ -88,6 +92,16 @@ def cuda_archs() -> list[str]:
     return archs
 
 
+def nvcc_commands(nvcc: str, archs: list[str]) -> dict[str, list[str]]:
+    """Return what compiles each CUDA source, the slowest files of the build and so the first to start."""
+    flags = [*NVCC_FLAGS, f'-DLDMLR_CUDA_TARGETS="{" ".join(archs)}"']
+    flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    # For later devices, which the code of a target with a letter does not run on.
+    if plain := min((arch for arch in archs if arch.isdigit()), key=int, default=None):
+        flags.append(f"-gencode=arch=compute_{plain},code=compute_{plain}")
+    return {str(source): [nvcc, *flags] for source in sorted(Path("csrc/cuda").glob("*.cu"))}
+
+
 def cuda_library_dirs(nvcc: str) -> list[str]:
     """Return the folders of the CUDA libraries, which nvcc knows."""
     run = subprocess.run([nvcc, "--dryrun", "csrc/cuda/fused.cu"], capture_output=True, text=True, check=True)
@@ -95,60 +109,71 @@ def cuda_library_dirs(nvcc: str) -> list[str]:
     return re.findall(r'"?-L([^"\s]+)"?', line[1]) if line else []
 
 
+def workers() -> int:
+    """Return how many compilers run at a time."""
+    text = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+    if not text.isdigit() or int(text) < 1:
+        sys.exit(f"MAX_JOBS: expected a whole number from 1, not {text!r}")
+    return int(text)
+
+
+def compile_all(commands: dict[str, list[str]]) -> None:
+    """Run the compiler of each source; what it says is shown whole, and one that fails ends the build."""
+    with ThreadPoolExecutor(workers()) as pool:
+        running = {
+            pool.submit(subprocess.run, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT): source
+            for source, command in commands.items()
+        }
+        for future in as_completed(running):
+            source = running[future]
+            try:
+                done = future.result()
+            except OSError as error:
+                pool.shutdown(cancel_futures=True)
+                sys.exit(f"{error.filename}: {error.strerror}; a C++17 compiler is needed (gcc 11, clang 12)")
+            print(f"{source}\n{done.stdout.decode(errors='replace')}", end="", flush=True)
+            if done.returncode:
+                pool.shutdown(cancel_futures=True)
+                hint = "; LDMLR_CUDA=0 leaves the CUDA kernels out" if source.endswith(".cu") else ""
+                sys.exit(f"{source}: the compiler failed (see above){hint}")
+
+
 class BuildExt(build_ext):
-    """Build with our flags after those of the Python installation, so that ours win."""
+    """Compile every source by a command of its own and link the objects."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile the instruction-set files with their flags, then everything else, and link."""
-        flags = [*FLAGS, *sanitizer()]
+        """Build with our flags after those of the Python installation, so that ours win."""
         nvcc = find_nvcc()
-        archs = cuda_archs() if nvcc else []
-        if platform.machine() in ("x86_64", "AMD64"):
-            for name, more in INSTRUCTION_SETS.items():
-                ext.extra_objects += self.compiler.compile(
-                    [f"csrc/cpu/denoise_{name}.cpp"],
-                    output_dir=self.build_temp,
-                    extra_postargs=[*flags, *more],
-                )
-        ext.extra_compile_args = flags
-        ext.extra_link_args = ["-pthread", *sanitizer()]
-        if nvcc:
-            self.build_cuda(ext, nvcc, archs)
-        else:
-            ext.sources = [*ext.sources, "csrc/cuda/stub.cpp"]
-        super().build_extension(ext)
-
-    def build_cuda(self, ext: Extension, nvcc: str, archs: list[str]) -> None:
-        """Compile the CUDA files and link the runtime statically: a machine without CUDA can load it."""
-        flags = [*NVCC_FLAGS, f'-DLDMLR_CUDA_TARGETS="{" ".join(archs)}"']
-        flags += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
-        # For later devices, which the code of a target with a letter does not run on.
-        if plain := min((arch for arch in archs if arch.isdigit()), key=int, default=None):
-            flags.append(f"-gencode=arch=compute_{plain},code=compute_{plain}")
-        folder = Path(self.build_temp, "cuda")
-        folder.mkdir(parents=True, exist_ok=True)
-        running = {}
-        for source in sorted(Path("csrc/cuda").glob("*.cu")):
-            target = str(folder / f"{source.stem}.o")
-            print(f"nvcc {source} for {' '.join(archs)}", flush=True)
-            running[target] = subprocess.Popen([nvcc, *flags, "-c", str(source), "-o", target])
-        if any([process.wait() for process in running.values()]):
-            sys.exit("nvcc failed (see above); install with LDMLR_CUDA=0 to leave the CUDA kernels out")
-        ext.extra_objects += running
-        ext.library_dirs = cuda_library_dirs(nvcc)
-        ext.libraries = ["cudart_static", "rt", "dl"]
-        # Another copy of the runtime in the process, torch's, must not meet these symbols.
-        ext.extra_link_args.append("-Wl,--exclude-libs,ALL")
+        include = [f"-I{folder}" for folder in (*self.compiler.include_dirs, *ext.include_dirs)]
+        compiler = [*self.compiler.compiler_so_cxx, *include, *FLAGS, *sanitizer()]
+        commands = nvcc_commands(nvcc, cuda_archs()) if nvcc else {}
+        for source in [*ext.sources, *([] if nvcc else ["csrc/cuda/stub.cpp"])]:
+            name = Path(source).stem.removeprefix("denoise_")
+            commands[source] = [*compiler, *INSTRUCTION_SETS.get(name, [])]
+        objects = {source: Path(self.build_temp, source).with_suffix(".o") for source in commands}
+        for source, target in objects.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            commands[source] += ["-c", source, "-o", str(target)]
+        compile_all(commands)
+        # Another copy of the CUDA runtime in the process, torch's, must not meet these symbols.
+        self.compiler.link_shared_object(
+            [str(target) for target in objects.values()],
+            self.get_ext_fullpath(ext.name),
+            libraries=["cudart_static", "rt", "dl"] if nvcc else [],
+            library_dirs=cuda_library_dirs(nvcc) if nvcc else [],
+            extra_postargs=["-pthread", *sanitizer(), *(["-Wl,--exclude-libs,ALL"] if nvcc else [])],
+            target_lang="c++",
+        )
 
 
-special = {Path(f"csrc/cpu/denoise_{name}.cpp") for name in INSTRUCTION_SETS}
-sources = {path for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
-headers = {path for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc", ".cu", ".cuh")}
+sources = {str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
+if platform.machine() not in ("x86_64", "AMD64"):
+    sources -= {f"csrc/cpu/denoise_{name}.cpp" for name in INSTRUCTION_SETS}
 
 native = Extension(
     "ldmlr._native",
-    sources=sorted(str(path) for path in sources - special),
-    depends=sorted(str(path) for path in headers | special),
+    sources=sorted(sources),
+    depends=sorted(str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".inc", ".cu", ".cuh")),
     include_dirs=[pybind11.get_include()],
     language="c++",
 )

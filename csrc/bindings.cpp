@@ -1,13 +1,15 @@
 // The Python module ldmlr._native, and the only file that knows pybind11.
 //
-// Arguments are integers and addresses of C-ordered arrays that Python has checked and keeps
-// alive (ldmlr/sampler/noise.py, ldmlr/sampler/cpu/sampler.py); here they become the plain structs of params.h, the
-// GIL is released and the kernel runs.
+// The plain structs of params.h and cuda/params.h are classes here, with the same fields in every build, with
+// CUDA or without. A pointer is an integer: the address of a C-ordered array that Python has checked and
+// keeps alive (ldmlr/sampler). A call takes such structs, releases the GIL and runs the kernel.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "cpu/dispatch.h"
 #include "cpu/pack.h"
@@ -19,9 +21,14 @@ namespace py = pybind11;
 using ldmlr::Denoiser;
 using ldmlr::Dtype;
 using ldmlr::Kernels;
+using ldmlr::NoiseParams;
 using ldmlr::SampleParams;
+using ldmlr::StepParams;
+using ldmlr::StepRow;
 using ldmlr::Transform;
 using Address = uintptr_t;
+using ReleaseGil = py::call_guard<py::gil_scoped_release>;
+namespace cuda = ldmlr::cuda;
 
 namespace {
 
@@ -30,13 +37,58 @@ T *pointer(Address address) {
     return reinterpret_cast<T *>(address);
 }
 
-// Makes a pointer member of a struct an integer attribute.
-template <class C, class S, class T>
-void def_address(C &binding, const char *name, T *S::*member) {
-    binding.def_property(
-        name, [member](const S &s) { return reinterpret_cast<Address>(s.*member); },
-        [member](S &s, Address address) { s.*member = pointer<T>(address); });
-}
+// A struct as a class: `Name()` is all zeros, `Name(field=value, ...)` sets fields by name, as do attributes.
+// `address` is where it lies and `size` its bytes, for whoever calls another library with it.
+template <class S>
+class Struct {
+  public:
+    Struct(py::module_ &m, const char *name) : class_(m, name) {
+        static_assert(std::is_trivially_copyable_v<S>, "plain data");
+        class_.def(py::init(&made_of));
+        class_.def_property_readonly("address", [](const S &s) { return reinterpret_cast<Address>(&s); });
+        class_.attr("size") = sizeof(S);
+    }
+
+    template <class T>
+    Struct &field(const char *name, T S::*member) {
+        if constexpr (std::is_pointer_v<T>) {
+            class_.def_property(
+                name, [member](const S &s) { return reinterpret_cast<Address>(s.*member); },
+                [member](S &s, Address address) { s.*member = reinterpret_cast<T>(address); });
+        } else if constexpr (std::is_same_v<T, StepRow>) {
+            using Numbers = std::array<float, sizeof(StepRow) / sizeof(float)>;
+            class_.def_property(
+                name,
+                [member](const S &s) {
+                    Numbers numbers;
+                    std::memcpy(numbers.data(), &(s.*member), sizeof(StepRow));
+                    return numbers;
+                },
+                [member](S &s, const Numbers &numbers) {
+                    std::memcpy(&(s.*member), numbers.data(), sizeof(StepRow));
+                });
+        } else {
+            class_.def_readwrite(name, member);
+        }
+        return *this;
+    }
+
+    // `Name(other)` is a copy.
+    Struct &copied() {
+        class_.def(py::init<const S &>(), py::arg("other"));
+        return *this;
+    }
+
+  private:
+    static S made_of(const py::kwargs &fields) {
+        S s{};
+        const py::object view = py::cast(&s, py::return_value_policy::reference);
+        for (const auto &[name, value] : fields) py::setattr(view, name, value);
+        return s;
+    }
+
+    py::class_<S> class_;
+};
 
 const Kernels &kernels_of(const std::string &isa) {
     const Kernels *kernels = ldmlr::find_kernels(isa.c_str());
@@ -49,11 +101,10 @@ py::tuple philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_
     return py::make_tuple(out.w[0], out.w[1], out.w[2], out.w[3]);
 }
 
-void standard_normal(const std::string &isa, uint64_t seed, uint64_t first_row, int64_t rows, int64_t dim,
-                     uint32_t stream, uint32_t step, Address out) {
+void standard_normal(const std::string &isa, const NoiseParams &params, Address out) {
     const Kernels &kernels = kernels_of(isa);
     const py::gil_scoped_release release;
-    kernels.normals({seed, first_row, rows, dim, dim, stream, step}, pointer<float>(out));
+    kernels.normals(params, pointer<float>(out));
 }
 
 py::list instruction_sets() {
@@ -99,74 +150,82 @@ void sample(const std::string &isa, const SampleParams &params, Dtype weights, i
     if (!finished) throw py::error_already_set();
 }
 
-void denoise_step(const std::string &isa, const std::array<float, 8> &row, Address x, Address x0, Address f,
-                  int64_t rows, int64_t dim, uint64_t seed, uint64_t first_row, uint32_t step, int threads) {
+void denoise_step(const std::string &isa, const StepParams &params, int threads) {
     const Kernels &kernels = kernels_of(isa);
-    const ldmlr::StepRow values = {row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]};
-    const ldmlr::StepParams params = {
-        values, pointer<float>(x), pointer<float>(x0), pointer<const float>(f), rows, dim, seed, first_row,
-        step};
     const py::gil_scoped_release release;
     ldmlr::denoise_step(kernels, params, threads);
 }
 
-}  // namespace
-
-PYBIND11_MODULE(_native, m) {
-    m.doc() = "Kernels of ldmlr; use ldmlr.sampler.noise and ldmlr.sampler.cpu.sampler, which check their arguments.";
-    m.attr("compiler") = __VERSION__;
-    m.attr("padding") = ldmlr::padding;
-
+void def_structs(py::module_ &m) {
     py::enum_<Dtype>(m, "Dtype")
         .value("float32", Dtype::float32)
         .value("float16", Dtype::float16)
         .value("bfloat16", Dtype::bfloat16)
         .value("int8", Dtype::int8);
 
-    py::class_<Denoiser> denoiser(m, "Denoiser");
-    denoiser.def(py::init<>())
-        .def_readwrite("dim", &Denoiser::dim)
-        .def_readwrite("hidden", &Denoiser::hidden)
-        .def_readwrite("layers", &Denoiser::layers)
-        .def_readwrite("classes", &Denoiser::classes)
-        .def_readwrite("folded", &Denoiser::folded);
-    def_address(denoiser, "input", &Denoiser::input);
-    def_address(denoiser, "first", &Denoiser::first);
-    def_address(denoiser, "w1", &Denoiser::w1);
-    def_address(denoiser, "w2", &Denoiser::w2);
-    def_address(denoiser, "output", &Denoiser::output);
-    def_address(denoiser, "b_in", &Denoiser::b_in);
-    def_address(denoiser, "b2", &Denoiser::b2);
-    def_address(denoiser, "b_out", &Denoiser::b_out);
-    def_address(denoiser, "bias_step", &Denoiser::bias_step);
-    def_address(denoiser, "bias_class", &Denoiser::bias_class);
-    def_address(denoiser, "quantise", &Denoiser::quantise);
+    Struct<Denoiser>(m, "Denoiser")
+        .field("dim", &Denoiser::dim)
+        .field("hidden", &Denoiser::hidden)
+        .field("layers", &Denoiser::layers)
+        .field("classes", &Denoiser::classes)
+        .field("folded", &Denoiser::folded)
+        .field("input", &Denoiser::input)
+        .field("first", &Denoiser::first)
+        .field("w1", &Denoiser::w1)
+        .field("w2", &Denoiser::w2)
+        .field("output", &Denoiser::output)
+        .field("b_in", &Denoiser::b_in)
+        .field("b2", &Denoiser::b2)
+        .field("b_out", &Denoiser::b_out)
+        .field("bias_step", &Denoiser::bias_step)
+        .field("bias_class", &Denoiser::bias_class)
+        .field("quantise", &Denoiser::quantise);
 
-    py::class_<Transform> transform(m, "Transform");
-    transform.def(py::init<>()).def_readwrite("floor", &Transform::floor);
-    def_address(transform, "mean", &Transform::mean);
-    def_address(transform, "diagonal", &Transform::diagonal);
-    def_address(transform, "triangle", &Transform::triangle);
+    Struct<Transform>(m, "Transform")
+        .field("mean", &Transform::mean)
+        .field("diagonal", &Transform::diagonal)
+        .field("triangle", &Transform::triangle)
+        .field("floor", &Transform::floor);
 
-    py::class_<SampleParams> params(m, "SampleParams");
-    params.def(py::init<>())
-        .def(py::init<const SampleParams &>(), py::arg("other"))
-        .def_readwrite("net", &SampleParams::net)
-        .def_readwrite("transform", &SampleParams::transform)
-        .def_readwrite("num_steps", &SampleParams::num_steps)
-        .def_readwrite("guidance", &SampleParams::guidance)
-        .def_readwrite("seed", &SampleParams::seed)
-        .def_readwrite("first_row", &SampleParams::first_row)
-        .def_readwrite("rows", &SampleParams::rows)
-        .def_readwrite("out_dtype", &SampleParams::out_dtype);
-    def_address(params, "steps", &SampleParams::steps);
-    def_address(params, "labels", &SampleParams::labels);
-    def_address(params, "out", &SampleParams::out);
+    Struct<SampleParams>(m, "SampleParams")
+        .copied()
+        .field("net", &SampleParams::net)
+        .field("transform", &SampleParams::transform)
+        .field("steps", &SampleParams::steps)
+        .field("num_steps", &SampleParams::num_steps)
+        .field("guidance", &SampleParams::guidance)
+        .field("seed", &SampleParams::seed)
+        .field("first_row", &SampleParams::first_row)
+        .field("rows", &SampleParams::rows)
+        .field("labels", &SampleParams::labels)
+        .field("out", &SampleParams::out)
+        .field("out_dtype", &SampleParams::out_dtype);
 
+    Struct<NoiseParams>(m, "NoiseParams")
+        .field("seed", &NoiseParams::seed)
+        .field("first_row", &NoiseParams::first_row)
+        .field("rows", &NoiseParams::rows)
+        .field("dim", &NoiseParams::dim)
+        .field("stride", &NoiseParams::stride)
+        .field("stream", &NoiseParams::stream)
+        .field("step", &NoiseParams::step);
+
+    Struct<StepParams>(m, "StepParams")
+        .field("row", &StepParams::row)
+        .field("x", &StepParams::x)
+        .field("x0", &StepParams::x0)
+        .field("f", &StepParams::f)
+        .field("rows", &StepParams::rows)
+        .field("dim", &StepParams::dim)
+        .field("seed", &StepParams::seed)
+        .field("first_row", &StepParams::first_row)
+        .field("step", &StepParams::step);
+}
+
+void def_cpu(py::module_ &m) {
     m.def("philox4x32", &philox4x32, py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"),
           py::arg("k0"), py::arg("k1"));
-    m.def("standard_normal", &standard_normal, py::arg("isa"), py::arg("seed"), py::arg("first_row"),
-          py::arg("rows"), py::arg("dim"), py::arg("stream"), py::arg("step"), py::arg("out"));
+    m.def("standard_normal", &standard_normal, py::arg("isa"), py::arg("params"), py::arg("out"));
     m.def("instruction_sets", &instruction_sets);
     m.def("packed_size", &ldmlr::packed_size, py::arg("outputs"), py::arg("inputs"), py::arg("dtype"));
     m.def("pack", &pack, py::arg("isa"), py::arg("matrix"), py::arg("outputs"), py::arg("inputs"),
@@ -187,37 +246,86 @@ PYBIND11_MODULE(_native, m) {
             return kernels.of(weights).peak(iterations);
         },
         py::arg("isa"), py::arg("weights"), py::arg("iterations"));
-    m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("row"), py::arg("x"), py::arg("x0"),
-          py::arg("f"), py::arg("rows"), py::arg("dim"), py::arg("seed"), py::arg("first_row"),
-          py::arg("step"), py::arg("threads"));
+    m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("params"), py::arg("threads"));
+}
 
-    // CUDA: the structs are filled by ldmlr/sampler/cuda/abi.py and passed by address.
-    namespace cuda = ldmlr::cuda;
-    using Release = py::call_guard<py::gil_scoped_release>;
+void def_cuda(py::module_ &m) {
+    py::enum_<cuda::Tier>(m, "CudaTier")
+        .value("layered", cuda::Tier::layered)
+        .value("resident", cuda::Tier::resident)
+        .value("streamed", cuda::Tier::streamed)
+        .value("warpgroup", cuda::Tier::warpgroup)
+        .value("bulk", cuda::Tier::bulk);
+
+    Struct<cuda::Model>(m, "CudaModel")
+        .field("dim", &cuda::Model::dim)
+        .field("hidden", &cuda::Model::hidden)
+        .field("layers", &cuda::Model::layers)
+        .field("classes", &cuda::Model::classes)
+        .field("dim_padded", &cuda::Model::dim_padded)
+        .field("hidden_padded", &cuda::Model::hidden_padded)
+        .field("num_steps", &cuda::Model::num_steps)
+        .field("folded", &cuda::Model::folded)
+        .field("guidance", &cuda::Model::guidance)
+        .field("floor", &cuda::Model::floor)
+        .field("seed", &cuda::Model::seed)
+        .field("input", &cuda::Model::input)
+        .field("first", &cuda::Model::first)
+        .field("w1", &cuda::Model::w1)
+        .field("w2", &cuda::Model::w2)
+        .field("output", &cuda::Model::output)
+        .field("triangle", &cuda::Model::triangle)
+        .field("diagonal", &cuda::Model::diagonal)
+        .field("mean", &cuda::Model::mean)
+        .field("b_in", &cuda::Model::b_in)
+        .field("b2", &cuda::Model::b2)
+        .field("b_out", &cuda::Model::b_out)
+        .field("bias_step", &cuda::Model::bias_step)
+        .field("bias_class", &cuda::Model::bias_class)
+        .field("steps", &cuda::Model::steps);
+
+    Struct<cuda::Rows>(m, "CudaRows")
+        .field("first_row", &cuda::Rows::first_row)
+        .field("count", &cuda::Rows::count)
+        .field("labels", &cuda::Rows::labels)
+        .field("out", &cuda::Rows::out)
+        .field("out_dtype", &cuda::Rows::out_dtype);
+
+    Struct<cuda::Call>(m, "CudaCall")
+        .field("model", &cuda::Call::model)
+        .field("rows", &cuda::Call::rows)
+        .field("tier", &cuda::Call::tier)
+        .field("device", &cuda::Call::device)
+        .field("slab", &cuda::Call::slab)
+        .field("scratch", &cuda::Call::scratch)
+        .field("stream", &cuda::Call::stream)
+        .field("graph_key", &cuda::Call::graph_key);
+
     m.attr("cuda_architectures") = cuda::architectures();
-    m.attr("cuda_sizes") = py::make_tuple(sizeof(cuda::Model), sizeof(cuda::Rows), sizeof(cuda::Call),
-                                          sizeof(ldmlr::StepParams), sizeof(ldmlr::NoiseParams));
-    m.def(
-        "cuda_sample", [](Address call) { cuda::sample(*pointer<const cuda::Call>(call)); }, py::arg("call"),
-        Release());
-    m.def(
-        "cuda_scratch_bytes",
-        [](Address model, int64_t slab) {
-            return cuda::scratch_bytes(*pointer<const cuda::Model>(model), slab);
-        },
-        py::arg("model"), py::arg("slab"));
-    m.def("cuda_forget", &cuda::forget, py::arg("graph_key"), Release());
+    m.def("cuda_sample", &cuda::sample, py::arg("call"), ReleaseGil());
+    m.def("cuda_scratch_bytes", &cuda::scratch_bytes, py::arg("model"), py::arg("slab"));
+    m.def("cuda_forget", &cuda::forget, py::arg("graph_key"), ReleaseGil());
     m.def(
         "cuda_denoise_step",
-        [](Address params, int device, Address stream) {
-            cuda::denoise_step(*pointer<const ldmlr::StepParams>(params), device, pointer<void>(stream));
+        [](const StepParams &params, int device, Address stream) {
+            cuda::denoise_step(params, device, pointer<void>(stream));
         },
-        py::arg("params"), py::arg("device"), py::arg("stream"), Release());
+        py::arg("params"), py::arg("device"), py::arg("stream"), ReleaseGil());
     m.def(
-        "cuda_normals",
-        [](Address params, Address out, int device, Address stream) {
-            cuda::normals(*pointer<const ldmlr::NoiseParams>(params), pointer<float>(out), device,
-                          pointer<void>(stream));
+        "cuda_standard_normal",
+        [](const NoiseParams &params, Address out, int device, Address stream) {
+            cuda::normals(params, pointer<float>(out), device, pointer<void>(stream));
         },
-        py::arg("params"), py::arg("out"), py::arg("device"), py::arg("stream"), Release());
+        py::arg("params"), py::arg("out"), py::arg("device"), py::arg("stream"), ReleaseGil());
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+    m.doc() = "Kernels of ldmlr; use ldmlr.sampler and ldmlr.ops, which check their arguments.";
+    m.attr("compiler") = __VERSION__;
+    m.attr("padding") = ldmlr::padding;
+    def_structs(m);
+    def_cpu(m);
+    def_cuda(m);
 }

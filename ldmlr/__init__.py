@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,15 @@ if TYPE_CHECKING:
     from ldmlr.generation.latent import LatentDiffusion as LatentDiffusion
     from ldmlr.heads.finetune import finetune as finetune
     from ldmlr.store import FeatureStore as FeatureStore
+
+# Python looks into the current folder before it looks at what is installed: in a clone, after
+# `pip install .`, it finds these sources, beside which no extension was compiled.
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "setup.py").is_file() and PathFinder.find_spec("ldmlr._native", __path__) is None:
+    raise ImportError(
+        f"{_ROOT} is the source of ldmlr, without its compiled extension, and hides the installed package: "
+        "change to another folder, or build the extension here with `pip install -e .`"
+    )
 
 # Names of the public interface and the modules they live in. They are loaded on first use,
 # so that the command line answers before torch is imported.

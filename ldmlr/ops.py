@@ -71,26 +71,33 @@ def denoise_step(
     UsageError
         Tensors of another type, shape, layout or device, or numbers out of range.
     """
-    _check(x, x0, output, rows, step, seed, first_row)
-    count, dim = x.shape
-    threads = max(1, min(torch.get_num_threads(), x.numel() // GRAIN))
+    params = _params(x, x0, output, rows, step, seed, first_row)
     if x.numel():
-        _native.denoise_step(
-            cpu.choose().name, rows[step].tolist(), x.data_ptr(), x0.data_ptr(), output.data_ptr(),
-            count, dim, seed, first_row, step, threads,
-        )  # fmt: skip
+        threads = max(1, min(torch.get_num_threads(), x.numel() // GRAIN))
+        _native.denoise_step(cpu.choose().name, params, threads)
 
 
 @denoise_step.register_kernel("cuda")
 def _(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int = 0) -> None:
-    _check(x, x0, output, rows, step, seed, first_row)
+    params = _params(x, x0, output, rows, step, seed, first_row)
     if x.numel():
-        elementwise.denoise_step(rows[step].tolist(), x, x0, output, step, seed, first_row)
+        elementwise.denoise_step(params, x.device)
 
 
 @denoise_step.register_fake
 def _(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int = 0) -> None:
     return None
+
+
+def _params(
+    x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int
+) -> _native.StepParams:
+    """Return what the extension is told of a step, once everything has been checked."""
+    _check(x, x0, output, rows, step, seed, first_row)
+    return _native.StepParams(
+        row=rows[step].tolist(), x=x.data_ptr(), x0=x0.data_ptr(), f=output.data_ptr(),
+        rows=x.shape[0], dim=x.shape[1], seed=seed, first_row=first_row, step=step,
+    )  # fmt: skip
 
 
 def _check(x: Tensor, x0: Tensor, output: Tensor, rows: Tensor, step: int, seed: int, first_row: int) -> None:

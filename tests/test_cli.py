@@ -30,6 +30,15 @@ def test_help_lists_every_command_and_needs_no_torch():
     assert "Stage 3" in done.stdout
 
 
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "ldmlr", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: ldmlr [OPTIONS] COMMAND")
+    done = subprocess.run([sys.executable, "-m", "ldmlr", "difuse"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "did you mean 'diffuse'?" in done.stderr
+
+
 def test_unknown_command_names_the_nearest(run_cli):
     outcome = run_cli("difuse")
     assert outcome.returncode == 2

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import subprocess
-import sys
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +15,8 @@ from ldmlr.device import Machine
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import cuda
-from ldmlr.sampler.cuda import abi, tiers
 from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.sampler import CudaSampler, refuses
 
 H200, A100, SMALL = 232448, 166912, 101376  # bytes of shared memory of a block: sm_90, sm_80, sm_86
@@ -143,11 +137,6 @@ def test_where_memory_is_short_slabs_are_smaller() -> None:
 # Without a device
 
 
-def test_structs_are_those_of_the_extension() -> None:
-    kinds = (abi.Model, abi.Rows, abi.Call, abi.StepParams, abi.NoiseParams)
-    assert _native.cuda_sizes == tuple(ctypes.sizeof(kind) for kind in kinds)
-
-
 def test_the_processor_is_refused() -> None:
     spec = random_spec(10, 32)
     assert "computes on a CUDA device, not on cpu" in str(refuses(type(spec.tables), torch.device("cpu")))
@@ -211,42 +200,15 @@ def test_a_build_covers_the_devices_that_its_code_runs_on(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_the_runtime_without_a_driver_is_one_clear_line() -> None:
-    params = abi.StepParams(rows=1, dim=1)
+    params = _native.StepParams(rows=1, dim=1)
     with pytest.raises(LdmlrError, match=r"the CUDA kernels failed: .*CUDA"):
-        devices.checked(_native.cuda_denoise_step, ctypes.addressof(params), 0, 0)
+        devices.checked(_native.cuda_denoise_step, params, 0, 0)
 
 
 def test_info_says_what_was_built(run_cli) -> None:
     done = run_cli("info", "--json")
     built = json.loads(done.stdout)["extension"]["cuda"]
     assert built == (" ".join(cuda.architectures()) or "not built")
-
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"LDMLR_CUDA": "yes"}, "LDMLR_CUDA: unknown value 'yes'"),
-        ({"LDMLR_CUDA": "1", "CUDA_HOME": "/nowhere"}, "LDMLR_CUDA=1: there is no nvcc in /nowhere/bin"),
-        ({"LDMLR_CUDA_ARCHS": "90,90a"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-        ({"LDMLR_CUDA_ARCHS": "75"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-        ({"LDMLR_CUDA_ARCHS": "hopper"}, "LDMLR_CUDA_ARCHS: expected distinct numbers from 80 such as"),
-    ],
-)
-def test_build_switches_that_cannot_be_met_are_named(
-    tmp_path: Path, variables: dict[str, str], message: str
-) -> None:
-    command = [sys.executable, "setup.py", "-q", "build_ext", "-f", "-b", str(tmp_path), "-t", str(tmp_path)]
-    nvcc = tmp_path / "bin" / "nvcc"  # what is refused is refused before it would be called
-    nvcc.parent.mkdir()
-    nvcc.write_text("#!/bin/sh\nexit 1\n")
-    nvcc.chmod(0o755)
-    environment = {**os.environ, "CUDA_HOME": str(tmp_path), "LDMLR_CUDA": "auto", **variables}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert message in done.stderr
 
 
 def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
@@ -259,38 +221,3 @@ def test_the_pytorch_baseline_draws_from_the_same_model() -> None:
         mine, other = native[labels == label], rows[labels == label]
         assert np.abs(mine.mean(0) - other.mean(0)).max() < 0.2
         assert np.abs(mine.std(0) / other.std(0) - 1).max() < 0.2
-
-
-@pytest.mark.parametrize(("arguments", "word"), [((), "PART"), (("{out}", "speed"), "unknown part 'speed'")])
-def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments: tuple, word: str) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), *(a.format(out=tmp_path) for a in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert word in done.stderr
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "smoke", "sample"]
-    environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    found = json.loads((tmp_path / "summary.json").read_text())
-    assert [part["part"] for part in found["parts"]] == ["smoke", "sample"]
-    assert all(part["state"].startswith("failed") for part in found["parts"])
-    assert "Error: " in done.stdout
-    assert (tmp_path / "smoke.log").read_text().count("== ") == 5
-    with tarfile.open(tmp_path / "results.tgz") as archive:
-        assert {"./smoke.log", "./sample.log", "./summary.json"} <= set(archive.getnames())
-
-
-def test_encoders_are_trained_and_go_through_the_run(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "encoders"]
-    environment = {
-        **os.environ, "PYTHON": sys.executable, "LDMLR_GPU_DEVICE": "cpu", "LDMLR_GPU_SEEDS": "1",
-        "LDMLR_GPU_IMAGES": "digits-lt", "LDMLR_GPU_PRESETS": "digits",
-    }  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert "encoders   ok" in done.stdout
-    result = json.loads((tmp_path / "digits" / "run.json").read_text())
-    assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", "ldmlr", "ldmlr"]
-    assert (tmp_path / "digits" / "result.json").exists()

@@ -12,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.emulator import Emulator, check, classes_of
+from support.emulator import Emulator, at, check, classes_of
 from support.solvers import SOLVERS
 
+from ldmlr import _native
 from ldmlr.bench.models import random_spec
 from ldmlr.ops import denoise_step
-from ldmlr.sampler.cuda import abi, tiers
+from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.packing import (
     bfloat16,
     from_bfloat16,
@@ -27,7 +28,7 @@ from ldmlr.sampler.cuda.packing import (
     split_triangle,
 )
 from ldmlr.sampler.cuda.tiers import SHAPES, Tier, shared_bytes
-from ldmlr.sampler.noise import standard_normal_reference
+from ldmlr.sampler.noise import noise_params, standard_normal_reference
 
 SMALL = {
     "resident": Tier("resident", 64, 64),
@@ -42,9 +43,13 @@ SMALL = {
 
 
 def test_structs_are_those_of_the_kernels(emulator: Emulator) -> None:
-    sizes = (ctypes.c_int64 * 3)()
+    """The extension was built from the sources that the emulated kernels are compiled from."""
+    kinds = (
+        _native.CudaModel, _native.CudaRows, _native.CudaCall, _native.StepParams, _native.NoiseParams,
+    )  # fmt: skip
+    sizes = (ctypes.c_int64 * len(kinds))()
     emulator.library.emulated_sizes(sizes)
-    assert list(sizes) == [ctypes.sizeof(kind) for kind in (abi.Model, abi.Rows, abi.Call)]
+    assert list(sizes) == [kind.size for kind in kinds]
 
 
 @settings(max_examples=10)
@@ -147,7 +152,7 @@ def test_shared_memory_of_the_table_is_that_of_the_kernels(
     values = (ctypes.c_int64 * 4)()
     while emulator.library.emulated_shape(len(found), layers, int(guided), values):
         found.append(tuple(values))
-    names = {code: name for name, code in tiers.TIERS.items()}
+    names = {int(code): name for name, code in tiers.TIERS.items()}
     assert {(names[code], dim, hidden) for code, dim, hidden, _ in found} == set(SHAPES)
     for code, dim, hidden, size in found:
         assert size == shared_bytes(names[code], dim, hidden, layers, guided)
@@ -244,11 +249,9 @@ def test_a_broken_network_shows_and_large_activations_do_not_break_it(emulator: 
 @pytest.mark.parametrize("dim", [1, 6, 64])
 def test_normals_are_those_of_the_reference_to_the_bit(emulator: Emulator, dim: int) -> None:
     out = np.full((9, dim), np.nan, np.float32)
-    params = abi.NoiseParams(
-        seed=2**63 + 5, first_row=2**32 - 3, rows=9, dim=dim, stride=dim, stream=1, step=7
-    )
+    params = noise_params(2**63 + 5, 2**32 - 3, 9, dim, 1, 7)
     pointer = ctypes.c_void_p(out.ctypes.data)
-    assert emulator.library.emulated_normals(ctypes.byref(params), pointer) == 0
+    assert emulator.library.emulated_normals(at(params), pointer) == 0
     assert np.array_equal(out, standard_normal_reference(2**63 + 5, 2**32 - 3, 9, dim, 1, 7))
 
 
@@ -260,11 +263,11 @@ def test_one_step_is_that_of_the_cpu(emulator: Emulator, dim: int) -> None:
     expected, expected_x0 = torch.from_numpy(x.copy()), torch.from_numpy(x0.copy())
     rows = torch.from_numpy(spec.rows.table())
     denoise_step(expected, expected_x0, torch.from_numpy(output), rows, 2, 5, 100)
-    params = abi.StepParams(
-        row=(ctypes.c_float * 8)(*rows[2].tolist()), x=x.ctypes.data, x0=x0.ctypes.data, f=output.ctypes.data,
+    params = _native.StepParams(
+        row=rows[2].tolist(), x=x.ctypes.data, x0=x0.ctypes.data, f=output.ctypes.data,
         rows=70, dim=dim, seed=5, first_row=100, step=2,
     )  # fmt: skip
-    assert emulator.library.emulated_denoise_step(ctypes.byref(params)) == 0
+    assert emulator.library.emulated_denoise_step(at(params)) == 0
     # Instruction sets without a fused multiply-add round twice.
     assert np.allclose(x, expected.numpy(), rtol=1e-6, atol=1e-6)
     assert np.allclose(x0, expected_x0.numpy(), rtol=1e-6, atol=1e-6)

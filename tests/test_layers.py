@@ -32,6 +32,7 @@ LAYERS = (
     "bench ops",
     "__init__",  # the facade, whose imports are lazy
     "ldmlr_cli",  # the folder cli/
+    "__main__",  # `python -m ldmlr`
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 

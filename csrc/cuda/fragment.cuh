@@ -11,7 +11,8 @@
 // then never leave the registers. Weights whose left operand comes from memory count inputs naturally.
 //
 // Weights: a block of 16 outputs by 16 inputs is 32 lanes x 16 bytes: the four registers
-// {half 0: inputs 2t.., inputs 8 + 2t..; half 1: the same} of output g of the half (ldmlr/sampler/cuda/packing.py).
+// {half 0: inputs 2t.., inputs 8 + 2t..; half 1: the same} of output g of the half
+// (ldmlr/sampler/cuda/packing.py).
 #pragma once
 
 #include "../philox.h"

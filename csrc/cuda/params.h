@@ -1,8 +1,8 @@
 // The plain data of the CUDA sampler: device pointers, sizes, no ownership. Shapes in comments.
 //
 // Letters as in ../params.h. D' and H' are D and H rounded up to what the tier computes with; padded
-// entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/abi.py mirrors
-// them field by field and checks their sizes).
+// entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/prepare.py and
+// sampler.py) through ../bindings.cpp.
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
 // for each group of outputs the blocks of all inputs one after the other; or, for wgmma,
@@ -49,7 +49,6 @@ struct Rows {
     const int64_t *labels;  // [N]
     void *out;              // [N, D] of out_dtype
     Dtype out_dtype;
-    int32_t reserved;
 };
 
 // warpgroup and bulk are the layered tier by wgmma (sm_90a), with matrices in an order of their own; bulk is
@@ -69,8 +68,7 @@ struct Call {
     Rows rows;
     Tier tier;
     int32_t device;
-    int32_t slab;  // in layers: rows that go through the layers together, a multiple of 256
-    int32_t reserved;
+    int32_t slab;        // in layers: rows that go through the layers together, a multiple of 256
     void *scratch;       // in layers: layered_scratch(model, slab) bytes of device memory
     void *stream;        // cudaStream_t
     uint64_t graph_key;  // in layers: calls with the same key, scratch and stream may share a graph

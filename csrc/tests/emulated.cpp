@@ -60,6 +60,7 @@ int emulated_normals(const NoiseParams *params, float *out) {
 }
 void emulated_sizes(int64_t *sizes) {
     sizes[0] = sizeof(Model), sizes[1] = sizeof(Rows), sizes[2] = sizeof(Call);
+    sizes[3] = sizeof(StepParams), sizes[4] = sizeof(NoiseParams);
 }
 int64_t emulated_operand_at(int row, int column, int width) {
     return operand_at(row, column, width);

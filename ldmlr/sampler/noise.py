@@ -84,8 +84,18 @@ def standard_normal(
         raise UsageError(f"out: expected a float32 array of shape [{rows}, {dim}]")
     elif not out.flags.c_contiguous or not out.flags.writeable:
         raise UsageError("out: expected a writable array in C order; pass np.ascontiguousarray(out)")
-    _native.standard_normal(cpu.choose(isa).name, seed, first_row, rows, dim, stream, step, out.ctypes.data)
+    params = noise_params(seed, first_row, rows, dim, stream, step)
+    _native.standard_normal(cpu.choose(isa).name, params, out.ctypes.data)
     return out
+
+
+def noise_params(
+    seed: int, first_row: int, rows: int, dim: int, stream: int = 0, step: int = 0
+) -> _native.NoiseParams:
+    """Return what the extension is told of normals ``[rows, dim]`` without gaps between the rows."""
+    return _native.NoiseParams(
+        seed=seed, first_row=first_row, rows=rows, dim=dim, stride=dim, stream=stream, step=step
+    )
 
 
 def check_counter(seed: int, first_row: int, rows: int, dim: int, stream: int = 0, step: int = 0) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ldmlr import _native
 from ldmlr.sampler import reference
-from ldmlr.sampler.cuda import abi
 from ldmlr.sampler.cuda.prepare import prepare
+from ldmlr.sampler.cuda.sampler import OUTPUTS
 from ldmlr.sampler.cuda.tiers import Tier
 from ldmlr.sampler.spec import SamplerSpec
 
@@ -18,7 +19,13 @@ SOURCE = Path(__file__).resolve().parent.parent.parent / "csrc" / "tests" / "emu
 FLAGS = ("-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-DLDMLR_EMULATE", "-shared", "-fPIC")
 # Deviation allowed from float64, in unit roundoffs of bfloat16: (maximum, RMS), as for the CPU.
 EPSILON, ALLOWED = 2.0**-9, (16, 3)
-OUTPUTS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+KINDS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+Struct = _native.CudaModel | _native.CudaRows | _native.CudaCall | _native.StepParams | _native.NoiseParams
+
+
+def at(struct: Struct) -> ctypes.c_void_p:
+    """Return where a struct of the extension lies: the emulated kernels read that very memory."""
+    return ctypes.c_void_p(struct.address)
 
 
 def canary(size: int) -> np.ndarray:
@@ -53,16 +60,18 @@ class Emulator:
                 kept.append(canary(array.nbytes))
                 kept[-1][:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
                 setattr(model, name, kept[-1].ctypes.data)
-        kind = np.dtype(OUTPUTS[dtype])
+        kind = np.dtype(KINDS[dtype])
         bytes_out = len(labels) * spec.dim * kind.itemsize
         out = canary(bytes_out + 256)
-        scratch = canary(self.library.emulated_scratch(ctypes.byref(model), ctypes.c_int64(slab)))
-        rows = abi.Rows(
+        scratch = canary(self.library.emulated_scratch(at(model), ctypes.c_int64(slab)))
+        rows = _native.CudaRows(
             first_row=first_row, count=len(labels), labels=labels.ctypes.data, out=out.ctypes.data,
-            out_dtype=abi.DTYPES[dtype],
+            out_dtype=OUTPUTS[dtype],
         )  # fmt: skip
-        call = abi.Call(model=model, rows=rows, tier=tier.code, slab=slab, scratch=scratch.ctypes.data)
-        assert self.library.emulated_sample(ctypes.byref(call), multiprocessors) == 0
+        call = _native.CudaCall(
+            model=model, rows=rows, tier=tier.code, slab=slab, scratch=scratch.ctypes.data
+        )
+        assert self.library.emulated_sample(at(call), multiprocessors) == 0
         assert (out[bytes_out:] == 0xFF).all(), "a write beyond the output"
         return out[:bytes_out].view(kind).reshape(len(labels), spec.dim)
 

@@ -102,7 +102,7 @@ def stream_of(device: torch.device) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream)
 
 
-def checked(call: Callable[..., object], *arguments: int) -> None:
+def checked(call: Callable[..., object], *arguments: object) -> None:
     """Call the extension; what the CUDA runtime reports becomes an error of one line."""
     try:
         call(*arguments)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
-
 import torch
 
 from ldmlr import _native
 from ldmlr.errors import UsageError
-from ldmlr.sampler.cuda import abi
 from ldmlr.sampler.cuda import device as devices
-from ldmlr.sampler.noise import check_counter
+from ldmlr.sampler.noise import check_counter, noise_params
 
 
 def require(device: torch.device) -> None:
@@ -21,23 +17,10 @@ def require(device: torch.device) -> None:
         raise UsageError(f"{device}: {reason}")
 
 
-def denoise_step(
-    row: Sequence[float],
-    x: torch.Tensor,
-    x0: torch.Tensor,
-    output: torch.Tensor,
-    step: int,
-    seed: int,
-    first_row: int,
-) -> None:
-    """Take one solver step in place; tensors as `ldmlr.ops.denoise_step` has checked them."""
-    require(x.device)
-    params = abi.StepParams(
-        row=(ctypes.c_float * 8)(*row), x=x.data_ptr(), x0=x0.data_ptr(), f=output.data_ptr(),
-        rows=x.shape[0], dim=x.shape[1], seed=seed, first_row=first_row, step=step,
-    )  # fmt: skip
-    stream = devices.stream_of(x.device)
-    devices.checked(_native.cuda_denoise_step, ctypes.addressof(params), x.device.index, stream)
+def denoise_step(params: _native.StepParams, device: torch.device) -> None:
+    """Take one solver step in place, on arrays of a device that `ldmlr.ops.denoise_step` has checked."""
+    require(device)
+    devices.checked(_native.cuda_denoise_step, params, device.index, devices.stream_of(device))
 
 
 def standard_normal(
@@ -61,14 +44,8 @@ def standard_normal(
     where = devices.indexed(torch.device(device))
     out = torch.empty((rows, dim), device=where)
     if rows:
-        params = abi.NoiseParams(
-            seed=seed, first_row=first_row, rows=rows, dim=dim, stride=dim, stream=stream, step=step
-        )
+        params = noise_params(seed, first_row, rows, dim, stream, step)
         devices.checked(
-            _native.cuda_normals,
-            ctypes.addressof(params),
-            out.data_ptr(),
-            where.index,
-            devices.stream_of(where),
+            _native.cuda_standard_normal, params, out.data_ptr(), where.index, devices.stream_of(where)
         )
     return out

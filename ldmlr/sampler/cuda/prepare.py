@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr import _native
 from ldmlr.diffusion.tables import DenoiserTables
-from ldmlr.sampler.cuda import abi
 from ldmlr.sampler.cuda.packing import pack_stream, pad, split_triangle
 from ldmlr.sampler.cuda.tiers import Tier
 from ldmlr.sampler.spec import SamplerSpec
@@ -15,7 +15,7 @@ from ldmlr.sampler.units import kernel_tables
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
-def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
+def prepare(spec: SamplerSpec, tier: Tier) -> tuple[_native.CudaModel, Arrays]:
     """Return the sizes and numbers of a model, and its arrays by the name of their address.
 
     Parameters
@@ -27,7 +27,7 @@ def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
 
     Returns
     -------
-    A `Model` without addresses, and the arrays to put on the device.
+    A `CudaModel` without addresses, and the arrays to put on the device.
     """
     tables = spec.tables
     assert isinstance(tables, DenoiserTables)
@@ -63,7 +63,7 @@ def prepare(spec: SamplerSpec, tier: Tier) -> tuple[abi.Model, Arrays]:
         arrays["triangle"] = pack(split_triangle(scale, d), d, 3 * d)
     else:
         arrays["diagonal"] = pad(scale, d)
-    model = abi.Model(
+    model = _native.CudaModel(
         dim=dim, hidden=hidden, layers=layers, classes=spec.num_classes, dim_padded=d, hidden_padded=h,
         num_steps=len(spec.rows), folded=int(folded),
         guidance=spec.guidance, floor=spec.floor, seed=spec.seed,

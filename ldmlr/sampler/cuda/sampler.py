@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import itertools
 import weakref
@@ -14,13 +13,18 @@ import torch
 from ldmlr import _native
 from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.sampler.cuda import abi, tiers
 from ldmlr.sampler.cuda import device as devices
+from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.prepare import Arrays, prepare
 from ldmlr.sampler.noise import check_counter
 from ldmlr.sampler.spec import SamplerSpec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+OUTPUTS = {
+    "float32": _native.Dtype.float32,
+    "float16": _native.Dtype.float16,
+    "bfloat16": _native.Dtype.bfloat16,
+}
 ALIGNMENT = 256  # bytes
 _keys = itertools.count(1)
 
@@ -165,13 +169,18 @@ class CudaSampler:
             classes = self._labels(labels, check, capturing)
             rows = self._out(len(classes), DTYPES[dtype], out)
             if len(classes):
-                self._queue(classes, first_row, rows, abi.DTYPES[dtype], capturing)
+                self._queue(classes, first_row, rows, OUTPUTS[dtype], capturing)
         return rows
 
     def _queue(
-        self, labels: torch.Tensor, first_row: int, out: torch.Tensor, dtype: int, capturing: bool
+        self,
+        labels: torch.Tensor,
+        first_row: int,
+        out: torch.Tensor,
+        dtype: _native.Dtype,
+        capturing: bool,
     ) -> None:
-        rows = abi.Rows(
+        rows = _native.CudaRows(
             first_row=first_row, count=len(labels), labels=labels.data_ptr(), out=out.data_ptr(),
             out_dtype=dtype,
         )  # fmt: skip
@@ -180,13 +189,13 @@ class CudaSampler:
             # Should the sampler go while its rows are still being drawn, its memory stays that long.
             self._memory.record_stream(torch.cuda.current_stream(self.device))
             self._streams.add(stream)
-        call = abi.Call(
+        call = _native.CudaCall(
             model=self._model, rows=rows, tier=self.tier.code, device=self.device.index, stream=stream
         )
         if not self.tier.fused:
             call.slab, plan = self._room(stream, len(labels), capturing)
             call.scratch, call.graph_key = plan.scratch.data_ptr(), plan.key
-        devices.checked(_native.cuda_sample, ctypes.addressof(call))
+        devices.checked(_native.cuda_sample, call)
 
     def _room(self, stream: int, rows: int, capturing: bool) -> tuple[int, _Plan]:
         """Return slab and scratch for some rows; where the device's memory is short, smaller slabs do."""
@@ -202,7 +211,7 @@ class CudaSampler:
     def _plan(self, stream: int, slab: int, capturing: bool) -> _Plan:
         plan = None if capturing else self._plans.get((stream, slab))
         if plan is None:
-            size = _native.cuda_scratch_bytes(ctypes.addressof(self._model), slab)
+            size = _native.cuda_scratch_bytes(self._model, slab)
             plan = _Plan(torch.empty(size, dtype=torch.uint8, device=self.device), next(_keys))
             if capturing:
                 # The caller's graph writes there whenever it is replayed, as long as this sampler lives.

@@ -17,12 +17,18 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from ldmlr import _native
 from ldmlr.errors import UsageError, nearest
 from ldmlr.sampler.cuda.packing import BLOCK, BLOCK_BYTES, Bits, Matrix, pack, pack_swizzled
 
 VARIABLE = "LDMLR_CUDA_TIER"
-# Tier of csrc/cuda/params.h
-TIERS = {"layered": 0, "resident": 1, "streamed": 2, "warpgroup": 3, "bulk": 4}
+TIERS = {
+    "layered": _native.CudaTier.layered,
+    "resident": _native.CudaTier.resident,
+    "streamed": _native.CudaTier.streamed,
+    "warpgroup": _native.CudaTier.warpgroup,
+    "bulk": _native.CudaTier.bulk,
+}
 BY_WGMMA = ("warpgroup", "bulk")
 IN_LAYERS = ("layered", *BY_WGMMA)
 # (tier, D', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
@@ -65,8 +71,8 @@ class Tier:
     hidden: int
 
     @property
-    def code(self) -> int:
-        """Number of the tier in the extension."""
+    def code(self) -> _native.CudaTier:
+        """The tier in the extension."""
         return TIERS[self.name]
 
     @property
