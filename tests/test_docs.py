@@ -9,10 +9,10 @@ import tomllib
 import h5py
 import numpy as np
 import pytest
+from ldmlr_cli.options import RUN_FILE_KEYS
 from support.pages import PAGES, ROOT, anchors, blocks, commands, links, parse, read
 
 from ldmlr.run.config import STAGES, RunConfig
-from ldmlr_cli.options import RUN_FILE_KEYS
 
 COMMANDS = "docs/commands.md"
 # What is added to commands so that they take seconds here; the README's run as they stand.
@@ -42,7 +42,10 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("line", [line for line, runs in commands(COMMANDS) if runs], ids=lambda line: line[:50])
+RUNNING = [line for line, runs in commands(COMMANDS) if runs]
+
+
+@pytest.mark.parametrize("line", RUNNING, ids=lambda line: line[:50])
 def test_every_command_of_the_page_of_commands_runs(line, folder, monkeypatch, run_cli):
     monkeypatch.chdir(folder)
     words = shlex.split(line)[1:]
