@@ -110,6 +110,13 @@ def test_every_link_of_a_page_leads_somewhere(name):
             assert anchor in anchors(place.read_text(encoding="utf-8")), f"{name}: {link}"
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_of_the_project_that_a_page_names_is_there(name):
+    named = re.findall(r"`((?:csrc|ldmlr|cli|tests|benchmarks|docs|presets)/[\w./]+)`", read(name))
+    known = (ROOT, ROOT / "csrc")  # csrc has tests of its own
+    assert [path for path in named if not any((root / path).exists() for root in known)] == []
+
+
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("docs/")])
 def test_every_page_of_the_documentation_is_linked_in_the_readme(name):
     assert name in links("README.md")
