@@ -25,7 +25,7 @@ COLUMNS = {
 @pytest.mark.parametrize(
     ("dim", "hidden", "layers", "guidance", "products"),
     [
-        # As in benchmarks/README.md: shared first products, two evaluations of the rest, one last product.
+        # As in docs/kernels.md: shared first products, two evaluations of the rest, one last product.
         (64, 128, 2, 1.5, 2 * 64 * 128 + 2 * 3 * 128 * 128 + 128 * 64),
         (64, 128, 2, 1.0, 2 * 64 * 128 + 3 * 128 * 128 + 128 * 64),
         (512, 256, 1, 2.0, 512 * 256 + 256 * 256 + 2 * 256 * 256 + 256 * 512),

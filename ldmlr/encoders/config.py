@@ -276,7 +276,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cifar-ce-mixup": {},
     "cifar-wcdas": WCDAS,
     "cifar-wcdas-short": WCDAS_SHORT,
-    # Three tenths of the multiplications of cifar-wcdas; 84.05 on CIFAR-10-LT (benchmarks/README.md).
+    # Three tenths of the multiplications of cifar-wcdas; 84.05 on CIFAR-10-LT (docs/results.md).
     "cifar-wcdas-mixup": {
         **WCDAS_SHORT,
         "loss": "balanced-softmax",

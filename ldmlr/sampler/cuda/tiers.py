@@ -1,4 +1,4 @@
-"""Which kernels run: a table by size, from measurements on an H200 (benchmarks/README.md).
+"""Which kernels run: a table by size, from measurements on an H200 (docs/kernels.md).
 
 ==========  =============================================================================================
 resident    all weights and the state of 128 rows stay in shared memory; the fastest where they fit

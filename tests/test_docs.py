@@ -1,0 +1,138 @@
+"""The documentation: commands run or parse, snippets run, keys and links are right."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+
+import h5py
+import numpy as np
+import pytest
+from ldmlr_cli.options import RUN_FILE_KEYS
+from support.pages import PAGES, ROOT, anchors, blocks, commands, links, parse, read
+
+from ldmlr.run.config import STAGES, RunConfig
+
+COMMANDS = "docs/commands.md"
+# What is added to commands so that they take seconds here; the README's run as they stand.
+QUICKER = {
+    "augment": "--iterations 60",
+    "compare": "--set diffuse.iterations=60",
+    "ablate": "--set diffuse.iterations=60",
+    "run": "--set diffuse.iterations=60",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files that the page of commands takes for granted."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path_factory.mktemp("commands")
+    (path / "experiment.toml").write_text(blocks(COMMANDS, "toml")[0].text)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), (60, 20, 8))
+    rows = (rng.standard_normal((len(labels), 5)) + labels[:, None]).astype(np.float32)
+    for name in ("train", "test"):
+        np.savez(path / f"{name}.npz", features=rows, labels=labels)
+    np.save(path / "X.npy", rows)
+    np.save(path / "y.npy", labels)
+    columns = {f"f{i}": rows[:, i] for i in range(5)} | {"species": np.array(["a", "b", "c"])[labels]}
+    parquet.write_table(pyarrow.table(columns), path / "table.parquet")
+    return path
+
+
+RUNNING = [line for line, runs in commands(COMMANDS) if runs]
+
+
+@pytest.mark.parametrize("line", RUNNING, ids=lambda line: line[:50])
+def test_every_command_of_the_page_of_commands_runs(line, folder, monkeypatch, run_cli):
+    monkeypatch.chdir(folder)
+    words = shlex.split(line)[1:]
+    quicker = QUICKER.get(words[0], "") if "--generator" not in words and "--refit" not in words else ""
+    done = run_cli(*words, *quicker.split())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_shards_of_the_page_of_commands_are_the_rows_of_one_process(folder, monkeypatch, run_cli):
+    monkeypatch.chdir(folder)
+    assert run_cli("store", "merge", "parts.json", "--out", "merged.h5").returncode == 0
+    with h5py.File("merged.h5") as parts, h5py.File("pseudo.h5") as whole:
+        assert np.array_equal(parts["train/features"], whole["train/features"])
+
+
+def test_the_snippets_of_the_page_of_commands_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for code in blocks(COMMANDS, "python"):
+        exec(compile(code.text, COMMANDS, "exec"), names)
+    assert names["rows"].shape == (100, names["store"].dim)
+    rows, again = names["rows"], names["again"].sample(np.full(100, 9), steps=10, guidance=1.5, seed=0)
+    assert np.array_equal(rows, again)
+    assert names["logits"].shape == (540, 10)
+    features, labels = next(iter(names["loader"]))[:2]
+    assert len(features) == len(labels) == 256
+    assert np.bincount(names["y2"]).tolist() == [120] * 10
+    # With a prediction of zero every step only scales the noise.
+    assert names["x"].isfinite().all()
+    assert not names["x"].equal(names["initial_noise"](0, 0, 100, 64))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_of_a_page_exists_with_its_options(name):
+    for line, _ in commands(name):
+        parse(line)
+    # In the text, too: an option in a command between backticks.
+    for line in re.findall(r"`(ldmlr [^`\n]+)`", read(name)):
+        words = shlex.split(line)
+        if words[1:] and re.fullmatch(r"[a-z]+", words[1]):
+            parse(re.sub(r"\s(\[.*|\.\.\.)$", "", line))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_snippet_of_a_page_is_valid(name):
+    for code in blocks(name, "python"):
+        compile(code.text, name, "exec")
+    for code in blocks(name, "toml"):
+        tomllib.loads(code.text)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_somewhere(name):
+    page = ROOT / name
+    for link in links(name):
+        target, _, anchor = link.partition("#")
+        place = (page.parent / target) if target else page
+        assert place.exists(), f"{name}: {link}"
+        if anchor:
+            assert place.suffix == ".md", f"{name}: {link}"
+            assert anchor in anchors(place.read_text(encoding="utf-8")), f"{name}: {link}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_file_of_the_project_that_a_page_names_is_there(name):
+    named = re.findall(r"`((?:csrc|ldmlr|cli|tests|benchmarks|docs|presets)/[\w./]+)`", read(name))
+    known = (ROOT, ROOT / "csrc")  # csrc has tests of its own
+    assert [path for path in named if not any((root / path).exists() for root in known)] == []
+
+
+@pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("docs/")])
+def test_every_page_of_the_documentation_is_linked_in_the_readme(name):
+    assert name in links("README.md")
+
+
+def test_the_keys_of_a_toml_file_are_all_there():
+    page = read(COMMANDS)
+    top = page.split("<!-- keys: top level -->\n")[1].split("<!-- keys: tables -->\n")[0]
+    tables = page.split("<!-- keys: tables -->\n")[1].split("<!-- end of keys -->")[0]
+    assert sorted(re.findall(r"`(\w+)`", top)) == sorted({*RunConfig.names(), *RUN_FILE_KEYS})
+    assert re.findall(r"`\[(\w+)\]`", tables)[: len(STAGES)] == list(STAGES)
+
+
+def test_an_unknown_option_in_a_page_would_be_seen():
+    import click
+
+    for line in ("ldmlr run x --no-such-option", "ldmlr generate m --solver none", "ldmlr nothing"):
+        with pytest.raises(click.ClickException):
+            parse(line)
