@@ -20,13 +20,14 @@ import torch
 
 from ldmlr import results
 from ldmlr.config import plain
+from ldmlr.experiments.loop import Arm, Made, Seed, over_seeds
+from ldmlr.experiments.methods import Bench, Drawn, with_rows
 from ldmlr.files import write_text
 from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan
-from ldmlr.groups import parse_groups
-from ldmlr.heads.evaluation import measure, tuned_variants
-from ldmlr.heads.finetune import finetune
+from ldmlr.generation.train_rows import train_rows
+from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.sampler import NativeSampler, default_weights
@@ -56,6 +57,20 @@ def variants(full: bool) -> Iterator[Variant]:
         yield usual, hidden, steps, f"{usual}, H {hidden}, {steps} steps"
 
 
+def arm(bench: Bench, store: FeatureStore, how: str, hidden: int, steps: int) -> Arm:
+    """Return what makes a seed's heads from rows drawn as `how` says; a model of a width is trained once."""
+    labels = labels_of(bench.plan, 0, int(bench.plan.sum()))
+
+    def make(seed: Seed) -> Made:
+        model = seed.shared.once(
+            hidden, lambda: LatentDiffusion(hidden=hidden, seed=seed.number).fit_store(store)
+        )
+        drawn = draw(model.spec(SampleConfig(steps=steps), seed.number), labels, how)
+        return with_rows("ldmlr", bench, seed, Drawn(drawn, labels), seed.tuning)
+
+    return make
+
+
 def main() -> None:
     """Run, print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -64,29 +79,24 @@ def main() -> None:
     parser.add_argument("--cheaper", action="store_true", help="smaller widths and fewer steps too")
     parser.add_argument("--out", type=Path, help="save the result document here (JSON)")
     options = parser.parse_args()
+    tables = stage_tables({}, RunConfig())
     rows: list[dict[str, Any]] = []
     for path in options.stores:
-        found: dict[tuple[str, str], list[dict[str, float | None]]] = {}
         with FeatureStore.open(path) as store:
-            for seed in range(options.seeds):
-                models: dict[int, LatentDiffusion] = {}
-                for how, hidden, steps, name in variants(options.cheaper):
-                    if hidden not in models:
-                        models[hidden] = LatentDiffusion(hidden=hidden, seed=seed).fit_store(store)
-                    model = models[hidden]
-                    labels = labels_of(plan(model.counts), 0, int(plan(model.counts).sum()))
-                    pseudo = draw(model.spec(SampleConfig(steps=steps), seed), labels, how)
-                    tuned = finetune(store, (pseudo, labels), seed=seed)
-                    measured = measure(
-                        tuned_variants(tuned), store.split("test"), tuned.counts, parse_groups("100,20")
-                    )
-                    for entry in measured:
-                        found.setdefault((name, entry.variant.adjustment), []).append(entry.figures)
-        for (name, adjustment), runs in found.items():
-            row = results.accuracy_row(name, adjustment, runs, store=path.name)
-            rows.append(row)
+            known = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
+            bench = Bench(known, plan(known.counts), tables)
+            encoded = known.training_rows()
+            found = over_seeds(
+                {name: arm(bench, store, *place) for *place, name in variants(options.cheaper)},
+                store, lambda seed, encoded=encoded: encoded, tables.finetune, seeds=options.seeds,
+            )  # fmt: skip
+        for name, row in found.table:
+            rows.append({"data": path.stem, "setting": name, **row})
             figures = row["all"]
-            print(f"{path.name:<34}{name:<32}{adjustment:<13}{figures['mean']:.2f} +- {figures['std']:.2f}")
+            print(
+                f"{path.name:<34}{name:<32}{row['adjustment']:<13}"
+                f"{figures['mean']:.2f} +- {figures['std']:.2f}"
+            )
     if options.out:
         config = {"seeds": options.seeds, "isa": cpu.choose().name}
         document = results.document("precision", config, rows=rows)

@@ -97,11 +97,20 @@ def store(tmp_path: Path) -> str:
 
 def test_stage3(tmp_path: Path, store: str) -> None:
     found = run(tmp_path, "lab/stage3.py", store, "--seeds", 2, "--iterations", 5)["rows"]
-    by_name = {(row["method"], row["adjustment"]): row["all"] for row in found}
+    by_name = {(row["setting"], row["adjustment"]): row["all"] for row in found}
     assert len(by_name) == len(found) == 42
     assert all(len(figure["values"]) == 2 and figure["mean"] > 34 for figure in by_name.values())
     assert ("recipe, tau by a view", "label-shift") in by_name
     assert by_name["recipe", "none"] != by_name["mix from 0", "none"]
+
+
+def test_precision(tmp_path: Path, store: str) -> None:
+    found = run(tmp_path, "precision.py", store, "--seeds", 2)["rows"]
+    by_name = {(row["setting"], row["adjustment"]): row["all"] for row in found}
+    assert len(by_name) == len(found)
+    assert {row["method"] for row in found} == {"ldmlr"}
+    reference = by_name["reference, H 128, 10 steps", "none"]
+    assert by_name["float32, H 128, 10 steps", "none"]["mean"] == pytest.approx(reference["mean"], abs=2)
 
 
 def test_ceiling(tmp_path: Path, store: str) -> None:
