@@ -24,14 +24,14 @@ import torch
 
 from ldmlr import results
 from ldmlr.config import plain
-from ldmlr.experiments.loop import Made, Seed, over_seeds
+from ldmlr.experiments.loop import Arm, Made, Seed, over_seeds
 from ldmlr.experiments.methods import Bench, draw_rows
 from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Variant, tuned_variants
+from ldmlr.heads.evaluation import tuned_variants
 from ldmlr.heads.finetune import tuned_head
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import head_logits
@@ -59,62 +59,69 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SCALES = (1.0, 1.2, 1.7)
 
 
-@dataclasses.dataclass
-class Lab:
-    """What the variants of a seed share."""
+Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 
-    seed: Seed
-    bench: Bench
 
-    def draw(self, scale: float | None = None, times: int = 1) -> tuple[Any, Any]:
-        """Return generated rows and labels, widened by `scale` (None: the recipe's)."""
-        tables = self.bench.tables
-        drawing = tables.generate if scale is None else GenerateConfig(scale=scale)
-        own = self.bench.with_stages(tables.diffuse, drawing, self.bench.plan * times)
-        drawn = draw_rows("diffusion", own, self.seed)
+def draw(bench: Bench, seed: Seed, scale: float | None = None, times: int = 1) -> Rows:
+    """Return generated rows and labels, widened by `scale` (None: the recipe's); drawn once per seed."""
+    drawing = bench.tables.generate if scale is None else GenerateConfig(scale=scale)
+
+    def make() -> Rows:
+        own = bench.with_stages(bench.tables.diffuse, drawing, bench.plan * times)
+        drawn = draw_rows("diffusion", own, seed)
         return drawn.features, drawn.labels
 
-    def tune(
-        self,
-        config: FinetuneConfig,
-        generated: tuple[Any, Any],
-        views: bool = False,
-        on_epoch: Callable[[int, Head], None] | None = None,
-    ) -> FinetunedHead:
-        """Return a head of stage 3; `views` counts augmented views as encoded rows."""
-        rows, seed = self.bench.rows, self.seed
-        features, labels = rows.with_views() if views else (rows.features, rows.labels)
-        merged = TrainingRows(
-            np.concatenate([features, generated[0]]), np.concatenate([labels, generated[1]]),
-            len(labels), rows.num_classes, rows.name,
-        )  # fmt: skip
-        return tuned_head(
-            merged, seed.baseline, seed.origin, config.settled(seed.baseline.kind), seed.number,
-            counts=rows.counts, on_epoch=on_epoch,
-        )  # fmt: skip
+    return seed.shared.once((scale, times), make)
 
 
-def half(lab: Lab, *, harder: bool) -> tuple[Any, Any]:
+def tune(
+    bench: Bench,
+    seed: Seed,
+    config: FinetuneConfig,
+    generated: Rows,
+    views: bool = False,
+    on_epoch: Callable[[int, Head], None] | None = None,
+) -> FinetunedHead:
+    """Return a head of stage 3; `views` counts augmented views as encoded rows."""
+    rows = bench.rows
+    features, labels = rows.with_views() if views else (rows.features, rows.labels)
+    merged = TrainingRows(
+        np.concatenate([features, generated[0]]), np.concatenate([labels, generated[1]]),
+        len(labels), rows.num_classes, rows.name,
+    )  # fmt: skip
+    config = config.settled(seed.baseline.kind)
+    return tuned_head(
+        merged, seed.baseline, seed.origin, config, seed.number, counts=rows.counts, on_epoch=on_epoch
+    )
+
+
+def recipe(bench: Bench, seed: Seed) -> FinetunedHead:
+    """Return the head of the recipe, trained once per seed."""
+    return seed.shared.once("recipe", lambda: tune(bench, seed, bench.tables.finetune, draw(bench, seed)))
+
+
+def half(bench: Bench, seed: Seed, *, harder: bool) -> Rows:
     """Return, of twice the rows, the half of each class that the baseline finds harder (or easier).
 
     Hard are rows to which the baseline, with label shift, gives their own class least: a gate the other way
     round, as ADASYN prefers rows among those of other classes.
     """
-    features, labels = lab.draw(times=2)
-    logits = torch.from_numpy(head_logits(lab.seed.baseline, features) - log_prior(lab.bench.rows.counts))
+    features, labels = draw(bench, seed, times=2)
+    logits = torch.from_numpy(head_logits(seed.baseline, features) - log_prior(bench.rows.counts))
     own = torch.log_softmax(logits, dim=1).numpy()[np.arange(len(labels)), labels]
     order = np.lexsort((own if harder else -own, labels))
     # Of each class's rows, twice as many as the plan has, the first half.
-    first = np.concatenate([[0], np.cumsum(2 * lab.bench.plan)])[labels[order]]
-    kept = np.sort(order[np.arange(len(order)) - first < lab.bench.plan[labels[order]]])
+    first = np.concatenate([[0], np.cumsum(2 * bench.plan)])[labels[order]]
+    kept = np.sort(order[np.arange(len(order)) - first < bench.plan[labels[order]]])
     return features[kept], labels[kept]
 
 
-def averaged(lab: Lab, config: FinetuneConfig, generated: tuple[Any, Any]) -> FinetunedHead:
+def averaged(bench: Bench, seed: Seed) -> FinetunedHead:
     """Return the mean of the heads after each pass of the second half."""
     kept: list[Head] = []
-    tuned = lab.tune(
-        config, generated,
+    config = bench.tables.finetune
+    tuned = tune(
+        bench, seed, config, draw(bench, seed),
         on_epoch=lambda epoch, head: kept.append(copy.deepcopy(head)) if 2 * epoch > config.epochs else None,
     )  # fmt: skip
     with torch.no_grad():
@@ -157,34 +164,45 @@ def shift_by_view(tuned: FinetunedHead, view: npt.NDArray[np.float32], labels: A
     return dataclasses.replace(tuned, config=tuned.config.replace(tau_shift=TAUS[int(np.argmax(scores))]))
 
 
-def variants(bench: Bench, spare: npt.NDArray[np.float32] | None, seed: Seed) -> Made:
-    """Return every variant of a seed."""
-    lab = Lab(seed, bench)
-    config, generated = bench.tables.finetune, lab.draw()
-    found: list[Variant] = []
-
-    def add(name: str, tuned: FinetunedHead) -> None:
-        found.extend(tuned_variants(tuned, name))
-
+def arms(bench: Bench, spare: npt.NDArray[np.float32] | None) -> dict[str, Arm]:
+    """Return every variant; `spare` is a view that nothing was trained on."""
+    config, labels = bench.tables.finetune, bench.rows.labels
+    found: dict[str, Callable[[Seed], FinetunedHead]] = {}
     for name, changes in SETTINGS.items():
-        tuned = lab.tune(config.replace(**changes), generated)
-        add(name, tuned)
-        if spare is not None and name in ("recipe", "norms at most their mean"):
-            shifted = shift_by_view(tuned, spare, bench.rows.labels)
-            found += tuned_variants(shifted, f"{name}, tau by a view")[1:]
-        if name == "recipe":
-            other = discriminant(bench.rows)
-            for share in (0.05, 0.2):
-                add(f"plus {share:g} x the linear discriminant", with_discriminant(tuned, other, share))
-    add("mean of the last six passes", averaged(lab, config, generated))
+        own = config.replace(**changes)
+        found[name] = lambda seed, own=own: tune(bench, seed, own, draw(bench, seed))
+    found["recipe"] = lambda seed: recipe(bench, seed)
+    if spare is not None:
+        for name in ("recipe", "norms at most their mean"):
+            found[f"{name}, tau by a view"] = lambda seed, make=found[name]: shift_by_view(
+                make(seed), spare, labels
+            )
+    other = discriminant(bench.rows)
+    for share in (0.05, 0.2):
+        found[f"plus {share:g} x the linear discriminant"] = lambda seed, share=share: with_discriminant(
+            recipe(bench, seed), other, share
+        )
+    found["mean of the last six passes"] = lambda seed: averaged(bench, seed)
     # As many steps as the recipe, on four times the rows.
     longer = config.replace(epochs=max(1, config.epochs // 4))
-    add("views as encoded rows", lab.tune(longer, lab.draw(times=4), views=True))
+    found["views as encoded rows"] = lambda seed: tune(
+        bench, seed, longer, draw(bench, seed, times=4), views=True
+    )
     for name, harder in (("the harder half", True), ("the easier half", False)):
-        add(f"{name} of twice the rows", lab.tune(config, half(lab, harder=harder)))
+        found[f"{name} of twice the rows"] = lambda seed, harder=harder: tune(
+            bench, seed, config, half(bench, seed, harder=harder)
+        )
     for scale in SCALES:
-        add(f"widened by {scale:g}", lab.tune(config, lab.draw(scale)))
-    return Made(found)
+        found[f"widened by {scale:g}"] = lambda seed, scale=scale: tune(
+            bench, seed, config, draw(bench, seed, scale)
+        )
+    return {name: functools.partial(_made, name, make) for name, make in found.items()}
+
+
+def _made(name: str, make: Callable[[Seed], FinetunedHead], seed: Seed) -> Made:
+    pair = tuned_variants(make(seed), "ldmlr")
+    # Without label shift the head of such a line is that of another one.
+    return Made(pair[1:] if name.endswith("tau by a view") else pair)
 
 
 def main() -> None:
@@ -206,16 +224,16 @@ def main() -> None:
             if len(strong) > tables.diffuse.strong_views:
                 spare = store.split("train").float32(view=strong[-1])
             plan = plan_from_config(known.counts, tables.generate, store.class_names)
-            arm = functools.partial(variants, Bench(known, plan, tables, threads=1), spare)
+            encoded = known.training_rows()
             found = over_seeds(
-                {"stage 3": arm}, store, known.training_rows(), tables.finetune,
-                seeds=options.seeds, label=path.name,
+                arms(Bench(known, plan, tables, threads=1), spare),
+                store, lambda seed, encoded=encoded: encoded, tables.finetune, seeds=options.seeds,
             )  # fmt: skip
-        for row in found.rows:
-            rows.append({**row, "store": path.name})
+        for name, row in found.table:
+            rows.append({"data": path.stem, "setting": name, **row})
             figures = row["all"]
             print(
-                f"{path.name:<34}{row['method']:<44}{row['adjustment']:<13}"
+                f"{path.name:<34}{name:<44}{row['adjustment']:<13}"
                 f"{figures['mean']:.2f} +- {figures['std']:.2f}"
             )
     if options.out:

@@ -137,14 +137,19 @@ def _ncm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
 
 
 def _generating(name: str, bench: Bench, seed: Seed, *, generator: str, mix: bool = True) -> Made:
+    config = seed.tuning if mix else seed.tuning.replace(mix=1.0)
+    return with_rows(name, bench, seed, draw_rows(generator, bench, seed), config)
+
+
+def with_rows(name: str, bench: Bench, seed: Seed, drawn: Drawn, config: FinetuneConfig) -> Made:
     """Return the heads of stage 3 on clean and generated rows, as they are and with label shift."""
-    rows, drawn = bench.rows, draw_rows(generator, bench, seed)
+    rows = bench.rows
     merged = TrainingRows(
         np.concatenate([rows.features, drawn.features]),
         np.concatenate([rows.labels, drawn.labels]),
         len(rows.labels), rows.num_classes, rows.name,
     )  # fmt: skip
-    variants = _trained(name, bench, seed, merged, seed.tuning if mix else seed.tuning.replace(mix=1.0))
+    variants = _trained(name, bench, seed, merged, config)
     return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend)
 
 
