@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from .options import (
     seed_option,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from ldmlr.generation.augment import Job
 
 
 @click.command(name="augment")
@@ -75,22 +78,16 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device
-    from ldmlr.generation.ahead import Material, check_ahead
-    from ldmlr.generation.augment import augment, jobs
+    from ldmlr.generation.augment import jobs
     from ldmlr.generation.generators.catalogue import check_read
-    from ldmlr.generation.plan import describe, plan_table
-    from ldmlr.store import FeatureStore
+    from ldmlr.generation.plan import plan_table
 
     diffusion = pick(DiffusionConfig, values)
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
     place = str(resolve_device(device))
     todo = jobs(list(stores), out_dir, generator)
-    plans: dict[str, Any] = {}
-    for job in todo:
-        material = Material.of(FeatureStore.open(job.store))
-        plan = check_ahead(material, generator, config, diffusion, backend=backend, device=place)
-        plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
+    plans = _plans(todo, config, diffusion, backend, place)
     settings = {
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
@@ -105,28 +102,58 @@ def command(
             job.check_fresh(overwrite)
     results.check_result(out_dir, "augment", overwrite)
     earlier = _earlier(out_dir) if resume else {}
-    outcomes, lines = [], []
+    outcomes: list[dict[str, Any]] = []
     for job in todo:
-        figures = augment(
-            job, diffusion, config, seed=seed, backend=backend, device=place, threads=threads,
+        figures = _augmented(
+            job, diffusion, config, earlier, seed=seed, backend=backend, device=place, threads=threads,
             resume=resume, overwrite=overwrite,
         )  # fmt: skip
-        if figures["finished_before"]:
-            say(f"{job.out}: this store is finished; nothing to do")
-            # What it took is in the result of the command that did it.
-            figures = {**figures, **earlier.get(str(job.out), {}), "finished_before": True}
-        for note in figures["notes"]:
-            say(f"{job.store}: {note}")
         outcomes.append({**figures, "plan": plans[str(job.store)]})
         # After every store, so that an interrupt loses no figures.
         result = results.document("augment", settings, stores=outcomes)
         results.write_result(out_dir, result)
-        lines.append(
-            f"{job.out}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
-            f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
-            f"{figures['backend']})"
-        )
+    lines = [
+        f"{figures['output']}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
+        f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
+        f"{figures['backend']})"
+        for figures in outcomes
+    ]
     emit(result, as_json, "\n".join(lines))
+
+
+def _plans(
+    todo: list[Job], config: GenerateConfig, diffusion: DiffusionConfig, backend: str, device: str
+) -> dict[str, Any]:
+    """Return the plan of every store, once all that would be refused later was refused."""
+    from ldmlr.generation.ahead import Material, check_ahead
+    from ldmlr.generation.plan import describe
+    from ldmlr.store import FeatureStore
+
+    plans = {}
+    for job in todo:
+        material = Material.of(FeatureStore.open(job.store))
+        plan = check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
+        plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
+    return plans
+
+
+def _augmented(
+    job: Job,
+    diffusion: DiffusionConfig,
+    config: GenerateConfig,
+    earlier: dict[str, dict[str, Any]],
+    **options: Any,
+) -> dict[str, Any]:
+    """Do one store and return its figures; of one that is finished, those of the command that did it."""
+    from ldmlr.generation.augment import augment
+
+    figures = augment(job, diffusion, config, **options)
+    if figures["finished_before"]:
+        say(f"{job.out}: this store is finished; nothing to do")
+        figures = {**figures, **earlier.get(str(job.out), {}), "finished_before": True}
+    for note in figures["notes"]:
+        say(f"{job.store}: {note}")
+    return figures
 
 
 def _earlier(out_dir: Path) -> dict[str, dict[str, Any]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ldmlr import progress
 from ldmlr.errors import UsageError
-from ldmlr.run.config import STAGES, RunConfig
+from ldmlr.run.config import STAGES, RunConfig, StageTables
 
 from .options import (
     config_options,
@@ -24,7 +24,10 @@ from .options import (
     set_option,
     threads_option,
 )
-from .run_file import checked_tables, parse_set, read_run_file
+from .run_file import RunFile, checked_tables, parse_set, read_run_file
+
+if TYPE_CHECKING:
+    from ldmlr.run.pipeline import Run
 
 
 @click.command(name="run")
@@ -88,19 +91,7 @@ def command(
     progress.silence(as_json)
     if source is None:
         raise click.UsageError("Missing argument 'SOURCE'.")
-    config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
-    assigned, choice = parse_set(assignments), None
-    if config.refit is not None:
-        from ldmlr.select.choice import Choice
-
-        choice = Choice.load(config.refit)
-        if "generator" in {*given, *document.values} and config.generator != choice.generator:
-            raise UsageError(
-                f"--generator {config.generator}: {config.refit} chose {choice.generator}; "
-                "leave one of the two out"
-            )
-        config = config.replace(generator=choice.generator)
-    tables = checked_tables(document.tables, assigned, config, document.name, choice)
+    config, tables = _configured(document, given, values, assignments)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.device import Machine
@@ -134,16 +125,43 @@ def command(
     verdict = None if found is None else found["headline"]
     result = results.document("run", {**run.plan.settings(), **machine}, **figures, verdict=verdict)
     results.write_result(root, result)
-    seeds = ", ".join(map(str, figures["seeds"]))
-    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
-    if run.from_store:
-        from ldmlr.store import FeatureStore
-
-        say_baseline(source, figures)
-        with FeatureStore.open(source) as store:
-            if store.split("train").views_on_disk is None:
-                say(f"{source}: has no augmented views, which give much of the gain; encode or import some")
+    _remark(run, root, figures)
     text = "\n\n".join(filter(None, [accuracy_table(figures["rows"]), verdict]))
     if config.auto:
         text = f"{evidence_table(figures['choice'])}\n\n{text}"
     emit(result, as_json, text)
+
+
+def _configured(
+    document: RunFile, given: set[str], values: dict[str, Any], assignments: tuple[str, ...]
+) -> tuple[RunConfig, StageTables]:
+    """Return the run and its stages: the command line over the file, and what --refit takes over."""
+    config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
+    assigned, choice = parse_set(assignments), None
+    if config.refit is not None:
+        from ldmlr.select.choice import Choice
+
+        choice = Choice.load(config.refit)
+        if "generator" in {*given, *document.values} and config.generator != choice.generator:
+            raise UsageError(
+                f"--generator {config.generator}: {config.refit} chose {choice.generator}; "
+                "leave one of the two out"
+            )
+        config = config.replace(generator=choice.generator)
+    return config, checked_tables(document.tables, assigned, config, document.name, choice)
+
+
+def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
+    """Say what is worth knowing of a run that is done."""
+    from ldmlr.store import FeatureStore
+
+    source, seeds = run.plan.facts.source, ", ".join(map(str, figures["seeds"]))
+    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    notes = (note for step in figures["steps"] for note in step["figures"].get("notes", ()))
+    for note in dict.fromkeys(notes):
+        say(f"{source}: {note}")
+    if run.from_store:
+        say_baseline(source, figures)
+        with FeatureStore.open(source) as store:
+            if store.split("train").views_on_disk is None:
+                say(f"{source}: has no augmented views, which give much of the gain; encode or import some")
