@@ -181,7 +181,7 @@ native = Extension(
 setup(
     packages=[*find_packages(include=["ldmlr", "ldmlr.*"]), "ldmlr_cli"],
     package_dir={"ldmlr_cli": "cli"},
-    package_data={"ldmlr": ["py.typed", "*.pyi"], "ldmlr.report": ["*.css"]},
+    package_data={"ldmlr": ["py.typed", "*.pyi"], "ldmlr.report": ["*.css", "*.j2"]},
     ext_modules=[native],
     cmdclass={"build_ext": BuildExt},
 )

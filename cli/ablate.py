@@ -48,7 +48,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @out_option("Folder for result.json and plot.svg.", required=False)
 @csv_option
 @click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), default=None, metavar="FILE.svg",
+    "--plot", "plot_file", type=click.Path(path_type=Path), default=None, metavar="FILE.svg|.pdf|.png",
     help="Draw the plot into this file.",
 )  # fmt: skip
 @backend_option
@@ -90,8 +90,9 @@ def command(
       ldmlr ablate groups features.h5 --set generate.strategy=ratio --set generate.ratio=0.2
     """
     config: AblateConfig = pick(AblateConfig, values)
-    if plot_file is not None and plot_file.suffix.lower() != ".svg":
-        raise UsageError(f"--plot {plot_file}: is drawn as SVG; name a file that ends in .svg")
+    plot_kind = plot_file.suffix.lower()[1:] if plot_file is not None else ""
+    if plot_file is not None and plot_kind not in ("svg", "pdf", "png"):
+        raise UsageError(f"--plot {plot_file}: name a file that ends in .svg, .pdf or .png")
     of_file, assigned = stage_values(file, assignments, TABLES, "an ablation")
     for stage, keys in assigned.items():
         for key in keys:
@@ -105,13 +106,16 @@ def command(
     from ldmlr.device import resolve_device, set_threads
     from ldmlr.experiments.ablate import ablate
     from ldmlr.experiments.text import ablation_csv, ablation_text
-    from ldmlr.files import check_outputs, make_folder, write_text
+    from ldmlr.files import check_outputs, make_folder, write_bytes, write_text
     from ldmlr.groups import parse_groups
-    from ldmlr.report.ablation import ablation_svg
+    from ldmlr.report.ablation import ablation_plot
+    from ldmlr.report.picture import INSTALL, missing, require
     from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
     check_outputs([out and out / "result.json", out and out / "plot.svg", csv_file, plot_file], overwrite)
+    if plot_file is not None:
+        require()
     place = resolve_device(device)
     used = set_threads(threads)
     start = time.perf_counter()
@@ -128,13 +132,16 @@ def command(
     resolved["finetune"]["head"] = figures["head"]["trained"]
     seconds = round(time.perf_counter() - start, 3)
     result = results.document("ablate", resolved, **figures, seconds=seconds)
-    plot = ablation_svg(figures["rows"], f"{kind}, {store.name}, {seeds} seeds")
+    title = f"{kind}, {store.name}, {seeds} seed{'' if seeds == 1 else 's'}"
     if csv_file is not None:
         write_text(csv_file, ablation_csv(figures["rows"]), overwrite)
     if plot_file is not None:
-        write_text(plot_file, plot, overwrite)
+        write_bytes(plot_file, ablation_plot(figures["rows"], title, plot_kind), overwrite)
     if out is not None:
         make_folder(out)
-        write_text(out / "plot.svg", plot, overwrite)
+        if why := missing():
+            say(f"{out / 'plot.svg'} is left out: {why}; run {INSTALL}")
+        else:
+            write_bytes(out / "plot.svg", ablation_plot(figures["rows"], title), overwrite)
         results.write_result(out, result)
     emit(result, as_json, ablation_text(figures))

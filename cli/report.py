@@ -29,7 +29,7 @@ from .options import (
     "--pictures",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also write each picture as an SVG file of its own into this folder.",
+    help="Also write each picture into this folder: as SVG, PDF and PNG, for light and for dark.",
 )
 @config_options(ReportConfig)
 @threads_option
@@ -50,7 +50,8 @@ def command(
     RUN is a folder that ldmlr run wrote, or the result.json of any command. The page loads nothing, so it
     can be mailed, printed and archived. It shows accuracy, the plan, training, the quality of generated rows
     beside test rows, calibration, confusion and times, and says plainly where generation did not help. What
-    the files of a run do not give is left out, with the command that gives it.
+    the files of a run do not give is left out, with the command that gives it. Pictures are drawn by
+    matplotlib (pip install 'ldmlr[report]'); without it the page comes without them.
 
     \b
     Examples:
@@ -63,6 +64,7 @@ def command(
     from ldmlr import results
     from ldmlr.device import set_threads
     from ldmlr.report.page import write_report
+    from ldmlr.report.picture import INSTALL
 
     used = set_threads(threads)
     figures = write_report(run, out, config, pictures=pictures, overwrite=overwrite)
@@ -73,4 +75,6 @@ def command(
     lines = [verdict["headline"]] if "headline" in verdict else []
     lines += figures["pictures"]
     lines += [f"left out: {entry['section']} ({entry['why']})" for entry in figures["missing"]]
+    if any(entry["section"] == "pictures" for entry in figures["missing"]):
+        lines.append(f"for pictures: {INSTALL}")
     emit(result, as_json, "\n".join([str(figures["page"]), *lines]))

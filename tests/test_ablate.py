@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from ldmlr.experiments.text import ablation_csv, dot_plot
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import plan_from_config
-from ldmlr.report.ablation import ablation_svg
+from ldmlr.report.ablation import ablation_plot
+from ldmlr.report.theme import LIGHT
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.store import FeatureStore, SplitData
 
@@ -241,8 +243,8 @@ def test_options_come_from_a_toml_file(run_cli, store, tmp_path):
         (("ratio", "--groups", "many"), "--groups: expected two thresholds"),
         (("ratio", "--seeds", "0"), "--seeds"),
         (("ratio", "--plot", "there.svg"), "there.svg: already exists"),
-        (("ratio", "--plot", "x.png"), "--plot x.png: is drawn as SVG; name a file that ends in .svg"),
-        (("ratio", "--plot", "plot"), "--plot plot: is drawn as SVG"),
+        (("ratio", "--plot", "x.gif"), "--plot x.gif: name a file that ends in .svg, .pdf or .png"),
+        (("ratio", "--plot", "plot"), "--plot plot: name a file that ends in .svg"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(run_cli, store, tmp_path, monkeypatch, args, message):
@@ -293,24 +295,47 @@ def test_the_svg_holds_each_figure_and_escapes_names():
     rows = [row(None, 72.5), row(None, 80.0, adjustment="label-shift")]
     for at, name in enumerate(["a<b", "balance"]):
         rows += [row(name, 75.0 + at, 0.5), row(name, 81.0 + at, 0.1, "label-shift")]
-    text = ablation_svg(rows, 'ratio & "co"')
-    root = ElementTree.fromstring(text)
+    root = ElementTree.fromstring(ablation_plot(rows, 'ratio & "co"'))
     space = "{http://www.w3.org/2000/svg}"
-    titles = [entry.text for entry in root.iter(f"{space}title")]
-    assert titles == [
-        "a<b, as it is: 75.00 ± 0.50", "balance, as it is: 76.00 ± 0.50",
+    title = str(root.findtext(f"{space}title"))
+    assert title.startswith('ratio & "co". ')
+    for told in (
+        "baseline, as it is: 72.50 ± 0.00", "a<b, as it is: 75.00 ± 0.50", "balance, as it is: 76.00 ± 0.50",
         "a<b, with label shift: 81.00 ± 0.10", "balance, with label shift: 82.00 ± 0.10",
-    ]  # fmt: skip
-    discs = [float(entry.get("cy")) for entry in root.iter(f"{space}circle")][1:]
-    assert discs[0] > discs[1], "a higher accuracy stands higher"
-    dashed = [entry for entry in root.iter(f"{space}line") if entry.get("stroke-dasharray")]
-    assert len(dashed) == 2
+    ):  # fmt: skip
+        assert told in title
+    words = [entry.text for entry in root.iter(f"{space}text")]
+    assert {'ratio & "co"', "a<b", "balance", "as it is", "with label shift"} <= set(words)
+    marks = [(entry.get("style"), float(entry.get("y"))) for entry in root.iter(f"{space}use")]
+    first, second = (
+        [y for style, y in marks if f"fill: {colour}" in style] for colour in (LIGHT.made, LIGHT.base_shift)
+    )
+    # The settings in their order, then the key: a higher accuracy stands higher.
+    assert len(first) == len(second) == 3
+    assert second[1] < second[0] < first[1] < first[0]
+    dashed = [entry for entry in root.iter(f"{space}path") if "stroke-dasharray" in entry.get("style", "")]
+    assert len(dashed) == 3, "the baseline's two lines, and their key"
+    width, height = (float(root.get(key).removesuffix("pt")) for key in ("width", "height"))
     for entry in root.iter():
-        for key in ("x", "x1", "x2", "cx"):
-            assert 0 <= float(entry.get(key, 0)) <= 720
-        for key in ("y", "y1", "y2", "cy"):
-            assert 0 <= float(entry.get(key, 0)) <= 400
-    assert ElementTree.fromstring(ablation_svg([row("a", 50.0)], "one")) is not None
+        assert 0 <= float(entry.get("x", 0)) <= width
+        assert 0 <= float(entry.get("y", 0)) <= height
+    assert ElementTree.fromstring(ablation_plot([row("a", 50.0)], "one")) is not None
+
+
+def test_the_plot_in_other_formats_and_without_matplotlib(run_cli, store, tmp_path, monkeypatch):
+    rows = [row(None, 72.5), row("a", 75.0)]
+    assert ablation_plot(rows, "one", "pdf").startswith(b"%PDF-")
+    assert ablation_plot(rows, "one", "png").startswith(b"\x89PNG")
+    assert ablation_plot(rows, "one", "svg") == ablation_plot(rows, "one")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    options = ("ablate", "guidance", store, "--values", "1", "--seeds", 1, *QUICK)
+    refused = run_cli(*options, "--plot", tmp_path / "plot.pdf")
+    assert refused.returncode == 1
+    assert "run pip install 'ldmlr[report]'" in refused.stderr
+    done = run_cli(*options, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "plot.svg is left out: matplotlib is not installed; run pip install 'ldmlr[report]'" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["result.json"]
 
 
 def test_values_are_checked_in_python_too():

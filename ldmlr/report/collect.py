@@ -17,10 +17,10 @@ from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track
 from ldmlr.report.config import ReportConfig
-from ldmlr.report.figures import row_name
 from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
+from ldmlr.report.words import row_name
 from ldmlr.results import shares, spread
 from ldmlr.store import FeatureStore
 
@@ -28,6 +28,8 @@ from ldmlr.store import FeatureStore
 MOST_CLASSES = 2000
 # Figures measured again may differ from the saved ones by rounding on another device, in points.
 SAME = 0.05
+# What a document may raise that another version or a hand wrote: it may hold anything.
+MISSHAPEN = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 Figures = dict[str, Any]
 
 
@@ -62,8 +64,7 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
         except LdmlrError as error:
             figures[name] = None
             missing.append({"section": name, "why": error.on_command_line(), "command": _again(run)})
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            # The document was written by someone else: another version, or a hand.
+        except MISSHAPEN as error:
             figures[name] = None
             why = f"{run.path} is not as this version writes it ({type(error).__name__}: {error})"
             missing.append({"section": name, "why": why, "command": _again(run)})
@@ -271,9 +272,8 @@ def _calibration(run: OpenedRun, config: ReportConfig, figures: Figures) -> list
     names = ("ece", "nll", "brier")
     rows = [row for row in figures["rows"] if isinstance(row, dict) and all(row.get(name) for name in names)]
     if rows:
-        return [
-            {key: row[key] for key in ("head", "method", "adjustment", *names) if key in row} for row in rows
-        ]
+        kept = ("head", "name", "method", "setting", "adjustment", *names)
+        return [{key: row[key] for key in kept if key in row} for row in rows]
     runs = [step["figures"]["measured"] for step in run.steps("finetune")]
     return [
         {

@@ -1,13 +1,13 @@
-"""Tables of any result document: lists of records, and settings."""
+"""Sections of any result document: tables of its records, what was chosen, and what was run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from ldmlr.report.html import Section, details, number, paragraph, spread, table
+from ldmlr.report.blocks import Block, Code, Facts, Folded, Heading, Section, Table, Words
+from ldmlr.report.words import is_spread, number, spread
 
 # Keys of a document that have a place of their own on the page.
 KNOWN = {
@@ -17,40 +17,37 @@ KNOWN = {
 ROWS = 300
 
 
-def records(name: str, entries: Sequence[Any], caption: str = "") -> str:
+def records(name: str, entries: Sequence[Any]) -> list[Block]:
     """Return a table of records, for their plain fields and those with mean and deviation; or nothing."""
     rows = [entry for entry in entries if isinstance(entry, dict)]
     columns = [
         key for key in dict.fromkeys(key for row in rows for key in row)
-        if any(_is_cell(row.get(key)) for row in rows) and all(_is_cell(row.get(key)) or row.get(key) is None
-                                                              for row in rows)
+        if any(_is_cell(row.get(key)) for row in rows)
+        and all(_is_cell(row.get(key)) or row.get(key) is None for row in rows)
     ]  # fmt: skip
     if not columns:
-        return ""
-    marks = {place: "chosen" for place, row in enumerate(rows) if row.get("chosen") is True}
+        return []
+    chosen = frozenset(place for place, row in enumerate(rows) if row.get("chosen") is True)
     cells = [[_cell(row.get(column)) for column in columns] for row in rows[:ROWS]]
     more = f" (the first {ROWS} of {len(rows):,})" if len(rows) > ROWS else ""
-    return table([column.replace("_", " ") for column in columns], cells, f"{caption or name}{more}", marks)
+    return [Table([_spaced(column) for column in columns], cells, f"{name}{more}", chosen)]
 
 
 def other_tables(document: Mapping[str, Any], shown: set[str]) -> Section | None:
     """Return the tables of a document that no other section shows."""
-    body = ""
-    for key, value in document.items():
-        if key in KNOWN or key in shown:
-            continue
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            body += records(key.replace("_", " "), value)
-        elif isinstance(value, dict) and any(_is_cell(entry) for entry in value.values()):
-            body += pairs(value, key.replace("_", " "))
+    rest = {key: value for key, value in document.items() if key not in KNOWN and key not in shown}
+    blocks = facts(
+        {key: value for key, value in rest.items() if isinstance(value, int | float | str)}, "figures"
+    )
+    for key, value in rest.items():
+        title = _spaced(key)
+        if isinstance(value, dict):
+            blocks += facts(value, title)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            blocks += records(title, value)
         elif isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
-            body += f"<h3>{escape(key.replace('_', ' '))}</h3>" + "".join(paragraph(line) for line in value)
-    plain = {
-        key: value for key, value in document.items()
-        if key not in KNOWN and key not in shown and isinstance(value, int | float | str)
-    }  # fmt: skip
-    body = (pairs(plain, "figures") if plain else "") + body
-    return Section("figures", "Figures", body) if body else None
+            blocks += [Heading(title), *(Words(line) for line in value)]
+    return Section("figures", "Figures", blocks) if blocks else None
 
 
 def choice(figures: Mapping[str, Any]) -> Section | None:
@@ -58,51 +55,50 @@ def choice(figures: Mapping[str, Any]) -> Section | None:
     found = figures["choice"]
     if not found:
         return None
-    body = ""
-    for key in ("by", "rule"):
-        if isinstance(found.get(key), str):
-            body += paragraph(f"{'Chosen by' if key == 'by' else 'Rule'}: {found[key]}.")
-    chosen = found.get("chosen")
-    if isinstance(chosen, dict):
-        body += pairs(chosen, "Chosen")
+    blocks: list[Block] = [
+        Words(f"{words}: {found[key]}.")
+        for key, words in (("by", "Chosen by"), ("rule", "Rule"))
+        if isinstance(found.get(key), str)
+    ]
+    if isinstance(found.get("chosen"), dict):
+        blocks += facts(found["chosen"], "Chosen")
     evidence = found.get("evidence")
     for name, entries in (evidence if isinstance(evidence, dict) else {}).items():
-        title = name.replace("_", " ")
-        if isinstance(entries, list):
-            shown = records(title, entries)
-            body += details(f"Evidence: {title} ({len(entries)} candidates)", shown) if shown else ""
-        elif isinstance(entries, dict) and any(_is_cell(value) for value in entries.values()):
-            body += pairs(entries, f"Evidence: {title}")
-    return Section("choice", "What was chosen, and why", body) if body else None
+        title = _spaced(name)
+        if isinstance(entries, dict):
+            blocks += facts(entries, f"Evidence: {title}")
+        elif isinstance(entries, list) and (shown := records(title, entries)):
+            blocks.append(Folded(f"Evidence: {title} ({len(entries)} candidates)", shown))
+    return Section("choice", "What was chosen, and why", blocks) if blocks else None
 
 
 def about(document: Mapping[str, Any], path: str) -> Section:
     """Return what was run: command, seeds, versions, hardware and the whole configuration."""
-    config = document.get("config") if isinstance(document.get("config"), dict) else {}
-    assert isinstance(config, dict)
+    config = _table(document.get("config"))
     backends = {
         str(step["figures"]["backend"]) for step in document.get("steps") or []
         if isinstance(step, dict) and isinstance(step.get("figures"), dict) and "backend" in step["figures"]
     }  # fmt: skip
     backend = document.get("backend") or ", ".join(sorted(backends)) or config.get("backend")
-    facts = {
+    values = {
         "command": command_line(document), "source": config.get("source") or config.get("store"),
         "seeds": ", ".join(map(str, document.get("seeds") or [])) or None,
         "selection": document.get("selection"), "backend": backend, "device": config.get("device"),
-        "created": document.get("created"), "result": path,
-        **_flat(document.get("hardware")),
-        "versions": ", ".join(f"{name} {value}" for name, value in _flat(document.get("versions")).items()),
+        "created": document.get("created"), "result": path, **_table(document.get("hardware")),
+        "versions": ", ".join(
+            f"{name} {value}" for name, value in _table(document.get("versions")).items() if _is_cell(value)
+        ),
     }  # fmt: skip
-    body = pairs({key: value for key, value in facts.items() if value not in (None, "")})
-    text = json.dumps(config, indent=2)
-    body += details("The whole configuration", f"<pre>{escape(text)}</pre>")
-    return Section("about", "What was run", body)
+    whole = Folded("The whole configuration", [Code(json.dumps(config, indent=2))])
+    return Section(
+        "about", "What was run",
+        [*facts({key: value for key, value in values.items() if value not in (None, "")}), whole],
+    )  # fmt: skip
 
 
 def command_line(document: Mapping[str, Any]) -> str:
     """Return the command without the options of the stages, which the configuration holds."""
-    config = document.get("config") if isinstance(document.get("config"), dict) else {}
-    assert isinstance(config, dict)
+    config = _table(document.get("config"))
     words = ["ldmlr", str(document.get("command", ""))]
     source = config.get("source") or config.get("store")
     if isinstance(source, str):
@@ -116,29 +112,24 @@ def command_line(document: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def pairs(values: Mapping[str, Any], title: str = "") -> str:
-    """Return names and values."""
-    cells = "".join(
-        f"<dt>{escape(str(key).replace('_', ' '))}</dt><dd>{escape(_cell(value))}</dd>"
-        for key, value in values.items() if _is_cell(value)
-    )  # fmt: skip
-    head = f"<h3>{escape(title)}</h3>" if title else ""
-    return f"{head}<dl>{cells}</dl>" if cells else ""
+def facts(values: Mapping[str, Any], title: str = "") -> list[Block]:
+    """Return those of some values that are plain, under a title; or nothing."""
+    cells = {_spaced(str(key)): _cell(value) for key, value in values.items() if _is_cell(value)}
+    heading: list[Block] = [Heading(title)] if title else []
+    return [*heading, Facts(cells)] if cells else []
 
 
-def _flat(values: Any) -> dict[str, Any]:
-    return (
-        {key: value for key, value in values.items() if _is_cell(value)} if isinstance(values, dict) else {}
-    )
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _is_spread(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("mean"), int | float) and "values" in value
+def _spaced(key: str) -> str:
+    return key.replace("_", " ")
 
 
 def _is_cell(value: Any) -> bool:
-    return isinstance(value, int | float | str) or _is_spread(value)
+    return isinstance(value, int | float | str) or is_spread(value)
 
 
 def _cell(value: Any) -> str:
-    return spread(value) if _is_spread(value) else number(value)
+    return spread(value) if is_spread(value) else number(value)

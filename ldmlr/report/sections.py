@@ -1,16 +1,19 @@
-"""The sections of the page: figures in, HTML out. A section without figures is None."""
+"""The sections of a run: figures in, blocks of words, tables and pictures out. None without figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ldmlr.report.figures import class_pairs, curves, group_dots, plan_bars, projection, reliability, row_name
-from ldmlr.report.html import Picture, Section, details, heat, listing, number, paragraph, spread, table
+from ldmlr.report import alternatives as alt
+from ldmlr.report import figures as draw
+from ldmlr.report.blocks import Block, Bullets, Folded, Heat, Judgement, Section, Table, Words
+from ldmlr.report.picture import Picture
 from ldmlr.report.training import STAGES
+from ldmlr.report.words import number, row_name, spread
 from ldmlr.results import GROUP_COLUMNS
 
 Figures = Mapping[str, Any]
@@ -18,6 +21,21 @@ Figures = Mapping[str, Any]
 ROWS_SHOWN = 200
 # Largest confusion matrix shown in full.
 MATRIX = 20
+
+
+def verdict(figures: Figures) -> Section | None:
+    """Return the verdict in words."""
+    found = figures["verdict"]
+    if not found:
+        return None
+    changed = (figures["measured"] or {}).get("note")
+    return Section("verdict", "Verdict", [
+        Judgement(
+            str(found.get("headline", "")), [str(line) for line in found["lines"]],
+            str(found.get("outcome", "")).split(" ")[0],
+        ),
+        Bullets([str(note) for note in (changed, found.get("rule"), *found.get("notes", [])) if note], True),
+    ])  # fmt: skip
 
 
 def accuracy(figures: Figures) -> Section | None:
@@ -29,18 +47,23 @@ def accuracy(figures: Figures) -> Section | None:
     shown = [name for name in GROUP_COLUMNS if any(row.get(name) for row in rows)]
     if not shown:
         return None
-    heads = [f"{name} ({groups[name]} classes)" if name in groups else name for name in shown]
-    body = table(
-        ["top-1 %", *heads], [[row_name(row), *(spread(row.get(name)) for name in shown)] for row in rows],
-        _seeds_caption(rows),
-    )  # fmt: skip
-    picture = Picture(
-        "accuracy",
-        group_dots(rows, shown),
-        "The same figures: dots are means, bars one standard deviation to either side. Every panel has its "
-        "own scale.",
-    )
-    return Section("accuracy", "Accuracy", body + picture.html(), [picture])
+    heads = [
+        f"{name} ({groups[name]} class{'' if groups[name] == 1 else 'es'})" if name in groups else name
+        for name in shown
+    ]
+    return Section("accuracy", "Accuracy", [
+        Table(
+            ["top-1 %", *heads],
+            [[row_name(row), *(spread(row.get(name)) for name in shown)] for row in rows],
+            _seeds_caption(rows),
+        ),
+        Picture(
+            "accuracy", alt.accuracy(rows, shown),
+            "The same figures: dots are means, bars one standard deviation to either side. Every panel has "
+            "its own scale.",
+            partial(draw.group_dots, rows, shown),
+        ),
+    ])  # fmt: skip
 
 
 def is_accuracy(rows: Any) -> bool:
@@ -49,11 +72,11 @@ def is_accuracy(rows: Any) -> bool:
         isinstance(rows, list)
         and bool(rows)
         and all(isinstance(row, dict) and "all" in row and ("method" in row or "head" in row) for row in rows)
-        and all(_is_spread(row.get(name)) for row in rows for name in GROUP_COLUMNS)
+        and all(_is_entry(row.get(name)) for row in rows for name in GROUP_COLUMNS)
     )
 
 
-def _is_spread(entry: Any) -> bool:
+def _is_entry(entry: Any) -> bool:
     """Tell whether an entry is mean, deviation and values, or null."""
     if entry is None:
         return True
@@ -68,29 +91,13 @@ def _seeds_caption(rows: Sequence[Figures]) -> str:
     return f"Mean ± standard deviation over {many} seeds. A group's figure is the mean over its classes."
 
 
-def verdict(figures: Figures) -> Section | None:
-    """Return the verdict in words."""
-    found = figures["verdict"]
-    if not found:
-        return None
-    lines = [str(line) for line in found["lines"]]
-    kind = str(found.get("outcome", "")).split(" ")[0]
-    head = f"<strong>{escape(str(found['headline']))}</strong>" if "headline" in found else ""
-    box = f'<div class="verdict {escape(kind)}">{head}{listing(lines)}</div>'
-    changed = (figures["measured"] or {}).get("note")
-    notes = listing(
-        [str(note) for note in (changed, found.get("rule"), *found.get("notes", [])) if note], "soft"
-    )
-    return Section("verdict", "Verdict", box + notes)
-
-
 def classes(figures: Figures) -> Section | None:
     """Return accuracy per class against training rows."""
     found = figures["classes"]
     if not found:
         return None
     methods = list(found[0]["accuracy"])
-    pictures = []
+    blocks: list[Block] = []
     plain = [name for name in methods if " + " not in name][:2]
     for shift, words in (("", ""), (" + label-shift", " with label shift")):
         pair = [f"{name}{shift}" for name in plain]
@@ -101,17 +108,16 @@ def classes(figures: Figures) -> Section | None:
             for entry in found
         ]
         kinds = ("base-shift open", "made-shift") if shift else ("base open", "made")
-        title = f"Accuracy per class against training rows{words}"
-        pictures.append(Picture(
+        names = tuple(f"{name}{words}" for name in plain)
+        blocks.append(Picture(
             "classes-label-shift" if shift else "classes",
-            class_pairs(points, title=title, label="top-1 %", kinds=kinds),
-            f"Accuracy of every class{words}, mean over the seeds; a line joins the two figures of a class.",
-            [(kind, f"{name}{words}") for kind, name in zip(kinds, plain, strict=True)],
+            alt.pairs(points, f"Top-1 accuracy of each class{words}", names),
+            f"Accuracy of every class{words}, mean over the seeds; a line joins the two figures of a class."
+            f"{_thinned(len(points))}",
+            partial(draw.class_pairs, points, tuple(zip(kinds, names, strict=True)), "top-1 %", False),
         ))  # fmt: skip
-    body = "".join(picture.html() for picture in pictures)
     order = sorted(found, key=lambda entry: entry["train_rows"])
     shown = order[:ROWS_SHOWN]
-    header = ["class", "group", "training rows", *methods]
     cells = [
         [entry["name"], entry["group"], number(entry["train_rows"]),
          *(number(entry["accuracy"][name]) for name in methods)]
@@ -120,8 +126,13 @@ def classes(figures: Figures) -> Section | None:
     caption = "Fewest training rows first."
     if len(shown) < len(order):
         caption = f"The {len(shown)} classes with the fewest training rows; ldmlr report --json prints all."
-    body += details(f"Table of {len(shown)} classes", table(header, cells, caption))
-    return Section("classes", "Accuracy per class", body, pictures)
+    table = Table(["class", "group", "training rows", *methods], cells, caption)
+    blocks.append(Folded(f"Table of {len(shown)} classes", [table]))
+    return Section("classes", "Accuracy per class", blocks)
+
+
+def _thinned(classes: int) -> str:
+    return f" {draw.DRAWN} of the {classes:,} classes are drawn." if classes > draw.DRAWN else ""
 
 
 def plan(figures: Figures) -> Section | None:
@@ -130,15 +141,15 @@ def plan(figures: Figures) -> Section | None:
     if not found or found[0]["generated_rows"] is None:
         return None
     natural, made = (sum(entry[name] for entry in found) for name in ("train_rows", "generated_rows"))
-    body = paragraph(
-        f"{natural:,} natural and {made:,} generated rows in {len(found):,} classes (first seed)."
-    )
-    picture = Picture(
-        "plan", plan_bars(found),
-        "Bars are stacked and the axis is logarithmic: heights tell rows, areas do not.",
-        [("base", "natural rows"), ("made", "generated rows")],
-    )  # fmt: skip
-    return Section("plan", "Plan of generation", body + picture.html(), [picture])
+    return Section("plan", "Plan of generation", [
+        Words(f"{natural:,} natural and {made:,} generated rows in {len(found):,} classes (first seed)."),
+        Picture(
+            "plan", alt.plan(found),
+            "Bars are stacked and the axis is logarithmic: heights tell rows, areas do not."
+            f"{_thinned(len(found))}",
+            partial(draw.plan_bars, found),
+        ),
+    ])  # fmt: skip
 
 
 def training(figures: Figures) -> Section | None:
@@ -152,109 +163,11 @@ def training(figures: Figures) -> Section | None:
         for title, _, lines in panels
     )
     caption = f"Training loss, one line per seed. Last values, mean over the seeds: {ends}."
-    picture = Picture("training", curves(panels), caption)
-    return Section("training", "Training", picture.html(), [picture])
+    picture = Picture("training", alt.training(panels), caption, partial(draw.curves, panels))
+    return Section("training", "Training", [picture])
 
 
-def quality(figures: Figures) -> Section | None:
-    """Return the quality of generated rows, beside test rows."""
-    found = figures["quality"]
-    if not found:
-        return None
-    beside, sampled = found["test"], found["sampled"]
-    of_seed = f"Seed {found['of_seed']}: " if "of_seed" in found else ""
-    rows = [
-        [
-            name.replace("_", " "),
-            number(value, 3),
-            number(beside[name], 3) if beside else "–",
-            found["definitions"][name],
-        ]
-        for name, value in found["generated"].items()
-    ]
-    body = paragraph(
-        "Generated rows beside the encoded training rows of their classes. The yardstick are test rows, "
-        "measured in the same way and in the same numbers per class: rows like real ones come close to their "
-        "column. Rows that were widened on purpose (--scale of ldmlr generate) do not. No figure here says "
-        "that a head gets better."
-        if beside
-        else "Generated rows beside the encoded training rows of their classes. There are no test rows to "
-        "compare with."
-    )
-    body += _warnings(found)
-    body += table(
-        ["figure", "generated", "test rows", "what it says"], rows,
-        f"{of_seed}{sampled['generated']:,} of {found['rows']['generated']:,} generated, "
-        f"{sampled['encoded']:,} training and {sampled['test']:,} test rows, a seeded sample.", kind="wordy",
-    )  # fmt: skip
-    entries, pictures = found["classes"], []
-    for name, label in (("frechet", "Fréchet distance"), ("scatter_ratio", "scatter ratio")):
-        points = [
-            (entry["name"], entry["train_rows"], entry[f"test_{name}"], entry[name]) for entry in entries
-        ]
-        if any(point[3] for point in points):
-            start = f"{label[0].upper()}{label[1:]} to the training rows of each class"
-            caption = f"{start}: {found['definitions'][name]}."
-            pictures.append(Picture(
-                name.replace("_", "-"),
-                class_pairs(
-                    points, title=f"{label} of each class", label=f"{label} (logarithmic)", log=True,
-                    kinds=("base open", "made"),
-                ),
-                caption, [("made", "generated rows"), ("base open", "test rows")],
-            ))  # fmt: skip
-    body += "".join(picture.html() for picture in pictures)
-    shown = sorted(entries, key=lambda entry: entry["train_rows"])[:ROWS_SHOWN]
-    columns = (
-        "train_rows",
-        "generated_rows",
-        "frechet",
-        "test_frechet",
-        "scatter_ratio",
-        "test_scatter_ratio",
-    )
-    body += details(
-        f"Table of {len(shown)} classes",
-        table(
-            ["class", *(column.replace("_", " ") for column in columns)],
-            [[entry["name"], *(number(entry[column], 3) for column in columns)] for entry in shown],
-        ),
-    )
-    if found["classes_left_out"]:
-        body += paragraph(f"{found['classes_left_out']:,} classes are not in the sample.", "soft")
-    return Section("quality", "Quality of generated rows", body, pictures)
-
-
-def _warnings(found: Figures) -> str:
-    """Return plain words where generated rows look like copies, or narrow."""
-    made, beside = found["generated"], found["test"]
-    lines = []
-    if made["duplicates"] > 0:
-        lines.append(f"{100 * made['duplicates']:.1f} % of the generated rows are copies of training rows.")
-    if (
-        beside
-        and made["distance_ratio"] is not None
-        and made["distance_ratio"] < 0.5 * beside["distance_ratio"]
-    ):
-        lines.append(
-            "Generated rows lie less than half as far from training rows as test rows do: they may repeat "
-            "them."
-        )
-    elif not lines:
-        lines.append("Memorisation: no generated row is a copy of a training row.")
-    if beside and made["recall"] < 0.5 * beside["recall"]:
-        lines.append(
-            "Recall is less than half that of test rows: the generated rows miss much of their classes."
-        )
-    if beside and made["precision"] < 0.8 * beside["precision"]:
-        lines.append(
-            "Precision is well below that of test rows: many generated rows lie where no training row does, "
-            "farther out than real rows."
-        )
-    return listing(lines)
-
-
-def pictures(figures: Figures) -> Section | None:
+def rows(figures: Figures) -> Section | None:
     """Return the rows of a few classes in a plane."""
     found = figures["projection"]
     if not found:
@@ -264,33 +177,33 @@ def pictures(figures: Figures) -> Section | None:
         f"{100 * found['explained']:.0f} % of the variance, so rows that meet here may be far apart. Seed "
         f"{found['of_seed']}, at most 150 rows of a kind, the same axes in every panel."
     )
-    legend = [("row-encoded", "encoded training rows"), ("row-generated", "generated"), ("row-test", "test")]
-    picture = Picture("rows", projection(found), caption, legend)
-    return Section("rows", "Rows in the plane", picture.html(), [picture])
+    panels = found["classes"]
+    picture = Picture("rows", alt.plane(panels), caption, partial(draw.projection, panels))
+    return Section("rows", "Rows in the plane", [picture])
 
 
 def calibration(figures: Figures) -> Section | None:
     """Return calibration: the figures of the table, and accuracy against confidence."""
     names = ("ece", "nll", "brier")
-    rows = figures["calibration"]
+    found = figures["calibration"]
     measured = figures["measured"]
     entries = [entry for entry in measured["entries"] if entry.get("reliability")] if measured else []
-    body, pictures = "", []
-    if rows:
-        body += table(
+    blocks: list[Block] = []
+    if found:
+        blocks.append(Table(
             ["", "ECE", "NLL (nats)", "Brier score"],
-            [[row_name(row), *(spread(row[name], 4) for name in names)] for row in rows],
+            [[row_name(row), *(spread(row[name], 4) for name in names)] for row in found],
             "ECE: mean gap between confidence and accuracy over 15 bins. NLL and Brier score: means over the "
             "rows; lower is better in all three.",
-        )
+        ))  # fmt: skip
     if entries:
-        pictures.append(Picture(
-            "calibration", reliability(entries[:4]),
+        blocks.append(Picture(
+            "calibration", alt.reliability(entries[:4]),
             "Accuracy against confidence in 15 bins over the test rows of all seeds; the larger the dot, the "
             "more rows. On the line, confidence is right; below it, too high.",
+            partial(draw.reliability, entries[:4]),
         ))  # fmt: skip
-        body += pictures[0].html()
-    return Section("calibration", "Calibration", body, pictures) if body else None
+    return Section("calibration", "Calibration", blocks) if blocks else None
 
 
 def confusion(figures: Figures) -> Section | None:
@@ -300,27 +213,24 @@ def confusion(figures: Figures) -> Section | None:
     if not entries:
         return None
     names = measured["class_names"] or [str(label) for label in range(len(measured["counts"]))]
-    chosen = [entry for entry in entries if entry["adjustment"] == "none"] or entries
-    body = ""
-    for entry in chosen[:2]:
-        title = row_name(entry)
-        if len(names) <= MATRIX:
-            matrix = np.asarray(entry["confusion"])
-            share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-            body += heat(
-                share.tolist(), names, f"{title}: per cent of each label's test rows, over all seeds"
-            )
-    for entry in chosen[:2]:
+    chosen = ([entry for entry in entries if entry["adjustment"] == "none"] or entries)[:2]
+    blocks: list[Block] = []
+    for entry in chosen if len(names) <= MATRIX else ():
+        matrix = np.asarray(entry["confusion"])
+        share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        caption = f"{row_name(entry)}: per cent of each label's test rows, over all seeds"
+        blocks.append(Heat(names, share.tolist(), caption))
+    for entry in chosen:
         cells = [
             [names[pair["label"]], names[pair["predicted"]], number(int(measured["counts"][pair["label"]])),
              number(int(measured["counts"][pair["predicted"]])), number(pair["share"], 1)]
             for pair in entry["pairs"]
         ]  # fmt: skip
-        body += table(
+        blocks.append(Table(
             ["label", "predicted", "training rows of the label", "of the predicted", "% of the label's rows"],
             cells, f"{row_name(entry)}: most confused pairs",
-        )  # fmt: skip
-    return Section("confusion", "Confusion", body)
+        ))  # fmt: skip
+    return Section("confusion", "Confusion", blocks)
 
 
 def times(figures: Figures) -> Section | None:
@@ -328,18 +238,12 @@ def times(figures: Figures) -> Section | None:
     found = figures["times"]
     if not found:
         return None
-    stages = list(dict.fromkeys(entry["stage"] for entry in found))
-    rows = []
-    for stage in stages:
+    cells = []
+    for stage in dict.fromkeys(entry["stage"] for entry in found):
         seconds = [entry["seconds"] for entry in found if entry["stage"] == stage]
-        rows.append(
-            [
-                str(stage),
-                str(len(seconds)),
-                number(float(np.mean(seconds)), 1),
-                number(float(sum(seconds)), 1),
-            ]
-        )
-    rows.append(["all", str(len(found)), "", number(float(sum(entry["seconds"] for entry in found)), 1)])
+        mean, total = float(np.mean(seconds)), float(sum(seconds))
+        cells.append([str(stage), str(len(seconds)), number(mean, 1), number(total, 1)])
+    everything = float(sum(entry["seconds"] for entry in found))
+    cells.append(["all", str(len(found)), "", number(everything, 1)])
     caption = "Seconds on the machine named below, each part when it was computed."
-    return Section("times", "Times", table(["stage", "times run", "mean s", "sum s"], rows, caption))
+    return Section("times", "Times", [Table(["stage", "times run", "mean s", "sum s"], cells, caption)])
