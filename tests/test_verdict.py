@@ -7,7 +7,7 @@ import pytest
 
 from ldmlr.experiments.catalogue import METHODS
 from ldmlr.experiments.verdict import BEST, Duel, accuracy_error, compare_verdict, run_verdict
-from ldmlr.report.figures import row_name
+from ldmlr.report.words import row_name
 
 
 def entry(*values: float) -> dict[str, object]:
