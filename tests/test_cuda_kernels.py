@@ -5,19 +5,22 @@ What this cannot show is what only the hardware has: timing, races it would meet
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.emulator import Emulator, at, check, classes_of
+from support.emulator import Emulator, at, canary, check, classes_of
 from support.solvers import SOLVERS
 
 from ldmlr import _native
 from ldmlr.bench.models import random_spec
 from ldmlr.ops import denoise_step
+from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.packing import (
     bfloat16,
@@ -27,6 +30,7 @@ from ldmlr.sampler.cuda.packing import (
     pack_swizzled,
     split_triangle,
 )
+from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.cuda.tiers import SHAPES, Tier, shared_bytes
 from ldmlr.sampler.noise import noise_params, standard_normal_reference
 
@@ -244,6 +248,47 @@ def test_a_broken_network_shows_and_large_activations_do_not_break_it(emulator: 
     assert np.isfinite(emulator.sample(spec, labels, SMALL[name])).all()
     spec.tables.b_out[:] = np.nan
     assert np.isnan(emulator.sample(spec, labels, SMALL[name])).all()
+
+
+@pytest.fixture
+def emulated_device(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Return the processor as if it were a device of sm_90: its kernels are the emulated ones."""
+    device = torch.device("cpu", 0)
+
+    def run(call: _native.CudaCall) -> None:
+        assert call.device == device.index
+        # Memory of a device starts at a multiple of 256 bytes, which the kernels count on.
+        scratch = canary(emulated_scratch(call.model, call.slab))
+        call.scratch = scratch.ctypes.data
+        assert emulator.library.emulated_sample(at(call), 2) == 0
+
+    def emulated_scratch(model: _native.CudaModel, slab: int) -> int:
+        return emulator.library.emulated_scratch(at(model), ctypes.c_int64(slab))
+
+    monkeypatch.setattr(_native, "cuda_sample", run)
+    monkeypatch.setattr(_native, "cuda_scratch_bytes", emulated_scratch)
+    for name, answer in (
+        ("unavailable", None), ("indexed", device), ("shared_limit", 227 << 10), ("has_wgmma", True),
+        ("stream_of", 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(devices, name, lambda *arguments, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: mock.Mock())
+    return device
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_sampler_tells_the_kernels_what_to_do(
+    emulator: Emulator, emulated_device: torch.device, name: str
+) -> None:
+    """`CudaSampler` itself, from its arrays to its call, where no device is needed."""
+    spec = random_spec(10, 40, 2, steps=2, classes=3)
+    labels = classes_of(spec, 300)
+    sampler = CudaSampler(spec, emulated_device, tier=name, slab=256)
+    for dtype, bits in (("float32", torch.float32), ("bfloat16", torch.uint16)):
+        rows = sampler(labels, 2**40, dtype=dtype).view(bits).numpy()
+        assert np.array_equal(rows, emulator.sample(spec, labels, sampler.tier, 2**40, dtype=dtype))
 
 
 @pytest.mark.parametrize("dim", [1, 6, 64])
