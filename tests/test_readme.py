@@ -43,7 +43,9 @@ def test_every_command_runs(line, folder, monkeypatch, run_cli):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if line == "ldmlr run digits-lt":
-        shown = [row.split()[0] for row in done.stdout.splitlines()[2:]]
+        table, verdict = done.stdout.split("\n\n")
+        shown = [row.split()[0] for row in table.splitlines()[2:]]
+        assert "generation" in verdict.lower()
         assert shown == ["baseline", "baseline", "ldmlr", "ldmlr"]
 
 

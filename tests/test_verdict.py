@@ -61,7 +61,7 @@ def test_the_verdict_says_it_plainly():
     assert len(won["comparisons"]) == 4 * 2
     even = of([70, 71], [80, 81], [80, 81], [80.2, 81])
     assert even["outcome"] == "within noise"
-    assert "did not help beyond label shift" in even["headline"]
+    assert "No clear gain from generation" in even["headline"]
     assert "it improves the baseline" in even["headline"]
     lost = of([70, 71], [80, 81], [60, 61], [70, 71])
     assert lost["outcome"] == "behind"
@@ -114,8 +114,8 @@ def test_the_best_rows_decide_and_not_the_two_with_label_shift():
         ),
         (
             {"baseline": 70, "ldmlr": 70.1}, "within noise",
-            "Generation did not help beyond the baseline (70.00 %), the best row without it: LDMLR (70.10 %) "
-            "is within noise of it.",
+            "No clear gain from generation: LDMLR (70.10 %) is within noise of the best row without it, the "
+            "baseline (70.00 %).",
         ),
         # Label shift makes LDMLR worse than it is, and that is not held against it.
         (

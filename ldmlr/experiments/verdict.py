@@ -272,8 +272,9 @@ def headline(best: Duel, rows: Sequence[Row]) -> str:
         }.get(helped, ", nor did it help the baseline")
     if best.outcome == "behind":
         return f"Generation did not help: {first} is behind the best row without it, {second}{end}."
-    start = f"Generation did not help beyond {second}, the best row without it"
-    return f"{start}: {first} is within noise of it{end}."
+    return (
+        f"No clear gain from generation: {first} is within noise of the best row without it, {second}{end}."
+    )
 
 
 def spoken(row: Row) -> str:
