@@ -1,7 +1,8 @@
 // The plain data that kernels see: no Python, no torch, no ownership. Shapes in comments.
 //
-// Letters: N rows, D feature dim, H hidden width, L residual layers, S solver steps, C classes.
-// D' and H' are D and H rounded up to `padding`. Padded entries of weights and biases are zero,
+// Letters: N rows, D feature dim, K latent axes, H hidden width, L residual layers, S solver steps, C classes.
+// The network and the solver work on K axes, of which the last step makes D features; often K = D.
+// D', K' and H' are D, K and H rounded up to `padding`. Padded entries of weights and biases are zero,
 // so that padded columns stay zero all the way and never reach the output.
 //
 // The network is stored in the units of its activation: with kappa = -log2(e), the kernel keeps
@@ -30,18 +31,18 @@ struct StepRow {
 // h = W_in x + b_in;  h += W2_l silu(W1_l h + bias_step[s, l] + bias_class[y, l]) + b2_l, l < L;
 // f = W_out silu(h) + b_out.  Matrices are packed for one instruction set and type (cpu/pack.h).
 struct Denoiser {
-    int32_t dim, hidden, layers, classes;
-    // 1: `first` is W1_0 W_in and reads x (D' inputs), cheaper where D < H; W1_0 b_in is in bias_step.
+    int32_t latent, hidden, layers, classes;
+    // 1: `first` is W1_0 W_in and reads x (K' inputs), cheaper where K < H; W1_0 b_in is in bias_step.
     // 0: `first` is W1_0 and reads h (H' inputs).
     int32_t folded;
-    const void *input;        // D' -> H'
-    const void *first;        // D' or H' -> H'
+    const void *input;        // K' -> H'
+    const void *first;        // K' or H' -> H'
     const void *w1;           // L - 1 matrices H' -> H', layers 1 and up
     const void *w2;           // L matrices H' -> H'
-    const void *output;       // H' -> D'
+    const void *output;       // H' -> K'
     const float *b_in;        // [H']
     const float *b2;          // [L, H']
-    const float *b_out;       // [D']
+    const float *b_out;       // [K']
     const float *bias_step;   // [S, L, H']
     const float *bias_class;  // [C + 1, L, H'], row C is the null class of guidance
     // Factors that make operands integers of int8: of x, of h and u of each layer, of the last
@@ -49,12 +50,15 @@ struct Denoiser {
     const float *quantise;
 };
 
-// row = max(floor, mean[y] + scale z); the widening k is a factor of scale.
+// row = max(floor, mean[y] + scale z + psi e), e standard normals; the widening k is a factor of scale and psi.
 struct Transform {
+    int32_t dim;
+    int32_t triangular;     // 1: `matrix` is a lower triangle, K = D
     const float *mean;      // [C, D']
-    const float *diagonal;  // [D'], or null
-    const void *triangle;   // packed float32 lower triangle D' -> D', or null
-    float floor;            // -inf: none
+    const float *diagonal;  // [D'], K = D; or null
+    const void *matrix;     // packed float32 K' -> D', or null with a diagonal
+    const float *psi;       // [D'], or null
+    const float *floor;     // [D'], -inf: none
 };
 
 struct SampleParams {
@@ -62,7 +66,8 @@ struct SampleParams {
     Transform transform;
     const StepRow *steps;  // [S]
     int32_t num_steps;
-    float guidance;  // f = f_null + guidance (f_class - f_null); 1: the class alone
+    float guidance;     // f = f_null + guidance (f_class - f_null); 1: the class alone
+    const float *gain;  // [S, C] factors of f, or null
     uint64_t seed;
     uint64_t first_row;     // global number of row 0
     int64_t rows;           // N

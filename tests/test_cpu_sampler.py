@@ -261,7 +261,7 @@ def list_tasks() -> list[str]:
 
 def test_what_the_kernels_cannot_run_is_named() -> None:
     spec = make_spec()
-    fields = {field.name: np.zeros((1, 1), np.float32) for field in dataclasses.fields(AdaLNTables)}
+    fields = {field.name: np.zeros((10, 10), np.float32) for field in dataclasses.fields(AdaLNTables)}
     other = dataclasses.replace(spec, tables=AdaLNTables(**fields))
     with pytest.raises(UsageError, match="AdaLN"):
         NativeSampler(other)

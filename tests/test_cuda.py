@@ -59,14 +59,14 @@ def test_every_chosen_tier_fits() -> None:
                 for guided in (False, True):
                     for limit in (48 << 10, SMALL, A100, H200):
                         tier = tiers.choose(dim, hidden, layers, guided, limit)
-                        assert tier.dim >= dim
+                        assert tier.latent >= dim
                         assert tier.hidden >= hidden
                         if tier.fused:
                             assert (
-                                tiers.shared_bytes(tier.name, tier.dim, tier.hidden, layers, guided) <= limit
+                                tiers.shared_bytes(tier.name, tier.latent, tier.hidden, layers, guided) <= limit
                             )
                         else:
-                            assert tier.dim % 64 == tier.hidden % 64 == 0
+                            assert tier.latent % 64 == tier.hidden % 64 == 0
 
 
 def test_a_tier_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:

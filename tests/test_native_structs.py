@@ -13,20 +13,25 @@ from ldmlr import _native
 # Fields in the order of csrc/params.h and csrc/cuda/params.h with their letter in `struct`; P: an address.
 FIELDS: dict[type[Any], list[tuple[str, str]]] = {
     _native.Denoiser: [
-        *((name, "i") for name in ("dim", "hidden", "layers", "classes", "folded")),
+        *((name, "i") for name in ("latent", "hidden", "layers", "classes", "folded")),
         *((name, "P") for name in ("input", "first", "w1", "w2", "output", "b_in", "b2", "b_out")),
         *((name, "P") for name in ("bias_step", "bias_class", "quantise")),
     ],
-    _native.Transform: [("mean", "P"), ("diagonal", "P"), ("triangle", "P"), ("floor", "f")],
+    _native.Transform: [
+        ("dim", "i"), ("triangular", "i"),
+        *((name, "P") for name in ("mean", "diagonal", "matrix", "psi", "floor")),
+    ],
     _native.NoiseParams: [
         ("seed", "Q"), ("first_row", "Q"), ("rows", "q"), ("dim", "q"), ("stride", "q"), ("stream", "I"),
         ("step", "I"),
     ],
     _native.CudaModel: [
-        *((name, "i") for name in ("dim", "hidden", "layers", "classes", "dim_padded", "hidden_padded")),
-        ("num_steps", "i"), ("folded", "i"), ("guidance", "f"), ("floor", "f"), ("seed", "Q"),
-        *((name, "P") for name in ("input", "first", "w1", "w2", "output", "triangle", "diagonal", "mean")),
-        *((name, "P") for name in ("b_in", "b2", "b_out", "bias_step", "bias_class", "steps")),
+        *((name, "i") for name in ("dim", "latent", "hidden", "layers", "classes")),
+        *((name, "i") for name in ("dim_padded", "latent_padded", "hidden_padded", "num_steps", "folded")),
+        ("guidance", "f"), ("seed", "Q"),
+        *((name, "P") for name in ("input", "first", "w1", "w2", "output", "matrix", "diagonal", "psi")),
+        *((name, "P") for name in ("floor", "gain", "mean", "b_in", "b2", "b_out", "bias_step")),
+        *((name, "P") for name in ("bias_class", "steps")),
     ],
 }  # fmt: skip
 
@@ -70,10 +75,10 @@ def test_a_struct_in_a_struct_is_copied_and_can_be_written_in_place() -> None:
 
 
 def test_a_copy_has_a_life_of_its_own() -> None:
-    params = _native.SampleParams(net=_native.Denoiser(dim=4), seed=2**64 - 1, guidance=1.5)
+    params = _native.SampleParams(net=_native.Denoiser(latent=4), seed=2**64 - 1, guidance=1.5)
     copy = _native.SampleParams(params)
-    params.net.dim, params.seed = 8, 0
-    assert (copy.net.dim, copy.seed, copy.guidance) == (4, 2**64 - 1, 1.5)
+    params.net.latent, params.seed = 8, 0
+    assert (copy.net.latent, copy.seed, copy.guidance) == (4, 2**64 - 1, 1.5)
 
 
 def test_a_solver_row_is_eight_numbers() -> None:

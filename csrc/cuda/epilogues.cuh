@@ -18,9 +18,9 @@ namespace ldmlr::cuda {
 // Device memory of one slab of R rows; stacked buffers have 2 R rows with guidance, else R.
 struct Slab {
     Rows *rows;         // filled before every run
-    float *x, *x0;      // [R, D']
-    uint16_t *xt;       // [R, D']    x as an operand (operand.cuh)
-    uint16_t *split;    // [R, 2 D']  the final x as high and low part, an operand
+    float *x, *x0;      // [R, K']
+    uint16_t *xt;       // [R, K']    x as an operand (operand.cuh)
+    uint16_t *split;    // [R, 2 K']  the final x as high and low part, an operand
     float *h;           // [R, H']    W_in x + b_in; as an operand in `a` where `first` reads it
     float *even, *odd;  // stacked, [.., H']: h behind even and odd layers
     uint16_t *u, *a;    // stacked, [.., H'], operands
@@ -205,14 +205,16 @@ struct UpdateEpilogue {
     template <class Tile>
     LDMLR_DEVICE void operator()(const Model &m, Tile &c, int row0, int column0, Lane lane) const {
         const StepRow values = m.steps[step];
-        const bool last = step + 1 == m.num_steps && m.triangle != nullptr;
+        const bool last = step + 1 == m.num_steps && m.matrix != nullptr;
         const uint64_t number = s.rows->first_row;
         const int first = column0 + 4 * lane.t;
+        const Labels label_of(s);
         for_each_row(c, row0, lane, [&](int i, int half, int row) {
-            const int64_t at = static_cast<int64_t>(row) * m.dim_padded;
-            const OperandRow xt(s.xt, row, first, m.dim_padded);
-            const OperandRow high(s.split, row, first, 2 * m.dim_padded);
-            const OperandRow low(s.split, row, m.dim_padded + first, 2 * m.dim_padded);
+            const int64_t at = static_cast<int64_t>(row) * m.latent_padded;
+            const int64_t label = m.gain ? label_of(row) : 0;
+            const OperandRow xt(s.xt, row, first, m.latent_padded);
+            const OperandRow high(s.split, row, first, 2 * m.latent_padded);
+            const OperandRow low(s.split, row, m.latent_padded + first, 2 * m.latent_padded);
             float4 x[Tile::N], before[Tile::N];
             LDMLR_UNROLL
             for (int n = 0; n < Tile::N; ++n) {
@@ -224,9 +226,10 @@ struct UpdateEpilogue {
                 float (&f)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(f, constant_at(m.b_out + column));
+                if (m.gain) multiply_gain(m, step, label, f);
                 float z[4] = {0.0f, 0.0f, 0.0f, 0.0f};
                 if (values.s != 0.0f)
-                    normals4(m.seed, number + static_cast<uint64_t>(row), column / 4, m.dim, 1,
+                    normals4(m.seed, number + static_cast<uint64_t>(row), column / 4, m.latent, solver_stream,
                              static_cast<uint32_t>(step), z);
                 float x0[4] = {before[n].x, before[n].y, before[n].z, before[n].w};
                 float next[4] = {solver_step(values, x[n].x, f[0], z[0], x0[0]),
@@ -247,7 +250,7 @@ struct UpdateEpilogue {
     }
 };
 
-// row = max(floor, mean + triangle z).
+// row = max(floor, mean + matrix z + psi e).
 struct FeatureEpilogue {
     Slab s;
     template <class Tile>
@@ -262,6 +265,7 @@ struct FeatureEpilogue {
                 float (&v)[4] = c.v[i][n].v[half];
                 const int column = first + n * column_step;
                 add(v, constant_at(mean + column));
+                add_remainder(m, rows.first_row + static_cast<uint64_t>(row), column, v);
                 write4(m, rows, row, column, v);
             }
         });
@@ -276,19 +280,19 @@ constexpr int item_threads = 256;
 LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     start_kernel(const Model m, const Slab s, const int64_t slab_rows) {
     wait_for_previous();
-    const int vectors = m.dim_padded / 4;
+    const int vectors = m.latent_padded / 4;
     const int64_t item = static_cast<int64_t>(block_x()) * item_threads + thread_index();
     if (item >= slab_rows * vectors) return;
     const int64_t row = item / vectors, at = 4 * item;
     const int vector = static_cast<int>(item % vectors);
     float z[4], zero[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    normals4(m.seed, s.rows->first_row + static_cast<uint64_t>(row), vector, m.dim, 0, 0, z);
+    normals4(m.seed, s.rows->first_row + static_cast<uint64_t>(row), vector, m.latent, start_stream, 0, z);
     store(s.x + at, z);
     store(s.x0 + at, zero);
-    store_operand(s.xt + operand_at(static_cast<int>(row), 4 * vector, m.dim_padded), z);
+    store_operand(s.xt + operand_at(static_cast<int>(row), 4 * vector, m.latent_padded), z);
 }
 
-// row = max(floor, mean + diagonal z).
+// row = max(floor, mean + diagonal z + psi e).
 LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     diagonal_kernel(const Model m, const Slab s, const int64_t slab_rows) {
     wait_for_previous();
@@ -298,10 +302,11 @@ LDMLR_KERNEL void LDMLR_BOUNDS(item_threads, 1)
     const Rows rows = *s.rows;
     if (row >= slab_rows || row >= rows.count) return;
     const int column = 4 * static_cast<int>(item % vectors);
-    const float4 x = vector_at(s.x + 4 * item), d = vector_at(m.diagonal + column);
+    const float4 x = vector_at(s.x + row * m.latent_padded + column), d = vector_at(m.diagonal + column);
     const float4 mean = vector_at(m.mean + rows.labels[row] * m.dim_padded + column);
-    const float y[4] = {fmaf(d.x, x.x, mean.x), fmaf(d.y, x.y, mean.y), fmaf(d.z, x.z, mean.z),
-                        fmaf(d.w, x.w, mean.w)};
+    float y[4] = {fmaf(d.x, x.x, mean.x), fmaf(d.y, x.y, mean.y), fmaf(d.z, x.z, mean.z),
+                  fmaf(d.w, x.w, mean.w)};
+    add_remainder(m, rows.first_row + static_cast<uint64_t>(row), column, y);
     write4(m, rows, row, column, y);
 }
 

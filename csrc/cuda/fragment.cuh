@@ -118,11 +118,30 @@ LDMLR_DEVICE void normals4(uint64_t seed, uint64_t row, int block, int dim, uint
         if (4 * block + i >= dim) z[i] = 0.0f;
 }
 
+// f times the gain of a step and class.
+LDMLR_DEVICE void multiply_gain(const Model &m, int step, int64_t label, float (&f)[4]) {
+    const float gain = load_constant(m.gain + static_cast<int64_t>(step) * m.classes + label);
+    LDMLR_UNROLL
+    for (int e = 0; e < 4; ++e) f[e] *= gain;
+}
+
+// y += psi e for four columns of a row.
+LDMLR_DEVICE void add_remainder(const Model &m, uint64_t row, int column, float (&y)[4]) {
+    if (!m.psi) return;
+    const float4 psi = constant_at(m.psi + column);
+    float e[4];
+    normals4(m.seed, row, column / 4, m.dim, remainder_stream, 0, e);
+    y[0] = fmaf(psi.x, e[0], y[0]);
+    y[1] = fmaf(psi.y, e[1], y[1]);
+    y[2] = fmaf(psi.z, e[2], y[2]);
+    y[3] = fmaf(psi.w, e[3], y[3]);
+}
+
 // Four columns of a finished row, clamped to the floor and rounded to the output's type.
 LDMLR_DEVICE void write4(const Model &m, const Rows &rows, int64_t row, int column, const float (&value)[4]) {
-    float v[4];
-    LDMLR_UNROLL
-    for (int i = 0; i < 4; ++i) v[i] = value[i] < m.floor ? m.floor : value[i];
+    const float4 least = constant_at(m.floor + column);
+    const float v[4] = {value[0] < least.x ? least.x : value[0], value[1] < least.y ? least.y : value[1],
+                        value[2] < least.z ? least.z : value[2], value[3] < least.w ? least.w : value[3]};
     const int64_t at = row * m.dim + column;
     const bool whole = m.dim % 4 == 0;  // then rows start at a multiple of four values
     if (rows.out_dtype == Dtype::float32) {

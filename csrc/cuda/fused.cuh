@@ -78,8 +78,8 @@ struct Unit {
         for (int tile = 0; tile < DT; ++tile) LDMLR_UNROLL
         for (int i = 0; i < 2; ++i) {
             float z[4];
-            normals4(m.seed, rows.first_row + static_cast<uint64_t>(row(i)), 4 * tile + lane.t, m.dim, 0, 0,
-                     z);
+            normals4(m.seed, rows.first_row + static_cast<uint64_t>(row(i)), 4 * tile + lane.t, m.latent,
+                     start_stream, 0, z);
             x[at(tile, i)] = as_float4(z);
             x0[at(tile, i)] = {0.0f, 0.0f, 0.0f, 0.0f};
         }
@@ -237,10 +237,11 @@ struct Unit {
         }
         LDMLR_UNROLL
         for (int i = 0; i < 2; ++i) {
+            if (m.gain) multiply_gain(m, step, label(i), f.v[i]);
             float z[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             if (s.s != 0.0f)
-                normals4(m.seed, rows.first_row + static_cast<uint64_t>(row(i)), 4 * n + lane.t, m.dim, 1,
-                         static_cast<uint32_t>(step), z);
+                normals4(m.seed, rows.first_row + static_cast<uint64_t>(row(i)), 4 * n + lane.t, m.latent,
+                         solver_stream, static_cast<uint32_t>(step), z);
             LDMLR_UNROLL
             for (int e = 0; e < 4; ++e)
                 state.v[i][e] = solver_step(s, state.v[i][e], f.v[i][e], z[e], previous.v[i][e]);
@@ -249,7 +250,7 @@ struct Unit {
         }
     }
 
-    // row = max(floor, mean + scale z); a triangular scale in three products of high and low parts.
+    // row = max(floor, mean + scale z + psi e); a matrix in three products of high and low parts.
     LDMLR_DEVICE void finish() const {
         Operand high[DT], low[DT];
         LDMLR_UNROLL
@@ -261,21 +262,21 @@ struct Unit {
             for (int e = 0; e < 4; ++e) z.v[i][e] = low_part(z.v[i][e]);
             low[k] = to_operand(z);
         }
-        const uint4 *triangle = static_cast<const uint4 *>(m.triangle);
+        const uint4 *matrix = static_cast<const uint4 *>(m.matrix);
         LDMLR_LOOP
-        for (int n = 0; n < DT; ++n) {
+        for (int n = 0; n < m.dim_padded / 16; ++n) {
             const int column = 16 * n + 4 * lane.t;
             Group y;
             LDMLR_UNROLL
             for (int i = 0; i < 2; ++i) {
-                const float4 mean = constant_at(m.mean + label(i) * (16 * DT) + column);
+                const float4 mean = constant_at(m.mean + label(i) * m.dim_padded + column);
                 y.v[i][0] = mean.x;
                 y.v[i][1] = mean.y;
                 y.v[i][2] = mean.z;
                 y.v[i][3] = mean.w;
             }
-            if (triangle) {
-                const uint4 *w = triangle + n * 3 * DT * block_words + index;
+            if (matrix) {
+                const uint4 *w = matrix + n * 3 * DT * block_words + index;
                 LDMLR_UNROLL
                 for (int k = 0; k < DT; ++k) product(y, high[k], load_constant(w + k * block_words));
                 LDMLR_UNROLL
@@ -295,8 +296,11 @@ struct Unit {
                 }
             }
             LDMLR_UNROLL
-            for (int i = 0; i < 2; ++i)
-                if (row(i) < rows.count) write4(m, rows, row(i), column, y.v[i]);
+            for (int i = 0; i < 2; ++i) {
+                if (row(i) >= rows.count) continue;
+                add_remainder(m, rows.first_row + static_cast<uint64_t>(row(i)), column, y.v[i]);
+                write4(m, rows, row(i), column, y.v[i]);
+            }
         }
     }
 };

@@ -23,10 +23,10 @@ inline int64_t place_slab(const Model &m, int64_t slab_rows, char *base, Slab &s
         used += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
     };
     take(s.rows, 1);
-    take(s.x, slab_rows * m.dim_padded);
-    take(s.x0, slab_rows * m.dim_padded);
-    take(s.xt, slab_rows * m.dim_padded);
-    take(s.split, 2 * slab_rows * m.dim_padded);
+    take(s.x, slab_rows * m.latent_padded);
+    take(s.x0, slab_rows * m.latent_padded);
+    take(s.xt, slab_rows * m.latent_padded);
+    take(s.split, 2 * slab_rows * m.latent_padded);
     take(s.h, slab_rows * m.hidden_padded);
     // The last layer keeps no h, so one layer needs no buffer and two need one.
     take(s.even, m.layers > 1 ? stacked * m.hidden_padded : 0);
@@ -54,7 +54,7 @@ struct ByMma {
     }
 };
 
-// A product by wgmma; H' is a multiple of 128, so only products to D' (Narrow) may have 64 columns over.
+// A product by wgmma; H' is a multiple of 128, so only products to K' and D' (Narrow) may have 64 columns over.
 struct ByWarpgroup {
     static constexpr bool early = true;
     template <bool Narrow, class Epilogue>
@@ -105,17 +105,19 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
     auto multiply_narrow = [&](const Product &p, const auto &epilogue) {
         By::template multiply<true>(m, p, slab_rows, epilogue, stream);
     };
-    const int dim = m.dim_padded, hidden = m.hidden_padded;
+    const int latent = m.latent_padded, hidden = m.hidden_padded;
     const int64_t stacked = slab_rows * (Guided ? 2 : 1);
     const int64_t matrix = static_cast<int64_t>(hidden) * hidden * 2;
-    const int items = static_cast<int>((slab_rows * (dim / 4) + item_threads - 1) / item_threads);
+    auto items = [&](int columns) {
+        return static_cast<int>((slab_rows * (columns / 4) + item_threads - 1) / item_threads);
+    };
     auto layer_of = [&](const void *matrices, int layer) {
         return static_cast<const void *>(static_cast<const char *>(matrices) + layer * matrix);
     };
-    launch(start_kernel, {items, 1, 1, By::early}, item_threads, 0, stream, m, s, slab_rows);
+    launch(start_kernel, {items(latent), 1, 1, By::early}, item_threads, 0, stream, m, s, slab_rows);
     for (int step = 0; step < m.num_steps; ++step) {
-        multiply(Product{s.xt, dim, m.input, dim, hidden}, slab_rows, InputEpilogue{s});
-        const Product first = m.folded ? Product{s.xt, dim, m.first, dim, hidden}
+        multiply(Product{s.xt, latent, m.input, latent, hidden}, slab_rows, InputEpilogue{s});
+        const Product first = m.folded ? Product{s.xt, latent, m.first, latent, hidden}
                                        : Product{s.a, hidden, m.first, hidden, hidden};
         multiply(first, slab_rows, FirstEpilogue<Guided>{s, step});
         for (int layer = 0; layer < m.layers; ++layer) {
@@ -128,13 +130,13 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
                 multiply(residual, stacked, ResidualEpilogue<Guided, true>(s, layer));
             }
         }
-        multiply_narrow(Product{s.a, hidden, m.output, hidden, dim}, UpdateEpilogue{s, step});
+        multiply_narrow(Product{s.a, hidden, m.output, hidden, latent}, UpdateEpilogue{s, step});
     }
-    if (m.triangle) {
-        const Product transform = {s.split, 2 * dim, m.triangle, 3 * dim, dim};
+    if (m.matrix) {
+        const Product transform = {s.split, 2 * latent, m.matrix, 3 * latent, m.dim_padded};
         multiply_narrow(transform, FeatureEpilogue{s});
     } else {
-        launch(diagonal_kernel, {items, 1, 1, By::early}, item_threads, 0, stream, m, s, slab_rows);
+        launch(diagonal_kernel, {items(m.dim_padded), 1, 1, By::early}, item_threads, 0, stream, m, s, slab_rows);
     }
 }
 

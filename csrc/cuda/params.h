@@ -1,7 +1,7 @@
 // The plain data of the CUDA sampler: device pointers, sizes, no ownership. Shapes in comments.
 //
-// Letters as in ../params.h. D' and H' are D and H rounded up to what the tier computes with; padded
-// entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/prepare.py and
+// Letters as in ../params.h. K' and H' are K and H rounded up to what the tier computes with, D' is D rounded up
+// to a multiple of 64; padded entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/prepare.py and
 // sampler.py) through ../bindings.cpp.
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
@@ -17,26 +17,28 @@ namespace ldmlr::cuda {
 
 // Rows of one call whose number of steps, network and transform are those of Model.
 struct Model {
-    int32_t dim, hidden, layers, classes;  // D, H, L, C
-    int32_t dim_padded, hidden_padded;     // D', H'
-    int32_t num_steps;                     // S
+    int32_t dim, latent, hidden, layers, classes;      // D, K, H, L, C
+    int32_t dim_padded, latent_padded, hidden_padded;  // D', K', H'
+    int32_t num_steps;                                 // S
     int32_t folded;  // 1: `first` reads x, 0: it reads h (../params.h); always 1 in the fused tiers
     float guidance;  // f = f_null + guidance (f_class - f_null); 1: the class alone
-    float floor;     // -inf: none
     uint64_t seed;
     // Layered tiers: the matrices one by one. Fused tiers: `input` is the whole stream (fused.cuh).
-    const void *input;   // D' -> H'
-    const void *first;   // D' or H' -> H'
+    const void *input;   // K' -> H'
+    const void *first;   // K' or H' -> H'
     const void *w1;      // L - 1 matrices H' -> H', layers 1 and up
     const void *w2;      // L matrices H' -> H'
-    const void *output;  // H' -> D'
-    // [H', 3 D']: the lower triangle as high part, high part again, low part; null with a diagonal.
-    const void *triangle;
+    const void *output;  // H' -> K'
+    // row = max(floor, mean[y] + scale z + psi e); the scale is a matrix or, where K = D, may be a diagonal.
+    const void *matrix;       // 3 K' -> D': its high part, the high part again, its low part; or null
     const float *diagonal;    // [D'], or null
+    const float *psi;         // [D'], or null
+    const float *floor;       // [D'], -inf: none
+    const float *gain;        // [S, C] factors of f, or null
     const float *mean;        // [C, D']
     const float *b_in;        // [H']
     const float *b2;          // [L, H']
-    const float *b_out;       // [D']
+    const float *b_out;       // [K']
     const float *bias_step;   // [S, L, H']
     const float *bias_class;  // [C + 1, L, H'], row C is the null class of guidance
     const StepRow *steps;     // [S]

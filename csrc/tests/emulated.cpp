@@ -18,7 +18,7 @@ namespace {
 
 void run(const Call &call, int multiprocessors) {
     if (!in_layers(call.tier)) {
-        fused_shape(call.tier, call.model.dim_padded, call.model.hidden_padded)
+        fused_shape(call.tier, call.model.latent_padded, call.model.hidden_padded)
             .run(call.model, call.rows, multiprocessors, nullptr);
         return;
     }

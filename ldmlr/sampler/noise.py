@@ -8,6 +8,7 @@ in NumPy and is equal to the bit. ``csrc/philox.h`` defines the layout of the co
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,6 +39,15 @@ COS = tuple(map(float.fromhex, (
 SQRT_HALF_BITS = 0x3F3504F3
 
 
+class Stream(enum.IntEnum):
+    """What normals are for, so that no two uses share them: the streams of ``csrc/philox.h``."""
+
+    START = 0  # the state the solver starts from, K dims
+    SOLVER = 1  # noise of the solver's steps, K dims, by step
+    CALIBRATION = 2  # start (step 0) and steps (step + 1) of the draw that finds the ranges of int8
+    REMAINDER = 3  # what the latent axes do not hold, D dims, step 0
+
+
 def standard_normal(
     seed: int,
     first_row: int,
@@ -60,7 +70,7 @@ def standard_normal(
     rows, dim
         Shape of the result. A longer row starts with the values of a shorter one.
     stream
-        0 .. 255; 0 is the initial noise of the sampler, 1 the noise of its steps.
+        0 .. 255; `Stream` says which is for what.
     step
         0 .. 2^24 - 1; the solver step.
     out

@@ -16,7 +16,7 @@ from torch.nn.functional import layer_norm, silu
 
 from ldmlr.device import torch_threads
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
-from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.noise import Stream, standard_normal
 from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.tiles import aligned_tiles
@@ -106,6 +106,9 @@ class _Tile:
         self.w_in, self.b_in = self._tensor(spec.tables.w_in), self._tensor(spec.tables.b_in)
         self.network = self._network()
         self.mean, self.scale = self._tensor(spec.mean), self._tensor(spec.scale)
+        self.floor = spec.floor if np.ndim(spec.floor) == 0 else self._tensor(np.asarray(spec.floor))
+        self.psi = None if spec.psi is None else self._tensor(spec.psi)
+        self.gain = None if spec.gain is None else self._tensor(spec.gain)
 
     def _tensor(self, array: npt.NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.precision)
@@ -118,8 +121,9 @@ class _Tile:
         assert isinstance(tables, AdaLNTables)
         return lambda h, step, labels: adaln(weights, h, step, labels)
 
-    def _noise(self, start: int, rows: int, stream: int, step: int) -> Tensor:
-        return self._tensor(standard_normal(self.spec.seed, start, rows, self.spec.dim, stream, step))
+    def _noise(self, start: int, rows: int, stream: Stream, step: int = 0) -> Tensor:
+        dim = self.spec.dim if stream == Stream.REMAINDER else self.spec.latent
+        return self._tensor(standard_normal(self.spec.seed, start, rows, dim, stream, step))
 
     def __call__(self, labels: Tensor, start: int) -> Tensor:
         """Return the features of the rows ``start .. start + len(labels) - 1``."""
@@ -129,15 +133,17 @@ class _Tile:
         def guided(x: Tensor, step: int) -> Tensor:
             h = torch.addmm(self.b_in, x, self.w_in.T)
             f = self.network(h, step, labels)
-            if spec.guidance == 1:
-                return f
-            f_null = self.network(h, step, null)
-            return f_null + spec.guidance * (f - f_null)
+            if spec.guidance != 1:
+                f_null = self.network(h, step, null)
+                f = f_null + spec.guidance * (f - f_null)
+            return f if self.gain is None else f * self.gain[step, labels, None]
 
-        noise = self._noise(start, rows, stream=0, step=0)
-        x = solve(spec.rows, noise, guided, lambda step: self._noise(start, rows, stream=1, step=step))
+        noise = self._noise(start, rows, Stream.START)
+        x = solve(spec.rows, noise, guided, lambda step: self._noise(start, rows, Stream.SOLVER, step))
         spread = x @ self.scale.T if self.scale.ndim == 2 else x * self.scale
-        return (self.mean[labels] + spec.k * spread).clamp_min(spec.floor)
+        if self.psi is not None:
+            spread = spread + self.psi * self._noise(start, rows, Stream.REMAINDER)
+        return (self.mean[labels] + spec.k * spread).clamp_min(self.floor)
 
 
 def additive(w: dict[str, Tensor], h: Tensor, step: int, labels: Tensor) -> Tensor:

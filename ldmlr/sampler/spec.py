@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.solvers import StepRows
 from ldmlr.diffusion.tables import Tables
+from ldmlr.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +25,30 @@ class SamplerSpec:
     mean
         float64 ``[C, D]``.
     scale
-        float64, lower triangular ``[D, D]`` or diagonal ``[D]``: a row is
-        ``max(floor, mean[y] + k scale z)`` of the final z.
+        float64: what leads from the K latent axes of the solver back to D features, a diagonal ``[D]`` (K = D), a
+        lower triangle ``[D, D]`` or any matrix ``[D, K]``. A row is
+        ``max(floor, mean[y] + k (scale z + psi e))`` of the final z.
     k
         Widening of the generated rows around their class mean.
     floor
-        Smallest value of a feature, or -inf.
+        Smallest value of a feature, one number or float64 ``[D]``; -inf: none.
     guidance
         ``f = f_null + guidance (f_class - f_null)``; 1 evaluates the class alone.
     seed
         0 .. 2^64 - 1.
     class_k
         float64 ``[C]``: a widening for each class instead of `k`; None: `k` for all.
+    psi
+        float64 ``[D]``: deviation of what the latent axes do not hold, times fresh standard normals e
+        (`ldmlr.sampler.noise.Stream.REMAINDER`); None: nothing.
+    gain
+        float64 ``[S, C]``: a factor of the network's output f, guidance included, for each row of the solver's
+        table and each class; None: 1.
+
+    Raises
+    ------
+    UsageError
+        Arrays whose shapes do not fit each other.
     """
 
     tables: Tables
@@ -43,15 +56,49 @@ class SamplerSpec:
     mean: npt.NDArray[np.float64]
     scale: npt.NDArray[np.float64]
     k: float
-    floor: float
+    floor: float | npt.NDArray[np.float64]
     guidance: float
     seed: int
     class_k: npt.NDArray[np.float64] | None = None
+    psi: npt.NDArray[np.float64] | None = None
+    gain: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 2:
+            raise UsageError(f"mean: expected [C, D], not {list(self.mean.shape)}")
+        classes, dim, latent = self.num_classes, self.dim, self.latent
+        if latent > dim or self.tables.w_out.shape[0] != latent:
+            raise UsageError(
+                f"tables: expected a network from K to K numbers with K at most {dim}, not from {latent} to "
+                f"{self.tables.w_out.shape[0]}"
+            )
+        scales = [(dim, latent)] + [(dim,)] * (latent == dim)
+        shapes: dict[str, tuple[npt.NDArray[np.float64] | None, list[tuple[int, ...]]]] = {
+            "scale": (self.scale, scales),
+            "floor": (np.asarray(self.floor), [(), (dim,)]),
+            "class_k": (self.class_k, [(classes,)]),
+            "psi": (self.psi, [(dim,)]),
+            "gain": (self.gain, [(len(self.rows), classes)]),
+        }
+        for name, (array, wanted) in shapes.items():
+            if array is not None and array.shape not in wanted:
+                expected = " or ".join(str(list(shape)) for shape in wanted)
+                raise UsageError(f"{name}: expected {expected}, not {list(array.shape)}")
 
     @property
     def dim(self) -> int:
         """Feature dimensions D."""
         return int(self.mean.shape[1])
+
+    @property
+    def latent(self) -> int:
+        """Latent axes K: what the solver and the network work on."""
+        return int(self.tables.w_in.shape[1])
+
+    @property
+    def triangular(self) -> bool:
+        """Whether `scale` is a lower triangle, half of whose products need not be computed."""
+        return self.scale.ndim == 2 and self.latent == self.dim and not np.triu(self.scale, 1).any()
 
     @property
     def num_classes(self) -> int:

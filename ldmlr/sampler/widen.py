@@ -69,4 +69,5 @@ def widen(spec: SamplerSpec, rows: torch.Tensor, labels: npt.NDArray[np.int64]) 
     index = torch.from_numpy(labels)
     mean = torch.from_numpy(spec.mean).to(rows.dtype)[index]
     factor = torch.from_numpy(spec.class_k).to(rows.dtype)[index]
-    return rows.sub_(mean).mul_(factor[:, None]).add_(mean).clamp_min_(spec.floor)
+    floor = spec.floor if np.ndim(spec.floor) == 0 else torch.as_tensor(spec.floor, dtype=rows.dtype)
+    return rows.sub_(mean).mul_(factor[:, None]).add_(mean).clamp_min_(floor)

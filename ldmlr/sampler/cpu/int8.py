@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.tables import DenoiserTables
 from ldmlr.errors import UsageError, opt
-from ldmlr.sampler.noise import standard_normal
+from ldmlr.sampler.noise import Stream, standard_normal
 from ldmlr.sampler.solve import solve
 from ldmlr.sampler.spec import SamplerSpec
 
@@ -17,7 +17,7 @@ from ldmlr.sampler.spec import SamplerSpec
 ROWS, OPERATIONS = 1024, 2e10
 # The calibrating draw has noise of its own, the same for every seed: ranges belong to the model and
 # its solver, not to the rows.
-SEED, STREAM = 0, 2
+SEED = 0
 # Ranges are rounded up to sixteenths of a power of two, so that the last bits of a matrix product,
 # which differ between processors and numbers of threads, do not matter.
 GRID = 16
@@ -78,10 +78,11 @@ def activation_ranges(spec: SamplerSpec) -> Doubles:
         if spec.guidance != 1:
             without = activations(x, step, null)
             mixed = without + spec.guidance * (mixed - without)
-        return np.asarray(seen(2 * layers + 1, mixed) @ w["w_out"].T + w["b_out"])
+        f = np.asarray(seen(2 * layers + 1, mixed) @ w["w_out"].T + w["b_out"])
+        return f if spec.gain is None else f * spec.gain[step, labels, None]
 
     def noise(step: int) -> Doubles:
-        return standard_normal(SEED, 0, count, spec.dim, STREAM, step).astype(np.float64)
+        return standard_normal(SEED, 0, count, spec.latent, Stream.CALIBRATION, step).astype(np.float64)
 
     solve(spec.rows, noise(0), guided, lambda step: noise(step + 1))
     if not np.isfinite(found).all() or not all(np.isfinite(array).all() for array in w.values()):
@@ -93,6 +94,6 @@ def activation_ranges(spec: SamplerSpec) -> Doubles:
 def _calibrating_rows(spec: SamplerSpec) -> int:
     """Return how many rows the calibrating draw has."""
     assert isinstance(spec.tables, DenoiserTables)
-    layers, hidden, dim = len(spec.tables.w1), len(spec.tables.b_in), spec.dim
+    layers, hidden, dim = len(spec.tables.w1), len(spec.tables.b_in), spec.latent
     work = 4 * len(spec.rows) * hidden * (dim + 2 * layers * hidden)
     return int(np.clip(OPERATIONS / work, 32, ROWS))

@@ -108,6 +108,8 @@ class NativeSampler:
         self._params.steps = self._keep(spec.rows.table())
         self._params.num_steps = len(spec.rows)
         self._params.guidance = spec.guidance
+        if spec.gain is not None:
+            self._params.gain = self._keep(spec.gain)
         self._params.seed = spec.seed
 
     def __call__(
@@ -171,12 +173,12 @@ class NativeSampler:
     def _network(self, spec: SamplerSpec) -> _native.Denoiser:
         tables = spec.tables
         assert isinstance(tables, DenoiserTables)
-        hidden, dim = tables.w_in.shape
+        hidden, latent = tables.w_in.shape
         net = _native.Denoiser()
-        net.dim, net.hidden, net.layers = dim, hidden, len(tables.w1)
+        net.latent, net.hidden, net.layers = latent, hidden, len(tables.w1)
         net.classes = len(tables.bias_class) - 1
-        net.folded = int(dim < hidden)
-        w = kernel_tables(tables, dim < hidden)
+        net.folded = int(latent < hidden)
+        w = kernel_tables(tables, latent < hidden)
         factors = self._factors(spec)
         net.quantise = self._keep(factors)
         of_h, of_u = factors[1:-1:2], factors[2:-1:2]
@@ -189,13 +191,15 @@ class NativeSampler:
         return net
 
     def _transform(self, spec: SamplerSpec) -> _native.Transform:
-        transform = _native.Transform()
-        transform.mean, transform.floor = self._pad(spec.mean), spec.floor
+        transform = _native.Transform(dim=spec.dim, triangular=int(spec.triangular))
+        transform.mean, transform.floor = self._pad(spec.mean), self._pad(np.broadcast_to(spec.floor, spec.dim))
         scale = spec.k * spec.scale
         if scale.ndim == 2:
-            transform.triangle = self._pack(np.tril(scale), weights="float32")
+            transform.matrix = self._pack(scale, weights="float32")
         else:
             transform.diagonal = self._pad(scale)
+        if spec.psi is not None:
+            transform.psi = self._pad(spec.k * spec.psi)
         return transform
 
     def _factors(self, spec: SamplerSpec) -> npt.NDArray[np.float32]:

@@ -89,7 +89,7 @@ def pack_stream(
     w1: Sequence[Matrix],
     w2: Sequence[Matrix],
     w_out: Matrix,
-    dim: int,
+    latent: int,
     hidden: int,
 ) -> Bits:
     """Return all weights in the order in which a fused kernel reads them (``csrc/cuda/fused.cuh``).
@@ -97,30 +97,30 @@ def pack_stream(
     Parameters
     ----------
     w_in, first
-        ``[H, D]``; the product of the first layer and the folded one of the first block.
+        ``[H, K]``; the product of the first layer and the folded one of the first block.
     w1, w2
         Matrices ``[H, H]``: L - 1 of layers 1 and up, and L.
     w_out
-        ``[D, H]``.
-    dim, hidden
-        D' and H'.
+        ``[K, H]``.
+    latent, hidden
+        K' and H'.
     """
-    parts = [pack(w_in, hidden, dim, chained=True).ravel()]
-    inner = [pack(first, hidden, dim, chained=True), *(pack(w, hidden, hidden, chained=True) for w in w1)]
+    parts = [pack(w_in, hidden, latent, chained=True).ravel()]
+    inner = [pack(first, hidden, latent, chained=True), *(pack(w, hidden, hidden, chained=True) for w in w1)]
     outer = [pack(w, hidden, hidden, chained=True) for w in w2]
     for into, back in zip(inner, outer, strict=True):
         for chunk in range(hidden // BLOCK):
             parts += [into[chunk].ravel(), back[:, chunk].ravel()]
-    parts.append(pack(w_out, dim, hidden, chained=True).ravel())
+    parts.append(pack(w_out, latent, hidden, chained=True).ravel())
     return np.concatenate(parts)
 
 
-def split_triangle(triangle: Matrix, dim: int) -> npt.NDArray[np.float32]:
-    """Return a lower triangle ``[D, D]`` as ``[D', 3 D']``: its high part twice, then its low part.
+def split_matrix(matrix: Matrix, dim: int, latent: int) -> npt.NDArray[np.float32]:
+    """Return a matrix ``[D, K]`` as ``[D', 3 K']``: its high part twice, then its low part.
 
-    With z = high + low as well, three bfloat16 products give ``triangle z`` to about 16 bits.
+    With z = high + low as well, three bfloat16 products give ``matrix z`` to about 16 bits.
     """
-    exact = np.tril(triangle).astype(np.float32)
+    exact = matrix.astype(np.float32)
     high = from_bfloat16(bfloat16(exact))
-    parts = [pad(part, dim, dim) for part in (high, high, exact - high)]
+    parts = [pad(part, dim, latent) for part in (high, high, exact - high)]
     return np.concatenate(parts, axis=1)

@@ -92,9 +92,8 @@ class CudaSampler:
         tables = spec.tables
         assert isinstance(tables, DenoiserTables)
         guided = spec.guidance != 1
-        hidden, dim = tables.w_in.shape
         self.tier = tiers.choose(
-            dim, hidden, len(tables.w1), guided, devices.shared_limit(self.device), tier,
+            spec.latent, len(tables.w_in), len(tables.w1), guided, devices.shared_limit(self.device), tier,
             wgmma=devices.has_wgmma(self.device),
         )  # fmt: skip
         if slab is not None and (slab < tiers.ROWS_MULTIPLE or slab % tiers.ROWS_MULTIPLE):

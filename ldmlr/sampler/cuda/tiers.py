@@ -31,7 +31,7 @@ TIERS = {
 }
 BY_WGMMA = ("warpgroup", "bulk")
 IN_LAYERS = ("layered", *BY_WGMMA)
-# (tier, D', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
+# (tier, K', H') of csrc/cuda/fused_table.cuh, the first that fits runs.
 SHAPES = (
     ("resident", 64, 64),
     ("resident", 64, 128),
@@ -40,8 +40,9 @@ SHAPES = (
     ("streamed", 128, 128),
     ("streamed", 128, 256),
 )
-# What D' and H' of the tiers in layers are multiples of.
+# What K' and H' of the tiers in layers are multiples of, and D' of all tiers.
 MULTIPLES = {"layered": (64, 64), "warpgroup": (64, 128), "bulk": (64, 128)}
+FEATURES_MULTIPLE = 64
 # Where no fused kernel fits and the device has wgmma. bulk has the same bits and is within 2 % of it either
 # way; layered is 1.4 to 1.7 times slower.
 ON_SM90 = "warpgroup"
@@ -62,12 +63,12 @@ class Tier:
     ----------
     name
         ``resident``, ``streamed``, ``layered``, ``warpgroup`` or ``bulk``.
-    dim, hidden
-        D' and H': the sizes that the kernels compute with.
+    latent, hidden
+        K' and H': the sizes that the network's kernels compute with.
     """
 
     name: str
-    dim: int
+    latent: int
     hidden: int
 
     @property
@@ -87,9 +88,14 @@ class Tier:
         return pack(matrix, outputs, inputs, chained=self.fused)
 
 
-def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) -> int:
+def padded_features(dim: int) -> int:
+    """Return D', the columns of the last step."""
+    return _up(dim, FEATURES_MULTIPLE)
+
+
+def shared_bytes(tier: str, latent: int, hidden: int, layers: int, guided: bool) -> int:
     """Return the shared memory that a fused kernel needs (``csrc/cuda/fused_table.cuh``)."""
-    d, h = dim // BLOCK, hidden // BLOCK
+    d, h = latent // BLOCK, hidden // BLOCK
     two_passes = guided and h > 8
     state = _WARPS * 32 * 16 * (3 if two_passes else 2) * d * 2
     if tier == "resident":
@@ -99,7 +105,7 @@ def shared_bytes(tier: str, dim: int, hidden: int, layers: int, guided: bool) ->
 
 
 def choose(
-    dim: int,
+    latent: int,
     hidden: int,
     layers: int,
     guided: bool,
@@ -112,8 +118,8 @@ def choose(
 
     Parameters
     ----------
-    dim, hidden, layers
-        D, H and L.
+    latent, hidden, layers
+        K, H and L.
     guided
         Guidance evaluates two classes.
     shared_limit
@@ -133,23 +139,23 @@ def choose(
     if wanted is not None and wanted not in TIERS:
         raise UsageError(f"{where}: unknown value {wanted!r}; {nearest(wanted, TIERS)}")
     for tier, d, h in SHAPES:
-        fits = dim <= d and hidden <= h and shared_bytes(tier, d, h, layers, guided) <= shared_limit
+        fits = latent <= d and hidden <= h and shared_bytes(tier, d, h, layers, guided) <= shared_limit
         if fits and wanted in (None, tier):
             return Tier(tier, d, h)
     if wanted in BY_WGMMA and not wgmma:
         raise UsageError(f"{where}: the {wanted} kernels need a device and a build of sm_90a; use layered")
     if wanted is not None and wanted not in IN_LAYERS:
         raise UsageError(
-            f"{where}: the {wanted} kernels cannot run D {dim}, H {hidden} and {layers} layers with "
+            f"{where}: the {wanted} kernels cannot run D {latent}, H {hidden} and {layers} layers with "
             f"{shared_limit} bytes of shared memory; use layered"
         )
     found = wanted or (ON_SM90 if wgmma else "layered")
-    return Tier(found, _up(dim, MULTIPLES[found][0]), _up(hidden, MULTIPLES[found][1]))
+    return Tier(found, _up(latent, MULTIPLES[found][0]), _up(hidden, MULTIPLES[found][1]))
 
 
 def largest_slab(tier: Tier, guided: bool) -> int:
     """Return the rows that go through the layers together, a power of two times `ROWS_MULTIPLE`."""
-    row = 12 * tier.dim + tier.hidden * (4 + (8 if not guided else 16))
+    row = 12 * tier.latent + tier.hidden * (4 + (8 if not guided else 16))
     rows = SLAB_LARGEST
     while rows > SLAB_SMALLEST and rows * row > SLAB_BYTES:
         rows //= 2
