@@ -63,7 +63,8 @@ def test_every_chosen_tier_fits() -> None:
                         assert tier.hidden >= hidden
                         if tier.fused:
                             assert (
-                                tiers.shared_bytes(tier.name, tier.latent, tier.hidden, layers, guided) <= limit
+                                tiers.shared_bytes(tier.name, tier.latent, tier.hidden, layers, guided)
+                                <= limit
                             )
                         else:
                             assert tier.latent % 64 == tier.hidden % 64 == 0

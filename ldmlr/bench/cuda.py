@@ -224,7 +224,7 @@ class Baseline:
             return self.network(x, self.weights["bias_step"][step : step + 1], labels)
 
         x = solve(self.spec.rows, noise, predict, lambda step: torch.randn_like(noise))
-        return (self.mean[labels] + x @ self.scale.T).clamp_min(self.spec.floor)
+        return (self.mean[labels] + x @ self.scale.T).clamp_min(float(self.spec.floor))
 
     def rate(self, rows: int) -> float:
         """Return rows per second of batches of a size."""

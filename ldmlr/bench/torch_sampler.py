@@ -81,4 +81,4 @@ class TorchSampler:
             return f.float()
 
         x = solve(spec.rows, noise, predict, lambda step: torch.randn_like(noise))
-        return (self.mean[labels] + spec.k * (x @ self.scale.T)).clamp_min(spec.floor)
+        return (self.mean[labels] + spec.k * (x @ self.scale.T)).clamp_min(float(spec.floor))

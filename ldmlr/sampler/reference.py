@@ -106,7 +106,7 @@ class _Tile:
         self.w_in, self.b_in = self._tensor(spec.tables.w_in), self._tensor(spec.tables.b_in)
         self.network = self._network()
         self.mean, self.scale = self._tensor(spec.mean), self._tensor(spec.scale)
-        self.floor = spec.floor if np.ndim(spec.floor) == 0 else self._tensor(np.asarray(spec.floor))
+        self.floor = self._tensor(spec.floor) if isinstance(spec.floor, np.ndarray) else spec.floor
         self.psi = None if spec.psi is None else self._tensor(spec.psi)
         self.gain = None if spec.gain is None else self._tensor(spec.gain)
 

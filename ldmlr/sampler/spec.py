@@ -25,8 +25,8 @@ class SamplerSpec:
     mean
         float64 ``[C, D]``.
     scale
-        float64: what leads from the K latent axes of the solver back to D features, a diagonal ``[D]`` (K = D), a
-        lower triangle ``[D, D]`` or any matrix ``[D, K]``. A row is
+        float64: what leads from the K latent axes of the solver back to D features; a diagonal ``[D]``
+        (K = D), a lower triangle ``[D, D]`` or any matrix ``[D, K]``. A row is
         ``max(floor, mean[y] + k (scale z + psi e))`` of the final z.
     k
         Widening of the generated rows around their class mean.
@@ -42,8 +42,8 @@ class SamplerSpec:
         float64 ``[D]``: deviation of what the latent axes do not hold, times fresh standard normals e
         (`ldmlr.sampler.noise.Stream.REMAINDER`); None: nothing.
     gain
-        float64 ``[S, C]``: a factor of the network's output f, guidance included, for each row of the solver's
-        table and each class; None: 1.
+        float64 ``[S, C]``: a factor of the network's output f, guidance included, for each row of the
+        solver's table and each class; None: 1.
 
     Raises
     ------
@@ -72,18 +72,18 @@ class SamplerSpec:
                 f"tables: expected a network from K to K numbers with K at most {dim}, not from {latent} to "
                 f"{self.tables.w_out.shape[0]}"
             )
-        scales = [(dim, latent)] + [(dim,)] * (latent == dim)
-        shapes: dict[str, tuple[npt.NDArray[np.float64] | None, list[tuple[int, ...]]]] = {
-            "scale": (self.scale, scales),
-            "floor": (np.asarray(self.floor), [(), (dim,)]),
-            "class_k": (self.class_k, [(classes,)]),
-            "psi": (self.psi, [(dim,)]),
-            "gain": (self.gain, [(len(self.rows), classes)]),
+        shapes: dict[str, list[tuple[int, ...]]] = {
+            "scale": [(dim, latent), (dim,)] if latent == dim else [(dim, latent)],
+            "floor": [(), (dim,)],
+            "class_k": [(classes,)],
+            "psi": [(dim,)],
+            "gain": [(len(self.rows), classes)],
         }
-        for name, (array, wanted) in shapes.items():
-            if array is not None and array.shape not in wanted:
+        for name, wanted in shapes.items():
+            value = getattr(self, name)
+            if value is not None and np.shape(value) not in wanted:
                 expected = " or ".join(str(list(shape)) for shape in wanted)
-                raise UsageError(f"{name}: expected {expected}, not {list(array.shape)}")
+                raise UsageError(f"{name}: expected {expected}, not {list(np.shape(value))}")
 
     @property
     def dim(self) -> int:

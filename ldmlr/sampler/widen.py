@@ -69,5 +69,7 @@ def widen(spec: SamplerSpec, rows: torch.Tensor, labels: npt.NDArray[np.int64]) 
     index = torch.from_numpy(labels)
     mean = torch.from_numpy(spec.mean).to(rows.dtype)[index]
     factor = torch.from_numpy(spec.class_k).to(rows.dtype)[index]
-    floor = spec.floor if np.ndim(spec.floor) == 0 else torch.as_tensor(spec.floor, dtype=rows.dtype)
-    return rows.sub_(mean).mul_(factor[:, None]).add_(mean).clamp_min_(floor)
+    rows.sub_(mean).mul_(factor[:, None]).add_(mean)
+    if isinstance(spec.floor, np.ndarray):
+        return rows.clamp_min_(torch.from_numpy(spec.floor).to(rows.dtype))
+    return rows.clamp_min_(spec.floor)

@@ -192,7 +192,8 @@ class NativeSampler:
 
     def _transform(self, spec: SamplerSpec) -> _native.Transform:
         transform = _native.Transform(dim=spec.dim, triangular=int(spec.triangular))
-        transform.mean, transform.floor = self._pad(spec.mean), self._pad(np.broadcast_to(spec.floor, spec.dim))
+        transform.mean = self._pad(spec.mean)
+        transform.floor = self._pad(np.broadcast_to(spec.floor, spec.dim))
         scale = spec.k * spec.scale
         if scale.ndim == 2:
             transform.matrix = self._pack(scale, weights="float32")
