@@ -1,7 +1,7 @@
 // The plain data that kernels see: no Python, no torch, no ownership. Shapes in comments.
 //
-// Letters: N rows, D feature dim, K latent axes, H hidden width, L residual layers, S solver steps, C classes.
-// The network and the solver work on K axes, of which the last step makes D features; often K = D.
+// Letters: N rows, D feature dim, K latent axes, H hidden width, L residual layers, S solver steps, C
+// classes. The network and the solver work on K axes, of which the last step makes D features; often K = D.
 // D', K' and H' are D, K and H rounded up to `padding`. Padded entries of weights and biases are zero,
 // so that padded columns stay zero all the way and never reach the output.
 //
@@ -50,7 +50,8 @@ struct Denoiser {
     const float *quantise;
 };
 
-// row = max(floor, mean[y] + scale z + psi e), e standard normals; the widening k is a factor of scale and psi.
+// row = max(floor, mean[y] + scale z + psi e), e standard normals; the widening k is a factor of scale and
+// psi.
 struct Transform {
     int32_t dim;
     int32_t triangular;     // 1: `matrix` is a lower triangle, K = D

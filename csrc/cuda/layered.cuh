@@ -54,7 +54,8 @@ struct ByMma {
     }
 };
 
-// A product by wgmma; H' is a multiple of 128, so only products to K' and D' (Narrow) may have 64 columns over.
+// A product by wgmma; H' is a multiple of 128, so only products to K' and D' (Narrow) may have 64 columns
+// over.
 struct ByWarpgroup {
     static constexpr bool early = true;
     template <bool Narrow, class Epilogue>
@@ -136,7 +137,8 @@ void run_slab(const Model &m, const Slab &s, int64_t slab_rows, Stream stream) {
         const Product transform = {s.split, 2 * latent, m.matrix, 3 * latent, m.dim_padded};
         multiply_narrow(transform, FeatureEpilogue{s});
     } else {
-        launch(diagonal_kernel, {items(m.dim_padded), 1, 1, By::early}, item_threads, 0, stream, m, s, slab_rows);
+        launch(diagonal_kernel, {items(m.dim_padded), 1, 1, By::early}, item_threads, 0, stream, m, s,
+               slab_rows);
     }
 }
 

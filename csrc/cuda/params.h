@@ -1,8 +1,8 @@
 // The plain data of the CUDA sampler: device pointers, sizes, no ownership. Shapes in comments.
 //
-// Letters as in ../params.h. K' and H' are K and H rounded up to what the tier computes with, D' is D rounded up
-// to a multiple of 64; padded entries of all matrices and vectors are zero. Python fills these structs (ldmlr/sampler/cuda/prepare.py and
-// sampler.py) through ../bindings.cpp.
+// Letters as in ../params.h. K' and H' are K and H rounded up to what the tier computes with, D' is D rounded
+// up to a multiple of 64; padded entries of all matrices and vectors are zero. Python fills these structs
+// (ldmlr/sampler/cuda/prepare.py and sampler.py) through ../bindings.cpp.
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
 // for each group of outputs the blocks of all inputs one after the other; or, for wgmma,

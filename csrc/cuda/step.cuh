@@ -32,7 +32,8 @@ LDMLR_KERNEL void LDMLR_BOUNDS(step_threads, 1) step_kernel(const StepParams p, 
     float z[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     const int dim = static_cast<int>(p.dim);
     if (p.row.s != 0.0f)
-        normals4(p.seed, p.first_row + static_cast<uint64_t>(four.row), four.block, dim, solver_stream, p.step, z);
+        normals4(p.seed, p.first_row + static_cast<uint64_t>(four.row), four.block, dim, solver_stream,
+                 p.step, z);
     const int64_t at = four.row * p.dim + 4 * four.block;
     if (vectors) {
         const float4 x = vector_at(p.x + at), f = vector_at(p.f + at), before = vector_at(p.x0 + at);

@@ -1,6 +1,6 @@
 // A small sampling run without Python, for the sanitizers (csrc/tests/run.sh): every instruction set
-// and type this processor has, odd sizes, one and several threads, an early stop. Rows must not
-// depend on the threads, and must be finite.
+// and type this processor has, odd sizes, fewer latent axes than features, one and several threads, an early
+// stop. Rows must not depend on the threads, and must be finite.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -50,48 +50,47 @@ std::vector<char> packed(const Kernels &kernels, Dtype dtype, int outputs, int i
     return bytes;
 }
 
+struct Shape {
+    int dim, latent, hidden, layers, classes;
+};
+
 struct Model {
-    std::vector<char> input, first, w1, w2, output, triangle;
-    std::vector<float> b_in, b2, b_out, bias_step, bias_class, quantise, mean;
+    std::vector<char> input, first, w1, w2, output, matrix;
+    std::vector<float> b_in, b2, b_out, bias_step, bias_class, quantise, mean, psi, floor, gain;
     std::vector<StepRow> steps;
     SampleParams params{};
 
-    Model(const Kernels &kernels, Dtype dtype, int dim, int hidden, int layers, int classes, float guidance) {
-        const bool folded = dim < hidden;
+    // A square matrix is a triangle; where there are fewer axes, a remainder and gains come with them.
+    Model(const Kernels &kernels, Dtype dtype, const Shape &shape, float guidance) {
+        const auto [dim, latent, hidden, layers, classes] = shape;
+        const bool folded = latent < hidden, square = dim == latent;
         steps.assign(3, {0.9f, -0.4f, -5.0f, 5.0f, 0.7f, 0.4f, 0.1f, 0.2f});
-        input = packed(kernels, dtype, hidden, dim, 1, 1);
-        first = packed(kernels, dtype, hidden, folded ? dim : hidden, 1, 2);
+        input = packed(kernels, dtype, hidden, latent, 1, 1);
+        first = packed(kernels, dtype, hidden, folded ? latent : hidden, 1, 2);
         w1 = packed(kernels, dtype, hidden, hidden, layers - 1, 3);
         w2 = packed(kernels, dtype, hidden, hidden, layers, 13);
-        output = packed(kernels, dtype, dim, hidden, 1, 23);
-        triangle = packed(kernels, Dtype::float32, dim, dim, 1, 24);
+        output = packed(kernels, dtype, latent, hidden, 1, 23);
+        matrix = packed(kernels, Dtype::float32, dim, latent, 1, 24);
         b_in = random(1, hidden, 0.1f, 25);
         b2 = random(layers, hidden, 0.1f, 26);
-        b_out = random(1, dim, 0.1f, 27);
+        b_out = random(1, latent, 0.1f, 27);
         bias_step = random(static_cast<int64_t>(steps.size()) * layers, hidden, 0.3f, 28);
         bias_class = random(static_cast<int64_t>(classes + 1) * layers, hidden, 0.3f, 29);
         mean = random(classes, dim, 1.0f, 30);
+        psi = random(1, dim, 0.5f, 31);
+        floor.assign(static_cast<size_t>(padded(dim)), 0.0f);
+        gain.assign(steps.size() * static_cast<size_t>(classes), 0.5f);
         quantise.assign(static_cast<size_t>(2 * layers + 2), 16.0f);
-        params.net = {dim,
-                      hidden,
-                      layers,
-                      classes,
-                      folded,
-                      input.data(),
-                      first.data(),
-                      w1.data(),
-                      w2.data(),
-                      output.data(),
-                      b_in.data(),
-                      b2.data(),
-                      b_out.data(),
-                      bias_step.data(),
-                      bias_class.data(),
+        params.net = {latent,         hidden,       layers,       classes,          folded,
+                      input.data(),   first.data(), w1.data(),    w2.data(),        output.data(),
+                      b_in.data(),    b2.data(),    b_out.data(), bias_step.data(), bias_class.data(),
                       quantise.data()};
-        params.transform = {mean.data(), nullptr, triangle.data(), 0.0f};
+        params.transform = {
+            dim, square, mean.data(), nullptr, matrix.data(), square ? nullptr : psi.data(), floor.data()};
         params.steps = steps.data();
         params.num_steps = static_cast<int32_t>(steps.size());
         params.guidance = guidance;
+        params.gain = square ? nullptr : gain.data();
         params.seed = 5;
     }
 };
@@ -100,7 +99,7 @@ std::vector<float> draw(const Kernels &kernels, Model &model, Dtype dtype, int64
                         bool stop_early, bool *finished) {
     std::vector<int64_t> labels(static_cast<size_t>(rows));
     for (int64_t i = 0; i < rows; ++i) labels[static_cast<size_t>(i)] = i % model.params.net.classes;
-    std::vector<float> out(static_cast<size_t>(rows * model.params.net.dim), -1.0f);
+    std::vector<float> out(static_cast<size_t>(rows * model.params.transform.dim), -1.0f);
     model.params.labels = labels.data();
     model.params.out = out.data();
     model.params.out_dtype = Dtype::float32;
@@ -112,10 +111,12 @@ std::vector<float> draw(const Kernels &kernels, Model &model, Dtype dtype, int64
 }
 
 void check(const Kernels &kernels, Dtype dtype) {
-    const int shapes[][4] = {{10, 32, 1, 3}, {64, 128, 2, 10}, {100, 80, 3, 7}, {33, 17, 2, 1}, {1, 1, 1, 1}};
-    for (const auto &shape : shapes)
+    const Shape shapes[] = {{10, 10, 32, 1, 3}, {64, 64, 128, 2, 10}, {100, 100, 80, 3, 7},
+                            {33, 33, 17, 2, 1}, {1, 1, 1, 1, 1},      {70, 9, 32, 1, 3},
+                            {601, 33, 40, 2, 2}};
+    for (const Shape &shape : shapes)
         for (const float guidance : {1.0f, 1.5f}) {
-            Model model(kernels, dtype, shape[0], shape[1], shape[2], shape[3], guidance);
+            Model model(kernels, dtype, shape, guidance);
             for (const int64_t rows : {1, 7, 63, 65, 500}) {
                 bool finished = false;
                 const std::vector<float> one = draw(kernels, model, dtype, rows, 1, false, &finished);
@@ -127,7 +128,7 @@ void check(const Kernels &kernels, Dtype dtype) {
             }
         }
     // The poll comes after 50 ms; so many steps take longer than that.
-    Model model(kernels, dtype, 64, 64, 1, 2, 1.5f);
+    Model model(kernels, dtype, {64, 64, 64, 1, 2}, 1.5f);
     const std::vector<float> bias = random(4000, 64, 0.1f, 31);
     model.steps.assign(4000, model.steps[0]);
     model.params.steps = model.steps.data();
