@@ -12,6 +12,8 @@ constexpr int tile_rows = 2 * usual_rows;
 #include "simd_int8.inc"
 #include "product_int8.inc"
 #include "product_amx.inc"
+#include "tile.inc"
+#include "features.inc"
 #include "denoise.inc"
 #include "peak.inc"
 #include "peak_amx.inc"

@@ -7,6 +7,8 @@ constexpr int tile_rows = usual_rows;
 #include "noise.inc"
 #include "step.inc"
 #include "product.inc"
+#include "tile.inc"
+#include "features.inc"
 #include "denoise.inc"
 #include "peak.inc"
 extern const Kernels avx512;

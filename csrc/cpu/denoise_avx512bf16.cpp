@@ -11,6 +11,8 @@ constexpr int tile_rows = usual_rows;
 #include "simd_bfloat16.inc"
 #include "simd_int8.inc"
 #include "product_int8.inc"
+#include "tile.inc"
+#include "features.inc"
 #include "denoise.inc"
 #include "peak.inc"
 extern const Kernels avx512bf16;

@@ -10,6 +10,8 @@ constexpr int tile_rows = usual_rows;
 #include "silu_short.inc"
 #include "simd_int8.inc"
 #include "product_int8.inc"
+#include "tile.inc"
+#include "features.inc"
 #include "denoise.inc"
 #include "peak.inc"
 extern const Kernels avx512vnni;
