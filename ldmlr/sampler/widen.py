@@ -19,6 +19,8 @@ from ldmlr.classes import Key, class_number
 from ldmlr.errors import UsageError, opt
 from ldmlr.sampler.spec import SamplerSpec
 
+AT_A_TIME = 1024  # rows
+
 
 def class_scales(
     factors: Mapping[Key, float], scale: float, num_classes: int, class_names: Sequence[str] | None = None
@@ -66,10 +68,13 @@ def widen(spec: SamplerSpec, rows: torch.Tensor, labels: npt.NDArray[np.int64]) 
     """
     if spec.class_k is None:
         return rows
-    index = torch.from_numpy(labels)
-    mean = torch.from_numpy(spec.mean).to(rows.dtype)[index]
-    factor = torch.from_numpy(spec.class_k).to(rows.dtype)[index]
-    rows.sub_(mean).mul_(factor[:, None]).add_(mean)
-    if isinstance(spec.floor, np.ndarray):
-        return rows.clamp_min_(torch.from_numpy(spec.floor).to(rows.dtype))
-    return rows.clamp_min_(spec.floor)
+    mean = torch.from_numpy(spec.mean).to(rows.dtype)
+    factor = torch.from_numpy(spec.class_k).to(rows.dtype)
+    floor = torch.from_numpy(spec.floor).to(rows.dtype) if isinstance(spec.floor, np.ndarray) else spec.floor
+    # Some at a time: the mean of every row would take as much memory as the rows.
+    for start in range(0, len(rows), AT_A_TIME):
+        classes = torch.from_numpy(labels[start : start + AT_A_TIME])
+        centre = mean[classes]
+        part = rows[start : start + AT_A_TIME]
+        part.sub_(centre).mul_(factor[classes, None]).add_(centre).clamp_min_(floor)
+    return rows
