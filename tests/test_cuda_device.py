@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.latent_axes import latent_spec
 from support.solvers import SOLVERS
 
 from ldmlr import ops
@@ -87,6 +88,18 @@ def test_numbers_of_rows(device: torch.device, rows: int) -> None:
 )  # fmt: skip
 def test_widths(device: torch.device, dim: int, hidden: int, layers: int, guidance: float) -> None:
     spec = random_spec(dim, hidden, layers, steps=3, guidance=guidance, diagonal=dim == 2048)
+    for tier in forced(spec, device):
+        check(spec, device, 133, tier)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+@pytest.mark.parametrize(
+    ("dim", "latent", "hidden"),
+    [(7, 5, 32), (65, 16, 64), (300, 64, 128), (1280, 128, 256), (4096, 200, 512)],
+)
+def test_latent_axes(device: torch.device, dim: int, latent: int, hidden: int, guidance: float) -> None:
+    spec = latent_spec(dim, latent, hidden, 2, guidance=guidance, solver="ddpm")
     for tier in forced(spec, device):
         check(spec, device, 133, tier)
 

@@ -107,7 +107,7 @@ def runnable(spec: SamplerSpec, device: torch.device) -> list[str]:
     for name in tiers.TIERS:
         try:
             tiers.choose(
-                spec.dim, tables.w_in.shape[0], len(tables.w1), spec.guidance != 1, shared_limit(device),
+                spec.latent, tables.w_in.shape[0], len(tables.w1), spec.guidance != 1, shared_limit(device),
                 name, wgmma=has_wgmma(device),
             )  # fmt: skip
             found.append(name)
