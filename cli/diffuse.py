@@ -84,8 +84,10 @@ def command(
         say(f"{out}: this model is finished; nothing to do")
     else:
         results.write_result(out, result)
-    emit(
-        result, as_json,
+    text = (
         f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
-        f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}",
-    )  # fmt: skip
+        f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
+    )
+    if figures["learned"]:
+        text += f"\n{figures['axes']:,} of {rows_of.dim:,} axes; {figures['learned']}"
+    emit(result, as_json, text)

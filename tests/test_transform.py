@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldmlr.diffusion.transform import CLAMP, RIDGE, Transform, fit_transform
+from ldmlr.diffusion.statistics import RIDGE
+from ldmlr.diffusion.transform import CLAMP, Transform, fit_transform
 from ldmlr.errors import InputError, LdmlrError, UsageError
 
 

@@ -98,6 +98,18 @@ class State:
         return zip(self.network.named_parameters(), self.averaged, strict=True)
 
 
+def resumed(path: Path, keys: list[str]) -> int:
+    """Return which of some keys a checkpoint has; 0 if there is none, or it has another."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            key = (file.metadata() or {}).get("key")
+    except (SafetensorError, OSError):
+        return 0  # `State.load` says what is wrong
+    return keys.index(key) if key in keys else 0
+
+
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}

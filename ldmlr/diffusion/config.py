@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, opt
 
 NETWORKS = ("additive", "adaln")
 TRANSFORMS = ("whitened", "standardised")
+BASES = ("auto", "eigen", "cholesky")
+# Up to so many numbers a row ``auto`` is the Cholesky factor, all axes alike; training on wider rows dies so.
+NARROW = 64
+# What models that were saved before these options existed stand for.
+BEFORE_AXES = {"basis": "cholesky", "latent": "none", "error_power": 0.0, "held_out": 0.0}
 PREDICTIONS = ("v", "eps", "x0")
 SCHEDULES = ("cosine", "linear")
 
@@ -23,6 +29,24 @@ class DiffusionConfig(Config):
         "or standardised per dimension (as in the paper).",
         choices=TRANSFORMS,
     )
+    basis: str = option(
+        "auto",
+        "Root of the shared covariance of a whitened space: its eigenvectors, or the Cholesky factor, which "
+        f"auto takes for rows of up to {NARROW} numbers.",
+        choices=BASES,
+    )
+    latent: str = option(
+        "auto",
+        "Eigenvectors that are diffused, the others are drawn Gaussian: auto, by spectrum and number of "
+        "rows; a number; or none, which diffuses all.",
+        metavar="auto|K|none",
+    )
+    error_power: float = option(
+        1.0,
+        "The error on an eigenvector counts as its variance to this power: 1 in units of the features, 0 all "
+        "alike.",
+        minimum=0, maximum=2,
+    )  # fmt: skip
     network: str = option(
         "additive",
         "Residual MLP conditioned by added biases (fused by the native sampler), or AdaLN.",
@@ -46,6 +70,12 @@ class DiffusionConfig(Config):
         "Classes are drawn in proportion to rows^P: 1 as they come, 0 class-balanced.",
         minimum=0, maximum=1, metavar="P",
     )  # fmt: skip
+    held_out: float = option(
+        0.1,
+        "With eigenvectors: share of the rows of each class of 20 and more that are kept from training, to "
+        "see whether it adds to the class Gaussian.",
+        minimum=0, maximum=0.5,
+    )  # fmt: skip
     weak_views: int = option(
         2, "Weakly augmented views per image to train on, if the store has them.", minimum=0
     )
@@ -54,6 +84,27 @@ class DiffusionConfig(Config):
     )
 
     def __post_init__(self) -> None:
+        # A file or a caller may also give a number.
+        given: Any = self.latent
+        if isinstance(given, int) and not isinstance(given, bool):
+            object.__setattr__(self, "latent", str(given))
         super().__post_init__()
+        if self.latent not in ("auto", "none") and not (self.latent.isascii() and self.latent.isdigit()):
+            raise UsageError(f"{opt('latent')}: expected auto, none or a number of axes, not {self.latent!r}")
+        if self.latent.isdigit():
+            if int(self.latent) < 1:
+                raise UsageError(f"{opt('latent')}: must be at least 1, not {self.latent}")
+            if self.transform != "whitened" or self.basis == "cholesky":
+                raise UsageError(
+                    f"{opt('latent', self.latent)}: only a whitened space in its eigenvectors has axes to "
+                    f"choose from; leave it out, or use {opt('transform', 'whitened')} no "
+                    f"{opt('basis', 'cholesky')}"
+                )
         if self.ema >= 1:
             raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")
+
+    def in_axes(self, dim: int) -> bool:
+        """Tell whether rows of D numbers are diffused along the eigenvectors of their covariance."""
+        if self.transform != "whitened" or self.basis == "cholesky":
+            return False
+        return self.basis == "eigen" or self.latent.isdigit() or dim > NARROW

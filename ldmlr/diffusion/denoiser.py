@@ -62,6 +62,20 @@ class Denoiser(nn.Module, ABC):
         return self.time(torch.from_numpy(t).to(self.time_in.weight.device))
 
     @abstractmethod
+    def residual_stream(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Return h ``[N, H]`` behind the last layer."""
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Return the prediction ``[N, D]`` for noisy x ``[N, D]``, times ``[N]`` and labels ``[N]``."""
+        prediction: Tensor = self.output(silu(self.residual_stream(x, t, labels)))
+        return prediction
+
+    def weigh_inputs(self, importance: Tensor) -> None:
+        """Scale the first layer's weights of each input by the root of its importance ``[D]``."""
+        with torch.no_grad():
+            self.input.weight.mul_(importance.sqrt().to(self.input.weight))
+
+    @abstractmethod
     def tables(self, t: npt.NDArray[np.float64]) -> Tables:
         """Return the network as plain arrays for the evaluation times t ``[S]``."""
 
@@ -86,15 +100,14 @@ class AdditiveMLP(Denoiser):
         self.classes = nn.Embedding(num_classes + 1, layers * hidden)
         nn.init.normal_(self.classes.weight, std=0.5)
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """Return the prediction ``[N, D]`` for noisy x ``[N, D]``, times ``[N]`` and labels ``[N]``."""
+    def residual_stream(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Return h ``[N, H]`` behind the last layer."""
         bias = self.time(t) + self.classes(labels)
         biases = bias.unflatten(1, (self.layers, self.hidden)).unbind(1)
-        h = self.input(x)
+        h: Tensor = self.input(x)
         for layer in range(self.layers):
             h = h + self.second[layer](silu(self.first[layer](h) + biases[layer]))
-        prediction: Tensor = self.output(silu(h))
-        return prediction
+        return h
 
     @torch.no_grad()
     def tables(self, t: npt.NDArray[np.float64]) -> DenoiserTables:
@@ -121,16 +134,15 @@ class AdaLNMLP(Denoiser):
         self.classes = nn.Embedding(num_classes + 1, hidden)
         self.modulation = nn.ModuleList(nn.Linear(hidden, 3 * hidden) for _ in range(layers))
 
-    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-        """Return the prediction ``[N, D]`` for noisy x ``[N, D]``, times ``[N]`` and labels ``[N]``."""
+    def residual_stream(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Return h ``[N, H]`` behind the last layer."""
         condition = silu(self.time(t) + self.classes(labels))
-        h = self.input(x)
+        h: Tensor = self.input(x)
         for layer in range(self.layers):
             scale, shift, gate = self.modulation[layer](condition).chunk(3, dim=1)
             u = layer_norm(h, (self.hidden,)) * (1 + scale) + shift
             h = h + gate * self.second[layer](silu(self.first[layer](u)))
-        prediction: Tensor = self.output(silu(h))
-        return prediction
+        return h
 
     @torch.no_grad()
     def tables(self, t: npt.NDArray[np.float64]) -> AdaLNTables:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import as_array, view_group
-from ldmlr.diffusion.transform import CHUNK, Block, Labels
+from ldmlr.diffusion.statistics import CHUNK, Block, Labels
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:

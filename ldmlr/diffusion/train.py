@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
+from torch.nn.functional import silu
 
 from ldmlr import progress
 from ldmlr.device import set_threads, torch_threads
-from ldmlr.diffusion.checkpoint import State
+from ldmlr.diffusion.checkpoint import State, resumed
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
@@ -29,6 +29,13 @@ RESOLUTION = 16384
 SERIAL_STEP = 1e9
 # Iterations between two checkpoints, and between two looks at the loss.
 CHECKPOINT_EVERY, REPORT_EVERY = 500, 50
+# A network in which fewer units than this answer to their input is dead: no gradient comes back. Training
+# starts again with a quarter of the rate, so many times.
+ALIVE, ANSWER, RESTARTS = 0.05, 1e-4, 2
+
+
+class Dead(Exception):
+    """The network stopped to answer to its input."""
 
 
 @contextmanager
@@ -79,8 +86,11 @@ def train(
     checkpoint: Path | None = None,
     resume: bool = False,
     key: str = "",
+    importance: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Denoiser, list[float]]:
     """Train a denoiser and return it with its averaged weights, and the course of the loss.
+
+    A network that dies on the way is started again with a quarter of the rate.
 
     Parameters
     ----------
@@ -100,18 +110,49 @@ def train(
         Continue from `checkpoint` if it is there.
     key
         Identifies configuration and data; a checkpoint with another key is refused.
+    importance
+        How much the error on each number of a row counts ``[D]``, 1 on average; None: all alike.
 
     Raises
     ------
     LdmlrError
-        The loss is no longer finite.
+        The loss is no longer finite, or the network died at every rate that was tried.
     """
-    state = _start(config, z.shape[1], len(counts), seed, device)
+    weight = np.ones(z.shape[1]) if importance is None else importance
+    keys = [f"{key} {attempt}" if attempt else key for attempt in range(RESTARTS + 1)]
+    first = resumed(checkpoint, keys) if resume and checkpoint is not None else 0
+    for attempt, own in list(enumerate(keys))[first:]:
+        lowered = config.replace(lr=config.lr / 4**attempt)
+        try:
+            return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own)
+        except Dead:
+            # What was saved on the way belongs to the training that died.
+            if checkpoint is not None:
+                checkpoint.unlink(missing_ok=True)
+    raise LdmlrError(
+        f"the network dies in training, with rates from {config.lr:g} down to {lowered.lr:g}: hardly any of "
+        f"its units answers to its input any more; check the features for wild values, or lower {opt('lr')}"
+    )
+
+
+def _train(
+    config: DiffusionConfig,
+    z: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    importance: npt.NDArray[np.float64],
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None,
+    resume: bool,
+    key: str,
+) -> tuple[Denoiser, list[float]]:
+    state = _start(config, importance, len(counts), seed, device)
     if resume and checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, key)
     parameters = [parameter.detach() for parameter in state.network.parameters()]
     batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
-    objective = _Objective(config, len(counts), device)
+    objective = _Objective(config, len(counts), device, importance)
     with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
         for step in range(state.done, config.iterations):
             for group in state.optimiser.param_groups:
@@ -128,6 +169,7 @@ def train(
             bar.update(1)
             if state.done % REPORT_EVERY == 0 or state.done == config.iterations:
                 _report(state, config)
+                _check_alive(state.network, objective.seen)
                 bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
             due = state.done % CHECKPOINT_EVERY == 0 and state.done < config.iterations
             if checkpoint is not None and due:
@@ -137,11 +179,18 @@ def train(
     return state.network.cpu().eval(), state.losses
 
 
-def _start(config: DiffusionConfig, dim: int, num_classes: int, seed: int, device: torch.device) -> State:
+def _start(
+    config: DiffusionConfig,
+    importance: npt.NDArray[np.float64],
+    num_classes: int,
+    seed: int,
+    device: torch.device,
+) -> State:
     """Return a training before its first iteration."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = NETWORKS[config.network](dim, num_classes, config.hidden, config.layers)
+        network = NETWORKS[config.network](len(importance), num_classes, config.hidden, config.layers)
+    network.weigh_inputs(torch.from_numpy(importance))
     network.to(device).train()
     parameters = list(network.parameters())
     return State(
@@ -151,6 +200,14 @@ def _start(config: DiffusionConfig, dim: int, num_classes: int, seed: int, devic
         generator=torch.Generator().manual_seed(seed),
         total=torch.zeros((), device=device),
     )
+
+
+@torch.no_grad()
+def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Raise if hardly a unit of the last layer differs between the rows of a batch."""
+    spread = silu(network.residual_stream(*batch)).std(dim=0)
+    if float((spread > ANSWER).float().mean()) < ALIVE:
+        raise Dead
 
 
 def _report(state: State, config: DiffusionConfig) -> None:
@@ -168,9 +225,17 @@ def _report(state: State, config: DiffusionConfig) -> None:
 class _Objective:
     """Mean squared error of the prediction at random times, on random noise, with label dropout."""
 
-    def __init__(self, config: DiffusionConfig, num_classes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        num_classes: int,
+        device: torch.device,
+        importance: npt.NDArray[np.float64],
+    ) -> None:
         schedule = make_schedule(config.noise_schedule)
         self.config, self.null, self.device = config, num_classes, device
+        self.importance = torch.from_numpy(importance.astype(np.float32)).to(device)
+        self.seen: tuple[Tensor, Tensor, Tensor] = (torch.empty(0),) * 3  # the last batch that was looked at
         t = np.arange(RESOLUTION + 1) / RESOLUTION
         self.alpha = torch.from_numpy(schedule.alpha(t).astype(np.float32))
         self.sigma = torch.from_numpy(schedule.sigma(t).astype(np.float32))
@@ -186,7 +251,9 @@ class _Objective:
         target = {"v": alpha * eps - sigma * x0, "eps": eps, "x0": x0}[self.config.prediction]
         t = index / RESOLUTION
         x, t, labels, target = (part.to(self.device) for part in (x, t, labels, target))
-        return mse_loss(network(x, t, labels), target)
+        self.seen = x, t, labels
+        loss: Tensor = ((network(x, t, labels) - target) ** 2 * self.importance).mean()
+        return loss
 
 
 def _rate(step: int, config: DiffusionConfig) -> float:

@@ -3,9 +3,11 @@
 Both transforms are affine, ``f = mean[y] + scale z``, fitted in float64 on the training
 rows and stored with the model:
 
-- *whitened* residuals: mean per class, `scale` the Cholesky factor of the covariance shared
-  by all classes. In this space every class is centred and round, so the standard normal the
-  diffusion starts from already is the shared-covariance Gaussian of the class.
+- *whitened* residuals: mean per class, `scale` a root of the covariance shared by all classes. In this space
+  every class is centred and round, so the standard normal the diffusion starts from already is the
+  shared-covariance Gaussian of the class. The root is ``[D, K]`` with the K largest axes of the covariance
+  (`ldmlr.diffusion.axes`) and independent noise `psi` for the rest, or, as in models before there were axes,
+  its triangular Cholesky factor.
 - *standardised*: mean and standard deviation per dimension over all rows, as in the paper;
   the denoiser has to learn where the classes are.
 """
@@ -13,24 +15,33 @@ rows and stored with the model:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.diffusion.axes import Axes, fit_axes
+from ldmlr.diffusion.statistics import (
+    CHUNK,
+    RIDGE,
+    Array,
+    Block,
+    Labels,
+    Statistics,
+    check_spread,
+    chunks,
+    class_sums,
+    measure,
+)
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
-
-Array = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-Block = tuple[npt.NDArray[Any], Labels]
 
 # Rows beyond this many standard deviations are pulled in: they are errors of the encoder.
 CLAMP = 8.0
-# Added to the covariance, relative to its mean diagonal, so that dead dimensions stay harmless.
-RIDGE = 1e-3
-# Rows handled at a time: the fit reads features larger than memory.
-CHUNK = 16384
+# A floor at zero is kept where at most this share of the training values is exactly zero, and where it lifts
+# class means by at most so many standard deviations, on average over the classes.
+ZEROS, LIFT = 0.05, 0.16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +55,38 @@ class Transform:
     mean
         float64 ``[C, D]``, or ``[1, D]`` when all classes share it.
     scale
-        float64, a lower triangular ``[D, D]`` or a diagonal ``[D]``.
+        float64: ``[D, K]`` of the axes, a lower triangular ``[D, D]``, or a diagonal ``[D]``.
     floor
-        Smallest value of a feature: 0 if no training feature is negative, else -inf.
+        Smallest value of a feature, one number or ``[D]``; -inf where there is none.
     bound
         Largest absolute value in the space of the diffusion.
+    psi
+        Standard deviation of independent noise ``[D]`` that a row has beside its axes; None: none.
+    axes
+        What was fitted, where `scale` is of axes; None for a transform read from a file.
+    low, high
+        The intervals ``[C, D]`` that training values are pulled into; None: they are taken as they are.
     """
 
     kind: str
     mean: Array
     scale: Array
-    floor: float
+    floor: float | Array
     bound: float
+    psi: Array | None = None
+    axes: Axes | None = None
+    low: Array | None = None
+    high: Array | None = None
 
     @property
     def dim(self) -> int:
         """Number of feature dimensions D."""
         return int(self.mean.shape[1])
+
+    @property
+    def latent(self) -> int:
+        """Numbers K of a row in the space of the diffusion."""
+        return int(self.scale.shape[-1])
 
     def class_means(self, num_classes: int) -> Array:
         """Return the mean of every class ``[C, D]``."""
@@ -69,19 +95,22 @@ class Transform:
     def forward(
         self, features: npt.NDArray[Any], labels: Labels, out: npt.NDArray[np.float32] | None = None
     ) -> npt.NDArray[np.float32]:
-        """Return z ``[N, D]`` float32 of features ``[N, D]`` with labels ``[N]``, in `out` if it is given."""
-        inverse = np.linalg.inv(self.scale) if self.scale.ndim == 2 else 1 / self.scale
-        z = np.empty(features.shape, np.float32) if out is None else out
+        """Return z ``[N, K]`` float32 of features ``[N, D]`` with labels ``[N]``, in `out` if it is given."""
+        inverse = self._inverse()
+        z = np.empty((len(features), self.latent), np.float32) if out is None else out
         for start in range(0, len(features), CHUNK):
             part = slice(start, start + CHUNK)
-            residual = features[part].astype(np.float64) - self._mean_of(labels[part])
+            wide, classes = np.asarray(features[part], np.float64), labels[part]
+            if self.low is not None and self.high is not None:
+                wide = np.clip(wide, self.low[classes], self.high[classes])
+            residual = wide - self._mean_of(classes)
             white = residual @ inverse.T if inverse.ndim == 2 else residual * inverse
             z[part] = np.clip(white, -self.bound, self.bound)
         return z
 
     def forward_all(self, blocks: Sequence[Block]) -> tuple[npt.NDArray[np.float32], Labels]:
         """Return z and labels of several blocks one after the other, without a second copy of z."""
-        z = np.empty((sum(len(features) for features, _ in blocks), self.dim), np.float32)
+        z = np.empty((sum(len(features) for features, _ in blocks), self.latent), np.float32)
         start = 0
         for features, labels in blocks:
             self.forward(features, labels, out=z[start : start + len(features)])
@@ -89,10 +118,18 @@ class Transform:
         return z, np.concatenate([labels for _, labels in blocks])
 
     def inverse(self, z: npt.NDArray[np.float32], labels: Labels, k: float = 1.0) -> Array:
-        """Return ``max(floor, mean[y] + k scale z)`` in float64: the twin of the sampler's last step."""
+        """Return ``max(floor, mean[y] + k scale z)`` in float64: the sampler's last step without `psi`."""
         wide = z.astype(np.float64)
         spread = wide @ self.scale.T if self.scale.ndim == 2 else wide * self.scale
         return np.asarray(np.maximum(self._mean_of(labels) + k * spread, self.floor))
+
+    def _inverse(self) -> Array:
+        if self.axes is not None:
+            return self.axes.whitening
+        if self.scale.ndim == 1:
+            return np.asarray(1 / self.scale)
+        square = self.scale.shape[0] == self.scale.shape[1]
+        return np.asarray(np.linalg.inv(self.scale) if square else np.linalg.pinv(self.scale))
 
     def _mean_of(self, labels: Labels) -> Array:
         return self.mean[labels] if len(self.mean) > 1 else self.mean
@@ -103,6 +140,8 @@ def fit_transform(
     blocks: Sequence[Block],
     counts: npt.NDArray[np.int64],
     class_names: Sequence[str] | None = None,
+    *,
+    latent: str | None = None,
 ) -> Transform:
     """Fit a transform on training rows.
 
@@ -116,6 +155,9 @@ def fit_transform(
         Clean training rows per class ``[C]``; whitening weighs a row by ``counts^-0.5``.
     class_names
         For error messages.
+    latent
+        Axes to keep of a whitened transform, see `ldmlr.diffusion.axes.fit_axes`; None: no axes, but the
+        Cholesky factor of the covariance.
 
     Raises
     ------
@@ -131,74 +173,101 @@ def fit_transform(
             f"class {empty[0]}{name} has no training row ({len(empty)} of {len(counts)} classes are empty); "
             "add rows, or number the classes that have some from 0 on, as `ldmlr store import` does"
         )
-    low = min(float(features.min()) for part in blocks for features, _ in _chunks([part]))
-    floor = 0.0 if low >= 0 else -np.inf
-    if kind == "whitened":
-        try:
-            mean, scale = _whiten(blocks, counts)
-        except MemoryError:
-            dim = blocks[0][0].shape[1]
-            raise LdmlrError(
-                f"the covariance of {dim} dimensions needs {8e-9 * dim * dim:.1f} GB several times over, "
-                f"which is not there; use {opt('transform')} standardised, or features of fewer dimensions"
-            ) from None
-        return Transform(kind, mean, scale, floor, CLAMP)
     if kind == "standardised":
         mean, scale, bound = _standardise(blocks)
-        return Transform(kind, mean, scale, floor, bound)
-    raise UsageError(
-        f"{opt('transform')}: unknown value {kind!r}; {nearest(kind, ('whitened', 'standardised'))}"
+        low = min(float(features.min()) for features, _ in chunks(blocks))
+        return Transform(kind, mean, scale, 0.0 if low >= 0 else -np.inf, bound)
+    if kind != "whitened":
+        raise UsageError(
+            f"{opt('transform')}: unknown value {kind!r}; {nearest(kind, ('whitened', 'standardised'))}"
+        )
+    try:
+        return _cholesky(blocks, counts) if latent is None else _in_axes(blocks, counts, latent)
+    except MemoryError:
+        dim = blocks[0][0].shape[1]
+        raise LdmlrError(
+            f"the covariance of {dim} dimensions needs {8e-9 * dim * dim:.1f} GB several times over, "
+            f"which is not there; use {opt('transform')} standardised, or features of fewer dimensions"
+        ) from None
+
+
+def _in_axes(blocks: Sequence[Block], counts: npt.NDArray[np.int64], latent: str) -> Transform:
+    """Class means and the largest axes of the shared covariance."""
+    found = measure(blocks, counts)
+    axes = fit_axes(found, latent, int(counts.sum()))
+    return Transform(
+        "whitened",
+        found.mean,
+        axes.scale,
+        floors(found, blocks),
+        CLAMP,
+        axes.psi,
+        axes,
+        found.low,
+        found.high,
     )
 
 
-def _chunks(blocks: Sequence[Block]) -> Iterator[tuple[Array, Labels]]:
-    for features, labels in blocks:
-        for start in range(0, len(features), CHUNK):
-            part = slice(start, start + CHUNK)
-            yield np.asarray(features[part], np.float64), labels[part]
-
-
-def _class_sums(features: Array, labels: Labels, num_classes: int) -> Array:
-    order = np.argsort(labels, kind="stable")
-    present, starts = np.unique(labels[order], return_index=True)
-    sums = np.zeros((num_classes, features.shape[1]))
-    sums[present] = np.add.reduceat(features[order], starts, axis=0)
-    return sums
-
-
-def _whiten(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+def _cholesky(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Transform:
     """Class means over all rows and ``chol(S + ridge)``, S the weighted covariance of the residuals."""
     dim = blocks[0][0].shape[1]
     mean, rows = np.zeros((len(counts), dim)), np.zeros(len(counts))
-    for features, labels in _chunks(blocks):
-        mean += _class_sums(features, labels, len(counts))
+    low = np.inf
+    for features, labels in chunks(blocks):
+        mean += class_sums(features, labels, len(counts))
         rows += np.bincount(labels, minlength=len(counts))
+        low = min(low, float(features.min()))
     mean /= rows[:, None]
     covariance, total = np.zeros((dim, dim)), 0.0
     row_weight = counts**-0.5
-    for features, labels in _chunks(blocks):
+    for features, labels in chunks(blocks):
         residual = features - mean[labels]
         weight = row_weight[labels]
         covariance += residual.T @ (residual * weight[:, None])
         total += float(weight.sum())
     covariance /= total
     ridge = RIDGE * float(np.trace(covariance)) / dim
-    if not ridge > 0:
-        raise InputError(
-            "no class has two different rows, so the spread of a class cannot be estimated; "
-            "add rows, or augmented views of them"
-        )
-    return mean, np.linalg.cholesky(covariance + ridge * np.eye(dim))
+    check_spread(ridge)
+    root = np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(dim)), np.float64)
+    return Transform("whitened", mean, root, 0.0 if low >= 0 else -np.inf, CLAMP)
+
+
+def floors(statistics: Statistics, blocks: Sequence[Block]) -> Array:
+    """Return the floor of each dimension ``[D]``: 0 where no training value is below and it is harmless.
+
+    A normal of mean m and deviation s that is cut at zero has its mean lifted by ``s (phi(a) - a Phi(-a))``,
+    a = m / s. Features that are zero in half of the rows would be lifted by a fifth of their spread, so they
+    are drawn without a floor: their means stay.
+
+    Parameters
+    ----------
+    statistics
+        Of the training rows.
+    blocks
+        The rows.
+    """
+    lowest, zeros = np.full(statistics.mean.shape[1], np.inf), np.zeros(statistics.mean.shape[1])
+    rows = 0
+    for features, _ in chunks(blocks):
+        lowest = np.minimum(lowest, features.min(axis=0))
+        zeros += (features == 0).sum(axis=0)
+        rows += len(features)
+    deviation = np.sqrt(np.maximum(np.diag(statistics.covariance), 1e-300))
+    ratio = statistics.mean / deviation
+    tail = np.vectorize(math.erfc, otypes=[float])(ratio / math.sqrt(2)) / 2
+    lift = np.exp(-np.minimum(ratio**2 / 2, 700)) / math.sqrt(2 * math.pi) - ratio * tail
+    kept = (lowest >= 0) & (zeros <= ZEROS * rows) & (lift.mean(axis=0) <= LIFT)
+    return np.where(kept, 0.0, -np.inf)
 
 
 def _standardise(blocks: Sequence[Block]) -> tuple[Array, Array, float]:
     """Mean and standard deviation per dimension; a constant dimension keeps its value."""
     rows = sum(len(features) for features, _ in blocks)
-    mean = sum(features.sum(axis=0) for features, _ in _chunks(blocks)) / rows
-    variance = sum(((features - mean) ** 2).sum(axis=0) for features, _ in _chunks(blocks)) / rows
+    mean = sum(features.sum(axis=0) for features, _ in chunks(blocks)) / rows
+    variance = sum(((features - mean) ** 2).sum(axis=0) for features, _ in chunks(blocks)) / rows
     std = np.sqrt(variance)
     if not std.max() > 0:
         raise InputError("all training rows are equal, so there is nothing to learn; check the features")
     std = np.maximum(std, 1e-6 * std.max())
-    bound = max(float(np.abs((features - mean) / std).max()) for features, _ in _chunks(blocks))
+    bound = max(float(np.abs((features - mean) / std).max()) for features, _ in chunks(blocks))
     return mean[None], std, bound

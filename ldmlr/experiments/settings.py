@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ldmlr.config import Config, option
-from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.config import BASES, DiffusionConfig
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
@@ -114,6 +114,28 @@ def _width(value: str, stages: Stages) -> list[Setting]:
     return [Setting(str(width), model.replace(hidden=width), drawing)]
 
 
+def _basis(value: str, stages: Stages) -> list[Setting]:
+    model, drawing = stages
+    if value not in BASES[1:]:
+        raise UsageError(f"{opt('values')}: unknown basis {value!r}; {nearest(value, BASES[1:])}")
+    latent = "none" if value == "cholesky" else model.latent
+    return [Setting(value, model.replace(basis=value, latent=latent), drawing)]
+
+
+def _axes(value: str, stages: Stages) -> list[Setting]:
+    model, drawing = stages
+    count = (
+        value if value in ("auto", "none") else str(_whole(value, "auto, none or a number of axes from 1"))
+    )
+    return [Setting(count, model.replace(basis="eigen", latent=count), drawing)]
+
+
+def _error_power(value: str, stages: Stages) -> list[Setting]:
+    model, drawing = stages
+    power = _number(value, "a power from 0")
+    return [Setting(f"{power:g}", model.replace(basis="eigen", error_power=power), drawing)]
+
+
 KINDS: dict[str, Kind] = {
     "ratio": Kind(
         "rows generated per class, as a fraction of its own; balance fills up to the largest",
@@ -139,6 +161,21 @@ KINDS: dict[str, Kind] = {
         "hidden width of the denoiser; a model is trained for each",
         ("32", "64", "128", "256"),
         ("diffuse.hidden",), _width,
+    ),
+    "basis": Kind(
+        "root of the shared covariance that whitens the rows: its eigenvectors, or the Cholesky factor",
+        ("cholesky", "eigen"),
+        ("diffuse.basis", "diffuse.latent"), _basis,
+    ),
+    "axes": Kind(
+        "eigenvectors that are diffused; the others are drawn Gaussian",
+        ("16", "32", "64", "128", "none"),
+        ("diffuse.basis", "diffuse.latent"), _axes,
+    ),
+    "error-power": Kind(
+        "the error on an eigenvector counts as its variance to this power",
+        ("0", "0.5", "1"),
+        ("diffuse.basis", "diffuse.error_power"), _error_power,
     ),
 }  # fmt: skip
 

@@ -121,4 +121,7 @@ def _figures(out: Path, model: LatentDiffusion) -> dict[str, Any]:
         "views": model.provenance["views"],
         "loss": model.losses[-1],
         "losses": model.losses,
+        "axes": model.transform.latent,
+        "held_out": model.held_out,
+        "learned": model.learned,
     }

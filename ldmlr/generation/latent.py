@@ -16,12 +16,14 @@ from ldmlr.config import config_hash
 from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
+from ldmlr.diffusion.denoiser import Denoiser
+from ldmlr.diffusion.heldout import NOTHING, HeldOut, examine, hold_out
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import Transform, fit_transform
 from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.generation.latentfile import HEADER, Trained, restore
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
@@ -29,20 +31,6 @@ from ldmlr.sampler.widen import class_scales
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
-
-
-# What the header of a model file holds.
-HEADER = {
-    "config": modelfile.ANY,
-    "seed": modelfile.SEED,
-    "dim": modelfile.whole(1),
-    "num_classes": modelfile.whole(1),
-    "class_names": modelfile.optional(modelfile.many(modelfile.NAME)),
-    "floor": modelfile.optional(modelfile.number()),
-    "bound": modelfile.number(above=0),
-    "losses": modelfile.many(modelfile.FIGURE),
-    "provenance": modelfile.ANY,
-}
 
 
 class LatentDiffusion:
@@ -67,6 +55,10 @@ class LatentDiffusion:
         The training loss, averaged over every 50 iterations.
     provenance
         Where the training rows came from, if from a store: plain data, saved with the model.
+    held_out
+        How the loss on held-out rows compares with that of the class Gaussian: ``loss_over_gaussian`` (1:
+        nothing learned beyond it; None: not known), the same per ``bands`` of time and per shot group
+        (``groups``), and ``rows``, how many were held out.
 
     Examples
     --------
@@ -94,6 +86,7 @@ class LatentDiffusion:
         self.class_names: tuple[str, ...] | None = None
         self.losses: list[float] = []
         self.provenance: dict[str, Any] = {}
+        self._held_out = HeldOut(NOTHING, None)
         self._network: Denoiser | None = None
         self._transform: Transform | None = None
 
@@ -115,6 +108,20 @@ class LatentDiffusion:
     def dim(self) -> int:
         """Feature dimensions D."""
         return self.transform.dim
+
+    @property
+    def held_out(self) -> dict[str, Any]:
+        """What was found on held-out rows, as plain data."""
+        return dict(self._held_out.document)
+
+    @property
+    def learned(self) -> str:
+        """What training added to the class Gaussian, in words; empty where it was not asked."""
+        return (
+            ""
+            if self.transform.scale.ndim < 2 or not self.config.in_axes(self.dim)
+            else self._held_out.words()
+        )
 
     @property
     def num_classes(self) -> int:
@@ -174,17 +181,32 @@ class LatentDiffusion:
         device_found = resolve_device(device)
         checkpoint = None if checkpoint is None else Path(checkpoint)
         names = tuple(class_names) if class_names is not None else None
-        transform = fit_transform(self.config.transform, blocks, trained_on, names)
+        transform = fit_transform(
+            self.config.transform, blocks, trained_on, names,
+            latent=self.config.latent if self.config.in_axes(features.shape[1]) else None,
+        )  # fmt: skip
         z, z_labels = transform.forward_all(blocks)
+        # An image is held out with all its views.
+        share = self.config.held_out if transform.axes else 0.0
+        held = hold_out(labels, trained_on, share, self.seed)
+        kept = np.flatnonzero(~np.tile(held, len(blocks)))
+        importance = (
+            np.ones(transform.latent)
+            if transform.axes is None
+            else transform.axes.importance(self.config.error_power)
+        )
         key = config_hash(self.config, self.seed, rows.digest(blocks))
-        with thread_count(self.config, transform.dim, threads):
+        with thread_count(self.config, transform.latent, threads):
             network, losses = train(
-                self.config, z, z_labels, trained_on,
-                seed=self.seed, device=device_found, checkpoint=checkpoint, resume=resume, key=key,
+                self.config, z[kept], z_labels[kept], trained_on, seed=self.seed, device=device_found,
+                checkpoint=checkpoint, resume=resume, key=key, importance=importance,
             )  # fmt: skip
+            first = slice(0, len(labels))  # the clean rows
+            found = examine(network, z[first][held], labels[held], trained_on, importance, self.config)
         # Together and only now: a training that fails or is interrupted must not leave half a new model.
         self._network, self._transform, self.losses = network, transform, losses
         self.counts, self.class_names, self.provenance = trained_on, names, {}
+        self._held_out = found
         return self
 
     def fit_store(self, store: FeatureStore, **options: Any) -> Self:
@@ -236,7 +258,8 @@ class LatentDiffusion:
         return SamplerSpec(
             tables=self.network.tables(table.t), rows=table,
             mean=transform.class_means(self.num_classes), scale=transform.scale,
-            k=chosen.scale, floor=transform.floor, guidance=chosen.guidance, seed=seed,
+            k=chosen.scale, floor=transform.floor, psi=transform.psi, gain=self._held_out.at(table.t),
+            guidance=chosen.guidance, seed=seed,
             class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
         )  # fmt: skip
 
@@ -331,34 +354,18 @@ class LatentDiffusion:
 
     def fingerprint(self) -> str:
         """Return a hash of everything the generated rows depend on."""
-        header, tensors = self._contents()
-        facts = {key: header[key] for key in ("config", "floor", "bound")}
-        return config_hash(facts, modelfile.checksum(tensors))
+        return self._parts().fingerprint()
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
-        header, tensors = self._contents()
+        header, tensors = self._parts().contents()
         modelfile.write(Path(path), modelfile.DIFFUSION, header, tensors, overwrite)
 
-    def _contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        transform = self.transform
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors["transform.mean"] = torch.from_numpy(transform.mean)
-        tensors["transform.scale"] = torch.from_numpy(transform.scale)
-        tensors["counts"] = torch.from_numpy(self.counts)
-        header: dict[str, Any] = {
-            "config": self.config.to_dict(),
-            "seed": self.seed,
-            "dim": self.dim,
-            "num_classes": self.num_classes,
-            "class_names": None if self.class_names is None else [str(name) for name in self.class_names],
-            # JSON has no infinity: a missing floor is null.
-            "floor": transform.floor if np.isfinite(transform.floor) else None,
-            "bound": transform.bound,
-            "losses": self.losses,
-            "provenance": self.provenance,
-        }
-        return header, tensors
+    def _parts(self) -> Trained:
+        return Trained(
+            self.config, self.seed, self.network, self.transform, self.counts, self.class_names, self.losses,
+            self._held_out, self.provenance,
+        )  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -372,34 +379,9 @@ class LatentDiffusion:
         path = Path(path)
         header, tensors = modelfile.read(path, modelfile.DIFFUSION, HEADER)
         with modelfile.damaged(path, modelfile.DIFFUSION):
-            return cls._restore(header, tensors)
-
-    @classmethod
-    def _restore(cls, header: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
-        model = cls(DiffusionConfig.from_mapping(header["config"]), seed=header["seed"])
-        config, names = model.config, header["class_names"]
-        dim, classes = header["dim"], header["num_classes"]
-        mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
-        counts = tensors["counts"].numpy()
-        shapes = ((classes, dim), (dim, dim)) if config.transform == "whitened" else ((1, dim), (dim,))
-        if (mean.shape, scale.shape) != shapes or counts.shape != (classes,):
-            raise ValueError("the statistics do not fit the configuration")
-        types = [array.dtype.name for array in (mean, scale, counts)]
-        if types != ["float64", "float64", "int64"]:
-            raise ValueError(f"the statistics are {', '.join(types)}")
-        if names is not None and len(names) != classes:
-            raise ValueError(f"it has {len(names)} class names for {classes} classes")
-        weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-        # Before a network of some other size is made, which may be far too large.
-        last = f"first.{config.layers - 1}.weight"
-        if weights["input.weight"].shape != (config.hidden, dim) or last not in weights:
-            raise ValueError("the weights do not fit the configuration")
-        with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
-            network = NETWORKS[config.network](dim, classes, config.hidden, config.layers)
-        network.load_state_dict(weights)
-        floor = -np.inf if header["floor"] is None else float(header["floor"])
-        model._transform = Transform(config.transform, mean, scale, floor, float(header["bound"]))
-        model._network, model.counts = network.eval(), counts
-        model.class_names = None if names is None else tuple(str(name) for name in names)
-        model.losses, model.provenance = list(header["losses"]), dict(header["provenance"])
+            found = restore(header, tensors)
+        model = cls(found.config, seed=found.seed)
+        model._network, model._transform, model._held_out = found.network, found.transform, found.held_out
+        model.counts, model.class_names = found.counts, found.class_names
+        model.losses, model.provenance = found.losses, found.provenance
         return model

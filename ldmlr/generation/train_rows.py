@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.diffusion.rows import check_features, choose_views, store_rows
-from ldmlr.diffusion.transform import Block
+from ldmlr.diffusion.statistics import Block
 from ldmlr.generation.plan import Counts
 from ldmlr.heads.training_rows import TrainingRows, check_counts
 

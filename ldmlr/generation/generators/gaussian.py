@@ -17,7 +17,8 @@ import torch
 
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
-from ldmlr.diffusion.transform import CHUNK, Block, fit_transform
+from ldmlr.diffusion.statistics import CHUNK, Block
+from ldmlr.diffusion.transform import fit_transform
 from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.generators.pool import Pool
 from ldmlr.generation.train_rows import TrainRows
@@ -80,6 +81,7 @@ class ClassGaussians:
         weight = (rows / (rows + SHRINKAGE_ROWS))[:, None, None]
         covariance = weight * scatter / rows[:, None, None] + (1 - weight) * common
         factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
+        assert isinstance(shared.floor, float)
         return cls(shared.mean, factor, shared.floor)
 
     def sample(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import SEED_LIMIT
-from ldmlr.diffusion.transform import CHUNK
+from ldmlr.diffusion.statistics import CHUNK
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.noise import MASK, philox4x32
 

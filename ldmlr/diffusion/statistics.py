@@ -1,0 +1,150 @@
+"""Class means and the covariance that all classes share, in float64, of rows larger than memory.
+
+Two things that must not decide how rows are drawn are taken out here. *One wild value* (99999 as a code, a
+broken sensor): every value is pulled in to a wide interval around the median of its class and dimension,
+`REACH` times the spread of the dimension; rows of a normal, an exponential or a Student distribution of three
+degrees lie inside, up to one in ten thousand. *The unit of a dimension*: the ridge that keeps the covariance
+invertible is a share of each dimension's own variance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.errors import InputError
+
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Block = tuple[npt.NDArray[Any], Labels]
+
+# Rows handled at a time: the fit reads features larger than memory.
+CHUNK = 16384
+# Added to each variance, relative to it, so that dimensions that repeat each other stay harmless.
+RIDGE = 1e-3
+# Half the width of the interval that values are pulled into, in standard deviations of a normal that has the
+# same middle. Rows that medians and spreads are taken from, per class.
+REACH, SAMPLE = 20.0, 256
+# Quantiles of |x - median| and what they are in deviations of a normal: over all classes, and of one class.
+WIDE, HALF = (0.95, 1.96), (0.75, 1.15)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What the training rows tell about classes and dimensions.
+
+    Attributes
+    ----------
+    mean
+        ``[C, D]``.
+    covariance
+        ``[D, D]``, of residuals of the class means, a row weighted by ``counts^-0.5``; no ridge.
+    low, high
+        The interval of each class and dimension ``[C, D]`` that values are pulled into.
+    """
+
+    mean: Array
+    covariance: Array
+    low: Array
+    high: Array
+
+    def residuals(self, features: npt.NDArray[Any], labels: Labels) -> Array:
+        """Return rows minus their class means, wild values pulled in."""
+        found: Array = np.clip(features, self.low[labels], self.high[labels]) - self.mean[labels]
+        return found
+
+    def ridged(self) -> Array:
+        """Return the covariance with its ridge: positive definite."""
+        found = self.covariance.copy()
+        found[np.diag_indices_from(found)] += RIDGE * ridge_of(np.diag(found))
+        return found
+
+
+def ridge_of(variance: Array) -> Array:
+    """Return each variance, and for constant dimensions, which have none, next to nothing."""
+    return np.where(variance > 0, variance, 1e-12 * variance.max())
+
+
+def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Statistics:
+    """Return the statistics of training rows.
+
+    Parameters
+    ----------
+    blocks
+        (features ``[N, D]``, labels ``[N]``) pairs: the clean rows first, then each view.
+    counts
+        Clean training rows per class ``[C]``, each at least 1.
+
+    Raises
+    ------
+    InputError
+        No class has two different rows.
+    """
+    classes, dim = len(counts), blocks[0][0].shape[1]
+    low, high = _limits(*blocks[0], classes)
+    mean, rows = np.zeros((classes, dim)), np.zeros(classes)
+    for features, labels in chunks(blocks):
+        mean += class_sums(np.clip(features, low[labels], high[labels]), labels, classes)
+        rows += np.bincount(labels, minlength=classes)
+    mean /= rows[:, None]
+    found = Statistics(mean, np.zeros((dim, dim)), low, high)
+    row_weight, total = counts**-0.5, 0.0
+    for features, labels in chunks(blocks):
+        weight = row_weight[labels]
+        residual = found.residuals(features, labels) * np.sqrt(weight)[:, None]
+        found.covariance[:] += residual.T @ residual
+        total += float(weight.sum())
+    found.covariance[:] /= total
+    check_spread(float(np.trace(found.covariance)))
+    return found
+
+
+def check_spread(variance: float) -> None:
+    """Refuse rows that have no spread around their class means."""
+    if not variance > 0:
+        raise InputError(
+            "no class has two different rows, so the spread of a class cannot be estimated; "
+            "add rows, or augmented views of them"
+        )
+
+
+def chunks(blocks: Sequence[Block]) -> Iterator[tuple[Array, Labels]]:
+    """Yield the rows of blocks in float64, some thousand at a time."""
+    for features, labels in blocks:
+        for start in range(0, len(features), CHUNK):
+            part = slice(start, start + CHUNK)
+            yield np.asarray(features[part], np.float64), labels[part]
+
+
+def class_sums(features: Array, labels: Labels, num_classes: int) -> Array:
+    """Return the sum of the rows of each class ``[C, D]``."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums = np.zeros((num_classes, features.shape[1]))
+    sums[present] = np.add.reduceat(features[order], starts, axis=0)
+    return sums
+
+
+def _limits(features: npt.NDArray[Any], labels: Labels, classes: int) -> tuple[Array, Array]:
+    """Return the interval of each class and dimension, from evenly spaced rows of each class."""
+    dim = features.shape[1]
+    median, own = np.empty((classes, dim)), np.empty((classes, dim))
+    away = []
+    for label in range(classes):
+        at = np.flatnonzero(labels == label)
+        at = at[np.linspace(0, len(at) - 1, min(len(at), SAMPLE)).round().astype(int)]
+        rows = np.asarray(features[at], np.float64)
+        median[label] = np.median(rows, axis=0)
+        distance = np.abs(rows - median[label])
+        own[label] = np.quantile(distance, HALF[0], axis=0) / HALF[1]
+        away.append(distance)
+    all_away = np.concatenate(away)
+    spread = np.quantile(all_away, WIDE[0], axis=0) / WIDE[1]
+    # A dimension that is nearly always the same has no quantile to go by, and may tell classes apart.
+    spread = np.where(spread > 0, spread, np.inf)
+    reach = REACH * np.maximum(spread, own)
+    return median - reach, median + reach

@@ -1,0 +1,134 @@
+"""What a file of a diffusion model holds: header, tensors, and back; nothing is taken on trust."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldmlr import modelfile
+from ldmlr.config import config_hash
+from ldmlr.diffusion.config import BEFORE_AXES, DiffusionConfig
+from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
+from ldmlr.diffusion.heldout import BANDS, NOTHING, HeldOut
+from ldmlr.diffusion.transform import Transform
+
+# What the header of a model file holds.
+HEADER = {
+    "config": modelfile.ANY,
+    "seed": modelfile.SEED,
+    "dim": modelfile.whole(1),
+    "num_classes": modelfile.whole(1),
+    "class_names": modelfile.optional(modelfile.many(modelfile.NAME)),
+    "floor": modelfile.optional(modelfile.number()),
+    "bound": modelfile.number(above=0),
+    "losses": modelfile.many(modelfile.FIGURE),
+    "provenance": modelfile.ANY,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model as parts; see `ldmlr.LatentDiffusion` for what they are."""
+
+    config: DiffusionConfig
+    seed: int
+    network: Denoiser
+    transform: Transform
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] | None
+    losses: list[float]
+    held_out: HeldOut
+    provenance: dict[str, Any]
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return header and tensors of its file."""
+        transform, floor = self.transform, self.transform.floor
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        arrays: dict[str, npt.NDArray[Any] | None] = {
+            "transform.mean": transform.mean, "transform.scale": transform.scale, "counts": self.counts,
+            "transform.psi": transform.psi, "gain": self.held_out.gain,
+            "transform.floor": floor if isinstance(floor, np.ndarray) else None,
+        }  # fmt: skip
+        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        names = self.class_names
+        # JSON has no infinity: a missing floor is null.
+        one_floor = isinstance(floor, float) and np.isfinite(floor)
+        header: dict[str, Any] = {
+            "config": self.config.to_dict(), "seed": self.seed,
+            "dim": transform.dim, "num_classes": len(self.counts),
+            "class_names": None if names is None else [str(name) for name in names],
+            "floor": floor if one_floor else None, "bound": transform.bound,
+            "losses": self.losses, "held_out": self.held_out.document, "provenance": self.provenance,
+        }  # fmt: skip
+        return header, tensors
+
+    def fingerprint(self) -> str:
+        """Return a hash of everything the generated rows depend on."""
+        header, tensors = self.contents()
+        facts = {key: header[key] for key in ("config", "floor", "bound")}
+        if not self.config.in_axes(self.transform.dim):
+            # Options that did nothing: models from before them keep their names.
+            facts["config"] = {n: value for n, value in facts["config"].items() if n not in BEFORE_AXES}
+        return config_hash(facts, modelfile.checksum(tensors))
+
+
+def restore(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Trained:
+    """Return the model of a header that keeps to `HEADER`, and its tensors.
+
+    Raises
+    ------
+    ValueError, LookupError, RuntimeError, LdmlrError
+        They do not fit each other.
+    """
+    config = DiffusionConfig.from_mapping({**BEFORE_AXES, **header["config"]})
+    dim, classes, names = header["dim"], header["num_classes"], header["class_names"]
+    transform, counts = _transform(config, header, tensors)
+    if names is not None and len(names) != classes:
+        raise ValueError(f"it has {len(names)} class names for {classes} classes")
+    weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+    # Before a network of some other size is made, which may be far too large.
+    last, latent = f"first.{config.layers - 1}.weight", transform.latent
+    if weights["input.weight"].shape != (config.hidden, latent) or latent > dim or last not in weights:
+        raise ValueError("the weights do not fit the configuration")
+    with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+        network = NETWORKS[config.network](latent, classes, config.hidden, config.layers)
+    network.load_state_dict(weights)
+    gain = tensors["gain"].numpy() if "gain" in tensors else None
+    if gain is not None and (gain.shape != (BANDS, classes) or gain.dtype != np.float64):
+        raise ValueError("the gains do not fit the configuration")
+    return Trained(
+        config, header["seed"], network.eval(), transform, counts,
+        None if names is None else tuple(str(name) for name in names), list(header["losses"]),
+        HeldOut(dict(header.get("held_out", NOTHING)), gain), dict(header["provenance"]),
+    )  # fmt: skip
+
+
+def _transform(
+    config: DiffusionConfig, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> tuple[Transform, npt.NDArray[np.int64]]:
+    """Return the transform and the training rows per class, of the shapes and types they must have."""
+    dim, classes = header["dim"], header["num_classes"]
+    mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
+    counts = tensors["counts"].numpy()
+    if config.transform != "whitened":
+        shapes: tuple[tuple[int, ...], ...] = (1, dim), (dim,)
+    else:
+        shapes = (classes, dim), (dim, scale.shape[-1] if config.in_axes(dim) else dim)
+    extra = {name: tensors[name].numpy() for name in ("transform.psi", "transform.floor") if name in tensors}
+    wrong = (mean.shape, scale.shape) != shapes or any(array.shape != (dim,) for array in extra.values())
+    if wrong or counts.shape != (classes,):
+        raise ValueError("the statistics do not fit the configuration")
+    types = [array.dtype.name for array in (counts, mean, scale, *extra.values())]
+    if types != ["int64"] + ["float64"] * (len(types) - 1):
+        raise ValueError(f"the statistics are {', '.join(types)}")
+    floor: Any = -np.inf if header["floor"] is None else float(header["floor"])
+    found = Transform(
+        config.transform, mean, scale, extra.get("transform.floor", floor), float(header["bound"]),
+        psi=extra.get("transform.psi"),
+    )  # fmt: skip
+    return found, counts

@@ -1,0 +1,59 @@
+"""A network that dies in training starts again at a lower rate, or the error says so (diffusion/train.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ldmlr import LatentDiffusion
+from ldmlr.diffusion import train
+from ldmlr.errors import LdmlrError
+
+LABELS = np.repeat([0, 1], [600, 300])
+
+
+def fit(dim: int, lr: float, tmp_path=None, **options) -> LatentDiffusion:
+    rows = np.maximum(np.random.default_rng(0).standard_normal((900, dim)), 0).astype(np.float32)
+    model = LatentDiffusion(basis="cholesky", lr=lr, hidden=32, iterations=300, seed=0)
+    return model.fit(rows, LABELS, threads=1, **options)
+
+
+def test_it_starts_again_at_a_quarter_of_the_rate(monkeypatch):
+    tried = []
+
+    def noted(config, *arguments):
+        tried.append(config.lr)
+        return whole(config, *arguments)
+
+    whole = train._train
+    monkeypatch.setattr(train, "_train", noted)
+    model = fit(256, 0.05)
+    assert tried == [0.05, 0.0125]
+    assert len(model.losses) == 6
+    drawn = [model.sample(LABELS, guidance=guidance, scale=1.0) for guidance in (1.0, 4.0)]
+    assert np.abs(drawn[0] - drawn[1]).max() > 1e-3
+
+
+def test_where_no_rate_helps_the_error_says_so():
+    with pytest.raises(LdmlrError, match=r"the network dies in training, .* or lower lr"):
+        fit(64, 0.5)
+
+
+def test_an_interrupted_second_try_goes_on_as_one(tmp_path, monkeypatch):
+    whole = fit(256, 0.05)
+    report, seen = train._report, []
+
+    def interrupted(state, config):
+        report(state, config)
+        seen.append(config.lr)
+        if seen.count(0.0125) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 100)
+    monkeypatch.setattr(train, "_report", interrupted)
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        fit(256, 0.05, checkpoint=checkpoint)
+    monkeypatch.setattr(train, "_report", report)
+    resumed = fit(256, 0.05, checkpoint=checkpoint, resume=True)
+    assert resumed.fingerprint() == whole.fingerprint()
