@@ -146,7 +146,7 @@ def test_the_table_for_people_states_the_rules(run_cli, store):
     assert "label shift of every trained head: 0.5 x baseline head + 0.5 x new head" in done.stdout
     assert "Verdict\n  Neither of the two varies with the seed, so no spread tells" in done.stdout
     assert "\n  without label shift: " in done.stdout
-    assert "at least 2 pooled standard deviations" in done.stdout
+    assert "at least 2 standard deviations of the differences" in done.stdout
     assert "Note, tau-norm-views: tau " in done.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from ldmlr.experiments.catalogue import METHODS
 from ldmlr.experiments.verdict import BEST, Duel, accuracy_error, compare_verdict, run_verdict
@@ -47,14 +48,16 @@ def test_the_verdict_says_it_plainly():
         ]
         return run_verdict({"command": "run", "rows": rows}, 100)
 
-    won = of([70, 71], [80, 81], [82, 83], [84, 85])
+    won = of([70, 71], [80, 81], [82, 83.5], [84, 85])
     assert won["outcome"] == "ahead"
     assert won["headline"].startswith("Generation helped")
     plain = next(one for one in won["comparisons"] if one["what"] == "LDMLR against the baseline")
-    assert plain["deviations"] == pytest.approx(12 / np.sqrt(0.5))
-    assert "ahead by 12.00 points (17.0 standard deviations)" in won["lines"][1]
+    assert plain["difference_std"] == pytest.approx(np.std([12, 12.5], ddof=1))
+    assert plain["deviations"] == pytest.approx(12.25 / np.std([12, 12.5], ddof=1))
+    assert "ahead by 12.25 points (34.6 standard deviations of the difference)" in won["lines"][1]
     assert won["lines"][0].startswith(
-        "Best with generation (LDMLR with label shift) against best without (label shift alone): ahead by 4"
+        "Best with generation (LDMLR with label shift) against best without (label shift alone): ahead by "
+        "4.00 points (the same for every seed)"
     )
     # The fixed comparison of the same two rows is not said twice.
     assert len(won["lines"]) == 3
@@ -78,14 +81,42 @@ def test_a_difference_without_spread_is_told_apart_from_none():
     same = Duel({"all": entry(4, 4)}, {"all": entry(4, 4)})
     assert same.outcome == "within noise"
     assert same.deviations is None
+    assert same.words() == "equal"
+
+
+def test_rows_are_compared_seed_by_seed():
+    """A gain at every seed was called noise, as the seeds' baselines spread more than that."""
+    baseline = [70.0, 74.0, 71.5, 76.0, 72.0]
+    gains = [4.26, 3.89, 2.59, 1.85, 3.33]
+    duel = Duel({"all": entry(*np.add(baseline, gains))}, {"all": entry(*baseline)})
+    assert duel.outcome == "ahead"
+    assert duel.deviations == pytest.approx(np.mean(gains) / np.std(gains, ddof=1))
+    assert duel.words() == "ahead by 3.18 points (3.3 standard deviations of the difference)"
+    # Without a partner for every seed, the spread of the rows themselves decides.
+    fewer = Duel({"all": entry(*np.add(baseline, gains))}, {"all": entry(*baseline[:4])})
+    assert fewer.outcome == "within noise"
+    assert fewer.words().endswith(" standard deviations over the seeds)")
+
+
+def test_equal_means_are_called_so():
+    found = run_verdict(of_run(baseline=70.0, ldmlr=70.0))
+    assert found["outcome"] == "within noise"
+    assert found["headline"].endswith(
+        "LDMLR (70.00 %) is equal to the best row without it, the baseline (70.00 %)."
+    )
+    assert "): equal." in found["lines"][0]
 
 
 def of_run(**means):
-    """Return a run's document of two seeds; ``ldmlr_shift`` stands for LDMLR with label shift."""
+    """Return a run's document of two seeds; ``ldmlr_shift`` stands for LDMLR with label shift.
+
+    What is generated rises from seed to seed where the other falls: the difference spreads by 0.28.
+    """
     rows = []
     for name, mean in means.items():
         method, _, shift = name.partition("_")
-        figures = entry(mean - 0.1, mean + 0.1)
+        step = 0.1 if method == "ldmlr" else -0.1
+        figures = entry(mean - step, mean + step)
         rows.append({"method": method, "adjustment": "label-shift" if shift else "none", "all": figures})
     return {"command": "run", "rows": rows}
 
@@ -153,28 +184,35 @@ def test_one_kind_of_row_alone_has_no_verdict():
     assert run_verdict(of_run(ldmlr=70)) is None
 
 
-def row(method, mean, std=0.1, adjustment="none", seeds=5):
-    family = METHODS[method].family
-    values = [mean] * seeds
+# Seven patterns over eight seeds, each with mean zero and deviation one, no two alike: the deviation of the
+# difference of two rows is the root of the sum of their variances.
+PATTERNS = scipy.linalg.hadamard(8)[1:] * np.sqrt(7 / 8)
+ORDER = ("crt", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr")
+
+
+def row(method, mean, std=0.1, adjustment="none", seeds=8):
+    pattern = ORDER.index(method) if method in ORDER else 0
+    if adjustment != "none":
+        pattern = {"crt": 5, "ldmlr": 6}[method]
     return {
-        "method": method, "adjustment": adjustment, "family": family,
-        "all": {"mean": mean, "std": std, "values": values},
+        "method": method, "adjustment": adjustment, "family": METHODS[method].family,
+        "all": entry(*(mean + std * PATTERNS[pattern])[:seeds]),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("first", "second", "outcome", "deviations"),
     [
-        (row("ldmlr", 81.0, 0.3), row("gaussian", 80.0, 0.4), "ahead", 1 / np.sqrt(0.125)),
-        (row("ldmlr", 80.0), row("gaussian", 80.3), "behind", -3.0),
-        (row("ldmlr", 80.19), row("gaussian", 80.0), "within noise", 1.9),
+        (row("ldmlr", 81.0, 0.3), row("gaussian", 80.0, 0.4), "ahead", 2.0),
+        (row("ldmlr", 80.0), row("gaussian", 80.3), "behind", -0.3 / np.sqrt(0.02)),
+        (row("ldmlr", 80.19), row("gaussian", 80.0), "within noise", 0.19 / np.sqrt(0.02)),
         (row("ldmlr", 80.0), row("gaussian", 80.0), "within noise", 0.0),
         (row("baseline", 80.0, 0), row("ncm", 79.0, 0), "undecided", None),
         (row("baseline", 80.0, 0), row("ncm", 80.0, 0), "within noise", None),
         (row("ldmlr", 90.0, 0, seeds=1), row("ncm", 80.0, 0, seeds=1), "undecided", None),
     ],
 )
-def test_two_rows_differ_from_two_pooled_deviations_on(first, second, outcome, deviations):
+def test_two_rows_differ_from_two_deviations_of_their_difference_on(first, second, outcome, deviations):
     duel = Duel(first, second)
     assert duel.outcome == outcome
     assert duel.deviations == (None if deviations is None else pytest.approx(deviations))
@@ -187,20 +225,20 @@ def test_the_verdict_says_what_won_and_whether_diffusion_paid():
         row("ldmlr", 82.0, adjustment="label-shift"),
     ]  # fmt: skip
     found = compare_verdict(rows, 10_000)
+    clear = "standard deviations of the difference"
+    any_row = "each method at its better row"
     assert found["lines"] == [
-        "without label shift: ldmlr-plain won with 81.50, ahead by 0.50 points (5.0 standard deviations) of "
-        "ldmlr",
-        "  ldmlr against the best Gaussian (gaussian-wide): within noise (+0.10 points, 1.0 standard "
-        "deviations)",
-        "  ldmlr against the best without generation (crt): ahead by 1.00 points (10.0 standard deviations)",
-        "with label shift: crt won with 82.40, ahead by 0.40 points (4.0 standard deviations) of ldmlr",
-        "  ldmlr against the best without generation (crt): behind by 0.40 points (4.0 standard deviations)",
-        "each method at its better row: crt + label-shift won with 82.40, ahead by 0.40 points (4.0 standard "
-        "deviations) of ldmlr + label-shift",
-        "  ldmlr + label-shift against the best Gaussian (gaussian-wide): ahead by 1.10 points (11.0 "
-        "standard deviations)",
+        f"without label shift: ldmlr-plain won with 81.50, ahead by 0.50 points (3.5 {clear}) of ldmlr",
+        f"  ldmlr against the best Gaussian (gaussian-wide): within noise (+0.10 points, 0.7 {clear})",
+        f"  ldmlr against the best without generation (crt): ahead by 1.00 points (7.1 {clear})",
+        f"with label shift: crt won with 82.40, ahead by 0.40 points (2.8 {clear}) of ldmlr",
+        f"  ldmlr against the best without generation (crt): behind by 0.40 points (2.8 {clear})",
+        f"{any_row}: crt + label-shift won with 82.40, ahead by 0.40 points (2.8 {clear}) "
+        "of ldmlr + label-shift",
+        "  ldmlr + label-shift against the best Gaussian (gaussian-wide): ahead by 1.10 points "
+        f"(7.8 {clear})",
         "  ldmlr + label-shift against the best without generation (crt + label-shift): behind by 0.40 "
-        "points (4.0 standard deviations)",
+        f"points (2.8 {clear})",
         "10,000 test rows tell one accuracy to ±0.38 (standard error); seeds do not show that",
     ]
     assert len(found["comparisons"]) == 9

@@ -1,8 +1,9 @@
 """Verdicts in words: what won, what the generated rows gave, and plainly where they gave nothing.
 
-One rule for all of them, `RULE`: two rows differ if their means are at least two pooled standard deviations
-over the seeds apart, ``s = sqrt((s_1^2 + s_2^2) / 2)``; anything less is within noise. It speaks of the seeds
-only: all of them share one training and one test set, so the test set's own error is stated beside it.
+One rule for all of them, `RULE`. Two rows were made from the same seeds, baselines and test rows, so they
+are compared seed by seed: they differ if the mean of the differences is at least two of their standard
+deviations; anything less is within noise. It speaks of the seeds only: all of them share one training and one
+test set, so the test set's own error is stated beside it.
 
 The headline asks one question: is the best row with generation ahead of the best row without it? Label shift
 is free, and so is any other head without generation: that is what generated rows have to beat.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,15 +24,15 @@ from ldmlr.text import row_name
 
 Row = Mapping[str, Any]
 
-# Two accuracies differ from so many pooled standard deviations on.
+# Two accuracies differ from so many standard deviations of their difference on.
 CLEAR = 2.0
 # Below this, a spread or a difference is what rounding leaves of zero, per cent.
 ROUNDING = 1e-9
 RULE = (
-    f"Two rows differ if their means are at least {CLEAR:g} pooled standard deviations over the seeds apart "
-    "(root of the mean of the two variances); less is within noise. What won or is called best was picked "
-    "by these very test figures, which favours the side that has more rows to pick from; every other "
-    "comparison was fixed before."
+    "Two rows are compared seed by seed, as they share seeds, baselines and test rows: they differ if the "
+    f"mean of the differences is at least {CLEAR:g} standard deviations of the differences; less is within "
+    "noise. What won or is called best was picked by these very test figures, which favours the side that "
+    "has more rows to pick from; every other comparison was fixed before."
 )
 SECTIONS = {
     "none": "without label shift",
@@ -87,15 +89,24 @@ class Duel:
         return float(first["mean"] - second["mean"])
 
     @property
-    def pooled(self) -> float:
-        """Pooled standard deviation over the seeds, in points."""
+    def paired(self) -> bool:
+        """Whether both were measured with the same seeds, so that every seed has a difference."""
         first, second = self.entries
-        return math.sqrt((first["std"] ** 2 + second["std"] ** 2) / 2)
+        return len(first["values"]) == len(second["values"])
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the difference, in points: of the seeds' differences, else the pooled one."""
+        first, second = self.entries
+        if not self.paired:
+            return math.sqrt((first["std"] ** 2 + second["std"] ** 2) / 2)
+        differences = [a - b for a, b in zip(first["values"], second["values"], strict=True)]
+        return statistics.stdev(differences) if len(differences) > 1 else 0.0
 
     @property
     def deviations(self) -> float | None:
-        """The difference in pooled standard deviations; None where neither varies with the seed."""
-        return self.difference / self.pooled if self.pooled > ROUNDING else None
+        """The difference in its standard deviations; None where it does not vary with the seed."""
+        return self.difference / self.spread if self.spread > ROUNDING else None
 
     @property
     def outcome(self) -> str:
@@ -106,21 +117,31 @@ class Duel:
         steps = self.deviations
         if self.seeds < 2:
             return "undecided"
-        if abs(self.difference) < ROUNDING:
+        if self.equal:
             return "within noise"
-        if steps is None:
+        if steps is None and not any(entry["std"] > ROUNDING for entry in self.entries):
             return "undecided"
-        if abs(steps) < CLEAR:
+        if steps is not None and abs(steps) < CLEAR:
             return "within noise"
         return "ahead" if self.difference > 0 else "behind"
+
+    @property
+    def equal(self) -> bool:
+        """Whether the means are the same."""
+        return abs(self.difference) < ROUNDING
 
     def words(self) -> str:
         """Return the difference in words."""
         points, steps = f"{abs(self.difference):.2f} points", self.deviations
-        spread = "one seed has no spread" if self.seeds < 2 else "neither varies with the seed"
         if self.outcome == "undecided":
+            spread = "one seed has no spread" if self.seeds < 2 else "neither varies with the seed"
             return f"{self.difference:+.2f} points, undecided: {spread}"
-        measured = spread if steps is None else f"{abs(steps):.1f} standard deviations"
+        if self.equal:
+            return "equal"
+        measured = "the same for every seed"
+        if steps is not None:
+            of = "of the difference" if self.paired else "over the seeds"
+            measured = f"{abs(steps):.1f} standard deviations {of}"
         if self.outcome == "within noise":
             return f"within noise ({self.difference:+.2f} points, {measured})"
         return f"{self.outcome} by {points} ({measured})"
@@ -128,7 +149,7 @@ class Duel:
     def figures(self) -> dict[str, Any]:
         """Return the numbers behind the words."""
         return {
-            "difference": self.difference, "pooled_std": self.pooled, "deviations": self.deviations,
+            "difference": self.difference, "difference_std": self.spread, "deviations": self.deviations,
             "outcome": self.outcome,
         }  # fmt: skip
 
@@ -204,7 +225,7 @@ def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> di
     dict
         ``outcome`` (``ahead``, ``behind``, ``within noise``, ``undecided``), ``headline`` (one sentence),
         ``lines``, ``rule``, ``notes`` and ``comparisons`` (per question ``what`` and group: ``difference``,
-        ``pooled_std``, ``deviations``, ``outcome``).
+        ``difference_std``, ``deviations``, ``outcome``).
     """
     rows = _rows(document)
     known = {(row.get("method"), row.get("adjustment")): row for row in rows}
@@ -272,9 +293,8 @@ def headline(best: Duel, rows: Sequence[Row]) -> str:
         }.get(helped, ", nor did it help the baseline")
     if best.outcome == "behind":
         return f"Generation did not help: {first} is behind the best row without it, {second}{end}."
-    return (
-        f"No clear gain from generation: {first} is within noise of the best row without it, {second}{end}."
-    )
+    level = "equal to" if best.equal else "within noise of"
+    return f"No clear gain from generation: {first} is {level} the best row without it, {second}{end}."
 
 
 def spoken(row: Row) -> str:
