@@ -89,9 +89,29 @@ def test_compare_trains_on_the_rows_of_run(name, store, run_cli, tmp_path):
     figures = compare(
         store, CompareConfig(methods=(name,)), stage_tables({}, RunConfig(), ""), seeds=2, device="cpu"
     )
-    theirs = [row["all"] for row in json.loads(done.stdout)["rows"] if row["method"] == "ldmlr"]
+    result = json.loads(done.stdout)
+    # A run calls them as a comparison does, in its table, its steps and its verdict.
+    assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", name, name]
+    measured = result["steps"][-1]["figures"]["measured"]
+    assert [entry["method"] for entry in measured] == ["baseline", "baseline", name, name]
+    assert name in result["verdict"]
+    assert "LDMLR" not in result["verdict"]
+    theirs = [row["all"] for row in result["rows"] if row["method"] == name]
     ours = [row["all"] for row in figures["rows"] if row["method"] == name]
     assert [row["values"] for row in ours] == [row["values"] for row in theirs]
+
+
+@pytest.mark.parametrize("args", [(), ("--select-on-test",)])
+def test_fine_tuning_calls_its_rows_by_the_generator_of_the_store(args, store, run_cli, tmp_path):
+    drawn = run_cli("generate", store.path, "--generator", "smote", "--out", tmp_path / "p.h5")
+    assert drawn.returncode == 0, drawn.stderr
+    done = run_cli(
+        "finetune", store.path, "--pseudo", tmp_path / "p.h5", "--seeds", 1, "--out", tmp_path / "h", "--json",
+        *args,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["method"] for row in rows] == ["baseline", "baseline", "smote", "smote"]
 
 
 def interrupted(monkeypatch, generation, out):

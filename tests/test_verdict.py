@@ -166,6 +166,16 @@ def test_the_headline_is_one_sentence_that_is_right(rows, outcome, headline):
     assert (found["outcome"], found["headline"]) == (outcome, headline)
 
 
+def test_the_rows_of_another_generator_have_a_verdict_of_their_own():
+    document = of_run(baseline=70.0, baseline_shift=71.0, smote=72.0, smote_shift=74.0)
+    document["config"] = {"finetune": {"average": 0.5, "tau_shift": 1.0}}
+    found = run_verdict(document)
+    assert found["headline"].startswith("Generation helped: smote with label shift (74.00 %)")
+    assert "smote against the baseline" in {entry["what"] for entry in found["comparisons"]}
+    assert found["notes"][0].startswith("The label-shift row of smote averages")
+    assert "LDMLR" not in " ".join([found["headline"], *found["lines"], *found["notes"]])
+
+
 def test_without_a_spread_the_headline_decides_nothing():
     rows = of_run(baseline=70, ldmlr=72)["rows"]
     for line in rows:

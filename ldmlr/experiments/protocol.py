@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds
+from ldmlr.generation.generators.catalogue import DIFFUSION, GENERATORS
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, measure, tuned_variants
@@ -75,17 +76,18 @@ def finetune_seeds(
         raise UsageError(f"{opt('pseudo')}: give one file, or one per seed ({seeds}), not {len(pseudo)}")
     heads: list[FinetunedHead] = []
     epochs: list[list[int]] = []
+    method = _made_by(pseudo)
 
     def rows_of(seed: int) -> TrainingRows:
         return gather_rows(store, pseudo[seed if len(pseudo) == seeds else 0] if pseudo else None)
 
     def tuned(seed: Seed) -> Made:
-        watch = _BestEpochs(store.split("test"), chosen) if select_on_test else None
+        watch = _BestEpochs(store.split("test"), chosen, method) if select_on_test else None
         head = tuned_head(
             seed.rows, seed.baseline, seed.origin, seed.tuning, seed.number,
             device=seed.device, on_epoch=watch,
         )  # fmt: skip
-        variants = tuned_variants(head)
+        variants = tuned_variants(head, method)
         if watch is not None:
             head, variants = watch.finish(head)
             epochs.append(watch.epochs)
@@ -109,11 +111,18 @@ def finetune_seeds(
     return StageThree(heads, rows, figures)
 
 
+def _made_by(pseudo: Sequence[FeatureStore]) -> str | None:
+    """Return the generator that the stores say they are of, for the name of the rows; None for diffusion."""
+    names = {store.config.get("generator") for store in pseudo}
+    name = names.pop() if len(names) == 1 else None
+    return name if isinstance(name, str) and name in GENERATORS and name != DIFFUSION else None
+
+
 class _BestEpochs:
     """Keeps, for each row of the table, the epoch with the best accuracy on the test split."""
 
-    def __init__(self, test: Split, groups: ClassGroups) -> None:
-        self.test, self.groups = test, groups
+    def __init__(self, test: Split, groups: ClassGroups, method: str | None) -> None:
+        self.test, self.groups, self.method = test, groups, method
         self.snapshots: list[Head] = []
         self.epochs = [0, 0]
 
@@ -125,7 +134,7 @@ class _BestEpochs:
         """Return the head of the best epoch and the best variant of each row."""
         tuned = [dataclasses.replace(last, head=head, selection=BEST_ON_TEST) for head in self.snapshots]
         measured = measure(
-            [variant for head in tuned for variant in tuned_variants(head)],
+            [variant for head in tuned for variant in tuned_variants(head, self.method)],
             self.test, last.counts, self.groups,
         )  # fmt: skip
         best: list[Variant] = []

@@ -44,16 +44,8 @@ WITHOUT = (BASELINE, NO_GENERATION)
 # What the names in the documents of single heads are, beside the methods of a comparison.
 FAMILIES = {**{name: entry.family for name, entry in METHODS.items()}, "finetuned": NO_GENERATION}
 BEST = "best with generation against best without"
-# What a run compares beside its best rows: first, second, and how it is called.
-FIXED = (
-    ((RECIPE, "none"), ("baseline", "none"), "LDMLR against the baseline"),
-    ((RECIPE, "none"), ("baseline", "label-shift"), "LDMLR against label shift alone"),
-    (
-        (RECIPE, "label-shift"),
-        ("baseline", "label-shift"),
-        "LDMLR with label shift against label shift alone",
-    ),
-)
+# What a run compares beside its best rows: the adjustments of its method and of the baseline.
+FIXED = (("none", "none"), ("none", "label-shift"), ("label-shift", "label-shift"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +203,7 @@ def compare_verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
 def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> dict[str, Any] | None:
     """Return the verdict of a run, or None where nothing of one kind, with or without generation, is there.
 
-    An ablation has an LDMLR row per setting: none of them speaks for the method.
+    An ablation has a row with generation per setting: none of them speaks for the method.
 
     Parameters
     ----------
@@ -233,7 +225,11 @@ def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> di
     if best is None or len(known) < len(rows):
         return None
     pairs = [(best.first, best.second, BEST)]
-    pairs += [(known[a], known[b], name) for a, b, name in FIXED if a in known and b in known]
+    method = RECIPE if (RECIPE, "none") in known else best.first["method"]
+    for made, plain in FIXED:
+        first, second = known.get((method, made)), known.get(("baseline", plain))
+        if first is not None and second is not None:
+            pairs.append((first, second, f"{spoken(first)} against {spoken(second)}"))
     lines: list[str] = []
     comparisons: list[dict[str, Any]] = []
     for first, second, name in pairs:
@@ -250,7 +246,8 @@ def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> di
         lines.append(f"{name}: {duels['all'].words()}{_by_group(duels)}.")
     return {
         "outcome": best.outcome, "headline": headline(best, rows), "lines": lines, "rule": RULE,
-        "notes": _notes(document, known, best, test_rows), "comparisons": comparisons,
+        "notes": _notes(document, known.get((method, "label-shift")), best, test_rows),
+        "comparisons": comparisons,
     }  # fmt: skip
 
 
@@ -365,9 +362,7 @@ def _by_group(duels: Mapping[str, Duel]) -> str:
     return f"; by group: {', '.join(parts)}" if len(parts) > 1 else ""
 
 
-def _notes(
-    document: Mapping[str, Any], known: Mapping[Any, Row], best: Duel, test_rows: int | None
-) -> list[str]:
+def _notes(document: Mapping[str, Any], shifted: Row | None, best: Duel, test_rows: int | None) -> list[str]:
     """Return what one has to know to read the figures."""
     notes = []
     selection = str(document.get("selection", ""))
@@ -376,10 +371,11 @@ def _notes(
     elif selection:
         notes.append(f"Figures are those of the {selection}; no epoch was chosen on the test rows.")
     stage = document.get("config", {}).get("finetune", document.get("config", {}))
-    if (RECIPE, "label-shift") in known and isinstance(stage, dict) and "tau_shift" in stage:
+    if shifted is not None and isinstance(stage, dict) and "tau_shift" in stage:
+        method = spoken({**shifted, "adjustment": "none"})
         notes.append(
-            "The label-shift row of LDMLR averages the logits of the new head and the baseline's (share of "
-            f"the baseline's {stage.get('average')}) and subtracts {stage['tau_shift']} x log prior; the "
+            f"The label-shift row of {method} averages the logits of the new head and the baseline's (share "
+            f"of the baseline's {stage.get('average')}) and subtracts {stage['tau_shift']} x log prior; the "
             "baseline's subtracts 1 x log prior. A part of a gain may come from that."
         )
     if test_rows:
@@ -389,7 +385,7 @@ def _notes(
             "share them, so the standard deviation over seeds does not show it."
         )
     notes.append(
-        "Other ways to balance classes (over-sampling, SMOTE, class Gaussians, balanced softmax) are not "
-        "part of this run; ldmlr compare measures them."
+        "Other ways to balance classes are not part of this run; ldmlr compare measures them (over-sampling, "
+        "SMOTE, class Gaussians, balanced softmax)."
     )
     return notes

@@ -86,6 +86,7 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
         raise Missing("no head files beside the result", "ldmlr finetune, or ldmlr run")
     entries: list[Figures] = []
     counts, names, note = np.zeros(0, np.int64), None, ""
+    method = _made_by(run)
     rows = 0
     seeds: list[int] = []
     for seed, path in heads:
@@ -96,7 +97,7 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
         store = FeatureStore.open(place)
         keep = store.num_classes <= MOST_CLASSES
         found = measure(
-            [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned)],
+            [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned, method)],
             store.split("test"), tuned.counts, parse_groups(str(run.config.get("groups", "100,20"))),
             confusion=keep,
         )  # fmt: skip
@@ -133,6 +134,14 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
         "entries": entries, "counts": counts, "class_names": names, "test_rows": rows, "seeds": seeds,
         "note": note,
     }  # fmt: skip
+
+
+def _made_by(run: OpenedRun) -> str | None:
+    """Return what the result calls the rows of its heads, as a head file does not know the generator."""
+    rows = run.document.get("rows", [])
+    methods = {row.get("method") for row in rows if isinstance(row, dict)} - {"baseline"}
+    name = methods.pop() if len(methods) == 1 else None
+    return name if isinstance(name, str) else None
 
 
 def _evaluated(run: OpenedRun) -> Figures:
@@ -312,5 +321,5 @@ def _verdict(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures 
     measured = figures["measured"]
     found = run_verdict(run.document, measured["test_rows"] if measured else None)
     if found is None:
-        raise Missing("the result has no single LDMLR row beside a baseline", "ldmlr run")
+        raise Missing("the result has no single row with generation beside a baseline", "ldmlr run")
     return found

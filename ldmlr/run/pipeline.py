@@ -202,8 +202,9 @@ class Run:
             )  # fmt: skip
         assert steps.generate is not None
         return partial(
-            stages.run_finetune, steps.store, steps.generate.output, tables.finetune, config.groups, **where
-        )
+            stages.run_finetune, steps.store, steps.generate.output, config.generator, tables.finetune,
+            config.groups, **where,
+        )  # fmt: skip
 
     def _groups(self) -> dict[str, int]:
         """Return the number of classes per shot group (of the first seed's draw)."""

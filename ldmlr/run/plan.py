@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr.encoders.config import BaselineConfig
-from ldmlr.generation.generators.catalogue import VIEWS, entry_of, reads, resolved
+from ldmlr.generation.generators.catalogue import DIFFUSION, VIEWS, entry_of, reads, resolved
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.steps import Step
@@ -123,6 +123,9 @@ class RunPlan:
             steps = self._with_model(steps, seed)
         draw = self._generate(steps, seed)
         tuning = {**self.tables.finetune.to_dict(), "groups": self.config.groups, **self._left_out}
+        if self.config.generator != DIFFUSION:
+            # Earlier versions called these rows ldmlr as well: what they measured has another key.
+            tuning["method"] = self.config.generator
         tune = self._step("finetune", seed, tuning, [steps.store_key, draw.key], "head.safetensors")
         return dataclasses.replace(steps, generate=draw, finetune=tune)
 

@@ -19,6 +19,7 @@ from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import diffuse
 from ldmlr.generation.generate import check_not_empty, generate
+from ldmlr.generation.generators.catalogue import DIFFUSION
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.prepare import prepare, prepare_from_rows
 from ldmlr.groups import parse_groups
@@ -109,6 +110,7 @@ def run_select(
 def run_finetune(
     store: Path,
     pseudo: Path,
+    generator: str,
     config: FinetuneConfig,
     groups: str,
     out: Path,
@@ -118,13 +120,15 @@ def run_finetune(
 ) -> dict[str, Any]:
     """Fine-tune the head and measure it and the baseline on the test split, once, at the end.
 
-    Generated rows that the store holds already are left out: the run measures those it has drawn.
+    Generated rows that the store holds already are left out: the run measures those it has drawn. Its rows of
+    the table are called by the generator, as those of a comparison are; ``ldmlr`` are those of diffusion.
     """
     with FeatureStore.open(store) as encoded, FeatureStore.open(pseudo) as generated:
         tuned = finetune(
             encoded, generated, config=config, seed=seed, device=machine.device, own_generated=False
         )
-        variants = [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned)]
+        method = generator if tuned.generated and generator != DIFFUSION else None
+        variants = [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned, method)]
         measured = measure(
             variants, encoded.split("test"), tuned.counts, parse_groups(groups), machine.device
         )

@@ -45,8 +45,10 @@ class Entry:
     scale: float | None = None
 
 
+# The generator that is the method this is all about; in tables it is ``ldmlr``.
+DIFFUSION = "diffusion"
 GENERATORS: dict[str, Entry] = {
-    "diffusion": Entry(
+    DIFFUSION: Entry(
         "the latent diffusion model",
         reads=tuple(name for name in GenerateConfig.names() if name not in OF_ALL), views=True, trains=True,
     ),
