@@ -8,6 +8,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldmlr.errors import nearest
+
 if TYPE_CHECKING:
     from ldmlr.generation.imblearn import LatentDiffusionSampler as LatentDiffusionSampler
     from ldmlr.generation.latent import LatentDiffusion as LatentDiffusion
@@ -39,4 +41,10 @@ __version__ = metadata.version("ldmlr")
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'ldmlr' has no attribute {name!r}")
+    # Names with underscores are asked for by Python itself, and only to see whether they are there.
+    hint = "" if name.startswith("_") else f"; {nearest(name, __all__)}"
+    raise AttributeError(f"module 'ldmlr' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

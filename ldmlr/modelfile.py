@@ -209,6 +209,11 @@ def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Ten
             header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        other = _other_file(path)
+        if other is not None:
+            raise InputError(
+                f"{path}: is {other}, not a {kind.noun}; give one made by {kind.maker}"
+            ) from None
         raise InputError(
             f"{path}: not a safetensors file, or damaged ({_first_line(error)}); make or copy it again"
         ) from None
@@ -224,6 +229,31 @@ def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Ten
             if not rule.holds(header[name]):
                 raise ValueError(f"{name} is {_short(header[name])}, expected {rule.words}")
     return header, tensors
+
+
+def noun_of(path: Path) -> str | None:
+    """Return what a model file holds, in words; None if it is no model file."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = parse_json((file.metadata() or {}).get(KEY, ""))
+        return KINDS[header["format"]].noun
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+        return None
+
+
+def _other_file(path: Path) -> str | None:
+    """Return what a file is by its first bytes, if it is another kind that has to do with this project."""
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(8)
+    except OSError:
+        return None
+    kinds = {
+        b"\x89HDF\r\n\x1a\n": "a feature store (HDF5)",
+        b"PK": "a .npz or torch.save file",
+        b"{": "a JSON file, such as the manifest of a store",
+    }
+    return next((words for first, words in kinds.items() if start.startswith(first)), None)
 
 
 def _header(path: Path, kind: Kind, text: str | None) -> Header:

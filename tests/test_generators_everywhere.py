@@ -106,8 +106,8 @@ def test_fine_tuning_calls_its_rows_by_the_generator_of_the_store(args, store, r
     drawn = run_cli("generate", store.path, "--generator", "smote", "--out", tmp_path / "p.h5")
     assert drawn.returncode == 0, drawn.stderr
     done = run_cli(
-        "finetune", store.path, "--pseudo", tmp_path / "p.h5", "--seeds", 1, "--out", tmp_path / "h", "--json",
-        *args,
+        "finetune", store.path, "--pseudo", tmp_path / "p.h5", "--seeds", 1, "--out", tmp_path / "h",
+        "--json", *args,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]

@@ -26,6 +26,7 @@ from ldmlr.errors import InputError
 from ldmlr.generation.latent import HEADER as DIFFUSION_HEADER
 from ldmlr.heads.headfile import HEADER as HEAD_HEADER
 from ldmlr.heads.headfile import FinetunedHead
+from ldmlr.store import SplitData
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # Name of the fixture: what opens it, the kind, and the rules of its header.
@@ -115,6 +116,25 @@ def test_a_changed_weight_of_the_first_version_is_noticed(name, tmp_path):
     tensors["network.input.bias"][0] += 1e-3
     put(tmp_path / "old.safetensors", header, tensors)
     refused(name, tmp_path / "old.safetensors", "damaged model file (the checksum does not match)")
+
+
+@each_kind
+def test_what_is_no_model_is_called_what_it_is(name, tmp_path):
+    store = tmp_path / "features.h5"
+    ldmlr.FeatureStore.write(store, train=SplitData(np.zeros((4, 3), np.float32), np.arange(4) % 2))
+    refused(name, store, "is a feature store (HDF5), not a", f"made by {KINDS[name][1].maker}")
+    np.savez(tmp_path / "rows.npz", x=np.zeros(3))
+    refused(name, tmp_path / "rows.npz", "is a .npz or torch.save file")
+    (tmp_path / "shards.json").write_text("{}")
+    refused(name, tmp_path / "shards.json", "is a JSON file")
+
+
+@each_kind
+def test_a_model_is_no_store(name, new):
+    path = new(name)
+    with pytest.raises(InputError) as caught:
+        ldmlr.FeatureStore.open(path)
+    assert f"{path}: is a {KINDS[name][1].noun} (safetensors), not a feature store; give" in str(caught.value)
 
 
 # --- files of today ----------------------------------------------------------------------------

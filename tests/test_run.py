@@ -340,7 +340,7 @@ def test_sources_are_told_apart(tmp_path):
     broken.write_bytes(store.read_bytes()[:100])
     assert kind_of(str(store)) == "store"
     broken.write_text("text")
-    with pytest.raises(InputError, match="not an HDF5 file"):
+    with pytest.raises(InputError, match=r"is not an HDF5 file; expected a feature store"):
         kind_of(str(broken))
     (tmp_path / "rows.npz").write_bytes(b"")
     with pytest.raises(InputError, match=r"rows\.npz: is no feature store; ldmlr store import makes one of"):
@@ -359,3 +359,22 @@ def test_paths_of_a_toml_file_start_from_its_folder(tmp_path):
     found = read_run_file(path, None)
     paths = (found.source, found.values["refit"], *found.tables["baseline"].values())
     assert paths == tuple(str(tmp_path / name) for name in ("images.h5", "choice.json", "first", "teacher"))
+
+
+def test_what_a_command_wrote_is_no_source(tmp_path):
+    run = tmp_path / "photos"
+    run.mkdir()
+    (run / "result.json").write_text('{"command": "run"}')
+    with pytest.raises(InputError, match=r"photos: is the folder of a run; use ldmlr report"):
+        kind_of(str(run))
+    with pytest.raises(InputError, match=r"result\.json: is the result of ldmlr run; use ldmlr report"):
+        kind_of(str(run / "result.json"))
+    # Before it is done, a run has no result yet.
+    step = tmp_path / "begun" / "seed-0" / "baseline-0a1b"
+    step.mkdir(parents=True)
+    (step / "step.json").write_text("{}")
+    with pytest.raises(InputError, match=r"begun: is the folder of a run"):
+        kind_of(str(tmp_path / "begun"))
+    head = Path(__file__).parent / "fixtures" / "head-v1.safetensors"
+    with pytest.raises(InputError, match=r"is a head \(safetensors\), not a feature store"):
+        kind_of(str(head))

@@ -8,20 +8,26 @@ import h5py
 
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
+from ldmlr.files import parse_json
+from ldmlr.run.steps import RECORD
+from ldmlr.store.opening import open_hdf5
+
+# What every command calls the document of its figures.
+RESULT = "result.json"
 
 
 def kind_of(source: str) -> str:
     """Return ``builtin``, ``toml``, ``store`` or ``images`` for a SOURCE argument.
 
     An HDF5 file is an image set if it has ``/train/images``, else a feature store; a JSON
-    file is the manifest of a sharded store.
+    file is the manifest of a sharded store. What a run wrote is no source of another one.
 
     Raises
     ------
     UsageError
         Nothing of that name exists; the nearest built-in set is named.
     InputError
-        The file ends in .h5 but is not HDF5.
+        The file ends in .h5 but is not HDF5, or is a model, or what a command wrote of its figures.
     """
     if source in BUILTIN:
         return "builtin"
@@ -34,6 +40,7 @@ def kind_of(source: str) -> str:
         )
     if path.suffix == ".toml":
         return "toml"
+    _check_not_result(source, path)
     if path.suffix == ".json":
         return "store"
     if path.is_file() and h5py.is_hdf5(path):
@@ -48,9 +55,30 @@ def kind_of(source: str) -> str:
             f"{source}: is no feature store; save the features as .npz or Parquet, which ldmlr store import "
             "makes one of"
         )
-    if path.suffix in (".h5", ".hdf5"):
-        raise InputError(f"{source}: not an HDF5 file, or cut short; copy or write it again")
+    if path.is_file() and path.suffix in (".h5", ".hdf5", ".safetensors"):
+        open_hdf5(path).close()  # which says what the file is instead
     return "images"
+
+
+def _check_not_result(source: str, path: Path) -> None:
+    """Refuse the folder of a run, and the result document of a command."""
+    file = path / RESULT if path.is_dir() else path
+    if path.is_dir() and (file.is_file() or any(path.glob("seed-*/*/" + RECORD))):
+        raise InputError(
+            f"{source}: is the folder of a run; use ldmlr report to read it, or give the images or the store "
+            "that it was made from"
+        )
+    if path.suffix != ".json":
+        return
+    try:
+        document = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(document, dict) and isinstance(document.get("command"), str):
+        raise InputError(
+            f"{source}: is the result of ldmlr {document['command']}; use ldmlr report to read it, or give "
+            "the images or the store that it was made from"
+        )
 
 
 def default_name(source: str) -> str:

@@ -77,6 +77,12 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except (OSError, RuntimeError, ValueError) as error:
         size = place.stat().st_size
+        model = _model(place)
+        if model is not None:
+            raise InputError(
+                f"{path}: is a {model} (safetensors), not a feature store; give the store that it belongs "
+                "to, or one made by `ldmlr encode` or `ldmlr store import`"
+            ) from None
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
 
 
@@ -85,6 +91,14 @@ def damaged(path: Path, error: BaseException) -> InputError:
     text = str(error).strip("'\"").splitlines()
     detail = text[0][:160] if text else type(error).__name__
     return InputError(f"{path}: is a damaged HDF5 file ({detail}); copy it again")
+
+
+def _model(path: Path) -> str | None:
+    """Return what kind of model a file is, if it is one."""
+    # It imports torch, which stores do without.
+    from ldmlr.modelfile import noun_of
+
+    return noun_of(path)
 
 
 def _what_instead(start: bytes, size: int, error: BaseException) -> str:
