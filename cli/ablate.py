@@ -11,6 +11,7 @@ import click
 from ldmlr.errors import UsageError
 from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
 
+from .nearest import Word
 from .options import (
     backend_option,
     config_options,
@@ -39,7 +40,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 
 
 @click.command(name="ablate", epilog=KIND_LIST)
-@click.argument("kind", type=click.Choice(tuple(KINDS)), metavar="|".join(KINDS))
+@click.argument("kind", type=Word(tuple(KINDS)), metavar="|".join(KINDS))
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(AblateConfig)
 @set_option(TABLES)

@@ -10,6 +10,7 @@ import click
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
 
 from .image_options import image_options
+from .nearest import Word
 from .options import (
     config_option,
     config_options,
@@ -31,7 +32,7 @@ from .options import (
 @click.argument("source")
 @out_option("Folder for model.safetensors, train.jsonl and result.json.", required=False)
 @click.option(
-    "--preset", type=click.Choice(sorted(PRESETS)), default=None,
+    "--preset", type=Word(sorted(PRESETS)), default=None,
     help="Recipe that sets the defaults below.  [default: digits up to 16 pixels, cifar-ce-mixup up to "
     "64, imagenet-ce above]",
 )  # fmt: skip

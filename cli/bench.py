@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from .nearest import Word
 from .options import config_option, device_option, emit, json_option, threads_option
 
 
 @click.command(name="bench")
-@click.argument("what", type=click.Choice(["sample"]), default="sample")
+@click.argument("what", type=Word(["sample"]), default="sample")
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=7, show_default=True,
     help="Runs per figure (pairs, where two are compared); medians are reported.",

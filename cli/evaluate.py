@@ -10,6 +10,7 @@ import click
 
 from ldmlr.errors import UsageError
 
+from .nearest import Word
 from .options import (
     config_option,
     device_option,
@@ -30,7 +31,7 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
     help="A head written by ldmlr finetune; may be given several times.",
 )  # fmt: skip
 @click.option(
-    "--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True,
+    "--split", type=Word(["test", "val", "train"]), default="test", show_default=True,
     help="Rows to measure on; generated rows are left out.",
 )  # fmt: skip
 @click.option(

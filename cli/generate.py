@@ -125,12 +125,14 @@ def command(
         return
     results.write_result(path, result)
     _remark(path, part, figures)
+    # A backend that has no kernels of its own is named once.
+    means = ", ".join(dict.fromkeys((figures["backend"], figures["kernels"])))
     wait = figures["device_wait"]
     waited = "" if wait is None else f", the GPU idle {wait:.0%} of that time"
     emit(
         result, as_json,
         f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "
-        f"({figures['backend']}, {figures['kernels']}, drawn at {figures['rows_per_s']:,.0f} rows/s{waited})",
+        f"({means}, drawn at {figures['rows_per_s']:,.0f} rows/s{waited})",
     )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 
 import click
 
-from ldmlr.errors import LdmlrError, nearest
+from ldmlr.errors import LdmlrError
+
+from .nearest import Group, in_style
 
 # Command, module and help line. The line stands here so that ``ldmlr --help`` imports no
 # command; a test compares it with the command's own help.
@@ -33,7 +35,17 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+# What an interrupted command has kept: how to go on. All others begin anew.
+GOES_ON = {
+    "run": "The same command goes on where it stopped.",
+    **dict.fromkeys(
+        ("baseline", "diffuse", "generate", "augment"),
+        "The same command with --resume goes on where it stopped.",
+    ),
+}
+
+
+class LazyGroup(Group):
     """A group whose subcommands are modules of this package, imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -47,14 +59,6 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"{__package__}.{cmd_name}")
         command: click.Command = module.command
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the nearest command when an unknown one is asked for."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            ctx.fail(f"no such command {args[0]!r}; {nearest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above, without importing them."""
@@ -82,9 +86,11 @@ def main(args: list[str] | None = None) -> None:
         with _sigterm_unwinds(terminated):
             status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
     except click.exceptions.Abort:
+        words = sys.argv[1:] if args is None else args
+        command = next((word for word in words if word in COMMANDS), "")
         click.echo(
-            f"{'Terminated' if terminated else 'Interrupted'}; nothing is half-written. The same command "
-            "goes on, with --resume where it has it.",
+            f"{'Terminated' if terminated else 'Interrupted'}; nothing is half-written. "
+            f"{GOES_ON.get(command, 'The same command begins anew.')}",
             err=True,
         )
         sys.exit(128 + terminated[0] if terminated else 130)
@@ -92,12 +98,15 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        message = error.format_message().rstrip(".")
+        message = in_style(error)
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        if message.endswith("?"):
+            hint = hint.replace("; see", " See", 1)
         options = [] if context is None else [flag for each in context.command.params for flag in each.opts]
         if isinstance(error, click.NoSuchOption) and "--set" in options:
-            hint = f"; an option of a stage is given as --set STAGE.KEY=VALUE{hint}"
+            hint = f"; an option of a stage is given as --set STAGE.KEY=VALUE; see{hint.partition('ee')[2]}"
+            message = message.rstrip("?")
         click.echo(f"Error: {message}{hint}", err=True)
         sys.exit(error.exit_code)
     except LdmlrError as error:

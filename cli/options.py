@@ -20,6 +20,8 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.run.config import MAX_SEEDS, RunConfig
 
+from .nearest import Word
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Flags of ``ldmlr run`` that are no part of its configuration.
@@ -99,7 +101,7 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     if hint is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", **settings)
     if field.metadata["choices"]:
-        settings["type"] = click.Choice(field.metadata["choices"])
+        settings["type"] = Word(field.metadata["choices"])
     else:
         settings["type"] = click.Path(path_type=Path) if hint is Path else hint
         settings["metavar"] = field.metadata["metavar"]
@@ -231,11 +233,11 @@ groups_option = click.option(
     help="Shot groups: many above, few below so many training rows; paper: fixed class ranges (CIFAR-LT).",
 )  # fmt: skip
 backend_option = click.option(
-    "--backend", type=click.Choice(["auto", "reference", "native", "cuda"]), default="auto",
+    "--backend", type=Word(["auto", "reference", "native", "cuda"]), default="auto",
     show_default=True, help="What draws the rows.",
 )  # fmt: skip
 generator_option = click.option(
-    "--generator", type=click.Choice(list(GENERATORS)), default="diffusion", show_default=True,
+    "--generator", type=Word(list(GENERATORS)), default="diffusion", show_default=True,
     help="What generates.",
 )  # fmt: skip
 csv_option = click.option(

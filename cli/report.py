@@ -76,5 +76,5 @@ def command(
     lines += figures["pictures"]
     lines += [f"left out: {entry['section']} ({entry['why']})" for entry in figures["missing"]]
     if any(entry["section"] == "pictures" for entry in figures["missing"]):
-        lines.append(f"for pictures: {INSTALL}")
+        lines.append(f"for pictures: {INSTALL}, then the same command with --overwrite")
     emit(result, as_json, "\n".join([str(figures["page"]), *lines]))

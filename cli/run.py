@@ -90,7 +90,9 @@ def command(
     as_json = as_json or document.flags.get("json", False)
     progress.silence(as_json)
     if source is None:
-        raise click.UsageError("Missing argument 'SOURCE'.")
+        if document.name:
+            raise UsageError(f'{document.name}: has no key source; add one, such as source = "digits-lt"')
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     config, tables = _configured(document, given, values, assignments)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results

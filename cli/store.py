@@ -10,6 +10,7 @@ import click
 
 from ldmlr.errors import LdmlrError
 
+from .nearest import Group, Word
 from .options import config_option, emit, json_option, out_option, overwrite_option, say
 
 if TYPE_CHECKING:
@@ -25,12 +26,10 @@ labels_key_option = click.option("--labels-key", metavar="KEY", help="Labels in 
 
 def dtype_option(choices: tuple[str, ...], default: str) -> Callable[[F], F]:
     """Return the ``--dtype`` option."""
-    return click.option(
-        "--dtype", type=click.Choice(choices), help=f"How features are kept.  [default: {default}]"
-    )
+    return click.option("--dtype", type=Word(choices), help=f"How features are kept.  [default: {default}]")
 
 
-@click.group("store")
+@click.group("store", cls=Group)
 def command() -> None:
     """Inspect, verify, import, export and merge feature stores.
 
@@ -143,7 +142,7 @@ def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> No
 @click.argument("file", type=path_type)
 @out_option("File to write: .npz, .npy, .parquet or .h5.")
 @click.option(
-    "--split", type=click.Choice(("train", "test", "val", "all")),
+    "--split", type=Word(("train", "test", "val", "all")),
     help="What to write.  [default: all for .npz and .h5, train for the others]",
 )  # fmt: skip
 @dtype_option(("float32", "float16"), "float32")

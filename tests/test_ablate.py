@@ -220,7 +220,7 @@ def test_options_come_from_a_toml_file(run_cli, store, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("ratios",), "'ratios' is not one of 'ratio', 'groups', 'steps', 'guidance', 'width'"),
+        (("ratios",), "KIND: unknown value 'ratios'; did you mean 'ratio'?"),
         (("ratio", "--values", "half"), "--values: expected a ratio from 0 or balance, not 'half'"),
         (("ratio", "--values", "-1"), "--values: expected a ratio from 0 or balance, not '-1'"),
         (("ratio", "--values", "inf"), "--values: expected a ratio from 0"),

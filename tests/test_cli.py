@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from ldmlr_cli.main import COMMANDS, GOES_ON, cli
 
 # As PyTorch says it on the CPU, where it has no class of its own.
 TORCH_MEMORY = RuntimeError(
@@ -86,6 +87,56 @@ def test_what_goes_wrong_anywhere_ends_in_one_line(run_cli, monkeypatch, error, 
     text = outcome.stderr.strip()
     assert text.startswith(message)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("run", "The same command goes on where it stopped."),
+        ("diffuse", "The same command with --resume goes on where it stopped."),
+        ("compare", "The same command begins anew."),
+    ],
+)
+def test_an_interrupt_promises_what_the_command_keeps(run_cli, monkeypatch, command, words):
+    def stop(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.get_command(None, command), "callback", stop)
+    outcome = run_cli(command, "digits-lt", "--out", "x")
+    assert outcome.returncode == 130
+    assert outcome.stderr.strip() == f"Interrupted; nothing is half-written. {words}"
+
+
+def test_what_is_promised_is_what_the_commands_have():
+    for name in COMMANDS:
+        flags = [flag for param in cli.get_command(None, name).params for flag in param.opts]
+        assert ("--resume" in flags) == ("--resume" in GOES_ON.get(name, "")), name
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (("store", "verfy"), "no such command 'verfy'; did you mean 'verify'? See `ldmlr store --help`"),
+        (
+            ("run", "x", "--generator", "veiws"),
+            "--generator: unknown value 'veiws'; did you mean 'views'? See `ldmlr run --help`",
+        ),
+        (("compare",), "missing argument 'STORE'; see `ldmlr compare --help`"),
+        (
+            ("generate", "x.h5", "--generater", "views"),
+            "no such option '--generater'; did you mean '--generator'? See `ldmlr generate --help`",
+        ),
+        (
+            ("run", "x", "--hidden", "3"),
+            "no such option '--hidden'; an option of a stage is given as --set STAGE.KEY=VALUE; see "
+            "`ldmlr run --help`",
+        ),
+    ],
+)
+def test_wrong_words_are_answered_with_the_nearest(run_cli, args, line):
+    outcome = run_cli(*args)
+    assert outcome.returncode == 2
+    assert outcome.stderr.strip() == f"Error: {line}"
 
 
 def test_a_scheduler_ends_it_as_ctrl_c_does(run_cli, monkeypatch):

@@ -337,7 +337,7 @@ def test_dry_run_and_a_note_for_other_images(run_cli, model, image_file, tmp_pat
         (["IMAGES", "IMAGES"], 1, "not a safetensors file"),
         (["MODEL", "IMAGES", "--dtype", "float8"], 2, "--dtype"),
         (["MODEL", "IMAGES", "--views", "-1"], 2, "--views: must be at least 0"),
-        (["MODEL"], 2, "Missing argument 'SOURCE'"),
+        (["MODEL"], 2, "missing argument 'SOURCE'"),
     ],
 )
 def test_wrong_use_ends_in_one_line(run_cli, model, image_file, tmp_path, arguments, status, message):

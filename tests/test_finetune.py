@@ -199,7 +199,7 @@ def test_small_sets_get_smaller_batches():
 
 
 def test_rows_that_do_not_belong_together(natural, generated):
-    with pytest.raises(InputError, match="pseudo-features: features have 4 dimensions, but store has 6"):
+    with pytest.raises(InputError, match="pseudo: features have 4 dimensions, but store has 6"):
         ldmlr.finetune(natural, (generated[0][:, :4], generated[1]))
     with pytest.raises(InputError, match=r"store: 1 of 4 classes have no encoded row \(class 3 first\)"):
         ldmlr.finetune(natural, (generated[0], np.full(len(generated[1]), 3)))

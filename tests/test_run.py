@@ -198,7 +198,7 @@ def test_a_wrong_key_of_a_toml_file_is_one_clear_line(run_cli, tmp_path, text, m
         (("digits-lt", "--set", "generate.strategy=balanced"), "'balanced'; did you mean 'balance'?"),
         (("digits-lt", "--epochs", "3"), "an option of a stage is given as --set STAGE.KEY=VALUE; see"),
         (("digits-lt", "--device", "gpu"), "--device: unknown value 'gpu'"),
-        ((), "Missing argument 'SOURCE'"),
+        ((), "missing argument 'SOURCE'"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args, message):

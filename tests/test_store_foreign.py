@@ -49,7 +49,7 @@ def test_ids_are_no_labels(run_cli, tmp_path):
     done = run_cli("store", "import", path, "--out", tmp_path / "ok.h5")
     assert done.returncode == 0, done.stderr
     assert FeatureStore.open(tmp_path / "ok.h5").train.labels.tolist() == [0, 1, 2]
-    with pytest.raises(InputError, match="pseudo-features: label 10000000 in row 1"):
+    with pytest.raises(InputError, match="pseudo: label 10000000 in row 1"):
         ldmlr.finetune((rows(2), np.array([0, 1])), (rows(2), np.array([0, 10**7])), epochs=1)
     with pytest.raises(InputError, match=r"train/labels: label 10000000 in row 0.*np\.unique"):
         FeatureStore.write(tmp_path / "no.h5", train=SplitData(rows(1), np.array([10**7])))

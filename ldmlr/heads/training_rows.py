@@ -88,7 +88,7 @@ def gather_rows(
     """
     parts = [_Part(store, "store")]
     if pseudo is not None:
-        parts.append(_Part(pseudo, "pseudo-features", pseudo=True))
+        parts.append(_Part(pseudo, "pseudo", pseudo=True))
         if not isinstance(store, tuple) and not isinstance(pseudo, tuple) and store.same_file(pseudo):
             # Its rows would count twice, encoded ones as generated or generated ones once more.
             raise InputError(

@@ -1,0 +1,43 @@
+"""What a wrong word on the command line is answered with: the nearest right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ldmlr.errors import nearest
+
+
+class Group(click.Group):
+    """A group that names the nearest command when an unknown one is asked for."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names."""
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}; {nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+class Word(click.Choice[str]):
+    """One of some words; another one is refused with the nearest of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word."""
+        if value in self.choices or param is None:
+            return super().convert(value, param, ctx)
+        flags = [flag for flag in param.opts if flag.startswith("--")]
+        name = flags[0] if flags else str(param.name).upper()
+        raise click.UsageError(f"{name}: unknown value {value!r}; {nearest(str(value), self.choices)}", ctx)
+
+
+def in_style(error: click.ClickException) -> str:
+    """Return one of click's own messages as this command line has them."""
+    if isinstance(error, click.NoSuchOption):
+        hint = f"; {nearest(error.option_name, error.possibilities)}" if error.possibilities else ""
+        return f"no such option {error.option_name!r}{hint}"
+    message = error.format_message().rstrip(".")
+    # Missing, Invalid, Got: no name begins a message of click's.
+    return message[:1].lower() + message[1:] if message[1:2].islower() else message
