@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,12 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UsageError(f"{file}: threads: expected a whole number of at least 1, not {threads!r}")
     values = {name: document[name] for name in RunConfig.names() if name in document}
-    RunConfig.from_mapping(values, str(file))
+    with _as_in_file():
+        RunConfig.from_mapping(values, str(file))
+    if "generator" in tables.get("generate", {}):
+        raise UsageError(
+            f"{file}: [generate]: generator belongs to the top level of the file, before the first table"
+        )
     # Every path in the file: of the run itself, and of the models that stage 1 starts from.
     for table, names in (
         (values, ("image_root", "refit")),
@@ -188,7 +194,25 @@ def checked_tables(
         if assigned and error.message != _problem(lambda: build(of_file, file)):
             # Without --set the file is not wrong, or not in this.
             build(both, "--set")
-        raise
+        with _as_in_file():
+            raise
+
+
+def in_toml(name: str, value: str | None) -> str:
+    """Spell an option as a TOML file does."""
+    if value is None:
+        return name
+    words = {"True": "true", "False": "false"}
+    return f"{name} = {words.get(value, value.replace(chr(39), chr(34)))}"
+
+
+@contextmanager
+def _as_in_file() -> Iterator[None]:
+    """Spell the options of an error as the file does that it speaks of."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(error.spelled(in_toml)) from None
 
 
 def _problem(work: Callable[[], object]) -> str | None:

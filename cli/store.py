@@ -74,11 +74,10 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     Example:
       ldmlr store verify features.h5 pseudo.json
     """
-    from ldmlr.files import check_input
     from ldmlr.results import document
     from ldmlr.store import verify
 
-    found = [verify(check_input(file, "feature store")) for file in files]
+    found = [verify(file) for file in files]
     problems = [LdmlrError(line).on_command_line() for one in found for line in one.problems]
     warnings = [line for one in found for line in one.warnings]
     for line in warnings:
@@ -86,14 +85,16 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     for line in problems:
         say(f"Error: {line}")
     lines = [
-        f"{one.path}: {_problems(len(one.problems))}, {len(one.datasets)} datasets read" for one in found
-    ]
+        f"{one.path}: {_problems(len(one.problems))}, {len(one.datasets)} datasets read"
+        for one in found if one.path.exists()
+    ]  # fmt: skip
     datasets = [entry for one in found for entry in one.datasets]
     result = document(
         "store verify", {"files": files}, ok=not problems, problems=problems, warnings=warnings,
         datasets=datasets,
     )  # fmt: skip
-    emit(result, as_json, "\n".join(lines))
+    if lines or as_json:
+        emit(result, as_json, "\n".join(lines))
     return 1 if problems else 0
 
 

@@ -334,7 +334,7 @@ def test_dry_run_and_a_note_for_other_images(run_cli, model, image_file, tmp_pat
         (["missing", "IMAGES"], 1, "no such model"),
         (["MODEL", "missing.h5"], 1, "no such file"),
         (["no.such:net", "IMAGES"], 2, "cannot import"),
-        (["IMAGES", "IMAGES"], 1, "not a safetensors file"),
+        (["IMAGES", "IMAGES"], 1, "is a feature store (HDF5), not a baseline"),
         (["MODEL", "IMAGES", "--dtype", "float8"], 2, "--dtype"),
         (["MODEL", "IMAGES", "--views", "-1"], 2, "--views: must be at least 0"),
         (["MODEL"], 2, "missing argument 'SOURCE'"),

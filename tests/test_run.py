@@ -164,12 +164,14 @@ def test_a_toml_file_says_it_all(run_cli, tmp_path):
     ("text", "message"),
     [
         ("sedes = 3\n", "unknown key 'sedes'; did you mean 'seeds'?"),
-        ("seeds = 0\n", "--seeds: must be at least 1, not 0"),
+        ("seeds = 0\n", "experiment.toml: seeds: must be at least 1, not 0"),
         ("source = 3\n", "source: expected a text, not 3"),
         ('threads = "two"\n', "threads: expected a whole number of at least 1, not 'two'"),
         ("[difuse]\nhidden = 8\n", "unknown table [difuse]; did you mean 'diffuse'?"),
         ("[diffuse]\nhiden = 8\n", "[diffuse]: unknown key 'hiden'; did you mean 'hidden'?"),
-        ('[generate]\nsolver = "dimm"\n', "[generate]: --solver: unknown value 'dimm'; did you mean 'ddim'?"),
+        ('[generate]\nsolver = "dimm"\n', "[generate]: solver: unknown value 'dimm'; did you mean 'ddim'?"),
+        ('[diffuse]\nhidden = "a"\n', "[diffuse]: hidden: expected a whole number, not 'a'"),
+        ('[generate]\ngenerator = "views"\n', "[generate]: generator belongs to the top level of the file"),
         ("seeds = = 3\n", "not a TOML file"),
     ],
 )
@@ -378,3 +380,11 @@ def test_what_a_command_wrote_is_no_source(tmp_path):
     head = Path(__file__).parent / "fixtures" / "head-v1.safetensors"
     with pytest.raises(InputError, match=r"is a head \(safetensors\), not a feature store"):
         kind_of(str(head))
+
+
+def test_a_toml_file_without_a_source_is_told_so(run_cli, tmp_path):
+    path = tmp_path / "experiment.toml"
+    path.write_text("seeds = 2\n")
+    done = run_cli("run", path, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: {path}: has no key source; add one")

@@ -178,3 +178,14 @@ def test_the_published_stores(run_cli, data_dir, tmp_path):
     assert run_cli("store", "import", source, "--out", tmp_path / "c.h5").returncode == 0
     verified = run_cli("store", "verify", tmp_path / "c.h5")
     assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_verify_goes_on_after_a_file_that_is_missing(run_cli, path, tmp_path):
+    gone = tmp_path / "gone.h5"
+    done = run_cli("store", "verify", gone, path, tmp_path / "no.h5")
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("Error")] == [
+        f"Error: {gone}: no such feature store; check the path",
+        f"Error: {tmp_path / 'no.h5'}: no such feature store; check the path",
+    ]
+    assert done.stdout == f"{path}: sound, 8 datasets read\n"

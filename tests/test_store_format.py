@@ -201,6 +201,12 @@ def test_classes_with_few_rows_are_counted_warned_of_and_refused_where_needed(pa
     warnings = verify(path).warnings
     assert any("2 classes have no training row: 1, 3" in line for line in warnings)
     assert any("1 class has a single training row: 2" in line for line in warnings)
+    # Rows are generated for some classes only.
+    generated = path.with_name("pseudo.h5")
+    FeatureStore.write(
+        generated, train=SplitData(np.ones((3, 2)), [0, 0, 2], source=[1, 1, 1]), num_classes=4
+    )
+    assert verify(generated).warnings == []
     with pytest.raises(InputError, match=r"fewer than 1 training row in class 1 \(bee\), 3 \(dog\)"):
         check_trainable(store)
     with pytest.raises(InputError, match=r"fewer than 2 training rows in class 1 \(bee\), 2 \(cat\)"):

@@ -322,3 +322,31 @@ def test_mapped_numbers_keep_their_order_and_names(values):
     names = mapped.class_names or tuple(map(str, range(mapped.num_classes)))
     assert [int(names[label]) for label in mapped.labels["train"]] == values
     assert [int(name) for name in names] == sorted({int(name) for name in names})
+
+
+def test_features_and_labels_that_are_swapped_are_told_so(tmp_path):
+    rows, labels = np.ones((6, 3), np.float32), np.arange(6) % 2
+    np.save(tmp_path / "X.npy", rows)
+    np.save(tmp_path / "y.npy", labels)
+    np.savez(tmp_path / "rows.npz", features=labels, labels=rows)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["train/features"], file["train/labels"] = labels, rows
+    swapped = r": has shape \(6,\), one number per row, .* swapped, name them the other way round"
+    with pytest.raises(InputError, match=r"y\.npy" + swapped):
+        import_store(tmp_path / "y.npy", tmp_path / "out.h5", labels=tmp_path / "X.npy")
+    with pytest.raises(InputError, match=r"rows\.npz: features" + swapped):
+        import_store(tmp_path / "rows.npz", tmp_path / "out.h5")
+    with pytest.raises(InputError, match=r"rows\.h5: /train/features" + swapped):
+        import_store(tmp_path / "rows.h5", tmp_path / "out.h5")
+
+
+def test_values_that_are_wrong_are_those_of_the_source(tmp_path):
+    rows, labels = np.ones((6, 3), np.float32), np.arange(6) % 2
+    np.savez(tmp_path / "good.npz", features=rows, labels=labels)
+    rows[2, 1] = np.nan
+    np.savez(tmp_path / "bad.npz", features=rows, labels=labels)
+    with pytest.raises(InputError, match=r"bad\.npz: /train/features: rows with NaN"):
+        import_store(tmp_path / "bad.npz", tmp_path / "out.h5")
+    with pytest.raises(InputError, match=r"bad\.npz: /test/features: rows with NaN"):
+        import_store(tmp_path / "good.npz", tmp_path / "out.h5", test=tmp_path / "bad.npz")
+    assert not (tmp_path / "out.h5").exists()

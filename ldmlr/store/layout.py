@@ -30,6 +30,12 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "test", "val")
 DTYPES = ("float32", "float16", "bfloat16")
 
+# What is said of features in one dimension: they are labels, or have lost an axis.
+ONE_NUMBER_A_ROW = (
+    "has shape {shape}, one number per row, expected features [N, D]; if features and labels are swapped, "
+    "name them the other way round, else give the features the shape [N, 1]"
+)
+
 # The root attributes that describe a store, beside `complete` and `sha256`.
 ATTRIBUTES = ("format", "schema_version", "num_classes", "dim", "encoder", "created_with", "config")
 

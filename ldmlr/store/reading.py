@@ -21,6 +21,7 @@ from ldmlr.store.heaps import check_heaps
 from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import (
     FORMAT,
+    ONE_NUMBER_A_ROW,
     SCHEMA_VERSION,
     SPLITS,
     Array,
@@ -219,6 +220,8 @@ class _Reader:
 
     def _split(self, name: str, features_key: str, labels_key: str) -> SplitParts:
         dataset = self._dataset(features_key, f"/{name}/features")
+        if dataset.ndim == 1:
+            raise InputError(f"{self.path}: {features_key}: {ONE_NUMBER_A_ROW.format(shape=dataset.shape)}")
         if dataset.ndim != 2 or dataset.shape[1] == 0:
             raise InputError(
                 f"{self.path}: {features_key}: has shape {dataset.shape}, expected [N, D]; flatten the "

@@ -173,14 +173,18 @@ class _Finite:
 
 
 def _class_warnings(parts: FileParts) -> list[str]:
-    """Name classes without training rows, or with only one."""
+    """Name classes without training rows, or with only one.
+
+    A store of generated rows has rows of those classes alone that are filled up: that is no surprise.
+    """
     train = parts.splits.get("train")
     if train is None:
         return [f"{parts.file.path}: has no training rows"]
     counts = np.bincount(train.labels, minlength=parts.num_classes)
     repeated = repeated_name(parts.class_names)
     warnings = [] if repeated is None else [f"{parts.file.path}: /class_names: {repeated}; rename one"]
-    for rows, words in ((0, "no training row"), (1, "a single training row")):
+    generated = train.source is not None and bool(np.asarray(train.source).all())
+    for rows, words in () if generated else ((0, "no training row"), (1, "a single training row")):
         classes = np.flatnonzero(counts == rows)
         if len(classes):
             listed = ", ".join(map(str, classes[:10])) + (" ..." if len(classes) > 10 else "")

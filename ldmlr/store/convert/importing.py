@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ldmlr.arguments import view_group
@@ -98,12 +99,23 @@ def import_store(
     config = {**found.config, "imported_from": Path(source).name}
     if mapped.note:
         config["labels"] = mapped.note
-    store = FeatureStore.write(
-        out, **splits, head=found.head, class_names=mapped.class_names, num_classes=mapped.num_classes,
-        encoder=found.encoder if encoder is None else encoder, config=config,
-        dtype=dtype or _same_type(found), overwrite=overwrite,
-    )  # fmt: skip
+    with _named(out, source, test):
+        store = FeatureStore.write(
+            out, **splits, head=found.head, class_names=mapped.class_names, num_classes=mapped.num_classes,
+            encoder=found.encoder if encoder is None else encoder, config=config,
+            dtype=dtype or _same_type(found), overwrite=overwrite,
+        )  # fmt: skip
     return Imported(store, [note for note in (mapped.note, *notes) if note])
+
+
+@contextmanager
+def _named(out: str | Path, source: str | Path, test: str | Path | None) -> Iterator[None]:
+    """Let errors about values name the file they come from: the one that was to be written is not there."""
+    try:
+        yield
+    except InputError as error:
+        where = source if test is None or not error.message.startswith(f"{out}: /test/") else test
+        raise InputError(error.message.replace(f"{out}: ", f"{where}: ", 1)) from None
 
 
 def _unused(path: str | Path, names: tuple[str, ...]) -> str:

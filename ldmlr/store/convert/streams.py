@@ -12,7 +12,7 @@ import numpy as np
 
 from ldmlr.errors import InputError
 from ldmlr.store.datasets import number_type
-from ldmlr.store.layout import Array, block_rows, encode
+from ldmlr.store.layout import ONE_NUMBER_A_ROW, Array, block_rows, encode
 from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 _DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError)
@@ -157,6 +157,8 @@ def array_header(handle: BinaryIO | Any, where: str) -> tuple[tuple[int, ...], b
 
 def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:
     """Return a shape ``(N, D)``, or raise."""
+    if len(shape) == 1:
+        raise InputError(f"{where}: {ONE_NUMBER_A_ROW.format(shape=shape)}")
     if len(shape) != 2 or shape[1] == 0:
         raise InputError(f"{where}: has shape {shape}, expected [N, D]; flatten to one row per sample")
     return int(shape[0]), int(shape[1])
