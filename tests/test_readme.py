@@ -12,6 +12,7 @@ from PIL import Image
 from support.pages import ROOT, blocks, commands, read
 
 from ldmlr.data import open_image_set
+from ldmlr.experiments.verdict import run_verdict
 
 README = read("README.md")
 # What is added to a command so that it takes seconds here.
@@ -51,9 +52,12 @@ def test_every_command_runs(line, folder, monkeypatch, run_cli):
 
 def test_what_run_prints_is_what_it_printed():
     printed = next(code.text for code in blocks("README.md", "text") if "baseline" in code.text)
-    lines = printed.splitlines()
+    table, verdict = printed.split("\n\n")
+    lines = table.splitlines()
     path = ROOT / "benchmarks" / "results" / "accuracy" / "run-digits.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    document = json.loads(path.read_text(encoding="utf-8"))
+    rows = document["rows"]
+    assert verdict.strip() == run_verdict(document)["headline"]
     assert lines[0].split()[2:] == ["all", "many", "medium", "few"]
     assert len(rows) == len(lines) - 2 == 4
     for row, line in zip(rows, lines[2:], strict=True):

@@ -279,3 +279,17 @@ def test_the_error_of_an_accuracy_is_never_nothing():
     assert accuracy_error(80.0, 10_000) == pytest.approx(0.4)
     for certain in (0.0, 100.0):
         assert accuracy_error(certain, 50) == pytest.approx(1.407, abs=1e-3)
+
+
+def test_a_minus_is_one_that_stays_with_its_number():
+    duel = Duel({"all": entry(3.0, 4.5)}, {"all": entry(4.0, 4.5)})
+    assert (
+        duel.words() == "within noise (\N{MINUS SIGN}0.50 points, 0.7 standard deviations of the difference)"
+    )
+    groups = {"many": entry(3.0, 4.5), "few": entry(6.0, 6.5), "all": entry(5.0, 5.5)}
+    rows = [
+        {"method": "baseline", "adjustment": "none", **dict.fromkeys(groups, entry(4.0, 4.6))},
+        {"method": "ldmlr", "adjustment": "none", **groups},
+    ]
+    found = run_verdict({"command": "run", "rows": rows})
+    assert found["lines"][0].endswith("; by group: many \N{MINUS SIGN}0.55, few +1.95.")

@@ -127,7 +127,7 @@ class Duel:
         points, steps = f"{abs(self.difference):.2f} points", self.deviations
         if self.outcome == "undecided":
             spread = "one seed has no spread" if self.seeds < 2 else "neither varies with the seed"
-            return f"{self.difference:+.2f} points, undecided: {spread}"
+            return f"{_signed(self.difference)} points, undecided: {spread}"
         if self.equal:
             return "equal"
         measured = "the same for every seed"
@@ -135,7 +135,7 @@ class Duel:
             of = "of the difference" if self.paired else "over the seeds"
             measured = f"{abs(steps):.1f} standard deviations {of}"
         if self.outcome == "within noise":
-            return f"within noise ({self.difference:+.2f} points, {measured})"
+            return f"within noise ({_signed(self.difference)} points, {measured})"
         return f"{self.outcome} by {points} ({measured})"
 
     def figures(self) -> dict[str, Any]:
@@ -340,6 +340,11 @@ def _diffusion(rows: Sequence[Row], label: Callable[[Row], str]) -> tuple[Row | 
     return best, label(best) if len(found) == 1 else f"the best diffusion ({label(best)})"
 
 
+def _signed(points: float) -> str:
+    """Return a difference with its sign: a minus stays with its number where a hyphen is broken off."""
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _mean(row: Row) -> float:
     return float(row["all"]["mean"])
 
@@ -358,7 +363,7 @@ def _rows(document: Mapping[str, Any]) -> Sequence[Row]:
 
 def _by_group(duels: Mapping[str, Duel]) -> str:
     """Return what the groups did, as a clause."""
-    parts = [f"{name} {duels[name].difference:+.2f}" for name in GROUPS if name in duels]
+    parts = [f"{name} {_signed(duels[name].difference)}" for name in GROUPS if name in duels]
     return f"; by group: {', '.join(parts)}" if len(parts) > 1 else ""
 
 
