@@ -92,7 +92,7 @@ def command(
     if source is None:
         if document.name:
             raise UsageError(f'{document.name}: has no key source; add one, such as source = "digits-lt"')
-        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+        raise click.UsageError("Missing argument 'SOURCE'.")
     config, tables = _configured(document, given, values, assignments)
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results

@@ -105,6 +105,7 @@ def test_compare_trains_on_the_rows_of_run(name, store, run_cli, tmp_path):
 def test_fine_tuning_calls_its_rows_by_the_generator_of_the_store(args, store, run_cli, tmp_path):
     drawn = run_cli("generate", store.path, "--generator", "smote", "--out", tmp_path / "p.h5")
     assert drawn.returncode == 0, drawn.stderr
+    assert "(numpy, drawn at " in drawn.stdout
     done = run_cli(
         "finetune", store.path, "--pseudo", tmp_path / "p.h5", "--seeds", 1, "--out", tmp_path / "h",
         "--json", *args,

@@ -214,6 +214,8 @@ def test_without_matplotlib_the_page_has_no_pictures_and_says_how_to_get_them(
     done = run_cli("report", whole_run, "--out", tmp_path / "page.html")
     assert done.returncode == 0, done.stderr
     assert "left out: pictures (matplotlib is not installed)" in done.stdout
+    # The page is there by then.
+    assert "pip install 'ldmlr[report]', then the same command with --overwrite" in done.stdout
     assert "pip install 'ldmlr[report]'" in done.stdout
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Pictures: matplotlib is not installed. Given by: pip install &#39;ldmlr[report]&#39;" in text
