@@ -170,7 +170,7 @@ def test_command_names_what_is_wrong(run_cli, store, head_file, tmp_path):
     assert "tuned.safetensors has 3 classes" in message
     assert "four.h5 has 4" in message
     assert "no such head file" in failure(store, "--head", tmp_path / "absent.safetensors")
-    assert "not a safetensors file, or damaged" in failure(store, "--head", store)
+    assert "is a feature store (HDF5), not a head" in failure(store, "--head", store)
     FeatureStore.write(tmp_path / "no-train.h5", test=SplitData(*draw((5, 5, 5))), head=HEAD)
     assert "no class counts" in failure(tmp_path / "no-train.h5")
 

@@ -20,6 +20,8 @@ constexpr int tile_rows = usual_rows;
 #include "../../csrc/cpu/product.inc"
 #include "../../csrc/cpu/silu_short.inc"
 #include "../../csrc/cpu/simd_bfloat16.inc"
+#include "../../csrc/cpu/tile.inc"
+#include "../../csrc/cpu/features.inc"
 #include "../../csrc/cpu/denoise.inc"
 
 namespace {
@@ -147,7 +149,10 @@ void measure(const char *name, int dim, int hidden) {
     p.net = {dim,          hidden,       layers,      classes,     dim < hidden,
              input.data(), first.data(), w1.data(),   w2.data(),   output.data(),
              bias.data(),  bias.data(),  bias.data(), bias.data(), bias.data()};
-    p.transform = {mean.data(), mean.data(), nullptr, 0.0f};
+    const std::vector<float> floor(static_cast<size_t>(padded(dim)), 0.0f);
+    p.transform.dim = dim;
+    p.transform.mean = p.transform.diagonal = mean.data();
+    p.transform.floor = floor.data();
     p.steps = rows.data();
     p.num_steps = steps;
     p.guidance = 1.5f;
