@@ -105,7 +105,7 @@ def test_stage3(tmp_path: Path, store: str) -> None:
 
 
 def test_precision(tmp_path: Path, store: str) -> None:
-    found = run(tmp_path, "precision.py", store, "--seeds", 2)["rows"]
+    found = run(tmp_path, "precision.py", store, "--seeds", 1)["rows"]
     by_name = {(row["setting"], row["adjustment"]): row["all"] for row in found}
     assert len(by_name) == len(found)
     assert {row["method"] for row in found} == {"ldmlr"}

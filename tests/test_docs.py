@@ -18,6 +18,7 @@ COMMANDS = "docs/commands.md"
 # What is added to commands so that they take seconds here; the README's run as they stand.
 QUICKER = {
     "augment": "--iterations 60",
+    "diffuse": "--iterations 200",
     "compare": "--set diffuse.iterations=60",
     "ablate": "--set diffuse.iterations=60",
     "run": "--set diffuse.iterations=60",
