@@ -17,7 +17,7 @@ from ldmlr.experiments.verdict import run_verdict
 README = read("README.md")
 # What is added to a command so that it takes seconds here.
 QUICKER = {
-    "ldmlr run digits-lt": "--seeds 2",
+    "ldmlr run digits-lt": "--seeds 2 --set diffuse.iterations=300",
     "ldmlr run photos": "--seeds 2 --set baseline.epochs=2 --set diffuse.iterations=60",
     "ldmlr compare": "--set diffuse.iterations=200",
     "ldmlr augment": "--iterations 200",
