@@ -44,13 +44,18 @@ class Statistics:
     covariance
         ``[D, D]``, of residuals of the class means, a row weighted by ``counts^-0.5``; no ridge.
     low, high
-        The interval of each class and dimension ``[C, D]`` that values are pulled into.
+        The interval of each class and dimension ``[C, D]`` that values are pulled into; ``[C, 1]``, infinite,
+        where they are taken as they are.
+    lowest, zeros
+        Smallest value of each dimension ``[D]``, and which share of its values is exactly zero.
     """
 
     mean: Array
     covariance: Array
     low: Array
     high: Array
+    lowest: Array
+    zeros: Array
 
     def residuals(self, features: npt.NDArray[Any], labels: Labels) -> Array:
         """Return rows minus their class means, wild values pulled in."""
@@ -69,7 +74,7 @@ def ridge_of(variance: Array) -> Array:
     return np.where(variance > 0, variance, 1e-12 * variance.max())
 
 
-def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Statistics:
+def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64], *, pull_in: bool = True) -> Statistics:
     """Return the statistics of training rows.
 
     Parameters
@@ -78,6 +83,8 @@ def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Statistic
         (features ``[N, D]``, labels ``[N]``) pairs: the clean rows first, then each view.
     counts
         Clean training rows per class ``[C]``, each at least 1.
+    pull_in
+        Pull wild values in; without, every value counts as it is.
 
     Raises
     ------
@@ -85,31 +92,29 @@ def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Statistic
         No class has two different rows.
     """
     classes, dim = len(counts), blocks[0][0].shape[1]
-    low, high = _limits(*blocks[0], classes)
+    open_ended = np.full((classes, 1), np.inf)
+    low, high = _limits(*blocks[0], classes) if pull_in else (-open_ended, open_ended)
     mean, rows = np.zeros((classes, dim)), np.zeros(classes)
+    lowest, zeros = np.full(dim, np.inf), np.zeros(dim)
     for features, labels in chunks(blocks):
         mean += class_sums(np.clip(features, low[labels], high[labels]), labels, classes)
         rows += np.bincount(labels, minlength=classes)
+        lowest = np.minimum(lowest, features.min(axis=0))
+        zeros += (features == 0).sum(axis=0)
     mean /= rows[:, None]
-    found = Statistics(mean, np.zeros((dim, dim)), low, high)
+    found = Statistics(mean, np.zeros((dim, dim)), low, high, lowest, zeros / rows.sum())
     row_weight, total = counts**-0.5, 0.0
     for features, labels in chunks(blocks):
-        weight = row_weight[labels]
-        residual = found.residuals(features, labels) * np.sqrt(weight)[:, None]
-        found.covariance[:] += residual.T @ residual
+        residual, weight = found.residuals(features, labels), row_weight[labels]
+        found.covariance[:] += residual.T @ (residual * weight[:, None])
         total += float(weight.sum())
     found.covariance[:] /= total
-    check_spread(float(np.trace(found.covariance)))
-    return found
-
-
-def check_spread(variance: float) -> None:
-    """Refuse rows that have no spread around their class means."""
-    if not variance > 0:
+    if not np.trace(found.covariance) > 0:
         raise InputError(
             "no class has two different rows, so the spread of a class cannot be estimated; "
             "add rows, or augmented views of them"
         )
+    return found
 
 
 def chunks(blocks: Sequence[Block]) -> Iterator[tuple[Array, Labels]]:

@@ -30,9 +30,7 @@ from ldmlr.diffusion.statistics import (
     Block,
     Labels,
     Statistics,
-    check_spread,
     chunks,
-    class_sums,
     measure,
 )
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
@@ -196,43 +194,21 @@ def _in_axes(blocks: Sequence[Block], counts: npt.NDArray[np.int64], latent: str
     found = measure(blocks, counts)
     axes = fit_axes(found, latent, int(counts.sum()))
     return Transform(
-        "whitened",
-        found.mean,
-        axes.scale,
-        floors(found, blocks),
-        CLAMP,
-        axes.psi,
-        axes,
-        found.low,
-        found.high,
-    )
+        "whitened", found.mean, axes.scale, floors(found), CLAMP,
+        psi=axes.psi, axes=axes, low=found.low, high=found.high,
+    )  # fmt: skip
 
 
 def _cholesky(blocks: Sequence[Block], counts: npt.NDArray[np.int64]) -> Transform:
     """Class means over all rows and ``chol(S + ridge)``, S the weighted covariance of the residuals."""
-    dim = blocks[0][0].shape[1]
-    mean, rows = np.zeros((len(counts), dim)), np.zeros(len(counts))
-    low = np.inf
-    for features, labels in chunks(blocks):
-        mean += class_sums(features, labels, len(counts))
-        rows += np.bincount(labels, minlength=len(counts))
-        low = min(low, float(features.min()))
-    mean /= rows[:, None]
-    covariance, total = np.zeros((dim, dim)), 0.0
-    row_weight = counts**-0.5
-    for features, labels in chunks(blocks):
-        residual = features - mean[labels]
-        weight = row_weight[labels]
-        covariance += residual.T @ (residual * weight[:, None])
-        total += float(weight.sum())
-    covariance /= total
-    ridge = RIDGE * float(np.trace(covariance)) / dim
-    check_spread(ridge)
-    root = np.asarray(np.linalg.cholesky(covariance + ridge * np.eye(dim)), np.float64)
-    return Transform("whitened", mean, root, 0.0 if low >= 0 else -np.inf, CLAMP)
+    found = measure(blocks, counts, pull_in=False)
+    dim = len(found.covariance)
+    ridge = RIDGE * float(np.trace(found.covariance)) / dim
+    root = np.asarray(np.linalg.cholesky(found.covariance + ridge * np.eye(dim)), np.float64)
+    return Transform("whitened", found.mean, root, 0.0 if found.lowest.min() >= 0 else -np.inf, CLAMP)
 
 
-def floors(statistics: Statistics, blocks: Sequence[Block]) -> Array:
+def floors(statistics: Statistics) -> Array:
     """Return the floor of each dimension ``[D]``: 0 where no training value is below and it is harmless.
 
     A normal of mean m and deviation s that is cut at zero has its mean lifted by ``s (phi(a) - a Phi(-a))``,
@@ -243,20 +219,12 @@ def floors(statistics: Statistics, blocks: Sequence[Block]) -> Array:
     ----------
     statistics
         Of the training rows.
-    blocks
-        The rows.
     """
-    lowest, zeros = np.full(statistics.mean.shape[1], np.inf), np.zeros(statistics.mean.shape[1])
-    rows = 0
-    for features, _ in chunks(blocks):
-        lowest = np.minimum(lowest, features.min(axis=0))
-        zeros += (features == 0).sum(axis=0)
-        rows += len(features)
     deviation = np.sqrt(np.maximum(np.diag(statistics.covariance), 1e-300))
     ratio = statistics.mean / deviation
     tail = np.vectorize(math.erfc, otypes=[float])(ratio / math.sqrt(2)) / 2
     lift = np.exp(-np.minimum(ratio**2 / 2, 700)) / math.sqrt(2 * math.pi) - ratio * tail
-    kept = (lowest >= 0) & (zeros <= ZEROS * rows) & (lift.mean(axis=0) <= LIFT)
+    kept = (statistics.lowest >= 0) & (statistics.zeros <= ZEROS) & (lift.mean(axis=0) <= LIFT)
     return np.where(kept, 0.0, -np.inf)
 
 

@@ -189,7 +189,7 @@ class LatentDiffusion:
         # An image is held out with all its views.
         share = self.config.held_out if transform.axes else 0.0
         held = hold_out(labels, trained_on, share, self.seed)
-        kept = np.flatnonzero(~np.tile(held, len(blocks)))
+        kept = np.flatnonzero(~np.tile(held, len(blocks))) if held.any() else slice(None)  # no copy of z
         importance = (
             np.ones(transform.latent)
             if transform.axes is None
