@@ -245,11 +245,8 @@ class _Reader:
     def _labels(self, key: str, name: str, features: str, parts: SplitParts) -> None:
         count = len(parts.rows)
         if key not in self.handle:
-            self.problem(
-                key,
-                "is missing",
-                f"add one label per row of {features}, or name them with {opt('labels_key')}",
-            )
+            remedy = f"add one label per row of {features}, or name them with {opt('labels_key')}"
+            self.problem(key, "is missing", remedy)
             return
         dataset = self._dataset(key, name)
         if dataset.shape != (count,):
