@@ -67,6 +67,21 @@ def test_an_answer_worse_than_none_is_held_back(factor):
         assert "drawn instead" in found.words()
 
 
+def test_one_group_is_held_back_and_the_others_are_not():
+    class Mixed(Answer):
+        def forward(self, x, t, labels):
+            return super().forward(x, t, labels) * torch.where(labels == 0, 1.0, -1.0)[:, None]
+
+    z = 2 * np.random.default_rng(0).standard_normal((len(LABELS), 3)).astype(np.float32)
+    held = hold_out(LABELS, COUNTS, 0.05, seed=0)
+    found = examine(Mixed(1.0), z[held], LABELS[held], COUNTS, np.ones(3), DiffusionConfig())
+    assert (found.gain[:, 0] == 1).all()
+    assert not found.gain[:, 1:].any()  # the smallest class, with no row held out, as the next larger ones
+    assert found.document["groups"]["many"] < 0.95
+    assert found.document["groups"]["medium"] == pytest.approx(1.0)
+    assert found.document["groups"]["few"] is None
+
+
 def test_a_model_of_two_modes_says_that_it_learned_them_and_draws_them():
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], [700, 700])

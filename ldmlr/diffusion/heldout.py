@@ -25,8 +25,6 @@ from ldmlr.groups import GROUPS, ShotGroups
 BANDS, MEASURED = 8, 4096
 # Classes with fewer rows keep all of them for training; of large ones no more than so many are held out.
 SMALLEST, LARGEST = 20, 64
-# A gain of a group counts as much as that of all rows where the group has so many held-out rows.
-GROUP_ROWS = 32
 # A loss this close to the Gaussian's is no better than it.
 LEVEL = 0.995
 SEED = 0x4E1D
@@ -168,21 +166,14 @@ def _gains(sums: dict[str, Array], rows: npt.NDArray[np.int64]) -> Array:
 
     A group without rows has that of the next larger classes.
     """
-
-    def least_squares(vf: Array, ff: Array) -> Array:
-        return np.clip(np.divide(vf, ff, out=np.zeros_like(vf), where=ff > 0), 0.0, 1.0)
-
-    pooled = least_squares(sums["vf"].sum(1), sums["ff"].sum(1))
-    gain = np.empty_like(sums["vf"])
-    for at in range(len(GROUPS)):
-        if not rows[at]:
-            gain[:, at] = gain[:, at - 1] if at else pooled
-            continue
-        own = least_squares(sums["vf"][:, at], sums["ff"][:, at])
-        share = rows[at] / (rows[at] + GROUP_ROWS)
-        gain[:, at] = share * own + (1 - share) * pooled
+    vf, ff = sums["vf"], sums["ff"]
+    gain = np.clip(np.divide(vf, ff, out=np.ones_like(vf), where=ff > 0), 0.0, 1.0)
     # Above a half, f as it is has the smaller error of the two: ``|v - f|^2 < |v|^2``.
-    return np.where(gain > 0.5, 1.0, gain)
+    gain = np.where(gain > 0.5, 1.0, gain)
+    for at in range(1, len(GROUPS)):
+        if not rows[at]:
+            gain[:, at] = gain[:, at - 1]
+    return gain
 
 
 def _ratio(error: Array, gaussian: Array) -> float | None:

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 
-# Streams of the counter: the samplers have 0 and 1.
+# Streams of the counter. These generators draw no normals, whose streams may have the same numbers.
 CHOICES, SHUFFLE = 2, 3
 # Rows that are drawn at a time: what a draw needs beside its result.
 BLOCK = 8192
