@@ -39,6 +39,12 @@ def test_where_no_rate_helps_the_error_says_so():
         fit(64, 0.5)
 
 
+def test_a_batch_of_one_row_tells_nothing():
+    rows = np.random.default_rng(0).standard_normal((900, 3)).astype(np.float32)
+    model = LatentDiffusion(iterations=50, hidden=8, layers=1, batch_size=1, seed=0).fit(rows, LABELS)
+    assert len(model.losses) == 1
+
+
 def test_an_interrupted_second_try_goes_on_as_one(tmp_path, monkeypatch):
     whole = fit(256, 0.05)
     report, seen = train._report, []

@@ -204,7 +204,9 @@ def _start(
 
 @torch.no_grad()
 def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Raise if hardly a unit of the last layer differs between the rows of a batch."""
+    """Raise if hardly a unit of the last layer differs between the rows of a batch, of two rows at least."""
+    if len(batch[0]) < 2:
+        return
     spread = silu(network.residual_stream(*batch)).std(dim=0)
     if float((spread > ANSWER).float().mean()) < ALIVE:
         raise Dead

@@ -201,8 +201,8 @@ class LatentDiffusion:
                 self.config, z[kept], z_labels[kept], trained_on, seed=self.seed, device=device_found,
                 checkpoint=checkpoint, resume=resume, key=key, importance=importance,
             )  # fmt: skip
-            first = slice(0, len(labels))  # the clean rows
-            found = examine(network, z[first][held], labels[held], trained_on, importance, self.config)
+            clean = z[: len(labels)]
+            found = examine(network, clean[held], labels[held], trained_on, importance, self.config)
         # Together and only now: a training that fails or is interrupted must not leave half a new model.
         self._network, self._transform, self.losses = network, transform, losses
         self.counts, self.class_names, self.provenance = trained_on, names, {}
