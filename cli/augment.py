@@ -112,12 +112,15 @@ def command(
         # After every store, so that an interrupt loses no figures.
         result = results.document("augment", settings, stores=outcomes)
         results.write_result(out_dir, result)
-    lines = [
-        f"{figures['output']}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
-        f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
-        f"{figures['backend']})"
-        for figures in outcomes
-    ]
+    lines = []
+    for figures in outcomes:
+        lines.append(
+            f"{figures['output']}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
+            f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
+            f"{figures['backend']})"
+        )
+        if figures["learned"]:
+            lines.append(f"{figures['axes']:,} axes; {figures['learned']}")
     emit(result, as_json, "\n".join(lines))
 
 

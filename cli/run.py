@@ -155,10 +155,14 @@ def _configured(
 
 def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
     """Say what is worth knowing of a run that is done."""
+    from ldmlr.diffusion.learned import in_words
     from ldmlr.store import FeatureStore
 
     source, seeds = run.plan.facts.source, ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    found = figures["held_out"]
+    if found is not None and found["loss_over_gaussian"] is not None:
+        say(f"{source}: diffusion along {figures['axes']:,} axes; {in_words(found)}")
     notes = (note for step in figures["steps"] for note in step["figures"].get("notes", ()))
     for note in dict.fromkeys(notes):
         say(f"{source}: {note}")

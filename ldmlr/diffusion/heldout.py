@@ -18,6 +18,7 @@ import torch
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import Denoiser
+from ldmlr.diffusion.learned import NOTHING, in_words
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.groups import GROUPS, ShotGroups
 
@@ -46,10 +47,6 @@ def hold_out(labels: Labels, counts: npt.NDArray[np.int64], share: float, seed: 
     return held
 
 
-# The document where nothing was held out.
-NOTHING: dict[str, Any] = {"loss_over_gaussian": None, "bands": [], "groups": {}, "rows": 0}
-
-
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
     """What was found on held-out rows.
@@ -75,12 +72,7 @@ class HeldOut:
 
     def words(self) -> str:
         """Return the finding in words."""
-        ratio = self.document.get("loss_over_gaussian")
-        if ratio is None:
-            return "no rows were held out, so whether it adds to the class Gaussian is not known"
-        if ratio >= 1:
-            return "on held-out rows no better than the class Gaussian, which is drawn instead"
-        return f"on held-out rows {100 * (1 - ratio):.1f} % below the class Gaussian"
+        return in_words(self.document)
 
 
 @torch.no_grad()

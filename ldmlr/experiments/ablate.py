@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import resolve_device
+from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.compare import shift_rule
 from ldmlr.experiments.loop import baseline_arm, over_seeds
@@ -68,7 +69,8 @@ def ablate(
     -------
     dict
         ``rows`` (the accuracy table: the baseline, then each setting, without and with label shift;
-        ``setting`` names it, ``generated`` has its rows, ``seconds`` and ``drawing_seconds`` its time),
+        ``setting`` names it, ``generated`` has its rows, ``seconds`` and ``drawing_seconds`` its time,
+        ``held_out`` what training added to the class Gaussian),
         ``ablation``, ``values``, ``left_out``, ``label_shift``, ``seeds``, ``selection``, ``baseline_head``,
         ``head``, ``groups``, ``encoded_rows``, ``views``, ``backend``.
 
@@ -107,6 +109,7 @@ def ablate(
         if name in benches:
             row["generated"] = record.generated[0]  # the plan's, for every seed
             row["seconds"], row["drawing_seconds"] = spread(record.seconds), spread(record.drawing)
+            row["held_out"] = mean_of(record.held_out)
     return {
         "ablation": kind,
         "what": KINDS[kind].what,

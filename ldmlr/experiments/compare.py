@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import resolve_device
+from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
 from ldmlr.experiments.loop import over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
-from ldmlr.experiments.verdict import compare_verdict
+from ldmlr.experiments.verdict import RECIPE, compare_verdict
 from ldmlr.experiments.warm import warm_up
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
@@ -64,7 +65,8 @@ def compare(
     dict
         ``rows`` (the accuracy table), ``verdict``, ``label_shift`` (the rule in words), ``notes``,
         ``left_out``, ``seeds``, ``selection``, ``baseline_head``, ``head``, ``groups``, ``encoded_rows``,
-        ``views``, ``test_rows``, ``backend``.
+        ``views``, ``test_rows``, ``held_out`` (what training added to the class Gaussian in the method
+        ``ldmlr``; each row of the table has its own), ``backend``.
 
     Raises
     ------
@@ -92,6 +94,7 @@ def compare(
         row |= {
             "family": entry.family, "what": entry.what, "head": record.head,
             "generated": record.generated, "seconds": spread(record.seconds),
+            "held_out": mean_of(record.held_out),
         }  # fmt: skip
     test_rows = int(test.encoded_counts.sum())
     return {
@@ -105,6 +108,7 @@ def compare(
         **found.figures,
         "views": list(rows.kinds),
         "test_rows": test_rows,
+        "held_out": next((row["held_out"] for row in found.rows if row["method"] == RECIPE), None),
         "backend": found.backend,
     }
 

@@ -100,6 +100,8 @@ class Made:
         Seconds of drawing rows alone.
     backend
         What drew them.
+    held_out
+        What the training of their model added to the class Gaussian, see `ldmlr.diffusion.learned`.
     """
 
     variants: list[Variant]
@@ -107,6 +109,7 @@ class Made:
     notes: tuple[str, ...] = ()
     drawing: float = 0.0
     backend: str = ""
+    held_out: Mapping[str, Any] | None = None
 
 
 Arm = Callable[[Seed], Made]
@@ -122,6 +125,7 @@ class Record:
     notes: dict[str, None] = dataclasses.field(default_factory=dict)
     head: str = ""
     backend: str = ""
+    held_out: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
     def timed(self, arm: Arm, seed: Seed) -> list[Variant]:
         """Let an arm make its heads, note what it took, and return them."""
@@ -131,6 +135,7 @@ class Record:
         self.generated.append(made.generated)
         self.drawing.append(made.drawing)
         self.notes.update(dict.fromkeys(made.notes))
+        self.held_out += [] if made.held_out is None else [made.held_out]
         self.head = str(made.variants[0].head.kind) if made.variants else ""
         self.backend = made.backend or self.backend
         return made.variants

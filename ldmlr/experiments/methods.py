@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,8 @@ class Drawn:
         Of drawing alone: what had to be fitted before is not in it.
     backend
         What drew the rows of a diffusion model.
+    held_out
+        What its training added to the class Gaussian.
     """
 
     features: npt.NDArray[np.float32]
@@ -92,6 +94,7 @@ class Drawn:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     backend: str = ""
+    held_out: Mapping[str, Any] | None = None
 
 
 Method = Callable[[str, Bench, Seed], Made]
@@ -150,7 +153,7 @@ def with_rows(name: str, bench: Bench, seed: Seed, drawn: Drawn, config: Finetun
         len(rows.labels), rows.num_classes, rows.name,
     )  # fmt: skip
     variants = _trained(name, bench, seed, merged, config)
-    return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend)
+    return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend, drawn.held_out)
 
 
 def _plain_gaussian(name: str, bench: Bench, seed: Seed) -> Made:
@@ -179,8 +182,10 @@ def draw_rows(generator: str, bench: Bench, seed: Seed) -> Drawn:
     fitted = _fitted(generator, bench, seed)
     start = time.perf_counter()
     drawn = fitted.draw(labels, seed.number)
-    backend = fitted.backend if generator == "diffusion" else ""
-    return Drawn(drawn, labels, fitted.notes, time.perf_counter() - start, backend)
+    seconds = time.perf_counter() - start
+    if not isinstance(fitted, Diffusion):
+        return Drawn(drawn, labels, fitted.notes, seconds)
+    return Drawn(drawn, labels, fitted.notes, seconds, fitted.backend, fitted.model.held_out)
 
 
 def _fitted(generator: str, bench: Bench, seed: Seed) -> Generator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldmlr.diffusion.learned import in_words
 from ldmlr.experiments.catalogue import BASELINE, METHODS
 from ldmlr.results import GROUP_COLUMNS
 from ldmlr.text import accuracy_cell, accuracy_csv, row_name, table
@@ -31,6 +32,9 @@ def comparison_text(figures: Mapping[str, Any]) -> str:
     ]
     if figures["left_out"]:
         lines.append(f"Left out, as the store has no views: {', '.join(figures['left_out'])}.")
+    held_out = figures["held_out"]
+    if held_out is not None and held_out["loss_over_gaussian"] is not None:
+        lines.append(f"Diffusion: {in_words(held_out)}.")
     lines += [f"Note, {note}." for note in figures["notes"]]
     found = figures["verdict"]
     said = [found["headline"]] if "headline" in found else []

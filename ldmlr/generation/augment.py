@@ -27,6 +27,8 @@ from ldmlr.store.split_writer import IdKind
 from ldmlr.store.writer import write_split
 
 MODEL_SUFFIX = ".model.safetensors"
+# What is said of a model beside its time.
+LEARNED = ("loss", "axes", "held_out", "learned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +115,9 @@ def augment(
 
     Returns
     -------
-    Figures: ``store``, ``output``, ``generator``, ``model`` and ``loss`` (None without a model), ``rows``,
-    ``generated``, ``per_class``, ``backend``, ``gate``, ``notes``, ``train_seconds``, ``generate_seconds``,
-    ``finished_before``.
+    Figures: ``store``, ``output``, ``generator``, ``model``, ``loss``, ``axes``, ``held_out`` and ``learned``
+    (None without a model, see `ldmlr.generation.diffuse.diffuse`), ``rows``, ``generated``, ``per_class``,
+    ``backend``, ``gate``, ``notes``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
 
     Raises
     ------
@@ -133,7 +135,7 @@ def augment(
         began = time.perf_counter()
         if job.model is None:
             generation = prepare_from_rows(job.generator, store, config, views=diffusion, seed=seed)
-            figures |= {"loss": None, "train_seconds": time.perf_counter() - began}
+            figures |= {**dict.fromkeys(LEARNED), "train_seconds": time.perf_counter() - began}
         else:
             model, trained = diffuse(
                 store, job.model, diffusion,
@@ -142,7 +144,8 @@ def augment(
             generation = prepare(
                 model, config, seed=seed, judge=store, backend=backend, device=device, threads=threads
             )
-            figures |= {"loss": trained["loss"], "train_seconds": trained["seconds"]}
+            figures |= {name: trained[name] for name in LEARNED}
+            figures["train_seconds"] = trained["seconds"]
         figures |= {
             "rows": int(generation.counts.sum()), "generated": generation.rows,
             "per_class": generation.plan,

@@ -47,8 +47,9 @@ def diffuse(
 
     Returns
     -------
-    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``seconds``,
-    ``finished_before``.
+    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``axes`` (how many were
+    diffused), ``held_out`` and ``learned`` (what training added to the class Gaussian, as data and in words),
+    ``seconds``, ``finished_before``.
 
     Raises
     ------

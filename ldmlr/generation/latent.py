@@ -17,7 +17,8 @@ from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.denoiser import Denoiser
-from ldmlr.diffusion.heldout import NOTHING, HeldOut, examine, hold_out
+from ldmlr.diffusion.heldout import HeldOut, examine, hold_out
+from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.train import thread_count, train

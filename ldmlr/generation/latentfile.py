@@ -14,7 +14,8 @@ from ldmlr import modelfile
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import BEFORE_AXES, DiffusionConfig
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
-from ldmlr.diffusion.heldout import BANDS, NOTHING, HeldOut
+from ldmlr.diffusion.heldout import BANDS, HeldOut
+from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
 
 # What the header of a model file holds.

@@ -17,6 +17,7 @@ from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track
 from ldmlr.report.config import ReportConfig
+from ldmlr.report.learned import held_out
 from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
@@ -51,9 +52,9 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
     if not isinstance(figures["rows"], list):
         figures["rows"] = []
     parts: list[tuple[str, Callable[[OpenedRun, ReportConfig, Figures], Any]]] = [
-        ("measured", _measured), ("classes", _classes), ("training", _training), ("quality", _quality),
-        ("projection", _projection), ("calibration", _calibration), ("choice", _choice),
-        ("times", _times), ("verdict", _verdict),
+        ("measured", _measured), ("classes", _classes), ("training", _training),
+        ("learned", _learned), ("quality", _quality), ("projection", _projection),
+        ("calibration", _calibration), ("choice", _choice), ("times", _times), ("verdict", _verdict),
     ]  # fmt: skip
     for name, part in track(parts, "report", unit="part"):
         try:
@@ -240,6 +241,11 @@ def _training(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
     if not found:
         raise Missing("no training logs beside the result", "ldmlr run (or baseline, diffuse, finetune)")
     return found
+
+
+def _learned(run: OpenedRun, config: ReportConfig, figures: Figures) -> list[Figures] | None:
+    """Return what the diffusion model learned beyond the class Gaussian; None where it was not asked."""
+    return held_out(run) or None
 
 
 def _pair(run: OpenedRun) -> tuple[int, Path, Path]:

@@ -13,6 +13,7 @@ from ldmlr.report.words import is_spread, number, spread
 KNOWN = {
     "command", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict", "seeds",
     "seconds", "class_names", "counts", "history", "losses", "generated_quality",
+    "held_out", "axes", "learned",
 }  # fmt: skip
 ROWS = 300
 

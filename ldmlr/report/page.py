@@ -16,6 +16,7 @@ from ldmlr.report.blocks import Bullets, Section
 from ldmlr.report.canvas import NARROW, WIDE
 from ldmlr.report.collect import MISSHAPEN, collect
 from ldmlr.report.config import ReportConfig
+from ldmlr.report.learned import learned
 from ldmlr.report.opening import OpenedRun, open_run
 from ldmlr.report.picture import FORMATS, INSTALL, Picture, missing, require
 from ldmlr.report.quality import quality
@@ -25,6 +26,7 @@ FILENAME = "report.html"
 # What the sections are called where they are missing.
 NAMES = {
     "measured": "Calibration and confusion", "classes": "Accuracy per class and plan", "training": "Training",
+    "learned": "What the diffusion learned",
     "quality": "Quality of generated rows", "projection": "Rows in the plane", "times": "Times",
     "verdict": "Verdict", "calibration": "Calibration in figures", "pictures": "Pictures",
 }  # fmt: skip
@@ -36,6 +38,7 @@ SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
     sections.classes,
     sections.plan,
     sections.training,
+    learned,
     quality,
     sections.rows,
     sections.calibration,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ldmlr import device as devices
 from ldmlr.device import Machine
+from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import group_sizes
@@ -132,6 +133,10 @@ class Run:
             self._do(self.plan.steps(seed), records, report)
         last = [records[self.plan.steps(seed).last.key] for seed in seeds]
         facts = self.plan.facts
+        trained = [
+            record["figures"] for record in records.values()
+            if record["stage"] == "diffuse" and "held_out" in record["figures"]
+        ]  # fmt: skip
         return {
             "rows": accuracy_rows([record["figures"]["measured"] for record in last]),
             "seeds": list(seeds),
@@ -140,6 +145,8 @@ class Run:
             "inputs": {facts.source: facts.inputs[seeds[0]][0]} if self.from_store else {},
             "baseline_head": last[0]["figures"]["baseline_head"],
             "groups": self._groups(),
+            "axes": trained[0]["axes"] if trained else None,
+            "held_out": mean_of([figures["held_out"] for figures in trained]),
             "seconds": round(time.perf_counter() - started, 2),
             "steps": [
                 {"stage": record["stage"], "seed": record["seed"], "key": record["key"],

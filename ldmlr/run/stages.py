@@ -64,7 +64,7 @@ def run_diffuse(
             opened, out, config,
             seed=seed, device=machine.device, threads=machine.threads, resume=True, overwrite=True,
         )  # fmt: skip
-    return {"loss": figures["loss"]}
+    return {name: figures[name] for name in ("loss", "axes", "held_out", "learned")}
 
 
 def run_generate(
