@@ -30,7 +30,7 @@ COMMANDS = {
     "ablate": "One setting of generation varied: ratio, groups, steps, guidance or width.",
     "report": "A self-contained HTML page of a run: figures, pictures, verdict.",
     "store": "Inspect, verify, import, export and merge feature stores.",
-    "bench": "Throughput of this machine beside its ceilings and the PyTorch baselines.",
+    "bench": "Throughput of this machine beside its ceilings and its peers.",
     "info": "Versions, CPU instruction sets, CUDA devices and the kernels that will run.",
 }
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ldmlr.bench import cpu, cuda, timing
+from ldmlr.bench import against, cpu, cuda, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
+from ldmlr.errors import LdmlrError
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.cuda import device as cuda_device
@@ -84,9 +86,75 @@ def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest
 
 
 def test_unknown_benchmark_is_named(run_cli) -> None:
-    done = run_cli("bench", "train")
+    done = run_cli("bench", "drawing")
     assert done.returncode == 2
-    assert "train" in done.stderr
+    assert "drawing" in done.stderr
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the sampler measured on next to nothing."""
+    monkeypatch.setattr(cpu, "CALL", 1e7)
+    monkeypatch.setattr(cpu, "LARGE", (32, 48))
+    monkeypatch.setattr(cpu, "WIDTHS", ((16, 32),))
+
+
+def test_quick_measures_less(run_cli, tiny: None) -> None:
+    done = run_cli("bench", "--quick", "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["part"] for row in rows} == {"sample"}
+    assert [row["what"] for row in rows] == [
+        *["share of the multiply-add peak", "against eager float32"] * 2, "a call for one row",
+    ]  # fmt: skip
+    assert all(set(row) >= COLUMNS for row in rows)
+
+
+ROW = {"part": "sample", "what": "a", "dim": 4, "hidden": 8, "threads": 2}
+
+
+def test_ratios_are_of_the_same_measurement() -> None:
+    earlier = [{**ROW, "rows_per_s": speed} for speed in (1.0, 100.0, 4.0)]
+    rows = [{**ROW, "rows_per_s": 3.0}, {**ROW, "threads": 1, "rows_per_s": 3.0}, {**ROW, "what": "b"}]
+    found = against.compare([*earlier, {**ROW, "what": "b", "mb_per_s": 5.0}], rows)
+    assert [entry["before"] for entry in found] == [4.0, None, 5.0]
+    assert [entry["ratio"] for entry in found] == [0.75, None, None]
+    assert len(against.text(found).splitlines()) == 2 + 3
+    against.refuse_losses(found, 0.25, Path("old.json"))
+    with pytest.raises(LdmlrError, match=r"1 of 1 figures are more than 20% slower"):
+        against.refuse_losses(found, 0.2, Path("old.json"))
+    with pytest.raises(LdmlrError, match="none of its figures"):
+        against.refuse_losses(found[1:], 0.2, Path("old.json"))
+
+
+def test_a_run_against_an_earlier_one(run_cli, tmp_path: Path, tiny: None) -> None:
+    common = ("bench", "sample", "--quick", "--threads", 1)
+    done = run_cli(*common, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "result.json"
+    before = json.loads(path.read_text())
+    # Fast enough where everything may be lost, and too slow beside a run that was a million times faster.
+    done = run_cli(*common, "--against", path, "--max-loss", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    entries = json.loads(done.stdout)["against"]
+    assert [entry["before"] for entry in entries] == [row["rows_per_s"] for row in before["rows"]]
+    assert all(entry["ratio"] == entry["now"] / entry["before"] for entry in entries)
+    for row in before["rows"]:
+        row["rows_per_s"] *= 1e6
+    path.write_text(json.dumps(before))
+    done = run_cli(*common, "--against", path)
+    assert done.returncode == 1
+    assert "5 of 5 figures are more than 10% slower" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"command": "run", "rows": []}', '{"command": "bench"}'])
+def test_against_something_else_is_refused_before_anything_is_measured(run_cli, tmp_path, text: str) -> None:
+    (tmp_path / "old.json").write_text(text)
+    done = run_cli("bench", "--against", tmp_path / "old.json")
+    assert done.returncode == 1
+    assert "old.json: not the result of ldmlr bench" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_cuda_device_that_is_not_there_is_named(run_cli) -> None:

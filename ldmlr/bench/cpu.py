@@ -21,13 +21,17 @@ from ldmlr.sampler.spec import SamplerSpec
 
 # Operations of one timed call on one thread: about a third of a second at 250 GFLOP/s.
 CALL = 8e10
+# The share of it that a quick run does.
+QUICK = 0.1
 # The published code on two cores (timed once, not here): 1,024 rows in 1,793 s, by 1,000 evaluations each.
 PUBLISHED_ROWS_PER_S, PUBLISHED_EVALUATIONS = 1024 / 1793, 1000
 RECIPE, LARGE = (64, 128), (512, 512)
 WIDTHS = ((64, 64), RECIPE, (64, 256), LARGE, (512, 1024))
 
 
-def jobs(threads: int, repeats: int = 7, compiled: bool = True) -> list[Callable[[], Row]]:
+def jobs(
+    threads: int, repeats: int = 7, compiled: bool = True, *, quick: bool = False
+) -> list[Callable[[], Row]]:
     """Return the measurements, each giving one row of the benchmark table.
 
     Parameters
@@ -38,10 +42,14 @@ def jobs(threads: int, repeats: int = 7, compiled: bool = True) -> list[Callable
         Pairs per figure.
     compiled
         Compare with `torch.compile` too (compiling takes about a minute).
+    quick
+        Measure the default weights at two sizes alone, a tenth of the time each.
     """
     torch.set_num_threads(threads)
     chosen = sets.choose()
     usual = default_weights(chosen)
+    if quick:
+        return _quick_jobs(threads, min(repeats, 3), chosen.name, usual)
     types = ["float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]
     found: list[Callable[[], Row]] = []
     for dim, hidden in WIDTHS if chosen.bfloat16 else ():
@@ -63,6 +71,16 @@ def jobs(threads: int, repeats: int = 7, compiled: bool = True) -> list[Callable
     return found
 
 
+def _quick_jobs(threads: int, repeats: int, isa: str, usual: str) -> list[Callable[[], Row]]:
+    found: list[Callable[[], Row]] = []
+    for dim, hidden in (RECIPE, LARGE):
+        found.append(partial(share_of_peak, dim, hidden, isa, usual, repeats, QUICK))
+        found.append(partial(against_torch, dim, hidden, usual, threads, repeats, share=QUICK))
+    if threads > 1:
+        found.append(partial(scaling, threads, repeats, QUICK))
+    return [*found, one_row]
+
+
 def share_of_product(dim: int, hidden: int, threads: int, repeats: int) -> Row:
     """Return the sampler's rate beside that of a large bfloat16 product through torch."""
     spec, sampler, work = _work(dim, hidden, "bfloat16", None, threads)
@@ -74,12 +92,12 @@ def share_of_product(dim: int, hidden: int, threads: int, repeats: int) -> Row:
     )  # fmt: skip
 
 
-def share_of_peak(dim: int, hidden: int, isa: str, weights: str, repeats: int) -> Row:
+def share_of_peak(dim: int, hidden: int, isa: str, weights: str, repeats: int, share: float = 1.0) -> Row:
     """Return the sampler's rate on one thread beside multiply-adds on registers alone."""
-    spec, sampler, work = _work(dim, hidden, weights, isa, 1)
+    spec, sampler, work = _work(dim, hidden, weights, isa, 1, share)
 
     def peak() -> float:
-        return _native.peak(isa, WEIGHTS[weights], int(CALL / 8000))
+        return _native.peak(isa, WEIGHTS[weights], int(share * CALL / 8000))
 
     found = pair(work, peak, repeats)
     return _row(
@@ -89,18 +107,24 @@ def share_of_peak(dim: int, hidden: int, isa: str, weights: str, repeats: int) -
 
 
 def against_torch(
-    dim: int, hidden: int, weights: str, threads: int, repeats: int, compiled: bool = False
+    dim: int,
+    hidden: int,
+    weights: str,
+    threads: int,
+    repeats: int,
+    compiled: bool = False,
+    share: float = 1.0,
 ) -> Row:
     """Return the sampler's rate beside that of the same network and solver in PyTorch.
 
     The baseline is eager float32, or `torch.compile`: under bfloat16 autocast where the sampler multiplies
     bfloat16, else in float32 (without the instruction torch is two hundred times slower in bfloat16).
     """
-    spec, sampler, work = _work(dim, hidden, weights, None, threads)
+    spec, sampler, work = _work(dim, hidden, weights, None, threads, share)
     short = compiled and sampler.weights == "bfloat16"
     baseline = TorchSampler(spec, compiled=compiled, autocast=short)
     operations = operations_per_row(spec)
-    labels = random_labels(spec, max(4096, int(CALL / 4 / operations) // 4096 * 4096))
+    labels = random_labels(spec, max(4096, int(share * CALL / 4 / operations) // 4096 * 4096))
     found = pair(work, lambda: baseline(labels), max(1, repeats // 2))
     rows_per_s = found.first / operations
     more: Row = {"baseline_rows_per_s": found.second, "times": found.ratio / operations}
@@ -126,10 +150,10 @@ def published_gains(spec: SamplerSpec, rows_per_s: float, eager_rows_per_s: floa
     }
 
 
-def scaling(threads: int, repeats: int) -> Row:
+def scaling(threads: int, repeats: int, share: float = 1.0) -> Row:
     """Return what several threads gain over one, for the recipe's network."""
-    spec, sampler, many = _work(*RECIPE, "auto", None, threads)
-    _, _, one = _work(*RECIPE, "auto", None, 1)
+    spec, sampler, many = _work(*RECIPE, "auto", None, threads, share)
+    _, _, one = _work(*RECIPE, "auto", None, 1, share)
     found = pair(many, one, repeats)
     rows_per_s = found.first / operations_per_row(spec)
     return _row(f"{threads} threads against one", spec, sampler, threads, rows_per_s, times=found.ratio)
@@ -145,14 +169,14 @@ def one_row() -> Row:
 
 
 def _work(
-    dim: int, hidden: int, weights: str, isa: str | None, threads: int
+    dim: int, hidden: int, weights: str, isa: str | None, threads: int, share: float = 1.0
 ) -> tuple[SamplerSpec, NativeSampler, Work]:
-    """Return a model, its sampler and a call that counts operations."""
+    """Return a model, its sampler and a call that counts operations; `share` is of those of a full call."""
     spec = random_spec(dim, hidden)
     sampler = NativeSampler(spec, weights=weights, isa=isa)
     operations = operations_per_row(spec)
     slow = {"baseline": 0.1, "avx2": 0.4}.get(sampler.isa, 1.0)
-    count = max(480, math.ceil(slow * threads * CALL / operations / 480) * 480)
+    count = max(480, math.ceil(slow * share * threads * CALL / operations / 480) * 480)
     labels = random_labels(spec, count)
 
     def work() -> float:
