@@ -60,7 +60,8 @@ def command(
     """Stage 1: encode images into a feature store, with the baseline's head.
 
     MODEL is the folder or file that ldmlr baseline wrote, a pretrained network as
-    package.module:factory, or a program of torch.export (.pt2). SOURCE is the image set; with
+    package.module:factory or FILE.py:factory, or a program of torch.export (.pt2); the last two are
+    code that is run. SOURCE is the image set; with
     --imbalance-factor, --seed draws the same images as in the training; it also seeds the views, and
     the weights that a factory draws.
 

@@ -235,6 +235,6 @@ def test_a_baseline_whose_network_is_gone_is_told(run_cli, package, image_file, 
     train_baseline(open_image_set(image_file), config, tmp_path / "model", device="cpu")
     (tmp_path / "foreign_nets.py").write_text("")
     sys.modules.pop("foreign_nets")
-    done = run_cli("encode", tmp_path / "model", image_file, "--dry-run")
+    done = run_cli("encode", tmp_path / "model", image_file, "--network", f"{package}:drawn", "--dry-run")
     expected = "model.safetensors: its network: foreign_nets has no callable 'drawn'"
     assert (done.returncode, expected in done.stderr) == (1, True), done.stderr

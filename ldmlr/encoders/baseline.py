@@ -293,7 +293,7 @@ def _ended(
     A kill may come after the model was saved and before its figures are: the training is not repeated.
     """
     try:
-        baseline = Baseline.load(out / MODEL)
+        baseline = Baseline.load(out / MODEL, (config.network,))
         history = [parse_json(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
     except (InputError, OSError, ValueError):
         return None

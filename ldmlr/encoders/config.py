@@ -24,7 +24,7 @@ class BaselineConfig(Config):
     network: str = option(
         "resnet32",
         "resnet32, resnet32x2, resnet32x4 (CIFAR), resnet10, resnet50 (large images), small (digits), or "
-        "module:factory.",
+        "module:factory, which is imported and run.",
         metavar="NAME",
     )
     init: str | None = option(
@@ -37,6 +37,11 @@ class BaselineConfig(Config):
         None,
         "Trained baseline (folder or file) of the same classes whose logits to match beside the labels.",
         metavar="MODEL",
+    )
+    teacher_network: str | None = option(
+        None,
+        "The teacher's network, where it is module:factory other than --network; it is imported and run.",
+        metavar="NAME",
     )
     distil: float = option(
         0.5, "Share of --teacher in the loss; the labels have the rest.", above=0, maximum=1
@@ -181,6 +186,12 @@ class EncodeConfig(Config):
         (), "Pixel mean per channel, 0 .. 255, of an encoder that is no baseline.", metavar="X"
     )
     std: tuple[float, ...] = option((), "Pixel deviation per channel, 0 .. 255, likewise.", metavar="X")
+    network: str | None = option(
+        None,
+        "Network of a baseline that was trained with module:factory, named again: it is imported and run, "
+        "which a file alone cannot ask for.",
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -243,6 +254,7 @@ USES: dict[str, tuple[Callable[[BaselineConfig], bool], str]] = {
     "weight_power": (lambda c: c.loss == "weighted", opt("loss", "weighted")),
     "margin": (lambda c: c.loss == "ldam", opt("loss", "ldam")),
     "distil": (lambda c: c.teacher is not None, opt("teacher")),
+    "teacher_network": (lambda c: c.teacher is not None, opt("teacher")),
     "temperature": (lambda c: c.teacher is not None, opt("teacher")),
     "cutmix_share": (
         lambda c: c.mixup > 0 and c.cutmix > 0 and not c.consistency,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -32,8 +33,8 @@ class Earlier:
     baseline: Baseline
 
     @classmethod
-    def read(cls, name: str) -> Self:
-        """Read the model of a file or folder.
+    def read(cls, name: str, code: Collection[str | None], option: str) -> Self:
+        """Read the model of a file or folder; `code` and `option` as of `Baseline.load`.
 
         Raises
         ------
@@ -41,7 +42,7 @@ class Earlier:
             It is missing, damaged or no baseline.
         """
         path = model_path(Path(name))
-        return cls(path, file_hash(path), Baseline.load(path))
+        return cls(path, file_hash(path), Baseline.load(path, code, option))
 
     def check_held_out(self, held_out: dict[str, Any] | None) -> None:
         """Refuse to hold out images that the weights may have seen.

@@ -120,6 +120,9 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
 
 def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Encoder:
     shape = common_shape(images)
+    foreign = Path(model).suffix in (".pt2", ".py") or (":" in model and not Path(model).exists())
+    if foreign and config.network is not None:
+        raise UsageError(f"{opt('network')}: {model} is no baseline, and brings its own; leave it out")
     if Path(model).suffix == ".pt2":
         path = model_path(Path(model))
         network, dim = load_exported(path, shape)
@@ -136,7 +139,10 @@ def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Enco
     path = model_path(Path(model))
     if config.mean:
         raise UsageError(f"{opt('mean')}, {opt('std')}: {path} brings its own normalisation; leave them out")
-    return _of_baseline(Baseline.load(path), path, images)
+    baseline = Baseline.load(path, (config.network,))
+    if config.network not in (None, baseline.name):
+        raise UsageError(f"{opt('network')}: {path} has the network {baseline.name}; leave it out")
+    return _of_baseline(baseline, path, images)
 
 
 def _of_baseline(baseline: Baseline, path: Path, images: ImageSet) -> Encoder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,26 @@ class Baseline:
         modelfile.write(path, modelfile.BASELINE, header, tensors, overwrite)
 
     @classmethod
-    def load(cls, path: Path) -> Baseline:
+    def load(cls, path: Path, code: Collection[str | None] = (), option: str = opt("network")) -> Baseline:
         """Read a model from its file, or from the folder that ``ldmlr baseline`` wrote.
+
+        Parameters
+        ----------
+        path
+            The file or the folder.
+        code
+            Networks that are imported where the file names them, as ``package.module:factory``. The file's
+            own word is not enough: it would choose what runs.
+        option
+            What names such a network, for messages.
 
         Raises
         ------
         InputError
-            The file is missing, damaged, of another kind, or its weights do not fit its network.
+            The file is missing, damaged, of another kind, its weights do not fit its network, or its network
+            is code outside this package that the caller does not name.
+        UsageError
+            The caller names another one.
         """
         path = model_path(path)
         header, tensors = modelfile.read(path, modelfile.BASELINE, HEADER)
@@ -153,12 +167,8 @@ class Baseline:
                 raise ValueError(f"{channels} channels, but {len(mean)} means and {len(std)} deviations")
             if tensors["head.weight"].shape != (len(names), header["dim"]):
                 raise ValueError("the head's weights do not fit the classes and dimensions")
-        with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
-            try:
-                network, _ = build_network(header["network"], shape, "its network")
-            except UsageError as error:  # it may be a module of the user's that is not there
-                raise InputError(f"{path}: {error}") from None
-            head = make_head(header["head"], header["dim"], len(names))
+        _check_code(path, header["network"], code, option)
+        network, head = _modules(path, header, shape, tensors)
         for prefix, module in (("network", network), ("head", head)):
             state = {
                 k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")
@@ -172,6 +182,54 @@ class Baseline:
             network.eval(), head, header["network"], shape, mean, std, tuple(names),
             header["config"], header["provenance"],
         )  # fmt: skip
+
+
+def _check_code(path: Path, network: str, code: Collection[str | None], option: str) -> None:
+    """Refuse a network from elsewhere that only the file names: to make it is to run code."""
+    if ":" not in network or network in code:
+        return
+    named = next((name for name in code if name and ":" in name), None)
+    if named is not None:
+        raise UsageError(f"{option}: {named} is not the network of {path}, which is {_shown(network)}")
+    raise InputError(
+        f"{path}: its network {_shown(network)} is code outside this package, and a file does not choose "
+        f"what runs; if you trust it, name it yourself with {option} {_shown(network)}"
+    )
+
+
+def _shown(network: str) -> str:
+    """Return the name of a network as a message may show it: a file may hold anything."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in network)
+    return plain if len(plain) <= 100 else f"{plain[:97]}..."
+
+
+def _modules(
+    path: Path, header: modelfile.Header, shape: tuple[int, int, int], tensors: modelfile.Tensors
+) -> tuple[nn.Module, Head]:
+    """Return a fresh network and head of a header.
+
+    A built-in network is made without memory first and compared with the tensors: sizes in a header may
+    ask for more than there is.
+    """
+    name, classes = header["network"], len(header["class_names"])
+    with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+        try:
+            if ":" not in name:
+                with torch.device("meta"):
+                    empty, _ = build_network(name, shape, "its network")
+                _check_sizes(path, empty, tensors)
+            network, _ = build_network(name, shape, "its network")
+        except UsageError as error:  # it may be a module of the user's that is not there
+            raise InputError(f"{path}: {error}") from None
+        return network, make_head(header["head"], header["dim"], classes)
+
+
+def _check_sizes(path: Path, network: nn.Module, tensors: modelfile.Tensors) -> None:
+    for key, value in network.state_dict().items():
+        found = tensors.get(f"network.{key}")
+        if found is None or found.shape != value.shape:
+            what = "is missing" if found is None else f"is {list(found.shape)}, not {list(value.shape)}"
+            raise InputError(f"{path}: the network's weights do not fit (network.{key} {what})")
 
 
 def model_path(path: Path) -> Path:

@@ -35,7 +35,7 @@ class Start(Earlier):
         """
         if config.init is None:
             return None
-        start = cls.read(config.init)
+        start = cls.read(config.init, (config.network,), opt("network"))
         name = start.baseline.name
         if name != config.network:
             raise UsageError(

@@ -36,7 +36,8 @@ class Teacher(Earlier):
         """
         if config.teacher is None:
             return None
-        teacher = cls.read(config.teacher)
+        code = (config.network, config.teacher_network)
+        teacher = cls.read(config.teacher, code, opt("teacher_network"))
         teacher.baseline.check_images(f"{opt('teacher')} {teacher.path}", images)
         return teacher
 

@@ -198,7 +198,9 @@ class Run:
             assert steps.baseline is not None
             assert isinstance(self.origin, ImageOrigin)
             images, model = self.origin.images(step.seed), steps.baseline.output
-            return partial(stages.run_encode, images, model, tables.encode, **where)
+            assert facts.baseline is not None
+            encode = tables.encode.replace(network=facts.baseline.network)
+            return partial(stages.run_encode, images, model, encode, **where)
         if step.stage == "diffuse":
             return partial(stages.run_diffuse, steps.store, tables.diffuse, **where)
         if step.stage == "generate":

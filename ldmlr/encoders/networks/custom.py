@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
+import inspect
 import math
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from ldmlr.encoders.networks.program import check_program
 from ldmlr.errors import InputError, UsageError, nearest, opt
 
 # Features of an image in two batches differ by so much of the largest one at most: 8-bit arithmetic with one
@@ -27,8 +32,8 @@ def custom_network(
     """Import ``package.module:factory``, call it and check that it encodes such images.
 
     The factory is called without arguments. The folder of the running command is searched as
-    well as the installed packages. A trial run on random images gives the number of feature
-    dimensions, which is returned with the module.
+    well as the installed packages; ``FILE.py:factory`` names a file. A trial run on
+    random images gives the number of feature dimensions, which is returned with the module.
 
     Parameters
     ----------
@@ -63,16 +68,34 @@ def load_exported(path: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, i
     InputError
         The file is damaged, or the program does not encode batches of such images one by one.
     """
+    check_program(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _plain_pickles():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
-            network = program.module()
+            # The guards of a program are texts that would be run as Python.
+            unguarded = "check_guards" in inspect.signature(program.module).parameters
+            network = program.module(check_guards=False) if unguarded else program.module()
     except Exception as error:
         raise InputError(
             f"{path}: not a program written by torch.export.save ({_short(error)}); export it again"
         ) from error
     return network, check_encoder(network, shape, str(path), exported=True)
+
+
+@contextlib.contextmanager
+def _plain_pickles() -> Iterator[None]:
+    """Let torch read tensors and plain data alone: where they do not suffice, its loader takes any pickle."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def check_encoder(
@@ -157,7 +180,10 @@ def _import(option: str, path: str, module_name: str, factory_name: str) -> Call
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        module = importlib.import_module(module_name)
+        if module_name.endswith(".py"):
+            module = _module_of(Path(module_name))
+        else:
+            module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(f"{option}: cannot import {module_name!r} ({error}); check the path") from error
     except Exception as error:
@@ -170,6 +196,29 @@ def _import(option: str, path: str, module_name: str, factory_name: str) -> Call
         )
     found: Callable[[], Any] = factory
     return found
+
+
+def _module_of(file: Path) -> ModuleType:
+    """Import a file of Python code; what lies beside it can be imported from there."""
+    if not file.is_file():
+        raise ImportError(f"no file {file}")
+    name = file.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(file.resolve()):
+        return known
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    if known is not None or spec is None or spec.loader is None:
+        raise ImportError(f"{name} is the name of another module: rename the file")
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def _short(error: Exception) -> str:
