@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import mmap
 import os
 
 import h5py
@@ -309,6 +310,7 @@ def test_rows_are_gathered_by_reads_where_a_map_does_not_fit(path, monkeypatch):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(np, "memmap", refuse)
+    monkeypatch.setattr(mmap, "mmap", refuse)
     for rows in ([3, 4, 5, 39, 0, 4], [], [7], np.arange(40)[::-1]):
         assert np.array_equal(train.float32(rows), values[rows] if len(rows) else values[:0])
     with pytest.raises(InputError, match="emory"):

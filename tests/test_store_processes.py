@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import pickle
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -111,3 +113,29 @@ def test_rows_of_a_split_come_with_their_labels(path):
     with pytest.raises(IndexError):
         split[len(split)]
     assert sum(1 for _ in split) == len(split)
+
+
+@pytest.mark.parametrize("share", ["torch.from_dlpack(f)", "torch.from_numpy(f)", "torch.asarray(f)"])
+@pytest.mark.parametrize("what", ["features", "views"])
+def test_a_tensor_that_shares_mapped_rows_can_be_written_to(tmp_path, share, what):
+    # In a process of its own: what is tested here once ended it.
+    values = np.arange(24, dtype=np.float32).reshape(6, 4)
+    path = tmp_path / "a.h5"
+    FeatureStore.write(path, train=SplitData(values, [0, 1] * 3, views=values[None], view_kinds=["weak"]))
+    program = f"""
+import torch, numpy as np
+from ldmlr import FeatureStore
+train = FeatureStore.open({str(path)!r}).train
+f = train.{what}
+x = {share}
+x -= 100
+assert x.max() < 0
+assert (np.asarray(train.{what}) >= 0).all() and (train.float32([0, 3]) >= 0).all()
+try:
+    f[0] = 1
+except ValueError:
+    print("fine")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+    assert np.array_equal(FeatureStore.open(path).train.float32(), values)

@@ -13,6 +13,8 @@ import abc
 import contextlib
 import dataclasses
 import errno
+import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -82,6 +84,39 @@ class DataFile:
             return np.empty(shape, dtype)
         with self.opened() as handle:
             return np.memmap(handle, dtype=dtype, mode="r", offset=offset, shape=shape)
+
+    def private_map(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory-map an array for a caller: read-only in NumPy, and never fatal.
+
+        A tensor that shares the memory knows nothing of read-only, and writing into pages that are ends the
+        process. Here it changes a private copy of the page, which neither the file nor another map sees.
+        """
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        length = offset - start + math.prod(shape) * dtype.itemsize
+        try:
+            with self.opened() as handle:
+                # Without a reserve, as hardly a page is ever written: the rows may exceed the memory.
+                pages = mmap.mmap(
+                    handle.fileno(), length, mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0),
+                    mmap.PROT_READ | mmap.PROT_WRITE, offset=start,
+                )  # fmt: skip
+        except InputError as error:
+            if not _no_memory(error):
+                raise
+            return self.map(offset, shape, dtype)
+        mapped: np.memmap[Any, Any] = np.ndarray.__new__(
+            np.memmap, shape, dtype, buffer=pages, offset=offset - start
+        )
+        mapped.flags.writeable = False
+        mapped.filename, mapped.mode, mapped.offset = str(self.place), "c", offset
+        return mapped
+
+
+def _no_memory(error: InputError) -> bool:
+    """Tell whether an error is that a map does not fit."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOMEM
 
 
 def _fill(handle: BinaryIO, offset: int, values: Array) -> bool:
@@ -236,12 +271,16 @@ class MappedRows(Rows):
             self._map = self.file.map(self.offset, self.shape, self.element)
         return self._map
 
+    def handed_out(self) -> Array:
+        """Return the rows as they are stored, memory-mapped for a caller; see `DataFile.private_map`."""
+        return self.file.private_map(self.offset, self.shape, self.element)
+
     def gather(self, index: Array) -> Array:
         """Return rows through the memory map, or by reads where the map does not fit."""
         try:
             mapped = self.memmap()
         except InputError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOMEM:
+            if _no_memory(error):
                 return super().gather(index)
             raise
         return np.asarray(mapped[index])

@@ -136,7 +136,8 @@ class Split:
     def features(self) -> Any:
         """The features ``[N, D]``.
 
-        A read-only memory map for a contiguous float file; an array where a compressed file was
+        A read-only memory map for a contiguous float file (a tensor that shares its memory and is written
+        to changes a private copy, seen nowhere else); an array where a compressed file was
         read into memory; otherwise (bfloat16, shards, very large compressed files) a view
         that reads, decodes and returns the rows it is indexed with.
         """
@@ -151,7 +152,7 @@ class Split:
         parts = views.parts
         first = parts[0]
         if _is_mappable(first):
-            return first.file.map(first.offset, views.shape, first.element)
+            return first.file.private_map(first.offset, views.shape, first.element)
         return views if views.array is None else views.array()
 
     @property
@@ -197,7 +198,7 @@ class Split:
 
 def _whole(rows: Rows) -> Any:
     if _is_mappable(rows):
-        return rows.memmap()
+        return rows.handed_out()
     if isinstance(rows, LoadedRows) and rows.storage != "bfloat16":
         return rows.values()
     return rows
