@@ -23,9 +23,11 @@ from .options import (
     out_option,
     overwrite_option,
     pick,
+    ready,
     say,
     seeds_option,
     set_option,
+    source_options,
     stages_file_option,
     threads_option,
 )
@@ -43,6 +45,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @click.argument("kind", type=Word(tuple(KINDS)), metavar="|".join(KINDS))
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(AblateConfig)
+@source_options
 @set_option(TABLES)
 @seeds_option
 @groups_option
@@ -111,7 +114,6 @@ def command(
     from ldmlr.groups import parse_groups
     from ldmlr.report.ablation import ablation_plot
     from ldmlr.report.picture import INSTALL, missing, require
-    from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
     check_outputs([out and out / "result.json", out and out / "plot.svg", csv_file, plot_file], overwrite)
@@ -120,7 +122,7 @@ def command(
     place = resolve_device(device)
     used = set_threads(threads)
     start = time.perf_counter()
-    with FeatureStore.open(store) as opened:
+    with ready(store, out, values).open() as opened:
         figures = ablate(
             opened, kind, config, tables, seeds=seeds, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,

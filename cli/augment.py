@@ -21,9 +21,11 @@ from .options import (
     json_option,
     overwrite_option,
     pick,
+    ready,
     resume_option,
     say,
     seed_option,
+    source_options,
     threads_option,
 )
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 @generator_option
 @config_options(GenerateConfig)
 @config_options(DiffusionConfig)
+@source_options
 @seed_option
 @backend_option
 @device_option
@@ -86,7 +89,8 @@ def command(
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
     place = str(resolve_device(device))
-    todo = jobs(list(stores), out_dir, generator)
+    places = {store: ready(store, None if dry_run else out_dir, values).place for store in stores}
+    todo = jobs(list(stores), out_dir, generator, places)
     plans = _plans(todo, config, diffusion, backend, place)
     settings = {
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
@@ -130,11 +134,10 @@ def _plans(
     """Return the plan of every store, once all that would be refused later was refused."""
     from ldmlr.generation.ahead import Material, check_ahead
     from ldmlr.generation.plan import describe
-    from ldmlr.store import FeatureStore
 
     plans = {}
     for job in todo:
-        material = Material.of(FeatureStore.open(job.store))
+        material = Material.of(job.open())
         plan = check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
         plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
     return plans

@@ -21,9 +21,11 @@ from .options import (
     out_option,
     overwrite_option,
     pick,
+    ready,
     say,
     seeds_option,
     set_option,
+    source_options,
     stages_file_option,
     threads_option,
 )
@@ -39,6 +41,7 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name,
 @click.command(name="compare", epilog=METHOD_LIST)
 @click.argument("store", type=click.Path(path_type=Path))
 @config_options(CompareConfig)
+@source_options
 @set_option(TABLES)
 @seeds_option
 @groups_option
@@ -89,7 +92,6 @@ def command(
     from ldmlr.files import check_outputs, make_folder, write_text
     from ldmlr.groups import parse_groups
     from ldmlr.run.config import RunConfig
-    from ldmlr.store import FeatureStore
 
     shot_groups = parse_groups(groups)
     tables = checked_tables(of_file, assigned, RunConfig(groups=groups), str(file) if file else "")
@@ -97,7 +99,7 @@ def command(
     place = resolve_device(device)
     used = set_threads(threads)
     start = time.perf_counter()
-    with FeatureStore.open(store) as opened:
+    with ready(store, out, values).open() as opened:
         figures = compare(
             opened, config, tables, seeds=seeds, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,

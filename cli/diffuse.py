@@ -19,9 +19,11 @@ from .options import (
     out_option,
     overwrite_option,
     pick,
+    ready,
     resume_option,
     say,
     seed_option,
+    source_options,
     threads_option,
 )
 
@@ -30,6 +32,7 @@ from .options import (
 @click.argument("store", type=click.Path(path_type=Path))
 @out_option("Model file to write, such as model.safetensors.")
 @config_options(DiffusionConfig)
+@source_options
 @seed_option
 @device_option
 @threads_option
@@ -65,11 +68,10 @@ def command(
     from ldmlr import text as tables
     from ldmlr.device import resolve_device
     from ldmlr.generation.diffuse import diffuse, preview
-    from ldmlr.store import FeatureStore
 
     config = pick(DiffusionConfig, values)
     place = str(resolve_device(device))
-    rows_of = FeatureStore.open(store)
+    rows_of = ready(store, None if dry_run else out.parent, values).open()
     settings = {"store": store, **config.to_dict(), "seed": seed, "device": place}
     if dry_run:
         summary = preview(rows_of, config)

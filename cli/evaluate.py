@@ -17,7 +17,9 @@ from .options import (
     emit,
     groups_option,
     json_option,
+    ready,
     seed_option,
+    source_options,
     threads_option,
 )
 
@@ -38,6 +40,7 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
     "--tau", type=click.FloatRange(min=0), default=1.0, show_default=True,
     help="Label shift of the store's own head: logits - tau * log prior.",
 )  # fmt: skip
+@source_options
 @groups_option
 @click.option("--per-class", is_flag=True, help="Also the accuracy of every class.")
 @click.option(
@@ -73,6 +76,7 @@ def command(
     device: str,
     threads: int | None,
     as_json: bool,
+    **values: Any,
 ) -> None:
     """Accuracy of heads: all, many, medium, few and per class, and calibration.
 
@@ -104,7 +108,7 @@ def command(
         results.check_result(out, "evaluate")
     place = resolve_device(device)
     used = set_threads(threads)
-    rows_of = FeatureStore.open(store)
+    rows_of = ready(store, out, values).open()
     names_of = _names(heads)
     loaded = [(str(path), FinetunedHead.load(path)) for path in heads]
     measured: list[tuple[str, Measured]] = []

@@ -20,9 +20,11 @@ from .options import (
     out_option,
     overwrite_option,
     pick,
+    ready,
     say,
     say_baseline,
     seeds_option,
+    source_options,
     threads_option,
 )
 
@@ -35,6 +37,7 @@ from .options import (
 )  # fmt: skip
 @out_option("Folder for head-seed0.safetensors, ... and result.json.")
 @config_options(FinetuneConfig)
+@source_options
 @seeds_option
 @groups_option
 @click.option(
@@ -86,7 +89,7 @@ def command(
     results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
-    encoded = FeatureStore.open(store)
+    encoded = ready(store, out, values).open()
     generated = [FeatureStore.open(path) for path in pseudo]
     start = time.perf_counter()
     outcome = finetune_seeds(

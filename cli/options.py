@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,8 +20,12 @@ from ldmlr.errors import UsageError, nearest
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.run.config import MAX_SEEDS, RunConfig
+from ldmlr.store.convert.config import SourceConfig
 
 from .nearest import Word
+
+if TYPE_CHECKING:
+    from ldmlr.store.convert.ready import Ready
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -268,6 +273,36 @@ def set_option(stages: Iterable[str]) -> Callable[[F], F]:
         "--set", "assignments", multiple=True, metavar="STAGE.KEY=VALUE",
         help=f"Set an option of a stage ({', '.join(stages)}); may be repeated.",
     )  # fmt: skip
+
+
+def source_options(function: F) -> F:
+    """Add ``--features-key`` and ``--labels-key``, for commands that take features in any form."""
+    return config_options(SourceConfig)(function)
+
+
+def ready(source: Path, folder: Path | None, values: Mapping[str, Any]) -> Ready:
+    """Return a SOURCE as a store, and say where a copy was made; with --json or not, on standard error.
+
+    Parameters
+    ----------
+    source
+        A store, or features in another form.
+    folder
+        That of the output, where a copy is kept; without one the copy goes when the command ends.
+    values
+        The command's keyword arguments.
+    """
+    from ldmlr.store.convert.ready import ready_store
+
+    keys, kept = pick(SourceConfig, values), folder is not None
+    if folder is None:
+        folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="ldmlr-")))
+    found = ready_store(source, folder, keys)
+    if kept and found.place is not None:
+        say(f"{source}: {'found' if found.before else 'kept'} as a feature store in {found.place}")
+    for note in found.notes:
+        say(f"Note: {note}")
+    return found
 
 
 def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:

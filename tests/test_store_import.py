@@ -46,7 +46,7 @@ def test_npy_pairs(tmp_path, out):
     assert done.store.encoder == "some network"
     assert done.store.config == {"imported_from": "x.npy"}
     with pytest.raises(UsageError, match=r"name the .npy file of labels after it"):
-        import_store(tmp_path / "x.npy", tmp_path / "other.h5")
+        import_store(tmp_path / "fortran.npy", tmp_path / "other.h5")
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -62,6 +62,11 @@ def test_npz_with_the_usual_names(tmp_path, out, save, keys):
     store = import_store(tmp_path / "all.npz", out).store
     same(store)
     same(store, X[:7], Y[:7], "test")
+
+
+def test_npz_in_fortran_order(tmp_path, out):
+    np.savez(tmp_path / "f.npz", X=np.asfortranarray(X), y=Y)
+    same(import_store(tmp_path / "f.npz", out).store)
 
 
 def test_npz_by_key_and_what_is_said_when_keys_are_missing(tmp_path, out):
@@ -206,7 +211,6 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
     np.save(tmp_path / "cube.npy", X.reshape(3000, 5, 1))
     np.save(tmp_path / "wide.npy", RNG.random((4, 6)))
     np.savez_compressed(tmp_path / "z.npz", X=X, y=Y)
-    np.savez(tmp_path / "f.npz", X=np.asfortranarray(X), y=Y)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:1000])
     (tmp_path / "head.npy").write_bytes(b"\x93NUMPY\x01\x00")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "z.npz").read_bytes()[:-100])
@@ -214,6 +218,7 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
     broken[2000:2100] = bytes(100)
     (tmp_path / "broken.npz").write_bytes(broken)
     (tmp_path / "text.csv").write_text("1,2,3\n")
+    (tmp_path / "text.dat").write_text("1,2,3\n")
     y = tmp_path / "y.npy"
     for source, labels, more, expected in [
         ("gone.npy", y, {}, r"gone\.npy: no such file"),
@@ -227,15 +232,15 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
         ("x.npy", tmp_path / "x.npy", {}, r"have shape \(3000, 5\), expected one label per row"),
         ("cut.npz", None, {}, "is not an .npz file"),
         ("broken.npz", None, {}, "cannot be read"),
-        ("f.npz", None, {}, "is in Fortran order; save np.ascontiguousarray"),
         ("z.npz", y, {}, "goes with an .npy file"),
         (
             "x.npy",
             y,
             {"labels_key": "y"},
-            "labels_key: .*x.npy: an .npy file holds one array; leave it out",
+            "labels_key: .*y.npy holds the labels already; leave one",
         ),
-        ("text.csv", None, {}, "text.csv: is no HDF5, .npz, .npy, Parquet or torch.save file; save the"),
+        ("text.csv", None, {}, "text.csv: its first line holds numbers, expected the names of the columns"),
+        ("text.dat", None, {}, "text.dat: is no HDF5, .npz, .npy, Parquet, CSV or torch.save file; save the"),
         ("z.npz", None, {"test_labels": y}, "test_labels: goes with test"),
         ("z.npz", None, {"num_classes": 2}, r"label 2 is not in 0 \.\. 1"),
         ("z.npz", None, {"test": tmp_path / "wide.npy", "test_labels": y}, "dim 6, but others have dim 5"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,18 @@ class Job:
         The balanced store to write; a diffusion model lies beside it.
     generator
         What draws the rows.
+    place
+        Where the store lies, if `store` is the name of what it was converted from.
     """
 
     store: Path
     out: Path
     generator: str = "diffusion"
+    place: Path | None = None
+
+    def open(self) -> FeatureStore:
+        """Open the store to read."""
+        return FeatureStore.open(self.store, place=self.place)
 
     @property
     def model(self) -> Path | None:
@@ -64,11 +72,24 @@ class Job:
         check_output(self.out, overwrite)
 
 
-def jobs(stores: list[Path], out_dir: Path, generator: str = "diffusion") -> list[Job]:
-    """Return one job per store, named after it; names must differ, and no output may be an input."""
+def jobs(
+    stores: list[Path],
+    out_dir: Path,
+    generator: str = "diffusion",
+    places: Mapping[Path, Path | None] | None = None,
+) -> list[Job]:
+    """Return one job per store, named after it; names must differ, and no output may be an input.
+
+    Parameters
+    ----------
+    stores, out_dir, generator
+        What is augmented, into which folder, and how.
+    places
+        Where the stores lie that were converted from something else.
+    """
     found: dict[str, Job] = {}
     for store in stores:
-        job = Job(store, out_dir / f"{store.stem}.h5", generator)
+        job = Job(store, out_dir / f"{store.stem}.h5", generator, (places or {}).get(store))
         if job.out.name in found:
             raise UsageError(
                 f"{store}: has the same name as {found[job.out.name].store}, and so the same output "
@@ -124,7 +145,7 @@ def augment(
     InputError, UsageError
         A store that cannot be trained on, or settings that do not fit it: both before anything is trained.
     """
-    with FeatureStore.open(job.store) as store:
+    with job.open() as store:
         material = Material.of(store)
         check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
         if not resume:

@@ -79,6 +79,7 @@ class FeatureStore:
         *,
         features_key: str | None = None,
         labels_key: str | None = None,
+        place: Path | None = None,
     ) -> Self:
         """Open a store, a plain HDF5 file with the same datasets, or the manifest of a store in shards.
 
@@ -92,13 +93,15 @@ class FeatureStore:
         features_key, labels_key
             Datasets of an HDF5 file in another layout; ``{split}`` in a key stands for train,
             test and val, a key without it names the training rows.
+        place
+            Where the file lies, if `path` is what messages are to call it.
 
         Raises
         ------
         InputError
             The file is missing, damaged or holds something else; the message says which.
         """
-        return cls._open(path, features_key, labels_key, check_values=True)
+        return cls._open(path, features_key, labels_key, check_values=True, place=place)
 
     @classmethod
     def _open(

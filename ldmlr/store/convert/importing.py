@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ldmlr.arguments import view_group
 from ldmlr.errors import InputError, UsageError, opt
@@ -36,9 +37,11 @@ def import_store(
     num_classes: int | None = None,
     encoder: str | None = None,
     dtype: str | None = None,
+    origin: Mapping[str, Any] | None = None,
+    remedy: str = "name the .npy file of labels after it",
     overwrite: bool = False,
 ) -> Imported:
-    """Write a store from HDF5 of any layout, ``.npz``, ``.npy`` pairs, Parquet or ``torch.save``.
+    """Write a store from a file of any kind that `ldmlr.store.convert.sources` reads.
 
     Every value is read and checked. Memory does not grow with the rows, but for arrays in Fortran
     order.
@@ -62,11 +65,17 @@ def import_store(
         What made the features, in words.
     dtype
         ``float32``, ``float16`` or ``bfloat16``; by default as in the source.
+    origin
+        What else the configuration of the store says of where it comes from.
+    remedy
+        What to do where the labels of an ``.npy`` file are missing, for messages.
     overwrite
         Replace `out` if it exists.
     """
     check_output(Path(out), overwrite)
-    found = open_source(source, labels, features_key=features_key, labels_key=labels_key)
+    found = open_source(
+        source, labels, features_key=features_key, labels_key=labels_key, remedy=remedy
+    )  # fmt: skip
     notes = [_unused(source, found.unused)]
     if test is not None:
         if "test" in found.splits:
@@ -96,7 +105,7 @@ def import_store(
         )
         for name, split in found.splits.items()
     }
-    config = {**found.config, "imported_from": Path(source).name}
+    config = {**found.config, "imported_from": Path(source).name, **(origin or {})}
     if mapped.note:
         config["labels"] = mapped.note
     with _named(out, source, test):

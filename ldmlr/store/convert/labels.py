@@ -71,7 +71,7 @@ def map_labels(
     names = tuple(str(value) for value in values.tolist())
     note = (
         f"labels {_few(names)} became classes 0 .. {len(values) - 1}; the class names hold the original "
-        "numbers (--num-classes keeps labels as they are)"
+        "numbers"
     )
     mapped = {name: np.searchsorted(values, part).astype(np.int64) for name, part in clean.items()}
     return MappedLabels(mapped, names, len(values), note)

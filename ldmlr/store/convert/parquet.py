@@ -1,4 +1,4 @@
-"""Features in Parquet files: one list column, or one numeric column per dimension.
+"""Features in Parquet files and other Arrow tables: one list column, or one numeric column per dimension.
 
 Needs pyarrow, which is installed with ``ldmlr[parquet]``.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from ldmlr.store.layout import Array, block_rows
 from ldmlr.store.split import Split
 
 # Columns that are never features when all numeric columns are taken.
-_NOT_FEATURES = ("id", "ids", "index", "source", "split", "__index_level_0__")
+NOT_FEATURES = ("id", "ids", "index", "source", "split", "__index_level_0__")
+
+# Opens a table: its value is a context with `schema_arrow`, `read` and `iter_batches`.
+Opened = Callable[[], Any]
 
 
 def pyarrow() -> Any:
@@ -37,13 +40,10 @@ def pyarrow() -> Any:
 
 
 class ParquetRows(StreamRows):
-    """Rows of a Parquet file, read a batch at a time."""
+    """Rows of an Arrow table, read a batch at a time; `opened` opens it, as a Parquet file is opened."""
 
-    def __init__(self, path: Path, columns: Sequence[str], is_list: bool):
-        arrow = pyarrow()
-        self.path, self.columns, self.is_list = path, list(columns), is_list
-        with arrow.parquet.ParquetFile(path) as file:
-            count = file.metadata.num_rows
+    def __init__(self, path: Path, columns: Sequence[str], is_list: bool, count: int, opened: Opened):
+        self.path, self.columns, self.is_list, self.opened = path, list(columns), is_list, opened
         super().__init__((count, 1), "float32")
         self._width: int | None = None  # of a list column, known after the first row
         first = next((len(block[0]) for block in self.all_blocks() if len(block)), 0)
@@ -59,7 +59,7 @@ class ParquetRows(StreamRows):
         done = 0
         size = block_rows(4 * max(self.shape[1], len(self.columns)))
         try:
-            with arrow.parquet.ParquetFile(self.path) as file:
+            with self.opened() as file:
                 yield np.empty((0, self.shape[1]), np.float32)
                 for batch in file.iter_batches(batch_size=min(size, 1 << 14), columns=self.columns):
                     block = self._lists(batch.column(0), done) if self.is_list else self._columns(batch, done)
@@ -108,9 +108,12 @@ class ParquetTable:
     source: Array | None
     ids: Array | None
     class_names: tuple[str, ...] | None
+    label: str  # the column of labels
 
 
-def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str]) -> ParquetTable:
+def read_parquet(
+    path: Path, features_key: str | None, label_names: Sequence[str], opened: Opened | None = None
+) -> ParquetTable:
     """Open a table: features and labels, and the columns ``source`` and ``id`` as an export writes them.
 
     Parameters
@@ -122,10 +125,13 @@ def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str
         column, or else every numeric column but the labels and ids.
     label_names
         Names of the label column, tried in turn.
+    opened
+        Opens another kind of table with the interface of a Parquet file, such as `SavedDataset`.
     """
     arrow = pyarrow()
+    opened = opened or (lambda: arrow.parquet.ParquetFile(path))
     try:
-        with arrow.parquet.ParquetFile(path) as file:
+        with opened() as file:
             schema = file.schema_arrow
             label = next((name for name in label_names if name in schema.names), None)
             if label is None:
@@ -144,8 +150,9 @@ def read_parquet(path: Path, features_key: str | None, label_names: Sequence[str
     names, is_list = _feature_columns(path, schema, features_key, label)
     kept = (schema.metadata or {}).get(b"class_names")
     return ParquetTable(
-        ParquetRows(path, names, is_list), np.asarray(column.to_numpy()), source, ids, _class_names(kept)
-    )
+        ParquetRows(path, names, is_list, len(column), opened), np.asarray(column.to_numpy()), source, ids,
+        _class_names(kept), label,
+    )  # fmt: skip
 
 
 def _class_names(text: bytes | None) -> tuple[str, ...] | None:
@@ -185,7 +192,7 @@ def _feature_columns(path: Path, schema: Any, key: str | None, label: str) -> tu
         return bool(found and is_number(kind.value_type))
 
     lists = [field.name for field in schema if is_list(field.type)]
-    others = (label, *_NOT_FEATURES)
+    others = (label, *NOT_FEATURES)
     numbers = [field.name for field in schema if is_number(field.type) and field.name not in others]
     if key is not None:
         if key in lists:
@@ -237,4 +244,5 @@ def write_parquet(path: Path, split: Split, class_names: Sequence[str] | None) -
 
 
 def _damaged(path: Path, error: BaseException) -> InputError:
-    return InputError(f"{path}: is a damaged Parquet file ({str(error).splitlines()[0]}); write it again")
+    what = "data set" if path.is_dir() else "Parquet file"
+    return InputError(f"{path}: is a damaged {what} ({str(error).splitlines()[0]}); write it again")

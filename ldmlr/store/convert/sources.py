@@ -1,12 +1,13 @@
 """Features and labels in files of other kinds, for import: which array is what.
 
-HDF5 in any layout, ``.npz``, a pair of ``.npy`` files, Parquet, ``torch.save``. Labels are returned as
-they are in the file; `ldmlr.store.convert.labels` maps them.
+HDF5 in any layout, ``.npz``, a pair of ``.npy`` files, Parquet, CSV, a saved data set of ``datasets``,
+AnnData, ``torch.save``. Labels are returned as they are in the file; `ldmlr.store.convert.labels` maps them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,8 +18,11 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input
+from ldmlr.store.convert.anndata import is_anndata, read_anndata
+from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
-from ldmlr.store.convert.streams import MemoryRows, NpzRows, load_array, load_member, npy_rows, npz_members
+from ldmlr.store.convert.saved_dataset import SavedDataset, is_saved_dataset, split_folders
+from ldmlr.store.convert.streams import MemoryRows, load_array, load_member, npy_rows, npz_members, npz_rows
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
@@ -39,6 +43,8 @@ LABEL_KEYS = (
 # What else there may be per row, in a file of named arrays: for its split, whatever the features are called.
 _MORE = ("source", "ids", "views", "view_kinds")
 _MORE_KEYS = ("{split}/{what}", "{split}_{what}", "{what}_{split}")
+# What features and their labels are called in .npy files of their own.
+_NPY_NAMES = (("X", "y"), ("x", "y"), ("features", "labels"), ("embeddings", "labels"), ("feats", "labels"))
 _COLUMN_KEYS = ("label", "labels", "target", "targets", "y", "class")
 
 
@@ -80,20 +86,25 @@ def open_source(
     Parameters
     ----------
     path
-        HDF5, a manifest of shards, ``.npz``, ``.npy``, Parquet or a dictionary of ``torch.save``.
+        HDF5, a manifest of shards, ``.npz``, ``.npy``, Parquet, CSV or TSV, AnnData, a dictionary of
+        ``torch.save``, or a folder that ``save_to_disk`` of `datasets` wrote.
     labels
-        The labels of an ``.npy`` file: another ``.npy`` file.
+        The labels of an ``.npy`` file: another ``.npy`` file. Without it they are looked for beside the
+        features, see `labels_beside`.
     features_key, labels_key
         Names of arrays or columns; ``{split}`` stands for train, test and val.
     remedy
         What to do where the labels of an ``.npy`` file are missing, for messages.
     """
-    path = check_file(check_input(Path(path)))
+    path = Path(path)
+    if is_saved_dataset(path):
+        return _saved_dataset(path, features_key, labels_key)
+    path = check_file(check_input(path))
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
-        _check_no_keys(path, "an .npy file holds one array", features_key, labels_key)
-        return _npy(path, labels, remedy)
+        _check_no_keys(path, "an .npy file holds one array", features_key, None)
+        return _npy(path, labels, labels_key, remedy)
     if labels is not None:
         raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
     if start.startswith(b"PK"):
@@ -104,20 +115,41 @@ def open_source(
                 tensors.__getitem__, features_key, labels_key,
             )  # fmt: skip
         return _arrays(
-            path, npz_members(path), lambda name: NpzRows(path, name), lambda name: load_member(path, name),
+            path, npz_members(path), lambda name: npz_rows(path, name), lambda name: load_member(path, name),
             features_key, labels_key,
         )  # fmt: skip
+    names = (labels_key,) if labels_key else _COLUMN_KEYS
     if start.startswith(b"PAR1"):
-        names = (labels_key,) if labels_key else _COLUMN_KEYS
         table = read_parquet(path, features_key, names)
         split = RawSplit(table.rows, table.labels, table.source, table.ids)
         return Source({"train": split}, class_names=table.class_names)
+    if is_delimited(path):
+        rows, found = read_delimited(path, features_key, names)
+        return Source({"train": RawSplit(rows, found)})
     if not (h5py.is_hdf5(path) or is_manifest(path)):
         raise InputError(
-            f"{path}: is no HDF5, .npz, .npy, Parquet or torch.save file; save the features as one of them, "
-            "such as np.savez(path, features=X, labels=y)"
+            f"{path}: is no HDF5, .npz, .npy, Parquet, CSV or torch.save file; save the features as one of "
+            "them, such as np.savez(path, features=X, labels=y)"
         )
+    if not is_manifest(path):
+        with open_hdf5(path) as file:
+            annotated = is_anndata(file)
+        if annotated:
+            matrix, codes, classes = read_anndata(path, features_key, names)
+            return Source({"train": RawSplit(matrix, codes)}, class_names=classes)
     return _hdf5(path, features_key, labels_key)
+
+
+def _saved_dataset(path: Path, features_key: str | None, labels_key: str | None) -> Source:
+    names = (labels_key,) if labels_key else _COLUMN_KEYS
+    splits, classes = {}, None
+    for split, folder in split_folders(path).items():
+        table = read_parquet(folder, features_key, names, functools.partial(SavedDataset, folder))
+        splits[split] = RawSplit(table.rows, table.labels, table.source, table.ids)
+        if split == "train":
+            with SavedDataset(folder) as opened:
+                classes = opened.class_names(table.label)
+    return Source(splits, class_names=classes)
 
 
 def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
@@ -126,10 +158,38 @@ def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
             raise UsageError(f"{option}: {path}: {reason}; leave it out")
 
 
-def _npy(path: Path, labels: str | Path | None, remedy: str) -> Source:
-    if labels is None:
+def _npy(path: Path, labels: str | Path | None, labels_key: str | None, remedy: str) -> Source:
+    if labels is not None and labels_key is not None:
+        raise UsageError(f"{opt('labels_key')}: {labels} holds the labels already; leave one of the two out")
+    file = Path(labels) if labels is not None else labels_beside(path, labels_key)
+    if file is None:
         raise UsageError(f"{path}: holds features only; {remedy}")
-    return Source({"train": RawSplit(npy_rows(path), load_array(check_input(Path(labels))))})
+    return Source({"train": RawSplit(npy_rows(path), load_array(check_input(file)))})
+
+
+def labels_beside(path: Path, name: str | None = None) -> Path | None:
+    """Return the file of labels that belongs to an ``.npy`` file of features.
+
+    Parameters
+    ----------
+    path
+        The features.
+    name
+        The file of labels, from here or beside the features. Without it, the usual names are tried:
+        ``y.npy`` beside ``X.npy``, ``labels.npy`` beside ``features.npy``, also as a part of a longer name.
+    """
+    if name is not None:
+        beside = path.parent / name
+        return beside if beside.exists() else Path(name)
+    stem = path.name[: -len(path.suffix)] if path.suffix else path.name
+    for features, labels in _NPY_NAMES:
+        words = re.split(r"([-_.])", stem)
+        if features in words:
+            words[words.index(features)] = labels
+            found = path.with_name("".join(words) + path.suffix)
+            if found.is_file():
+                return found
+    return None
 
 
 def _arrays(

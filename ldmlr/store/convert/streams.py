@@ -69,6 +69,19 @@ class StreamRows(Rows):
         return self._held[start - self._first : stop - self._first].copy()
 
 
+def npz_rows(path: Path, member: str) -> Rows:
+    """Return an array of an ``.npz`` file as rows; in Fortran order it is read whole."""
+    where = f"{path}: {member}"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
+            shape, fortran, _ = array_header(handle, where)
+    except _DAMAGE as error:
+        raise InputError(f"{where}: {_reason(error)}") from error
+    if fortran and len(shape) > 1:
+        return MemoryRows(load_member(path, member), where)
+    return NpzRows(path, member)
+
+
 class NpzRows(StreamRows):
     """Rows of an array in an ``.npz`` file, decompressed on the way."""
 
@@ -76,9 +89,7 @@ class NpzRows(StreamRows):
         self.path, self.member = path, member
         self.where = f"{path}: {member}"
         with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
-            shape, fortran, dtype = array_header(handle, self.where)
-        if fortran and len(shape) > 1:
-            raise InputError(f"{self.where}: is in Fortran order; save np.ascontiguousarray(features)")
+            shape, _, dtype = array_header(handle, self.where)
         super().__init__(two_dimensions(shape, self.where), number_type(self.where, dtype))
         self.element = dtype
 
