@@ -1,6 +1,10 @@
-"""What the library leaves alone: the random numbers and the threads of the program that calls it."""
+"""What the library leaves alone, and what its results do not depend on: random numbers, threads and PyTorch's
+settings of the program that calls it.
+"""
 
 from __future__ import annotations
+
+import contextlib
 
 import numpy as np
 import pytest
@@ -53,3 +57,45 @@ def test_stage_1(tmp_path):
     encoder = open_encoder(str(tmp_path / "base"), images, EncodeConfig())
     encode_images(encoder, images, tmp_path / "features.h5", EncodeConfig(views=1))
     assert state() == before
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: default_dtype(torch.float64),
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    ],
+    ids=["no_grad", "inference_mode", "float64", "autocast"],
+)
+def test_results_do_not_depend_on_settings_of_pytorch(folder, tmp_path, setting):
+    store = FeatureStore.open(folder / "features.h5")
+    images = open_image_set("digits-lt")
+
+    def results(where):
+        model = ldmlr.LatentDiffusion(hidden=8, layers=1, iterations=3).fit_store(store)
+        rows = model.sample([0, 1, 2], backend="reference")
+        head = ldmlr.finetune(store, head="linear", epochs=1)
+        config = BaselineConfig(network="small", epochs=1, head_epochs=1)
+        train_baseline(images, config, where / "base")
+        encoder = open_encoder(str(where / "base"), images, EncodeConfig())
+        encode_images(encoder, images, where / "features.h5", EncodeConfig(views=1))
+        encoded = FeatureStore.open(where / "features.h5").train.features
+        return rows, head.logits(np.asarray(store.train.features)), np.asarray(encoded)
+
+    expected = results(tmp_path / "plain")
+    with setting():
+        found = results(tmp_path / "set")
+    for one, other in zip(expected, found, strict=True):
+        assert np.array_equal(one, other)

@@ -33,6 +33,7 @@ from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.evaluation import BaselineScores
+from ldmlr.torch_defaults import torch_defaults
 
 LOG = "train.jsonl"
 DRAW = "draw.json"
@@ -41,6 +42,7 @@ EVALUATION_BATCH = 256
 CHECKPOINT_SECONDS = 10.0
 
 
+@torch_defaults()
 def train_baseline(
     images: ImageSet,
     config: BaselineConfig,

@@ -29,8 +29,10 @@ from ldmlr.heads.evaluation import BaselineScores
 from ldmlr.heads.modules import to_stored
 from ldmlr.progress import bar
 from ldmlr.store import StoreWriter
+from ldmlr.torch_defaults import torch_defaults
 
 
+@torch_defaults()
 def encode_images(
     encoder: Encoder,
     images: ImageSet,

@@ -19,6 +19,7 @@ from ldmlr.encoders.networks.custom import custom_network, load_exported
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import UsageError, opt
 from ldmlr.heads.modules import Head
+from ldmlr.torch_defaults import torch_defaults
 
 # Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
 IMAGENET_MEAN = [123.675, 116.28, 103.53]
@@ -82,6 +83,7 @@ class Encoder:
         return (features.float() + mirrored.float()) / 2
 
 
+@torch_defaults()
 def open_encoder(model: str, images: ImageSet, config: EncodeConfig, *, seed: int = 0) -> Encoder:
     """Return the encoder that `model` names, checked against an image set.
 

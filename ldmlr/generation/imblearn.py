@@ -2,35 +2,53 @@
 
 `LatentDiffusionSampler` takes the place of ``SMOTE`` and the like: the same
 ``sampling_strategy``, the same ``fit_resample``, the same result (original rows first). It
-needs scikit-learn, not imbalanced-learn.
+needs scikit-learn, not imbalanced-learn; where that is loaded, it finds the tags its tools look
+for. Containers are the matter of `frames.py`, kinds of columns that of `columns.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin
 from sklearn.utils import check_random_state
 
-from ldmlr.arguments import SEED_LIMIT, as_array
+from ldmlr.arguments import SEED_LIMIT
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.rows import check_features
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
+from ldmlr.generation.columns import Table
 from ldmlr.generation.config import PlanConfig
+from ldmlr.generation.frames import Labels, Rows, read_rows
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import Counts, labels_of, plan
+from ldmlr.generation.sklearn_input import check_finite, read_features, read_labels, remember_columns
 from ldmlr.sampler.backends import BACKEND_NAMES
 from ldmlr.sampler.config import SampleConfig
 
 Strategy = str | float | Mapping[Any, int] | Callable[[npt.NDArray[Any]], Mapping[Any, int]]
+Array = npt.NDArray[Any]
+
+CONTAINERS = ("default", "pandas", "polars")
+# Rows drawn to set the shares of categories have numbers far from those of any result.
+CALIBRATION_START = 2**48
 
 
-class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
+class SamplerInputError(InputError, ValueError):
+    """Rows or labels that cannot be trained on; a ``ValueError``, as scikit-learn's are."""
+
+
+class SamplerUsageError(UsageError, ValueError):
+    """A parameter that is wrong; a ``ValueError``, as scikit-learn's are."""
+
+
+class LatentDiffusionSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
     """Over-sample classes with rows drawn from a latent diffusion model.
 
     Parameters
@@ -44,6 +62,15 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
     random_state
         Seed of training and sampling: a whole number, a NumPy generator of either kind, ``np.random``,
         or None (another seed every time).
+    categorical_features
+        None: every column is numbers (truth values stay truth values, whole numbers are rounded where the
+        type is one of whole numbers). ``auto``: columns of text, categories and truth values are
+        categories, and columns of whole numbers are whole numbers whatever their type. Or the columns
+        that are categories: names, numbers or a mask. Generated categories are ones that `X` has.
+    keep_range
+        Keep generated numbers in the range of their column: what is beyond an end is reflected at it.
+    rank_gaussian
+        Learn numbers as normal scores of their ranks: for columns with heavy tails or much skew.
     ratio, minimum
         Of the strategy ``ratio``: the fraction, and the fewest rows a class grows by.
     solver, steps, guidance, scale
@@ -58,11 +85,15 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     model_
-        The trained `ldmlr.LatentDiffusion`.
+        The trained `ldmlr.LatentDiffusion`, of the columns as numbers of mean 0 and standard deviation 1.
     classes_
         The label values; the model's class i is ``classes_[i]``.
     sampling_strategy_
         Rows generated, by label value.
+    generated_mask_
+        Of the last `fit_resample`: which of its rows are generated ``[N + M]``.
+    n_features_in_, feature_names_in_
+        Columns of `X`, and their names where it has names.
 
     Examples
     --------
@@ -77,11 +108,18 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
     ((180, 4), 90)
     """
 
+    # What imbalanced-learn's ensembles and pipelines ask for.
+    _estimator_type = "sampler"
+    _sampling_type = "over-sampling"
+
     def __init__(
         self,
         *,
         sampling_strategy: Strategy = "auto",
         random_state: Any = None,
+        categorical_features: Any = None,
+        keep_range: bool = True,
+        rank_gaussian: bool = False,
         ratio: float = 0.2,
         minimum: int = 1,
         solver: str = "dpmpp2m",
@@ -93,6 +131,9 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.sampling_strategy = sampling_strategy
         self.random_state = random_state
+        self.categorical_features = categorical_features
+        self.keep_range = keep_range
+        self.rank_gaussian = rank_gaussian
         self.ratio = ratio
         self.minimum = minimum
         self.solver = solver
@@ -102,67 +143,109 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
         self.backend = backend
         self.model_options = model_options
 
-    def fit_resample(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train the model and settle how many rows of each class are wanted; generates none.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit_resample`, which trains by itself.
+
+        Raises
+        ------
+        ValueError
+            As `fit_resample`.
+        """
+        with _as_value_errors(self.get_params(deep=False)):
+            self._fit(X, y)
+        return self
+
+    def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
         """Return the rows and labels with generated ones added at the end.
 
         Parameters
         ----------
         X
-            Features ``[N, D]``: an array, a tensor or anything NumPy turns into numbers.
+            Features ``[N, D]``: an array, a list, a tensor, a sparse matrix (of up to 4 GiB with its
+            zeros), or a data frame of pandas or polars.
         y
-            Labels ``[N]`` of any values that can be sorted.
+            Labels ``[N]`` of any values that can be sorted, or one column of 0 and 1 per class.
+        **params
+            None is known; pipelines may pass some on.
 
         Returns
         -------
         X, y
-            Arrays in the types of the inputs: first the original rows, unchanged and in order, then
-            the generated ones, class by class.
+            In the containers and types of the inputs: first the original rows, unchanged and in order, then
+            the generated ones, class by class. Tensors come back as arrays.
 
         Raises
         ------
-        UsageError
-            An option that is wrong, or a strategy that cannot be followed.
-        InputError
-            Rows or labels that cannot be trained on.
+        ValueError
+            An option that is wrong, a strategy that cannot be followed, or rows and labels that cannot be
+            trained on. What this package finds is a
+            `ldmlr.errors.LdmlrError` as well.
         """
-        with _python_names(self.get_params(deep=False)):
-            return self._fit_resample(X, y)
+        if params:
+            raise SamplerUsageError(f"fit_resample: knows no {sorted(params)[0]!r}; leave it out")
+        with _as_value_errors(self.get_params(deep=False)):
+            return self._resampled(*self._fit(X, y))
 
-    def _fit_resample(self, X: Any, y: Any) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        features = check_features(X, "X")
-        labels = as_array(y)
-        if labels.ndim != 1 or len(labels) != len(features):
+    def _fit(self, X: Any, y: Any) -> tuple[Rows, Labels, Counts, int]:
+        """Train; returns rows, labels, rows to generate per class and the seed."""
+        labels = read_labels(y, type(self).__name__)
+        rows = read_features(X, self, self.categorical_features is None)
+        columns = rows.columns()
+        if len(labels.array) != len(columns[0]):
             raise InputError(
-                f"y: expected {len(features)} labels, one per row, not shape {list(labels.shape)}"
+                f"y: expected {len(columns[0])} labels, one per row, not shape {list(np.shape(labels.array))}"
             )
-        row = _first_missing(labels)
-        if row is not None:
-            raise InputError(f"y: row {row} is {labels[row]}, which is no class; remove such rows")
+        check_finite(columns, rows.names)
         try:
-            found = np.unique(labels, return_inverse=True, return_counts=True)
+            found = np.unique(labels.array, return_inverse=True, return_counts=True)
         except TypeError as error:
             raise InputError(f"y: labels of several types cannot be sorted ({error}); convert them") from None
         self.classes_, numbers, counts = found
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"y: holds one class, {self.classes_.tolist()[0]!r}; to balance classes there must be two "
+                "or more"
+            )
         # An unknown option is an error before the training, not after it.
-        SampleConfig(solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale)
+        self._draw_config()
         PlanConfig(ratio=self.ratio, minimum=self.minimum)
         if self.backend not in BACKEND_NAMES:
             raise UsageError(
                 f"backend: unknown value {self.backend!r}; {nearest(str(self.backend), BACKEND_NAMES)}"
             )
-        wanted = self._plan(labels, counts.astype(np.int64))
+        wanted = self._plan(labels.array, counts.astype(np.int64))
         self.sampling_strategy_ = dict(zip(self.classes_.tolist(), wanted.tolist(), strict=True))
         seed = _seed(self.random_state)
         options = _model_options(self.model_options)
-        self.model_ = LatentDiffusion(seed=seed, **options).fit(features, numbers)
-        drawn_labels = labels_of(wanted, 0, int(wanted.sum()))
-        drawn = self.model_.sample(
-            drawn_labels, solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale,
-            seed=seed, backend=self.backend,
+        self._table = Table(
+            columns, rows.names, self.categorical_features, bool(self.keep_range), bool(self.rank_gaussian)
+        )
+        remember_columns(self, X if rows.names else rows.array)
+        self.model_ = LatentDiffusion(seed=seed, **options).fit(self._table.encode(columns), numbers)
+        self._table.calibrate(columns, numbers, lambda classes: self._draw(classes, seed, CALIBRATION_START))
+        return rows, labels, wanted, seed
+
+    def _resampled(self, rows: Rows, labels: Labels, wanted: Counts, seed: int) -> tuple[Any, Any]:
+        drawn_classes = labels_of(wanted, 0, int(wanted.sum()))
+        drawn = self._table.decode(self._draw(drawn_classes, seed, 0), drawn_classes)
+        self.generated_mask_ = np.arange(len(labels.array) + len(drawn_classes)) >= len(labels.array)
+        return self._contained(rows.below(drawn)), labels.below(self.classes_[drawn_classes])
+
+    def _draw(self, classes: npt.NDArray[np.int64], seed: int, first_row: int) -> Array:
+        return np.asarray(
+            self.model_.sample(
+                classes, solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale,
+                seed=seed, first_row=first_row, backend=self.backend,
+            )
         )  # fmt: skip
-        kind = features.dtype if np.issubdtype(features.dtype, np.floating) else np.dtype(np.float64)
-        rows = np.concatenate([features.astype(kind, copy=False), drawn.astype(kind)])
-        return rows, np.concatenate([labels, self.classes_[drawn_labels]])
+
+    def _draw_config(self) -> SampleConfig:
+        return SampleConfig(solver=self.solver, steps=self.steps, guidance=self.guidance, scale=self.scale)
 
     def _plan(self, labels: npt.NDArray[Any], counts: Counts) -> Counts:
         """Return the rows to generate per class; imbalanced-learn's dictionaries hold totals."""
@@ -197,37 +280,77 @@ class LatentDiffusionSampler(BaseEstimator):  # type: ignore[misc]
             wanted[places[value]] = int(total) - there
         return wanted
 
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose the container of the rows that `fit_resample` returns.
+
+        Parameters
+        ----------
+        transform
+            ``pandas`` or ``polars``: a data frame, whatever was given. ``default``: the kind that was given.
+            None: leave it as it is.
+
+        Raises
+        ------
+        ValueError
+            Another word.
+        """
+        if transform is None:
+            return self
+        if transform not in CONTAINERS:
+            raise SamplerUsageError(
+                f"transform: unknown value {transform!r}; {nearest(str(transform), CONTAINERS)}"
+            )
+        self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def _contained(self, rows: Any) -> Any:
+        kind = getattr(self, "_sklearn_output_config", {}).get("transform", "default")
+        if kind == "default" or type(rows).__module__.split(".")[0] == kind:
+            return rows
+        import importlib
+
+        library = importlib.import_module(kind)
+        names = [str(name) for name in self.get_feature_names_out()]
+        columns = read_rows(rows).columns()
+        return library.DataFrame(dict(zip(names, columns, strict=True)))
+
+    def _more_tags(self) -> dict[str, Any]:
+        """Tags of scikit-learn before 1.6."""
+        kinds = ["2darray", "sparse", "dataframe"]
+        return {
+            "X_types": kinds + (["string", "categorical"] if self.categorical_features is not None else [])
+        }
+
+    def __sklearn_tags__(self) -> Any:
+        """Tags of scikit-learn from 1.6; where imbalanced-learn is loaded, of the kind its tools need."""
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "sampler"
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        tags.input_tags.string = tags.input_tags.categorical = self.categorical_features is not None
+        if "imblearn" not in sys.modules:
+            return tags
+        from imblearn.utils._tags import InputTags, SamplerTags, Tags
+
+        fields = {field.name: getattr(tags, field.name) for field in dataclasses.fields(tags)}
+        inputs = {
+            field.name: getattr(tags.input_tags, field.name) for field in dataclasses.fields(tags.input_tags)
+        }
+        fields["input_tags"] = InputTags(**{**inputs, "dataframe": True})
+        return Tags(**{**fields, "sampler_tags": SamplerTags()})
+
 
 @contextlib.contextmanager
-def _python_names(parameters: Mapping[str, Any]) -> Iterator[None]:
-    """Name parameters of the sampler in errors that speak of options of stage 2."""
+def _as_value_errors(parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Name parameters of the sampler in errors that speak of options of stage 2, and raise ``ValueError``."""
     names = {name: f'model_options["{name}"]' for name in DiffusionConfig.names() if name not in parameters}
     try:
         yield
     except LdmlrError as error:
-        raise error.renamed(
-            {**names, "strategy": "sampling_strategy", "seed": "random_state"}
-        ) from error.__cause__
-
-
-def _first_missing(labels: npt.NDArray[Any]) -> int | None:
-    """Return the first row whose label is NaN, infinite, NaT, None or pandas' NA; None if there is none."""
-    if labels.dtype.kind in "fc":
-        missing = ~np.isfinite(labels)
-    elif labels.dtype.kind in "mM":
-        missing = np.isnat(labels)
-    elif labels.dtype.kind == "O":
-        missing = np.array([_is_missing(value) for value in labels], bool)
-    else:
-        return None
-    return int(missing.argmax()) if missing.any() else None
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value) or (isinstance(value, float) and math.isinf(value))
-    except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to itself
-        return True
+        named = error.renamed({**names, "strategy": "sampling_strategy", "seed": "random_state"})
+        kinds: tuple[type[LdmlrError], ...] = (SamplerUsageError, SamplerInputError)
+        kind = next((kind for kind in kinds if issubclass(kind, type(error))), None)
+        raise (kind(named.message) if kind else named) from error.__cause__
 
 
 def _is_count(value: Any) -> bool:

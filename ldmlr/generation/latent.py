@@ -29,6 +29,7 @@ from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.widen import class_scales
+from ldmlr.torch_defaults import torch_defaults
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -129,6 +130,7 @@ class LatentDiffusion:
         """Classes C."""
         return len(self.counts)
 
+    @torch_defaults()
     def fit(
         self,
         X: npt.ArrayLike | torch.Tensor,
@@ -281,6 +283,7 @@ class LatentDiffusion:
         weights = "auto" if config is None else config.weights
         return prepare(self.spec(config, seed), machine, weights)
 
+    @torch_defaults()
     def sample(
         self,
         labels: npt.ArrayLike | torch.Tensor,

@@ -20,8 +20,10 @@ from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
 from ldmlr.heads.training_rows import Rows, TrainingRows, gather_rows
 from ldmlr.store import FeatureStore, StoredHead
+from ldmlr.torch_defaults import torch_defaults
 
 
+@torch_defaults()
 def finetune(
     store: Rows | str | Path,
     pseudo: Rows | str | Path | None = None,

@@ -13,6 +13,7 @@ from torch import nn
 from ldmlr.arguments import as_array
 from ldmlr.errors import InputError
 from ldmlr.heads.modules import Head
+from ldmlr.torch_defaults import torch_defaults
 
 CHUNK = 16384
 # Numbers in the logits that are held at once (64 MiB in float32): all rows of a store times thousands of
@@ -20,6 +21,7 @@ CHUNK = 16384
 LOGITS = 1 << 24
 
 
+@torch_defaults()
 def head_logits(head: nn.Module, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Return the logits ``[N, C]`` of features ``[N, D]``, computed in chunks on the head's device."""
     rows = as_array(features)

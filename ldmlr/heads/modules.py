@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.config import HEADS
 from ldmlr.store import StoredHead
+from ldmlr.torch_defaults import torch_defaults
 
 
 class Head(nn.Module):
@@ -165,6 +166,7 @@ def _inverse_softplus(value: float) -> float:
 _KINDS: dict[str, type[Head]] = {"linear": LinearHead, "cosine": CosineHead, "wcdas": WCDASHead}
 
 
+@torch_defaults()
 def make_head(kind: str, dim: int, num_classes: int) -> Head:
     """Return a fresh head of kind ``linear``, ``cosine`` or ``wcdas``."""
     if kind not in _KINDS:
@@ -172,6 +174,7 @@ def make_head(kind: str, dim: int, num_classes: int) -> Head:
     return _KINDS[kind](dim, num_classes)
 
 
+@torch_defaults()
 def linear_head(weight: torch.Tensor, bias: torch.Tensor | None = None) -> LinearHead:
     """Return a linear head with weights ``[C, D]`` and biases ``[C]``, or none."""
     with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
@@ -196,6 +199,7 @@ def to_stored(head: Head) -> StoredHead:
     return StoredHead(kind=head.kind, weight=weight, bias=bias, extra=arrays)
 
 
+@torch_defaults()
 def from_stored(stored: StoredHead) -> Head:
     """Return the module of a stored head; its logits are those of the module it came from.
 
