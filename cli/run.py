@@ -97,7 +97,7 @@ def command(
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.device import Machine
-    from ldmlr.experiments.verdict import run_verdict
+    from ldmlr.experiments.verdict import best_row, run_verdict
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.select.report import evidence_table
@@ -123,9 +123,14 @@ def command(
         return
     results.check_result(root, "run")
     figures = run.execute(say)
-    found = run_verdict({"command": "run", **figures})
+    config_said = {**run.plan.settings(), **machine}
+    found = run_verdict(
+        {"command": "run", "config": config_said, **figures}, figures["test_rows"], run.answers
+    )
     verdict = None if found is None else found["headline"]
-    result = results.document("run", {**run.plan.settings(), **machine}, **figures, verdict=verdict)
+    result = results.document(
+        "run", config_said, **figures, verdict=verdict, best=best_row(figures["rows"]), comparison=found
+    )
     results.write_result(root, result)
     _remark(run, root, figures)
     text = "\n\n".join(filter(None, [accuracy_table(figures["rows"]), verdict]))

@@ -1,13 +1,15 @@
-"""`ldmlr.experiments.verdict`: plain words, one rule, and only where the figures carry them."""
+"""`ldmlr.experiments.verdict` and `duel`: plain words, one rule, and only where the figures carry them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.linalg
 
 from ldmlr.experiments.catalogue import METHODS
-from ldmlr.experiments.verdict import BEST, Duel, accuracy_error, compare_verdict, run_verdict
+from ldmlr.experiments.duel import Duel, accuracy_error
+from ldmlr.experiments.verdict import BEST, best_row, compare_verdict, run_verdict
+from ldmlr.groups import ShotGroups
+from ldmlr.metrics.answers import Answers, pack, unpack
 from ldmlr.report.words import row_name
 
 
@@ -28,251 +30,212 @@ def test_an_ablation_has_no_verdict_but_names_its_settings():
     assert [row_name(row) for row in rows] == ["baseline", "ratio 0.2", "balance"]
 
 
-def test_the_verdict_says_it_plainly():
-    def of(base, shifted, made, both):
-        names = [
-            ("baseline", "none"),
-            ("baseline", "label-shift"),
-            ("ldmlr", "none"),
-            ("ldmlr", "label-shift"),
-        ]
-        rows = [
-            {
-                "method": method,
-                "adjustment": adjustment,
-                "all": entry(*values),
-                "few": entry(*values),
-                "many": None,
-            }
-            for (method, adjustment), values in zip(names, (base, shifted, made, both), strict=True)
-        ]
-        return run_verdict({"command": "run", "rows": rows}, 100)
+ROWS = 2500
+COUNTS = np.array([500, 150, 60, 10, 5])
+LABELS = np.repeat(np.arange(5), ROWS // 5)
 
-    won = of([70, 71], [80, 81], [82, 83.5], [84, 85])
-    assert won["outcome"] == "ahead"
-    assert won["headline"].startswith("Generation helped")
-    plain = next(one for one in won["comparisons"] if one["what"] == "LDMLR against the baseline")
-    assert plain["difference_std"] == pytest.approx(np.std([12, 12.5], ddof=1))
-    assert plain["deviations"] == pytest.approx(12.25 / np.std([12, 12.5], ddof=1))
-    assert "ahead by 12.25 points (34.6 standard deviations of the difference)" in won["lines"][1]
-    assert won["lines"][0].startswith(
-        "Best with generation (LDMLR with label shift) against best without (label shift alone): ahead by "
-        "4.00 points (the same for every seed)"
+
+def predictions(wrong, seeds=5, noise=0, start=0):
+    """Return bits ``[S, N]``: the first rows from `start` on wrong, of which seeds differ by `noise` rows."""
+    right = np.ones((seeds, ROWS), bool)
+    order = np.random.default_rng(0).permutation(ROWS)
+    for seed in range(seeds):
+        right[seed, order[start : start + wrong + noise * (seed - seeds // 2)]] = False
+    return right
+
+
+def measured(command="run", **heads):
+    """Return a document and the answers behind it; ``ldmlr_shift`` stands for LDMLR with label shift."""
+    runs, rows = [], []
+    for name, right in heads.items():
+        method, _, shift = name.partition("_")
+        row = {"method": method, "adjustment": "label-shift" if shift else "none"}
+        rows.append({**row, "all": entry(*(100 * right.mean(axis=1))), "few": None, "many": None})
+        runs.append([{**row, "right": pack(bits)} for bits in right])
+    answers = Answers.of(list(zip(*runs, strict=True)), LABELS, COUNTS)
+    return {"command": command, "rows": rows}, answers
+
+
+def judged(**heads):
+    document, answers = measured(**heads)
+    return run_verdict(document, ROWS, answers)
+
+
+def test_a_clear_gain_is_called_one():
+    """2.9 points ahead of the best row without, on 2,500 rows: the page said that it did not help."""
+    found = judged(
+        baseline=predictions(800), baseline_shift=predictions(500, noise=1),
+        ldmlr=predictions(428, noise=2), ldmlr_shift=predictions(510, noise=2),
+    )  # fmt: skip
+    assert found["outcome"] == "ahead"
+    assert found["headline"] == (
+        "Generation helped: LDMLR (82.88 %) is ahead of the best row without it, label shift alone (80.00 "
+        "%), by 2.88 points, standard error 0.33."
     )
-    # The fixed comparison of the same two rows is not said twice.
-    assert len(won["lines"]) == 3
-    assert len(won["comparisons"]) == 4 * 2
-    even = of([70, 71], [80, 81], [80, 81], [80.2, 81])
-    assert even["outcome"] == "within noise"
-    assert "No clear gain from generation" in even["headline"]
-    assert "it improves the baseline" in even["headline"]
-    lost = of([70, 71], [80, 81], [60, 61], [70, 71])
-    assert lost["outcome"] == "behind"
-    assert lost["headline"].startswith("Generation did not help")
-    assert "nor did it help the baseline" in lost["headline"]
-    assert of([70], [80], [90], [95])["outcome"] == "undecided"
+    best = found["comparisons"][0]
+    assert (best["what"], best["group"], best["picked_from"]) == (BEST, "all", [2, 2])
+    assert best["chance"] < 1e-6
+    assert found["lines"][0].startswith(
+        "Best with generation (LDMLR) against best without (label shift alone): ahead by 2.88 points "
+        "(standard error 0.33: test rows 0.33, seeds 0.03)"
+    )
+
+
+def test_a_gain_that_the_test_rows_cannot_tell_is_level():
+    """+0.36 points, alike for all seeds, with rows that tell the difference to +-0.66 at best."""
+    found = judged(
+        baseline=predictions(800), baseline_shift=predictions(500),
+        ldmlr=predictions(600), ldmlr_shift=predictions(491, start=132),
+    )  # fmt: skip
+    best = found["comparisons"][0]
+    assert best["difference"] == pytest.approx(0.36)
+    assert best["difference_std"] == 0.0
+    assert best["rows_error"] == pytest.approx(0.64, abs=0.02)
+    assert found["outcome"] == "level"
+    assert found["headline"] == (
+        "Label shift alone (80.00 %) is as good; generation adds nothing here: LDMLR with label shift "
+        "(80.36 %), +0.36 points, standard error 0.64."
+    )
+
+
+def test_a_small_difference_is_level_however_little_the_seeds_spread():
+    """0.18 points are 4.5 of 2,500 images: three standard deviations over the seeds, and yet nothing."""
+    baseline, made = predictions(500), predictions(504)
+    made[2:, np.flatnonzero(made.all(axis=0))[0]] = False
+    found = judged(baseline=baseline, ldmlr=made)
+    best = found["comparisons"][0]
+    assert best["difference"] / best["difference_std"] < -5
+    assert found["outcome"] == "level"
+    assert "generation adds nothing here" in found["headline"]
+
+
+def test_what_lags_behind_is_said_to():
+    found = judged(baseline=predictions(700), finetuned_shift=predictions(500), ldmlr=predictions(560))
+    assert found["outcome"] == "behind"
+    assert found["headline"].startswith(
+        "Generation did not help: finetuned with label shift (80.00 %) is ahead of the best row with it, "
+        "LDMLR (77.60 %), by 2.40 points"
+    )
+
+
+def test_equal_rows_are_called_so():
+    found = judged(baseline=predictions(500), ldmlr=predictions(500))
+    assert found["outcome"] == "level"
+    assert found["headline"].endswith("LDMLR (80.00 %), the same.")
+    assert "): equal" in found["lines"][0]
+
+
+def test_the_more_rows_to_pick_from_the_more_is_asked_of_the_best():
+    first, second = predictions(488), predictions(500, start=6)
+    document, answers = measured(ldmlr=first, baseline=second)
+    one, other = document["rows"]
+    alone = Duel(one, other, answers=answers, test_rows=ROWS)
+    assert alone.outcome == "ahead"
+    assert Duel(one, other, answers=answers, test_rows=ROWS, picked=(40, 1)).outcome == "level"
+    # What trails was not favoured by the choice.
+    assert Duel(one, other, answers=answers, test_rows=ROWS, picked=(1, 40)).chance == alone.chance
+    assert Duel(other, one, answers=answers, test_rows=ROWS, picked=(1, 1)).outcome == "behind"
+
+
+def test_seeds_that_scatter_count_too():
+    steady, wild = predictions(430), predictions(430, noise=80)
+    base = predictions(500)
+    assert judged(baseline=base, ldmlr=steady)["outcome"] == "ahead"
+    assert judged(baseline=base, ldmlr=wild)["outcome"] == "level"
+
+
+def test_few_seeds_are_worth_less_than_many():
+    """Two seeds that happen to agree do not measure a deviation: Student's t knows it."""
+
+    def duel(*gains):
+        return Duel({"all": entry(*(80 + np.array(gains)))}, {"all": entry(*([80.0] * len(gains)))})
+
+    assert duel(0.9, 1.1).error == pytest.approx(0.1)
+    assert duel(0.9, 1.1).outcome == "level"  # t = 10 with one degree of freedom
+    assert duel(0.9, 1.1, 0.9, 1.1, 0.9, 1.1).outcome == "ahead"
+
+
+def test_one_seed_is_judged_by_the_rows_and_the_sentence_says_so():
+    found = judged(baseline=predictions(500, 1), ldmlr=predictions(430, 1))
+    assert found["outcome"] == "ahead"
+    assert found["headline"].endswith(", one seed.")
+
+
+def test_a_group_is_judged_by_its_classes():
+    first, second = predictions(0, 2), predictions(0, 2)
+    second[:, LABELS == 4] = False
+    _, answers = measured(ldmlr=first, baseline=second)
+    names = ("ldmlr", "none"), ("baseline", "none")
+    # One of the two rare classes, 500 rows that weigh a thousandth each.
+    assert answers.error(*names, "few") == pytest.approx((100 * 500**0.5 / 1000, 0.1))
+    assert answers.error(*names, "all") == pytest.approx((100 * 500**0.5 / 2500, 0.04))
+    # Where no row tells them apart, the error is that of one row.
+    assert answers.error(*names, "many") == pytest.approx((0.1, 0.1))
+
+
+def test_rows_without_answers_are_judged_by_the_size_of_the_test_split():
+    """A result that an earlier version wrote: the two accuracies err as if on rows of their own."""
+    document, _ = measured(baseline=predictions(500), ldmlr=predictions(480))
+    assert run_verdict(document, ROWS)["outcome"] == "level"
+    assert run_verdict(document, ROWS)["comparisons"][0]["rows_error"] == pytest.approx(1.12, abs=0.01)
+    assert run_verdict(document, 250 * ROWS)["outcome"] == "ahead"
+
+
+def test_nothing_is_decided_where_nothing_tells_the_error():
+    document, _ = measured(baseline=predictions(500, 1), ldmlr=predictions(430, 1))
+    assert run_verdict(document)["outcome"] == "undecided"
+    assert run_verdict(document)["headline"].startswith("One seed cannot tell a gain from noise")
+    document, _ = measured(baseline=predictions(500), ldmlr=predictions(430))
+    assert run_verdict(document)["headline"].startswith("Neither of the two varies")
+    duel = Duel(*reversed(document["rows"]))
+    assert duel.words() == (
+        "+2.80 points, undecided: neither varies with the seed, and the test rows are not known"
+    )
     assert run_verdict({"rows": []}) is None
 
 
-def test_a_difference_without_spread_is_told_apart_from_none():
-    alone = Duel({"all": entry(5, 5)}, {"all": entry(4, 4)})
-    assert alone.outcome == "undecided"
-    assert alone.words() == "+1.00 points, undecided: neither varies with the seed"
-    same = Duel({"all": entry(4, 4)}, {"all": entry(4, 4)})
-    assert same.outcome == "within noise"
-    assert same.deviations is None
-    assert same.words() == "equal"
-
-
-def test_rows_are_compared_seed_by_seed():
-    """A gain at every seed was called noise, as the seeds' baselines spread more than that."""
-    baseline = [70.0, 74.0, 71.5, 76.0, 72.0]
-    gains = [4.26, 3.89, 2.59, 1.85, 3.33]
-    duel = Duel({"all": entry(*np.add(baseline, gains))}, {"all": entry(*baseline)})
-    assert duel.outcome == "ahead"
-    assert duel.deviations == pytest.approx(np.mean(gains) / np.std(gains, ddof=1))
-    assert duel.words() == "ahead by 3.18 points (3.3 standard deviations of the difference)"
-    # Without a partner for every seed, the spread of the rows themselves decides.
-    fewer = Duel({"all": entry(*np.add(baseline, gains))}, {"all": entry(*baseline[:4])})
-    assert fewer.outcome == "within noise"
-    assert fewer.words().endswith(" standard deviations over the seeds)")
-
-
-def test_equal_means_are_called_so():
-    found = run_verdict(of_run(baseline=70.0, ldmlr=70.0))
-    assert found["outcome"] == "within noise"
-    assert found["headline"].endswith(
-        "LDMLR (70.00 %) is equal to the best row without it, the baseline (70.00 %)."
-    )
-    assert "): equal." in found["lines"][0]
-
-
-def of_run(**means):
-    """Return a run's document of two seeds; ``ldmlr_shift`` stands for LDMLR with label shift.
-
-    What is generated rises from seed to seed where the other falls: the difference spreads by 0.28.
-    """
-    rows = []
-    for name, mean in means.items():
-        method, _, shift = name.partition("_")
-        step = 0.1 if method == "ldmlr" else -0.1
-        figures = entry(mean - step, mean + step)
-        rows.append({"method": method, "adjustment": "label-shift" if shift else "none", "all": figures})
-    return {"command": "run", "rows": rows}
-
-
-def test_the_best_rows_decide_and_not_the_two_with_label_shift():
-    """LDMLR without shift was ahead, and the page said that generation did not help."""
-    found = run_verdict(of_run(baseline=5.0, baseline_shift=8.68, ldmlr=11.54, ldmlr_shift=8.60))
-    assert found["outcome"] == "ahead"
-    assert found["headline"] == (
-        "Generation helped: LDMLR (11.54 %) is ahead of the best row without it, label shift alone (8.68 %)."
-    )
-    assert "picked by these very test figures" in found["rule"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "outcome", "headline"),
-    [
-        (
-            {"baseline": 70, "ldmlr": 72}, "ahead",
-            "Generation helped: LDMLR (72.00 %) is ahead of the best row without it, the baseline (70.00 %).",
-        ),
-        (
-            {"baseline": 70, "ldmlr": 68}, "behind",
-            "Generation did not help: LDMLR (68.00 %) is behind the best row without it, the baseline "
-            "(70.00 %).",
-        ),
-        (
-            {"baseline": 70, "ldmlr": 70.1}, "within noise",
-            "No clear gain from generation: LDMLR (70.10 %) is within noise of the best row without it, the "
-            "baseline (70.00 %).",
-        ),
-        # Label shift makes LDMLR worse than it is, and that is not held against it.
-        (
-            {"baseline": 75, "baseline_shift": 72, "ldmlr": 73, "ldmlr_shift": 71}, "behind",
-            "Generation did not help: LDMLR (73.00 %) is behind the best row without it, the baseline "
-            "(75.00 %).",
-        ),
-        (
-            {"baseline": 70, "finetuned_shift": 80, "ldmlr": 69, "ldmlr_shift": 78}, "behind",
-            "Generation did not help: LDMLR with label shift (78.00 %) is behind the best row without it, "
-            "finetuned with label shift (80.00 %), nor did it help the baseline.",
-        ),
-    ],
-)  # fmt: skip
-def test_the_headline_is_one_sentence_that_is_right(rows, outcome, headline):
-    found = run_verdict(of_run(**rows))
-    assert (found["outcome"], found["headline"]) == (outcome, headline)
+def test_answers_are_kept_as_text_and_come_back():
+    right = np.random.default_rng(0).random(1001) < 0.7
+    assert (unpack(pack(right), 1001) == right).all()
+    assert unpack(pack(right), 900) is None
+    assert unpack("no bits", 5) is None
+    assert ShotGroups().masks(COUNTS)["few"].tolist() == [False, False, False, True, True]
 
 
 def test_the_rows_of_another_generator_have_a_verdict_of_their_own():
-    document = of_run(baseline=70.0, baseline_shift=71.0, smote=72.0, smote_shift=74.0)
+    document, answers = measured(
+        baseline=predictions(700), baseline_shift=predictions(600), smote=predictions(550),
+        smote_shift=predictions(500),
+    )  # fmt: skip
     document["config"] = {"finetune": {"average": 0.5, "tau_shift": 1.0}}
-    found = run_verdict(document)
-    assert found["headline"].startswith("Generation helped: smote with label shift (74.00 %)")
+    found = run_verdict(document, ROWS, answers)
+    assert found["headline"].startswith("Generation helped: smote with label shift (80.00 %)")
     assert "smote against the baseline" in {entry["what"] for entry in found["comparisons"]}
     assert found["notes"][0].startswith("The label-shift row of smote averages")
     assert "LDMLR" not in " ".join([found["headline"], *found["lines"], *found["notes"]])
 
 
-def test_without_a_spread_the_headline_decides_nothing():
-    rows = of_run(baseline=70, ldmlr=72)["rows"]
-    for line in rows:
-        line["all"] = entry(line["all"]["mean"])
-    assert run_verdict({"command": "run", "rows": rows})["headline"] == (
-        "One seed cannot tell a gain from noise; run more seeds before you conclude: LDMLR (72.00 %) against "
-        "the best row without generation, the baseline (70.00 %)."
-    )
-    for line in rows:
-        line["all"] = entry(*2 * line["all"]["values"])
-    assert run_verdict({"command": "run", "rows": rows})["headline"].startswith("Neither of the two varies")
-
-
 def test_one_kind_of_row_alone_has_no_verdict():
-    assert run_verdict(of_run(baseline=70, finetuned=72)) is None
-    assert run_verdict(of_run(ldmlr=70)) is None
+    assert run_verdict(measured(baseline=predictions(1), finetuned=predictions(2))[0]) is None
+    assert run_verdict(measured(ldmlr=predictions(1))[0]) is None
 
 
-# Seven patterns over eight seeds, each with mean zero and deviation one, no two alike: the deviation of the
-# difference of two rows is the root of the sum of their variances.
-PATTERNS = scipy.linalg.hadamard(8)[1:] * np.sqrt(7 / 8)
-ORDER = ("crt", "gaussian", "gaussian-wide", "ldmlr-plain", "ldmlr")
+def test_the_best_row_is_named_with_its_figures():
+    rows = measured(baseline=predictions(10), ldmlr_shift=predictions(5), ldmlr=predictions(8))[0]["rows"]
+    assert best_row(rows) == {"method": "ldmlr", "adjustment": "label-shift", "all": rows[1]["all"]}
+    assert best_row([]) is None
 
 
-def row(method, mean, std=0.1, adjustment="none", seeds=8):
-    pattern = ORDER.index(method) if method in ORDER else 0
-    if adjustment != "none":
-        pattern = {"crt": 5, "ldmlr": 6}[method]
-    return {
-        "method": method, "adjustment": adjustment, "family": METHODS[method].family,
-        "all": entry(*(mean + std * PATTERNS[pattern])[:seeds]),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "outcome", "deviations"),
-    [
-        (row("ldmlr", 81.0, 0.3), row("gaussian", 80.0, 0.4), "ahead", 2.0),
-        (row("ldmlr", 80.0), row("gaussian", 80.3), "behind", -0.3 / np.sqrt(0.02)),
-        (row("ldmlr", 80.19), row("gaussian", 80.0), "within noise", 0.19 / np.sqrt(0.02)),
-        (row("ldmlr", 80.0), row("gaussian", 80.0), "within noise", 0.0),
-        (row("baseline", 80.0, 0), row("ncm", 79.0, 0), "undecided", None),
-        (row("baseline", 80.0, 0), row("ncm", 80.0, 0), "within noise", None),
-        (row("ldmlr", 90.0, 0, seeds=1), row("ncm", 80.0, 0, seeds=1), "undecided", None),
-    ],
-)
-def test_two_rows_differ_from_two_deviations_of_their_difference_on(first, second, outcome, deviations):
-    duel = Duel(first, second)
-    assert duel.outcome == outcome
-    assert duel.deviations == (None if deviations is None else pytest.approx(deviations))
-
-
-def test_the_verdict_says_what_won_and_whether_diffusion_paid():
+def test_a_minus_is_one_that_stays_with_its_number():
+    duel = Duel({"all": entry(3.0, 4.5)}, {"all": entry(4.0, 4.5)})
+    assert duel.words() == "level (\N{MINUS SIGN}0.50 points, standard error 0.50 over the seeds)"
+    groups = {"many": entry(3.0, 4.5), "few": entry(6.0, 6.5), "all": entry(5.0, 5.5)}
     rows = [
-        row("baseline", 72.5, 0.0), row("crt", 80.0), row("gaussian", 80.5), row("gaussian-wide", 80.9),
-        row("ldmlr-plain", 81.5), row("ldmlr", 81.0), row("crt", 82.4, adjustment="label-shift"),
-        row("ldmlr", 82.0, adjustment="label-shift"),
-    ]  # fmt: skip
-    found = compare_verdict(rows, 10_000)
-    clear = "standard deviations of the difference"
-    any_row = "each method at its better row"
-    assert found["lines"] == [
-        f"without label shift: ldmlr-plain won with 81.50, ahead by 0.50 points (3.5 {clear}) of ldmlr",
-        f"  ldmlr against the best Gaussian (gaussian-wide): within noise (+0.10 points, 0.7 {clear})",
-        f"  ldmlr against the best without generation (crt): ahead by 1.00 points (7.1 {clear})",
-        f"with label shift: crt won with 82.40, ahead by 0.40 points (2.8 {clear}) of ldmlr",
-        f"  ldmlr against the best without generation (crt): behind by 0.40 points (2.8 {clear})",
-        f"{any_row}: crt + label-shift won with 82.40, ahead by 0.40 points (2.8 {clear}) "
-        "of ldmlr + label-shift",
-        "  ldmlr + label-shift against the best Gaussian (gaussian-wide): ahead by 1.10 points "
-        f"(7.8 {clear})",
-        "  ldmlr + label-shift against the best without generation (crt + label-shift): behind by 0.40 "
-        f"points (2.8 {clear})",
-        "10,000 test rows tell one accuracy to ±0.38 (standard error); seeds do not show that",
+        {"method": "baseline", "adjustment": "none", **dict.fromkeys(groups, entry(4.0, 4.6))},
+        {"method": "ldmlr", "adjustment": "none", **groups},
     ]
-    assert len(found["comparisons"]) == 9
-    assert found["comparisons"][0]["question"] == BEST
-    assert (found["comparisons"][0]["first"], found["comparisons"][0]["second"]) == (
-        "ldmlr + label-shift", "crt + label-shift",
-    )  # fmt: skip
-    assert found["outcome"] == "behind"
-    assert found["headline"] == (
-        "Generation did not help: LDMLR with label shift (82.00 %) is behind the best row without it, crt "
-        "with label shift (82.40 %), though it improves the baseline without label shift."
-    )
-    lone = compare_verdict([row("gaussian", 80.0)], 100)
-    assert lone["comparisons"] == []
-    assert len(lone["lines"]) == 1
-    assert "headline" not in lone
-
-
-def test_a_picked_variant_of_diffusion_is_called_the_best():
-    rows = [row("gaussian", 80.0), row("ldmlr-plain", 81.0), row("ldmlr-paper", 79.0)]
-    lines = compare_verdict(rows, 100)["lines"]
-    assert lines[1].startswith("  the best diffusion (ldmlr-plain) against the best Gaussian (gaussian): ")
-    lines = compare_verdict(rows[:2], 100)["lines"]
-    assert lines[1].startswith("  ldmlr-plain against the best Gaussian (gaussian): ")
+    found = run_verdict({"command": "run", "rows": rows})
+    assert found["lines"][0].endswith("; by group: many \N{MINUS SIGN}0.55, few +1.95.")
 
 
 def test_the_error_of_an_accuracy_is_never_nothing():
@@ -281,15 +244,49 @@ def test_the_error_of_an_accuracy_is_never_nothing():
         assert accuracy_error(certain, 50) == pytest.approx(1.407, abs=1e-3)
 
 
-def test_a_minus_is_one_that_stays_with_its_number():
-    duel = Duel({"all": entry(3.0, 4.5)}, {"all": entry(4.0, 4.5)})
-    assert (
-        duel.words() == "within noise (\N{MINUS SIGN}0.50 points, 0.7 standard deviations of the difference)"
-    )
-    groups = {"many": entry(3.0, 4.5), "few": entry(6.0, 6.5), "all": entry(5.0, 5.5)}
-    rows = [
-        {"method": "baseline", "adjustment": "none", **dict.fromkeys(groups, entry(4.0, 4.6))},
-        {"method": "ldmlr", "adjustment": "none", **groups},
+def test_the_verdict_says_what_won_and_whether_diffusion_paid():
+    heads = {
+        "baseline": predictions(687), "crt": predictions(500), "gaussian": predictions(488),
+        "gaussian-wide": predictions(477), "ldmlr-plain": predictions(450), "ldmlr": predictions(475),
+        "crt_shift": predictions(440), "ldmlr_shift": predictions(452, noise=1),
+    }  # fmt: skip
+    document, answers = measured("compare", **heads)
+    rows = [{**row, "family": METHODS[row["method"]].family} for row in document["rows"]]
+    found = compare_verdict(rows, ROWS, answers)
+    assert found["lines"] == [
+        "without label shift: ldmlr-plain won with 82.00, ahead by 1.00 points (standard error 0.20) of "
+        "ldmlr",
+        "  ldmlr against the best Gaussian (gaussian-wide): level (+0.08 points, standard error 0.06)",
+        "  ldmlr against the best without generation (crt): ahead by 1.00 points (standard error 0.20)",
+        "with label shift: crt won with 82.40, ahead by 0.48 points (standard error 0.14: test rows 0.13, "
+        "seeds 0.03) of ldmlr",
+        "  ldmlr against the best without generation (crt): behind by 0.48 points (standard error 0.14: test "
+        "rows 0.13, seeds 0.03)",
+        "each method at its better row: crt + label-shift won with 82.40, ahead by 0.40 points (standard "
+        "error 0.13) of ldmlr-plain",
+        "  ldmlr + label-shift against the best Gaussian (gaussian-wide): ahead by 1.00 points (standard "
+        "error 0.20: test rows 0.20, seeds 0.03)",
+        "  ldmlr + label-shift against the best without generation (crt + label-shift): behind by 0.48 "
+        "points (standard error 0.14: test rows 0.13, seeds 0.03)",
+        "2,500 test rows tell one accuracy by itself to \N{PLUS-MINUS SIGN}0.76 (standard error)",
     ]
-    found = run_verdict({"command": "run", "rows": rows})
-    assert found["lines"][0].endswith("; by group: many \N{MINUS SIGN}0.55, few +1.95.")
+    assert len(found["comparisons"]) == 9
+    assert found["comparisons"][0]["question"] == BEST
+    assert (found["comparisons"][0]["first"], found["comparisons"][0]["second"]) == (
+        "ldmlr-plain", "crt + label-shift",
+    )  # fmt: skip
+    assert found["comparisons"][0]["picked_from"] == [5, 3]
+    lone = compare_verdict(rows[2:3], ROWS, answers)
+    assert lone["comparisons"] == []
+    assert len(lone["lines"]) == 1
+    assert "headline" not in lone
+
+
+def test_a_picked_variant_of_diffusion_is_called_the_best():
+    heads = {"gaussian": predictions(500), "ldmlr-plain": predictions(450), "ldmlr-paper": predictions(520)}
+    document, answers = measured("compare", **heads)
+    rows = [{**row, "family": METHODS[row["method"]].family} for row in document["rows"]]
+    lines = compare_verdict(rows, ROWS, answers)["lines"]
+    assert lines[1].startswith("  the best diffusion (ldmlr-plain) against the best Gaussian (gaussian): ")
+    lines = compare_verdict(rows[:2], ROWS, answers)["lines"]
+    assert lines[1].startswith("  ldmlr-plain against the best Gaussian (gaussian): ")

@@ -12,7 +12,7 @@ from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
 from ldmlr.experiments.loop import over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
-from ldmlr.experiments.verdict import RECIPE, compare_verdict
+from ldmlr.experiments.verdict import RECIPE, best_row, compare_verdict
 from ldmlr.experiments.warm import warm_up
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import TrainRows, train_rows
@@ -63,7 +63,7 @@ def compare(
     Returns
     -------
     dict
-        ``rows`` (the accuracy table), ``verdict``, ``label_shift`` (the rule in words), ``notes``,
+        ``rows`` (the accuracy table), ``verdict``, ``best`` (its best row), ``label_shift``, ``notes``,
         ``left_out``, ``seeds``, ``selection``, ``baseline_head``, ``head``, ``groups``, ``encoded_rows``,
         ``views``, ``test_rows``, ``held_out`` (what training added to the class Gaussian in the method
         ``ldmlr``; each row of the table has its own), ``backend``.
@@ -99,7 +99,8 @@ def compare(
     test_rows = int(test.encoded_counts.sum())
     return {
         "rows": found.rows,
-        "verdict": compare_verdict(found.rows, test_rows),
+        "verdict": compare_verdict(found.rows, test_rows, found.answers),
+        "best": best_row(found.rows),
         "label_shift": f"{shift_rule(found.tuning)}; tau-norm and ncm have none",
         "notes": [f"{name}: {note}" for name in names for note in found.records[name].notes],
         "left_out": left_out,

@@ -16,10 +16,11 @@ from ldmlr import progress
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Variant, group_sizes, measure, plain_variants
+from ldmlr.heads.evaluation import Variant, answers_of, group_sizes, measure, plain_variants
 from ldmlr.heads.finetune import baseline_head
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows
+from ldmlr.metrics.answers import Answers
 from ldmlr.results import accuracy_rows
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class Outcome:
         The kind of the baseline's head, and that of heads that are trained.
     tuning
         Stage 3, with the kind of head settled.
+    answers
+        What each head of the table answered right.
     """
 
     table: list[tuple[str, dict[str, Any]]]
@@ -164,6 +167,7 @@ class Outcome:
     figures: dict[str, Any]
     heads: dict[str, str]
     tuning: FinetuneConfig
+    answers: Answers
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -248,10 +252,12 @@ def over_seeds(
             runs.append([found.entry for found in measured])
             figures, tuning = _figures(seed, seeds, chosen), seed.tuning
             heads = {"baseline": seed.baseline.kind, "trained": tuning.head}
+            counts = seed.rows.counts
             del seed  # and its rows, before the next seed's are gathered
             report(f"seed {number}  {said or f'{len(arms)} arms'}  {time.perf_counter() - begin:.1f} s")
     table = list(zip(owners, accuracy_rows(runs), strict=True))
-    return Outcome(table, records, figures, heads, tuning)
+    answers = answers_of(runs, test, counts, chosen)
+    return Outcome(table, records, figures, heads, tuning, answers)
 
 
 def _seed(number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str) -> Seed:

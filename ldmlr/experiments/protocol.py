@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds
+from ldmlr.experiments.verdict import best_row, run_verdict
 from ldmlr.generation.generators.catalogue import DIFFUSION, GENERATORS
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
@@ -102,9 +103,13 @@ def finetune_seeds(
     if select_on_test:
         for at, row in enumerate(rows[2:]):
             row["epochs"] = [of_seed[at] for of_seed in epochs]
+    selection = BEST_ON_TEST if select_on_test else LAST_EPOCH
+    document = {"rows": rows, "selection": selection, "config": (config or FinetuneConfig()).to_dict()}
     figures = {
         **found.figures,
-        "selection": BEST_ON_TEST if select_on_test else LAST_EPOCH,
+        "selection": selection,
+        "comparison": run_verdict(document, len(found.answers.labels), found.answers),
+        "best": best_row(rows),
         "generated_rows": found.records["tuned"].generated,
         "history": [head.history for head in heads],
     }

@@ -1,39 +1,23 @@
 """Verdicts in words: what won, what the generated rows gave, and plainly where they gave nothing.
 
-One rule for all of them, `RULE`. Two rows were made from the same seeds, baselines and test rows, so they
-are compared seed by seed: they differ if the mean of the differences is at least two of their standard
-deviations; anything less is within noise. It speaks of the seeds only: all of them share one training and one
-test set, so the test set's own error is stated beside it.
-
 The headline asks one question: is the best row with generation ahead of the best row without it? Label shift
-is free, and so is any other head without generation: that is what generated rows have to beat.
+is free, and so is any other head without generation: that is what generated rows have to beat. What counts as
+ahead is the rule of `ldmlr.experiments.duel`, the same for every comparison.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import statistics
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ldmlr.experiments.catalogue import BASELINE, DIFFUSION, GAUSSIAN, METHODS, NO_GENERATION
+from ldmlr.experiments.duel import RULE, Duel, Row, accuracy_error, signed
 from ldmlr.groups import GROUPS
+from ldmlr.metrics.answers import Answers
 from ldmlr.results import GROUP_COLUMNS
 from ldmlr.text import row_name
 
-Row = Mapping[str, Any]
-
-# Two accuracies differ from so many standard deviations of their difference on.
-CLEAR = 2.0
-# Below this, a spread or a difference is what rounding leaves of zero, per cent.
-ROUNDING = 1e-9
-RULE = (
-    "Two rows are compared seed by seed, as they share seeds, baselines and test rows: they differ if the "
-    f"mean of the differences is at least {CLEAR:g} standard deviations of the differences; less is within "
-    "noise. What won or is called best was picked by these very test figures, which favours the side that "
-    "has more rows to pick from; every other comparison was fixed before."
-)
 SECTIONS = {
     "none": "without label shift",
     "label-shift": "with label shift",
@@ -48,112 +32,7 @@ BEST = "best with generation against best without"
 FIXED = (("none", "none"), ("none", "label-shift"), ("label-shift", "label-shift"))
 
 
-@dataclasses.dataclass(frozen=True)
-class Duel:
-    """Two rows of an accuracy table; the question is whether the first is ahead.
-
-    Parameters
-    ----------
-    first, second
-        The rows.
-    column
-        ``all``, or a shot group.
-    """
-
-    first: Row
-    second: Row
-    column: str = "all"
-
-    @property
-    def entries(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """``mean``, ``std`` and ``values`` of both."""
-        return self.first[self.column], self.second[self.column]
-
-    @property
-    def seeds(self) -> int:
-        """Seeds that both were measured with."""
-        return min(len(entry["values"]) for entry in self.entries)
-
-    @property
-    def difference(self) -> float:
-        """Mean of the first minus mean of the second, in points."""
-        first, second = self.entries
-        return float(first["mean"] - second["mean"])
-
-    @property
-    def paired(self) -> bool:
-        """Whether both were measured with the same seeds, so that every seed has a difference."""
-        first, second = self.entries
-        return len(first["values"]) == len(second["values"])
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the difference, in points: of the seeds' differences, else the pooled one."""
-        first, second = self.entries
-        if not self.paired:
-            return math.sqrt((first["std"] ** 2 + second["std"] ** 2) / 2)
-        differences = [a - b for a, b in zip(first["values"], second["values"], strict=True)]
-        return statistics.stdev(differences) if len(differences) > 1 else 0.0
-
-    @property
-    def deviations(self) -> float | None:
-        """The difference in its standard deviations; None where it does not vary with the seed."""
-        return self.difference / self.spread if self.spread > ROUNDING else None
-
-    @property
-    def outcome(self) -> str:
-        """``ahead``, ``behind``, ``within noise``, or ``undecided``: no spread over seeds to judge it by.
-
-        There is none for a single seed, and none for two methods that do not depend on the seed.
-        """
-        steps = self.deviations
-        if self.seeds < 2:
-            return "undecided"
-        if self.equal:
-            return "within noise"
-        if steps is None and not any(entry["std"] > ROUNDING for entry in self.entries):
-            return "undecided"
-        if steps is not None and abs(steps) < CLEAR:
-            return "within noise"
-        return "ahead" if self.difference > 0 else "behind"
-
-    @property
-    def equal(self) -> bool:
-        """Whether the means are the same."""
-        return abs(self.difference) < ROUNDING
-
-    def words(self) -> str:
-        """Return the difference in words."""
-        points, steps = f"{abs(self.difference):.2f} points", self.deviations
-        if self.outcome == "undecided":
-            spread = "one seed has no spread" if self.seeds < 2 else "neither varies with the seed"
-            return f"{_signed(self.difference)} points, undecided: {spread}"
-        if self.equal:
-            return "equal"
-        measured = "the same for every seed"
-        if steps is not None:
-            of = "of the difference" if self.paired else "over the seeds"
-            measured = f"{abs(steps):.1f} standard deviations {of}"
-        if self.outcome == "within noise":
-            return f"within noise ({_signed(self.difference)} points, {measured})"
-        return f"{self.outcome} by {points} ({measured})"
-
-    def figures(self) -> dict[str, Any]:
-        """Return the numbers behind the words."""
-        return {
-            "difference": self.difference, "difference_std": self.spread, "deviations": self.deviations,
-            "outcome": self.outcome,
-        }  # fmt: skip
-
-    def document(self, question: str, adjustment: str) -> dict[str, Any]:
-        """Return the comparison as plain data."""
-        return {
-            "question": question, "adjustment": adjustment,
-            "first": row_name(self.first), "second": row_name(self.second), **self.figures(),
-        }  # fmt: skip
-
-
-def compare_verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
+def compare_verdict(rows: Sequence[Row], test_rows: int, answers: Answers | None = None) -> dict[str, Any]:
     """Return the verdict of a comparison.
 
     Parameters
@@ -162,6 +41,8 @@ def compare_verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
         Rows of the result document with ``method``, ``adjustment``, ``family`` and ``all``.
     test_rows
         Rows of the test split.
+    answers
+        What each head answered right: it pairs the rows of the table.
 
     Returns
     -------
@@ -171,7 +52,7 @@ def compare_verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
     """
     lines: list[str] = []
     comparisons: list[dict[str, Any]] = []
-    best = best_rows(rows)
+    best = best_rows(rows, test_rows, answers)
     if best is not None:
         comparisons.append(best.document(BEST, "any"))
     for adjustment, words in SECTIONS.items():
@@ -180,27 +61,28 @@ def compare_verdict(rows: Sequence[Row], test_rows: int) -> dict[str, Any]:
             continue
         # Within a section that has one adjustment, the method says it all.
         label = row_name if adjustment == "any" else _method
-        duel = Duel(ranked[0], ranked[1])
-        lines.append(f"{words}: {_winner(duel, label)}")
-        comparisons.append(duel.document("won", adjustment))
-        diffusion, name = _diffusion(ranked, label)
+        duel = functools.partial(Duel, answers=answers, test_rows=test_rows)
+        found = duel(ranked[0], ranked[1], picked=(len(ranked) - 1, 1))
+        lines.append(f"{words}: {_winner(found, label)}")
+        comparisons.append(found.document("won", adjustment))
+        diffusion, name, among = _diffusion(ranked, label)
         if diffusion is None:
             continue
         for question, families in (("best Gaussian", (GAUSSIAN,)), ("best without generation", WITHOUT)):
             others = [row for row in ranked if row["family"] in families]
             if others:
-                duel = Duel(diffusion, others[0])
-                lines.append(f"  {name} against the {question} ({label(others[0])}): {duel.words()}")
-                comparisons.append(duel.document(question, adjustment))
+                found = duel(diffusion, others[0], picked=(among, len(others)))
+                lines.append(f"  {name} against the {question} ({label(others[0])}): {found.words()}")
+                comparisons.append(found.document(question, adjustment))
     error = accuracy_error(_mean(max(rows, key=_mean)), test_rows)
-    lines.append(
-        f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} (standard error); seeds do not show that"
-    )
-    head = {} if best is None else {"outcome": best.outcome, "headline": headline(best, rows)}
+    lines.append(f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f} (standard error)")
+    head = {} if best is None else {"outcome": best.outcome, "headline": headline(best)}
     return {**head, "rule": RULE, "lines": lines, "comparisons": comparisons}
 
 
-def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> dict[str, Any] | None:
+def run_verdict(
+    document: Mapping[str, Any], test_rows: int | None = None, answers: Answers | None = None
+) -> dict[str, Any] | None:
     """Return the verdict of a run, or None where nothing of one kind, with or without generation, is there.
 
     An ablation has a row with generation per setting: none of them speaks for the method.
@@ -211,63 +93,77 @@ def run_verdict(document: Mapping[str, Any], test_rows: int | None = None) -> di
         A result document with accuracy ``rows``.
     test_rows
         Rows of the test split, for its own error.
+    answers
+        What each head answered right: it pairs the rows of the table.
 
     Returns
     -------
     dict
-        ``outcome`` (``ahead``, ``behind``, ``within noise``, ``undecided``), ``headline`` (one sentence),
-        ``lines``, ``rule``, ``notes`` and ``comparisons`` (per question ``what`` and group: ``difference``,
-        ``difference_std``, ``deviations``, ``outcome``).
+        ``outcome`` (``ahead``, ``behind``, ``level``, ``undecided``), ``headline`` (one sentence), ``lines``,
+        ``rule``, ``notes`` and ``comparisons`` (per question ``what`` and group: ``difference``, ``error``,
+        ``chance``, ``outcome`` and more).
     """
     rows = _rows(document)
     known = {(row.get("method"), row.get("adjustment")): row for row in rows}
-    best = best_rows(rows)
+    best = best_rows(rows, test_rows, answers)
     if best is None or len(known) < len(rows):
         return None
-    pairs = [(best.first, best.second, BEST)]
+    pairs = [(best.first, best.second, BEST, best.picked)]
     method = RECIPE if (RECIPE, "none") in known else best.first["method"]
     for made, plain in FIXED:
         first, second = known.get((method, made)), known.get(("baseline", plain))
         if first is not None and second is not None:
-            pairs.append((first, second, f"{spoken(first)} against {spoken(second)}"))
+            pairs.append((first, second, f"{spoken(first)} against {spoken(second)}", (1, 1)))
     lines: list[str] = []
     comparisons: list[dict[str, Any]] = []
-    for first, second, name in pairs:
+    for first, second, name, picked in pairs:
         duels = {
-            group: Duel(first, second, group)
+            group: Duel(first, second, group, answers, test_rows, picked)
             for group in GROUP_COLUMNS
             if first.get(group) and second.get(group)
         }
         comparisons += [{"what": name, "group": group, **duel.figures()} for group, duel in duels.items()]
-        if "all" not in duels or (name != BEST and duels["all"] == best):
+        if "all" not in duels or (name != BEST and (first, second) == (best.first, best.second)):
             continue
         if name == BEST:
             name = f"Best with generation ({spoken(first)}) against best without ({spoken(second)})"
         lines.append(f"{name}: {duels['all'].words()}{_by_group(duels)}.")
     return {
-        "outcome": best.outcome, "headline": headline(best, rows), "lines": lines, "rule": RULE,
+        "outcome": best.outcome, "headline": headline(best), "lines": lines, "rule": RULE,
         "notes": _notes(document, known.get((method, "label-shift")), best, test_rows),
         "comparisons": comparisons,
     }  # fmt: skip
 
 
-def best_rows(rows: Sequence[Row]) -> Duel | None:
+def best_rows(
+    rows: Sequence[Row], test_rows: int | None = None, answers: Answers | None = None
+) -> Duel | None:
     """Return the best row with generation against the best without it; None where one kind is missing."""
     measured = [(row, row.get("family", FAMILIES.get(row["method"]))) for row in rows if row.get("all")]
     made = [row for row, family in measured if family is not None and family not in WITHOUT]
     plain = [row for row, family in measured if family in WITHOUT]
-    return Duel(max(made, key=_mean), max(plain, key=_mean)) if made and plain else None
+    if not made or not plain:
+        return None
+    first, second = max(made, key=_mean), max(plain, key=_mean)
+    return Duel(first, second, "all", answers, test_rows, (len(made), len(plain)))
 
 
-def headline(best: Duel, rows: Sequence[Row]) -> str:
+def best_row(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return ``method``, ``adjustment`` and ``all`` of the best row of a table; None for an empty table."""
+    measured = [row for row in rows if row.get("all")]
+    if not measured:
+        return None
+    best = max(measured, key=_mean)
+    return {name: best[name] for name in ("method", "adjustment", "all")}
+
+
+def headline(best: Duel) -> str:
     """Return in one sentence whether generation helped.
 
     Parameters
     ----------
     best
         The best row with generation against the best without it.
-    rows
-        All rows: where generation is not ahead, they say whether it helped the baseline at least.
     """
     first, second = (f"{spoken(row)} ({_mean(row):.2f} %)" for row in (best.first, best.second))
     if best.outcome == "undecided":
@@ -277,21 +173,21 @@ def headline(best: Duel, rows: Sequence[Row]) -> str:
             else "Neither of the two varies with the seed, so no spread tells a gain from noise"
         )
         return f"{why}: {first} against the best row without generation, {second}."
+    error = "" if best.error is None else f", standard error {best.error:.2f}"
+    seeds = ", one seed" if best.seeds < 2 else ""
+    points = f"{abs(best.difference):.2f} points"
     if best.outcome == "ahead":
-        return f"Generation helped: {first} is ahead of the best row without it, {second}."
-    known = {(row["method"], row["adjustment"]): row for row in rows if row.get("all")}
-    plain = known.get((best.first["method"], "none")), known.get(("baseline", "none"))
-    end = ""
-    if plain[0] is not None and plain[1] is not None and plain[1] is not best.second:
-        helped = Duel(plain[0], plain[1]).outcome
-        end = {
-            "ahead": ", though it improves the baseline without label shift",
-            "undecided": "",
-        }.get(helped, ", nor did it help the baseline")
+        return (
+            f"Generation helped: {first} is ahead of the best row without it, {second}, by {points}"
+            f"{error}{seeds}."
+        )
     if best.outcome == "behind":
-        return f"Generation did not help: {first} is behind the best row without it, {second}{end}."
-    level = "equal to" if best.equal else "within noise of"
-    return f"No clear gain from generation: {first} is {level} the best row without it, {second}{end}."
+        return (
+            f"Generation did not help: {second} is ahead of the best row with it, {first}, by {points}"
+            f"{error}{seeds}."
+        )
+    apart = "the same" if best.equal else f"{signed(best.difference)} points{error}{seeds}"
+    return f"{second[0].upper()}{second[1:]} is as good; generation adds nothing here: {first}, {apart}."
 
 
 def spoken(row: Row) -> str:
@@ -300,15 +196,6 @@ def spoken(row: Row) -> str:
     if row["adjustment"] == "none":
         return method
     return "label shift alone" if row["method"] == "baseline" else f"{method} with label shift"
-
-
-def accuracy_error(accuracy: float, rows: int) -> float:
-    """Return the standard error of an accuracy measured on `rows` test rows; both in per cent.
-
-    With no row or all rows right it is that of half a row: a test set is never certain.
-    """
-    share = min(max(accuracy / 100, 0.5 / rows), 1 - 0.5 / rows)
-    return 100 * math.sqrt(share * (1 - share) / rows)
 
 
 def _section(rows: Sequence[Row], adjustment: str) -> list[Row]:
@@ -330,19 +217,18 @@ def _winner(duel: Duel, label: Callable[[Row], str]) -> str:
     return f"no clear winner; {first} with {mean} before {second}, {duel.words()}"
 
 
-def _diffusion(rows: Sequence[Row], label: Callable[[Row], str]) -> tuple[Row | None, str]:
-    """Return the row that stands for diffusion and its name: the recipe, else the best variant that ran."""
+def _diffusion(rows: Sequence[Row], label: Callable[[Row], str]) -> tuple[Row | None, str, int]:
+    """Return the row that stands for diffusion, its name and how many it was picked from.
+
+    It is the recipe, else the best variant that ran.
+    """
     found = [row for row in rows if row["family"] == DIFFUSION]
     fixed = [row for row in found if row["method"] == RECIPE]
     if fixed or not found:
-        return (fixed[0], label(fixed[0])) if fixed else (None, "")
+        return (fixed[0], label(fixed[0]), len(fixed)) if fixed else (None, "", 0)
     best = max(found, key=_mean)
-    return best, label(best) if len(found) == 1 else f"the best diffusion ({label(best)})"
-
-
-def _signed(points: float) -> str:
-    """Return a difference with its sign: a minus stays with its number where a hyphen is broken off."""
-    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
+    name = label(best) if len(found) == 1 else f"the best diffusion ({label(best)})"
+    return best, name, len(found)
 
 
 def _mean(row: Row) -> float:
@@ -363,7 +249,7 @@ def _rows(document: Mapping[str, Any]) -> Sequence[Row]:
 
 def _by_group(duels: Mapping[str, Duel]) -> str:
     """Return what the groups did, as a clause."""
-    parts = [f"{name} {_signed(duels[name].difference)}" for name in GROUPS if name in duels]
+    parts = [f"{name} {signed(duels[name].difference)}" for name in GROUPS if name in duels]
     return f"; by group: {', '.join(parts)}" if len(parts) > 1 else ""
 
 
@@ -386,8 +272,8 @@ def _notes(document: Mapping[str, Any], shifted: Row | None, best: Duel, test_ro
     if test_rows:
         error = accuracy_error(_mean(best.first), test_rows)
         notes.append(
-            f"{test_rows:,} test rows tell one accuracy to ±{error:.2f} points (standard error); all seeds "
-            "share them, so the standard deviation over seeds does not show it."
+            f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f} points (standard error); "
+            "two accuracies are compared on the rows where they differ."
         )
     notes.append(
         "Other ways to balance classes are not part of this run; ldmlr compare measures them (over-sampling, "

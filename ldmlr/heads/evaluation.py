@@ -20,6 +20,7 @@ from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
 from ldmlr.heads.training_rows import check_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
+from ldmlr.metrics.answers import Answers, pack
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
 from ldmlr.results import accuracy_rows
@@ -66,6 +67,8 @@ class Measured:
         Rows, mean confidence and accuracy per bin of the confidence.
     confusion
         Rows with label i predicted as j, ``[C, C]``, where it was asked for.
+    right
+        Which rows were right ``[N]``, in the order of the split.
     """
 
     variant: Variant
@@ -73,11 +76,13 @@ class Measured:
     per_class: npt.NDArray[np.float64]
     reliability: list[dict[str, float | int | None]] = dataclasses.field(default_factory=list)
     confusion: npt.NDArray[np.int64] | None = None
+    right: npt.NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What `ldmlr.results.accuracy_rows` makes a row of."""
-        return _entry(self.variant.method, self.variant.adjustment, self.variant.tau, self.figures)
+        """What `ldmlr.results.accuracy_rows` makes a row of, and `ldmlr.metrics.answers` pairs rows by."""
+        of = self.variant
+        return {**_entry(of.method, of.adjustment, of.tau, self.figures), "right": pack(self.right)}
 
 
 def _entry(method: str, adjustment: str, tau: float, figures: Mapping[str, float | None]) -> dict[str, Any]:
@@ -192,10 +197,33 @@ def measure(
     return [
         Measured(
             variant, {**counter.summary(counts, groups), **sums.summary()}, counter.per_class(),
-            sums.reliability(), counter.confusion,
+            sums.reliability(), counter.confusion, np.concatenate(counter.right),
         )
         for variant, counter, sums in zip(variants, accuracy, calibration, strict=True)
     ]  # fmt: skip
+
+
+def answers_of(
+    runs: Sequence[Sequence[Mapping[str, Any]]],
+    split: Split,
+    counts: npt.NDArray[np.int64],
+    groups: ClassGroups | None = None,
+) -> Answers:
+    """Return the right answers behind measured entries, with the encoded rows of the split they are of.
+
+    Parameters
+    ----------
+    runs
+        Per seed, the entries of `measure`.
+    split
+        What they were measured on.
+    counts, groups
+        As for `measure`.
+    """
+    labels = np.asarray(split.labels)
+    if split.source is not None:
+        labels = labels[np.asarray(split.source) == 0]
+    return Answers.of(runs, labels.astype(np.int64), counts, groups)
 
 
 def group_sizes(counts: npt.NDArray[np.int64], groups: ClassGroups) -> Mapping[str, int]:

@@ -26,19 +26,26 @@ class AccuracyCounter:
         Classes C.
     confusion
         Keep the whole confusion matrix as well (C x C integers).
+
+    Attributes
+    ----------
+    right
+        Per batch, which of its rows were right.
     """
 
     def __init__(self, num_classes: int, confusion: bool = False) -> None:
         self.total = np.zeros(num_classes, dtype=np.int64)
         self.correct = np.zeros(num_classes, dtype=np.int64)
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64) if confusion else None
+        self.right: list[npt.NDArray[np.bool_]] = []
 
     def update(self, logits: npt.ArrayLike, labels: npt.ArrayLike) -> None:
         """Count a batch: logits ``[n, C]`` (ties go to the first class) and labels ``[n]``."""
         scores, target = checked(logits, labels, len(self.total))
         predicted = scores.argmax(axis=1)
         self.total += np.bincount(target, minlength=len(self.total))
-        self.correct += np.bincount(target[predicted == target], minlength=len(self.total))
+        self.right.append(predicted == target)
+        self.correct += np.bincount(target[self.right[-1]], minlength=len(self.total))
         if self.confusion is not None:
             np.add.at(self.confusion, (target, predicted), 1)
 

@@ -321,9 +321,11 @@ def _times(run: OpenedRun, config: ReportConfig, figures: Figures) -> list[Figur
 
 
 def _verdict(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures | None:
-    saved = run.document.get("verdict")
-    if isinstance(saved, dict) and isinstance(saved.get("lines"), list):
-        return saved
+    # Where the rows of the test split were at hand, the verdict is written with the figures.
+    for name in ("comparison", "verdict"):
+        saved = run.document.get(name)
+        if isinstance(saved, dict) and isinstance(saved.get("lines"), list):
+            return saved
     measured = figures["measured"]
     found = run_verdict(run.document, measured["test_rows"] if measured else None)
     if found is None:

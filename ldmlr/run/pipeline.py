@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from ldmlr.device import Machine
 from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
-from ldmlr.heads.evaluation import group_sizes
+from ldmlr.heads.evaluation import answers_of, group_sizes
+from ldmlr.metrics.answers import Answers
 from ldmlr.results import accuracy_rows
 from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
@@ -89,6 +90,8 @@ class Run:
     def __init__(self, plan: RunPlan, origin: Origin, machine: Machine, choice: Choice | None = None) -> None:
         # With --auto, the plan goes on with what is chosen when that is known.
         self.plan, self.origin, self.machine, self.choice = plan, origin, machine, choice
+        # What each head of the table answered right: it pairs the rows; known when the run is done.
+        self.answers: Answers | None = None
 
     @property
     def from_store(self) -> bool:
@@ -132,25 +135,27 @@ class Run:
         for seed in seeds:
             self._do(self.plan.steps(seed), records, report)
         last = [records[self.plan.steps(seed).last.key] for seed in seeds]
-        facts = self.plan.facts
+        runs, facts = [record["figures"]["measured"] for record in last], self.plan.facts
+        self.answers, sizes = self._answers(runs)
         trained = [
             record["figures"] for record in records.values()
             if record["stage"] == "diffuse" and "held_out" in record["figures"]
         ]  # fmt: skip
         return {
-            "rows": accuracy_rows([record["figures"]["measured"] for record in last]),
+            "rows": accuracy_rows(runs),
             "seeds": list(seeds),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
             "inputs": {facts.source: facts.inputs[seeds[0]][0]} if self.from_store else {},
             "baseline_head": last[0]["figures"]["baseline_head"],
-            "groups": self._groups(),
             "axes": trained[0]["axes"] if trained else None,
             "held_out": mean_of([figures["held_out"] for figures in trained]),
+            "groups": sizes,
+            "test_rows": len(self.answers.labels),
             "seconds": round(time.perf_counter() - started, 2),
             "steps": [
                 {"stage": record["stage"], "seed": record["seed"], "key": record["key"],
-                 "seconds": record["seconds"], "figures": record["figures"]}
+                 "seconds": record["seconds"], "figures": _figures(record)}
                 for record in records.values()
             ],
         }  # fmt: skip
@@ -215,8 +220,19 @@ class Run:
             config.groups, **where,
         )  # fmt: skip
 
-    def _groups(self) -> dict[str, int]:
-        """Return the number of classes per shot group (of the first seed's draw)."""
+    def _answers(self, runs: Sequence[Sequence[dict[str, Any]]]) -> tuple[Answers, dict[str, int]]:
+        """Return what was right, and the classes per shot group (of the first seed's draw)."""
+        groups = parse_groups(self.plan.config.groups)
         with FeatureStore.open(self.plan.steps(self.plan.config.seed_list[0]).store) as store:
             counts = store.split("train").encoded_counts
-        return dict(group_sizes(counts, parse_groups(self.plan.config.groups)))
+            answers = answers_of(runs, store.split("test"), counts, groups)
+        return answers, dict(group_sizes(counts, groups))
+
+
+def _figures(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a step as the document has them: without a bit for every test row."""
+    figures: dict[str, Any] = record["figures"]
+    if "measured" not in figures:
+        return figures
+    measured = [{k: v for k, v in entry.items() if k != "right"} for entry in figures["measured"]]
+    return {**figures, "measured": measured}
