@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ldmlr.errors import nearest
 
 if TYPE_CHECKING:
+    from ldmlr import ops as ops
+    from ldmlr import torch as torch
     from ldmlr.generation.imblearn import LatentDiffusionSampler as LatentDiffusionSampler
     from ldmlr.generation.latent import LatentDiffusion as LatentDiffusion
     from ldmlr.heads.finetune import finetune as finetune
@@ -33,14 +35,18 @@ _PUBLIC = {
     "LatentDiffusionSampler": "ldmlr.generation.imblearn",
     "finetune": "ldmlr.heads.finetune",
 }
+# Modules of the public interface: data sets for PyTorch, and the fused step as an operation of it.
+_MODULES = ("ops", "torch")
 
-__all__ = ["FeatureStore", "LatentDiffusion", "LatentDiffusionSampler", "finetune"]
+__all__ = ["FeatureStore", "LatentDiffusion", "LatentDiffusionSampler", "finetune", "ops", "torch"]
 __version__ = metadata.version("ldmlr")
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"ldmlr.{name}")
     # Names with underscores are asked for by Python itself, and only to see whether they are there.
     hint = "" if name.startswith("_") else f"; {nearest(name, __all__)}"
     raise AttributeError(f"module 'ldmlr' has no attribute {name!r}{hint}")

@@ -30,7 +30,7 @@ LAYERS = (
     "run",
     "experiments",
     "report",
-    "bench ops",
+    "bench ops torch",
     "__init__",  # the facade, whose imports are lazy
     "ldmlr_cli",  # the folder cli/
     "__main__",  # `python -m ldmlr`
