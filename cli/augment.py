@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
 from .options import (
     backend_option,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @generator_option
 @config_options(GenerateConfig)
+@config_options(EncoderConfig)
 @config_options(DiffusionConfig)
 @source_options
 @seed_option
@@ -56,6 +57,7 @@ def command(
     stores: tuple[Path, ...],
     out_dir: Path,
     generator: str,
+    encoder_trained_on_rows: bool | None,
     seed: int,
     backend: str,
     device: str,
@@ -95,6 +97,7 @@ def command(
     settings = {
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
+        "encoder_trained_on_rows": encoder_trained_on_rows,
         "device": place, "threads": threads,
     }  # fmt: skip
     if dry_run:
@@ -109,8 +112,8 @@ def command(
     outcomes: list[dict[str, Any]] = []
     for job in todo:
         figures = _augmented(
-            job, diffusion, config, earlier, seed=seed, backend=backend, device=place, threads=threads,
-            resume=resume, overwrite=overwrite,
+            job, diffusion, config, earlier, seed=seed, trained_on_rows=encoder_trained_on_rows,
+            backend=backend, device=place, threads=threads, resume=resume, overwrite=overwrite,
         )  # fmt: skip
         outcomes.append({**figures, "plan": plans[str(job.store)]})
         # After every store, so that an interrupt loses no figures.

@@ -105,7 +105,8 @@ def command(
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     resolved = {
-        "store": store, "methods": config.methods or "all", "seeds": seeds, "groups": groups,
+        "store": store, "methods": config.methods or "all",
+        "encoder_trained_on_rows": config.encoder_trained_on_rows, "seeds": seeds, "groups": groups,
         **{name: getattr(tables, name).to_dict() for name in TABLES},
         "backend": backend, "device": str(place), "threads": used,
     }  # fmt: skip

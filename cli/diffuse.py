@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.generation.config import EncoderConfig
 
 from .options import (
     config_option,
@@ -32,6 +33,7 @@ from .options import (
 @click.argument("store", type=click.Path(path_type=Path))
 @out_option("Model file to write, such as model.safetensors.")
 @config_options(DiffusionConfig)
+@config_options(EncoderConfig)
 @source_options
 @seed_option
 @device_option
@@ -44,6 +46,7 @@ from .options import (
 def command(
     store: Path,
     out: Path,
+    encoder_trained_on_rows: bool | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -72,15 +75,19 @@ def command(
     config = pick(DiffusionConfig, values)
     place = str(resolve_device(device))
     rows_of = ready(store, None if dry_run else out.parent, values).open()
-    settings = {"store": store, **config.to_dict(), "seed": seed, "device": place}
+    settings = {
+        "store": store, **config.to_dict(), "encoder_trained_on_rows": encoder_trained_on_rows, "seed": seed,
+        "device": place,
+    }  # fmt: skip
     if dry_run:
         summary = preview(rows_of, config)
         text = tables.table(["diffuse", ""], [[name, str(value)] for name, value in summary.items()])
         emit({"command": "diffuse", "dry_run": True, **summary, "config": settings}, as_json, text)
         return
     _, figures = diffuse(
-        rows_of, out, config, seed=seed, device=place, threads=threads, resume=resume, overwrite=overwrite
-    )
+        rows_of, out, config, seed=seed, trained_on_rows=encoder_trained_on_rows, device=place,
+        threads=threads, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
     result = results.document("diffuse", settings, **figures)
     if figures["finished_before"]:
         say(f"{out}: this model is finished; nothing to do")

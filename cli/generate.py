@@ -10,7 +10,7 @@ import click
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
-from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import VIEWS
 
 from .options import (
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
          "[default: the rows the model was trained on]",
 )  # fmt: skip
 @config_options(GenerateConfig)
+@config_options(EncoderConfig)
 @config_options(DiffusionConfig, exclude=tuple(name for name in DiffusionConfig.names() if name not in VIEWS))
 @seed_option
 @backend_option
@@ -62,6 +63,7 @@ def command(
     generator: str,
     out: Path | None,
     store: Path | None,
+    encoder_trained_on_rows: bool | None,
     seed: int,
     backend: str,
     device: str,
@@ -103,8 +105,9 @@ def command(
     part = parse_shard(shard) if shard is not None else None
     place = str(resolve_device(device))
     generation = _prepared(
-        source, generator, store, config, views, seed=seed, backend=backend, device=place, threads=threads
-    )
+        source, generator, store, config, views, encoder_trained_on_rows, seed=seed, backend=backend,
+        device=place, threads=threads,
+    )  # fmt: skip
     plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)
     settings = {
         "generator": generator, **_inputs(generator, source, store),
@@ -147,6 +150,7 @@ def _prepared(
     store: Path | None,
     config: GenerateConfig,
     views: DiffusionConfig,
+    trained_on_rows: bool | None,
     *,
     seed: int,
     **place: Any,
@@ -161,7 +165,14 @@ def _prepared(
             if getattr(views, name) != getattr(DiffusionConfig(), name):
                 raise UsageError(f"{opt(name)}: {source} is trained already; leave it out")
         planned = None if store is None else FeatureStore.open(store)
-        return prepare(LatentDiffusion.load(source), config, seed=seed, store=planned, **place)
+        model = LatentDiffusion.load(source)
+        return prepare(
+            model, config, seed=seed, store=planned, trained_on_rows=trained_on_rows, **place
+        )  # fmt: skip
+    if trained_on_rows is not None:
+        raise UsageError(
+            f"{opt('encoder_trained_on_rows', True)}: changes nothing for {generator}; leave it out"
+        )
     if store is not None:
         raise UsageError(f"{opt('store')}: rows are planned and drawn for {source} itself; leave it out")
     return prepare_from_rows(generator, FeatureStore.open(source), config, views=views, seed=seed)

@@ -104,7 +104,8 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     settings: dict[str, Any] = {"help": field.metadata["help"], "default": field.default}
     settings["show_default"] = field.default is not None
     if hint is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", **settings)
+        off = field.metadata["off"] or f"no-{flag[2:]}"
+        return click.option(f"{flag}/--{off}", **settings)
     if field.metadata["choices"]:
         settings["type"] = Word(field.metadata["choices"])
     else:

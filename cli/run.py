@@ -165,6 +165,7 @@ def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
 
     source, seeds = run.plan.facts.source, ", ".join(map(str, figures["seeds"]))
     say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    say(f"{source}: {run.origin.familiar.words()}")
     found = figures["held_out"]
     if found is not None and found["loss_over_gaussian"] is not None:
         say(f"{source}: diffusion along {figures['axes']:,} axes; {in_words(found)}")

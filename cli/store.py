@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ldmlr.errors import LdmlrError
+from ldmlr.generation.config import EncoderConfig
 
 from .nearest import Group, Word
-from .options import config_option, emit, json_option, out_option, overwrite_option, say
+from .options import config_option, config_options, emit, json_option, out_option, overwrite_option, say
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -111,6 +112,7 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     help="Number of classes; labels are then kept as they are.",
 )  # fmt: skip
 @click.option("--encoder", metavar="TEXT", help="What made the features, in words.")
+@config_options(EncoderConfig)
 @dtype_option(("float32", "float16", "bfloat16"), "as in the source")
 @overwrite_option
 @config_option

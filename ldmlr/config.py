@@ -34,6 +34,7 @@ def option(
     maximum: float | None = None,
     above: float | None = None,
     metavar: str | None = None,
+    off: str | None = None,
 ) -> Any:
     """Declare a configuration field.
 
@@ -51,10 +52,12 @@ def option(
         Exclusive lower limit, likewise.
     metavar
         How the command line names the value.
+    off
+        What the command line calls the other side of a switch.  [default: no-NAME]
     """
     metadata = {
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
-        "above": above, "metavar": metavar,
+        "above": above, "metavar": metavar, "off": off,
     }  # fmt: skip
     if isinstance(default, dict):
         # A table is no key of anything, and every configuration has its own.

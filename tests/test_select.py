@@ -17,11 +17,11 @@ from ldmlr.errors import InputError, UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.metrics import generated
+from ldmlr.metrics.scatter import PRIOR_ROWS, Squares, scatter_ratio, squares
 from ldmlr.select.candidates import Candidate, base_candidate, grid
 from ldmlr.select.choice import Choice
 from ldmlr.select.choose import Settings, select
 from ldmlr.select.config import SelectConfig
-from ldmlr.select.scatter import PRIOR_ROWS, Squares, scatter_ratio, squares
 from ldmlr.store import FeatureStore, SplitData
 
 COUNTS = (60, 24, 6)

@@ -27,6 +27,7 @@ from ldmlr.errors import InputError
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.evaluation import BaselineScores
 from ldmlr.heads.modules import to_stored
+from ldmlr.metrics.familiar import KEY
 from ldmlr.progress import bar
 from ldmlr.store import StoreWriter
 from ldmlr.torch_defaults import torch_defaults
@@ -93,6 +94,8 @@ def encode_images(
         "stage": "encode", **config.to_dict(), "view_kinds": list(kinds), "seed": seed,
         "encoder": encoder.provenance, "images": dict(images.provenance),
         "images_fingerprint": images.fingerprint(), "held_out": held_out,
+        # A head is that of a baseline, which was trained on these images.
+        KEY: encoder.head is not None,
     }  # fmt: skip
     flip = encoder.flip if config.view_flip == "auto" else config.view_flip == "yes"
     scores = _Scores(encoder, splits["train"].counts, groups)

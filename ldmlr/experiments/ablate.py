@@ -15,11 +15,13 @@ from ldmlr.experiments.loop import baseline_arm, over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
 from ldmlr.experiments.settings import KINDS, AblateConfig, Setting, make_settings
 from ldmlr.experiments.warm import warm_up
+from ldmlr.generation.generators.catalogue import DIFFUSION
 from ldmlr.generation.plan import plan_from_config
 from ldmlr.generation.train_rows import train_rows
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.evaluation import group_sizes
 from ldmlr.heads.headfile import LAST_EPOCH
+from ldmlr.metrics.familiar import familiar
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
 
@@ -84,6 +86,8 @@ def ablate(
     check_drawing(tables.generate, "ablate")
     store.split("test")  # refused before anything is computed
     chosen = groups or ShotGroups()
+    seen = familiar(store, config.encoder_trained_on_rows)
+    tables = tables.for_features(DIFFUSION, seen.trained_on_rows)
     settings = make_settings(kind, config.values, tables.diffuse, tables.generate)
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
@@ -116,6 +120,7 @@ def ablate(
         "rows": found.rows,
         "values": [setting.name for setting in settings],
         "left_out": left_out,
+        "features": seen.document(),
         "label_shift": shift_rule(found.tuning),
         "selection": f"{LAST_EPOCH}; test figures, which show what a setting does and choose none",
         "head": found.heads,

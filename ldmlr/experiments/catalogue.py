@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ldmlr.config import Config, option
+from ldmlr.config import option
 from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.generation.config import EncoderConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
@@ -78,7 +79,7 @@ FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(Config):
+class CompareConfig(EncoderConfig):
     """What is compared."""
 
     methods: tuple[str, ...] = option(

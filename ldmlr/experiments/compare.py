@@ -19,6 +19,7 @@ from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import LAST_EPOCH
+from ldmlr.metrics.familiar import familiar
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
 
@@ -81,11 +82,12 @@ def compare(
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
     names, left_out = _selected(config, rows)
     plan = plan_from_config(rows.counts, tables.generate, store.class_names)
-    bench = Bench(rows, plan, tables, threads, backend)
+    seen = familiar(store, config.encoder_trained_on_rows)
+    bench = Bench(rows, plan, tables, threads, backend, seen.trained_on_rows)
     warm_up(names, place)
     found = over_seeds(
         {name: functools.partial(MAKERS[name], name, bench) for name in names},
-        store, rows.training_rows(), tables.finetune,
+        store, rows.training_rows(), tables.finetune.for_features(seen.trained_on_rows),
         seeds=seeds, groups=groups, device=place, label="compare", said=f"{len(names)} methods",
         report=report,
     )  # fmt: skip
@@ -104,6 +106,7 @@ def compare(
         "label_shift": f"{shift_rule(found.tuning)}; tau-norm and ncm have none",
         "notes": [f"{name}: {note}" for name in names for note in found.records[name].notes],
         "left_out": left_out,
+        "features": seen.document(),
         "selection": f"{LAST_EPOCH}; the test split is used once, for the figures",
         "head": found.heads,
         **found.figures,

@@ -55,6 +55,8 @@ class Bench:
         Configurations of the stages.
     threads, backend
         For training and drawing LDMLR's rows.
+    trained_on_rows
+        Whether the encoder has seen the training rows: widening and guidance of LDMLR's rows follow from it.
     """
 
     rows: TrainRows
@@ -62,6 +64,7 @@ class Bench:
     tables: StageTables
     threads: int | None = None
     backend: str = "auto"
+    trained_on_rows: bool = True
 
     def with_stages(
         self, model: DiffusionConfig, drawing: GenerateConfig, plan: Counts | None = None
@@ -197,7 +200,8 @@ def _fitted(generator: str, bench: Bench, seed: Seed) -> Generator:
     model = seed.shared.once(
         tables.diffuse, lambda: train(bench.rows, tables.diffuse, seed=seed.number, **machine)
     )
-    return Diffusion(model, tables.generate, backend=bench.backend, **machine)
+    drawing = tables.generate.for_features(bench.trained_on_rows)
+    return Diffusion(model, drawing, backend=bench.backend, **machine)
 
 
 def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[DiffusionConfig, GenerateConfig]:

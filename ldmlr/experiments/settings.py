@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ldmlr.config import Config, option
+from ldmlr.config import option
 from ldmlr.diffusion.config import BASES, DiffusionConfig
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import GenerateConfig, PlanConfig
+from ldmlr.generation.config import EncoderConfig, GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
 from ldmlr.sampler.config import SOLVERS
 
@@ -181,7 +181,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AblateConfig(Config):
+class AblateConfig(EncoderConfig):
     """Over which values."""
 
     values: tuple[str, ...] = option(

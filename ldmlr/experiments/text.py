@@ -7,6 +7,7 @@ from typing import Any
 
 from ldmlr.diffusion.learned import in_words
 from ldmlr.experiments.catalogue import BASELINE, METHODS
+from ldmlr.metrics.familiar import KEY, Familiar
 from ldmlr.results import GROUP_COLUMNS
 from ldmlr.text import accuracy_cell, accuracy_csv, row_name, table
 
@@ -30,6 +31,7 @@ def comparison_text(figures: Mapping[str, Any]) -> str:
         f"Selection: {figures['selection']}.",
         f"One rule, {figures['label_shift']}.",
     ]
+    lines.append(Familiar(figures["features"][KEY], figures["features"]["why"]).words())
     if figures["left_out"]:
         lines.append(f"Left out, as the store has no views: {', '.join(figures['left_out'])}.")
     held_out = figures["held_out"]

@@ -22,6 +22,7 @@ from ldmlr.generation.generate import check_space, finished
 from ldmlr.generation.generators.catalogue import entry_of
 from ldmlr.generation.parts import Parts, check_parts, parts_folder
 from ldmlr.generation.prepare import Generation, prepare, prepare_from_rows
+from ldmlr.metrics.familiar import KEY, Familiar, familiar
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
@@ -107,6 +108,7 @@ def augment(
     config: GenerateConfig,
     *,
     seed: int = 0,
+    trained_on_rows: bool | None = None,
     backend: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -127,6 +129,8 @@ def augment(
         drawn how.
     seed
         Seed of training and noise.
+    trained_on_rows
+        Whether the encoder has seen the training rows, if that is known.
     backend, device, threads
         How and where to compute.
     resume
@@ -137,7 +141,8 @@ def augment(
     Returns
     -------
     Figures: ``store``, ``output``, ``generator``, ``model``, ``loss``, ``axes``, ``held_out`` and ``learned``
-    (None without a model, see `ldmlr.generation.diffuse.diffuse`), ``rows``, ``generated``, ``per_class``,
+    (None without a model, see `ldmlr.generation.diffuse.diffuse`), ``features`` (whether the encoder has
+    seen the rows, and how that is known), ``rows``, ``generated``, ``per_class``,
     ``backend``, ``gate``, ``notes``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
 
     Raises
@@ -159,23 +164,25 @@ def augment(
             figures |= {**dict.fromkeys(LEARNED), "train_seconds": time.perf_counter() - began}
         else:
             model, trained = diffuse(
-                store, job.model, diffusion,
-                seed=seed, device=device, threads=threads, resume=resume, overwrite=overwrite,
+                store, job.model, diffusion, seed=seed, trained_on_rows=trained_on_rows,
+                device=device, threads=threads, resume=resume, overwrite=overwrite,
             )  # fmt: skip
             generation = prepare(
-                model, config, seed=seed, judge=store, backend=backend, device=device, threads=threads
-            )
+                model, config, seed=seed, judge=store, trained_on_rows=trained_on_rows, backend=backend,
+                device=device, threads=threads,
+            )  # fmt: skip
             figures |= {name: trained[name] for name in LEARNED}
             figures["train_seconds"] = trained["seconds"]
+        kept = familiar(store, trained_on_rows)
         figures |= {
-            "rows": int(generation.counts.sum()), "generated": generation.rows,
+            "features": kept.document(), "rows": int(generation.counts.sum()), "generated": generation.rows,
             "per_class": generation.plan,
         }  # fmt: skip
-        return {**figures, **_added(store, generation, job.out, resume, overwrite)}
+        return {**figures, **_added(store, generation, job.out, kept, resume, overwrite)}
 
 
 def _added(
-    store: FeatureStore, generation: Generation, out: Path, resume: bool, overwrite: bool
+    store: FeatureStore, generation: Generation, out: Path, seen: Familiar, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
     """Draw the rows, if that was not done before, write the store with them, and return the figures."""
     key = config_hash(generation.key, store.fingerprint())
@@ -191,7 +198,7 @@ def _added(
     with parts_folder(out, f"{key} {generation.kernels}", resume, overwrite) as folder:
         parts = Parts(folder, generation, 0, generation.rows)
         parts.draw()
-        _write(store, out, parts, key, overwrite)
+        _write(store, out, parts, key, seen, overwrite)
     return {
         "gate": parts.gate_figures(), "notes": generation.generator.notes,
         "backend": generation.generator.backend, "generate_seconds": time.perf_counter() - began,
@@ -199,7 +206,7 @@ def _added(
     }  # fmt: skip
 
 
-def _write(store: FeatureStore, out: Path, parts: Parts, key: str, overwrite: bool) -> None:
+def _write(store: FeatureStore, out: Path, parts: Parts, key: str, seen: Familiar, overwrite: bool) -> None:
     split, generation = store.split("train"), parts.generation
     encoded = np.arange(len(split)) if split.source is None else np.flatnonzero(split.source == 0)
     ids = split.ids
@@ -208,7 +215,10 @@ def _write(store: FeatureStore, out: Path, parts: Parts, key: str, overwrite: bo
     with StoreWriter(
         out, dim=store.dim, num_classes=store.num_classes, dtype=generation.config.dtype,
         encoder=store.encoder, class_names=store.class_names, head=store.head, overwrite=overwrite,
-        config={"command": "augment", "key": key, **generation.facts(), "source": source},
+        config={
+            "command": "augment", "key": key, **generation.facts(), "source": source,
+            KEY: seen.trained_on_rows,
+        },
     ) as writer:  # fmt: skip
         rows = len(encoded) + generation.rows
         train = writer.split("train", rows, source=True, ids=kind)

@@ -78,6 +78,18 @@ class PlanConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class EncoderConfig(Config):
+    """What is known of the encoder: settings that are not given follow from it."""
+
+    encoder_trained_on_rows: bool | None = option(
+        None,
+        "Whether the encoder has seen the training rows: what is not given then follows the recipe, else "
+        "nothing is widened, guided or mixed.  [default: as the store says or shows]",
+        off="foreign-encoder",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerateConfig(SampleConfig, PlanConfig):
     """A whole generation: which rows, how they are drawn and how they are kept."""
 
@@ -99,6 +111,18 @@ class GenerateConfig(SampleConfig, PlanConfig):
             raise UsageError(
                 f"{opt('gate_confidence')}: only {opt('gate')} head uses it, not {self.gate}; leave it out"
             )
+
+    def for_features(self, trained_on_rows: bool) -> Self:
+        """Return it for a diffusion model of rows that the encoder has seen, or has not.
+
+        Widening and guidance that are not given stay open in the first case: they are the recipe's.
+        """
+        if trained_on_rows:
+            return self
+        return self.replace(
+            scale=1.0 if self.scale is None else self.scale,
+            guidance=1.0 if self.guidance is None else self.guidance,
+        )
 
     def changed(self, values: Mapping[str, Any]) -> Self:
         """Return the configuration with values replaced; one without the gate `head` drops its threshold."""

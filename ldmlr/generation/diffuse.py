@@ -14,6 +14,7 @@ from ldmlr.diffusion.rows import store_rows
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.metrics.familiar import KEY, familiar
 from ldmlr.store import FeatureStore, check_trainable
 
 
@@ -23,6 +24,7 @@ def diffuse(
     config: DiffusionConfig,
     *,
     seed: int = 0,
+    trained_on_rows: bool | None = None,
     device: str = "auto",
     threads: int | None = None,
     resume: bool = False,
@@ -38,6 +40,8 @@ def diffuse(
         The model file. While training, ``.NAME.checkpoint`` lies beside it.
     config, seed
         The configuration and the seed of the training.
+    trained_on_rows
+        Whether the encoder has seen these rows, if that is known: the model keeps it.
     device, threads
         Where to train.
     resume
@@ -49,7 +53,8 @@ def diffuse(
     -------
     The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``axes`` (how many were
     diffused), ``held_out`` and ``learned`` (what training added to the class Gaussian, as data and in words),
-    ``seconds``, ``finished_before``.
+    ``features`` (whether the encoder has seen the rows, and how that is known), ``seconds``,
+    ``finished_before``.
 
     Raises
     ------
@@ -58,12 +63,17 @@ def diffuse(
         set, or what is there belongs to other settings or data.
     """
     check_trainable(store)
+    found = familiar(store, trained_on_rows)
     if resume and out.is_file():
         model = LatentDiffusion.load(out)
         same = (model.config, model.seed) == (config, seed)
+        same = same and model.provenance.get(KEY, found.trained_on_rows) == found.trained_on_rows
         if same and model.provenance.get("fingerprint") == store.fingerprint():
             checkpoint_path(out).unlink(missing_ok=True)
-            return model, {**_figures(out, model), "seconds": 0.0, "finished_before": True}
+            figures = _figures(out, model)
+            return model, {
+                **figures, "features": found.document(), "seconds": 0.0, "finished_before": True,
+            }  # fmt: skip
         if not overwrite:
             raise UsageError(
                 f"{out}: is a model of other settings or data; pass {opt('overwrite', True)} or another "
@@ -84,11 +94,13 @@ def diffuse(
         if not resume:
             checkpoint.unlink(missing_ok=True)
         raise
+    model.provenance[KEY] = found.trained_on_rows
     # A model that could not be saved, as on a full disk, leaves the checkpoint too.
     model.save(out, overwrite)
     checkpoint.unlink(missing_ok=True)
     seconds = time.perf_counter() - began
-    return model, {**_figures(out, model), "seconds": seconds, "finished_before": False}
+    figures = _figures(out, model)
+    return model, {**figures, "features": found.document(), "seconds": seconds, "finished_before": False}
 
 
 def checkpoint_path(out: Path) -> Path:

@@ -21,6 +21,7 @@ from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import Counts, plan_from_config
 from ldmlr.generation.train_rows import train_rows
+from ldmlr.metrics.familiar import KEY
 from ldmlr.store import FeatureStore
 
 
@@ -99,6 +100,7 @@ def prepare(
     seed: int = 0,
     store: FeatureStore | None = None,
     judge: FeatureStore | None = None,
+    trained_on_rows: bool | None = None,
     backend: str = "auto",
     device: str = "auto",
     threads: int | None = None,
@@ -117,6 +119,9 @@ def prepare(
         Take the training rows per class from this store instead.
     judge
         The store whose head is the judge of ``gate="head"``; by default `store`.
+    trained_on_rows
+        Whether the encoder has seen the training rows, for what is not given; by default what the model knows
+        (models of earlier versions, and those fitted to arrays: that it has).
     backend, device, threads
         How and where to draw.
 
@@ -133,7 +138,8 @@ def prepare(
             f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
             f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
         )
-    chosen = resolved("diffusion", config, model.config)
+    seen = model.provenance.get(KEY, True) if trained_on_rows is None else trained_on_rows
+    chosen = resolved("diffusion", config.for_features(bool(seen)), model.config)
     plan = plan_from_config(counts, chosen, model.class_names)
     gate = make_gate(model, chosen, judge or store)
     generator = Diffusion(model, chosen, backend=backend, device=device, threads=threads)

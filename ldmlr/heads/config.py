@@ -11,6 +11,8 @@ from ldmlr.errors import UsageError, opt
 HEADS = ("linear", "cosine", "wcdas")
 AS_BASELINE = "auto"
 INITS = ("stored", "fresh")
+# Share of itself that a generated row keeps at least, for rows that the encoder has seen.
+MIX = 0.5
 LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment")
 
 
@@ -28,10 +30,11 @@ class FinetuneConfig(Config):
     batch: int = option(1024, "Rows per step, at most; a small set gets smaller batches.", minimum=1)
     lr: float = option(1e-3, "Learning rate of Adam, falling to zero along a cosine.", above=0)
     weight_decay: float = option(0.0, "Decoupled weight decay.", minimum=0)
-    mix: float = option(
-        0.5,
-        "Head-mix: a generated row keeps at least this share, the rest is a random encoded row; 1: no mix.",
-        minimum=0, maximum=1,
+    mix: float | None = option(
+        None,
+        "Head-mix: a generated row keeps at least this share, the rest is a random encoded row; 1: no mix.  "
+        "[default: 0.5 for rows that the encoder has seen, else 1]",
+        minimum=0, maximum=1, metavar="FLOAT",
     )  # fmt: skip
     average: float = option(
         0.5, "Share of the baseline's head in the label-shift row; the rest is the new head.",
@@ -61,6 +64,19 @@ class FinetuneConfig(Config):
                 f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"
             )
 
-    def settled(self, kind: str) -> Self:
-        """Return the configuration with the kind of head settled, where it is that of the baseline's."""
-        return self.replace(head=kind) if self.head == AS_BASELINE else self
+    def settled(self, kind: str, trained_on_rows: bool = True) -> Self:
+        """Return the configuration with the kind of head and the mix settled.
+
+        Parameters
+        ----------
+        kind
+            That of the baseline's head.
+        trained_on_rows
+            Whether the encoder has seen the training rows.
+        """
+        found = self.for_features(trained_on_rows)
+        return found.replace(head=kind) if self.head == AS_BASELINE else found
+
+    def for_features(self, trained_on_rows: bool) -> Self:
+        """Return it for rows that the encoder has seen, or has not."""
+        return self if self.mix is not None else self.replace(mix=MIX if trained_on_rows else 1.0)

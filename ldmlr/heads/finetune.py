@@ -19,6 +19,7 @@ from ldmlr.heads.logits import CHUNK, head_logits
 from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
 from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
 from ldmlr.heads.training_rows import Rows, TrainingRows, gather_rows
+from ldmlr.metrics.familiar import familiar
 from ldmlr.store import FeatureStore, StoredHead
 from ldmlr.torch_defaults import torch_defaults
 
@@ -86,7 +87,8 @@ def finetune(
     rows = gather_rows(store, pseudo, own_generated=own_generated)
     stored = None if isinstance(store, tuple) else store.head
     baseline, origin = baseline_head(rows, stored, seed, place)
-    config = config.settled(baseline.kind)
+    seen = True if isinstance(store, tuple) else familiar(store).trained_on_rows
+    config = config.settled(baseline.kind, seen)
     return tuned_head(rows, baseline, origin, config, seed, device=place, on_epoch=on_epoch)
 
 

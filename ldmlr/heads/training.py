@@ -18,7 +18,7 @@ import torch
 
 from ldmlr import progress
 from ldmlr.device import torch_threads
-from ldmlr.heads.config import FinetuneConfig
+from ldmlr.heads.config import MIX, FinetuneConfig
 from ldmlr.heads.constraints import limit_norms
 from ldmlr.heads.losses import Loss, cross_entropy, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
@@ -98,13 +98,14 @@ def train_head(
     total, size = len(labels), batch_size(len(labels), config.batch)
     steps = pass_steps(total, config.batch)
     history: list[dict[str, Any]] = []
-    mixing = rows.generated > 0 and config.mix < 1
+    mix = MIX if config.mix is None else config.mix
+    mixing = rows.generated > 0 and mix < 1
     work = size * rows.dim * rows.num_classes
     with progress.bar(config.epochs, label, "epoch") as shown, fitting_threads(work):
         for epoch in range(config.epochs):
             order = torch.randperm(total, generator=generator)
             if mixing:
-                share = 1 - (1 - config.mix) * torch.rand(total, 1, generator=generator)
+                share = 1 - (1 - mix) * torch.rand(total, 1, generator=generator)
                 share[order < rows.encoded] = 1
                 partner = torch.randint(rows.encoded, (total,), generator=generator).to(device)
                 share = share.to(device)

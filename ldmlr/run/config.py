@@ -11,8 +11,8 @@ from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.generators.catalogue import GENERATORS
+from ldmlr.generation.config import EncoderConfig, GenerateConfig
+from ldmlr.generation.generators.catalogue import GENERATORS, entry_of
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.select.config import SelectConfig
 
@@ -30,7 +30,7 @@ STAGES: dict[str, type[Config]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(Config):
+class RunConfig(EncoderConfig):
     """What a run does beyond its stages."""
 
     seeds: int = option(
@@ -107,6 +107,14 @@ class StageTables:
     finetune: FinetuneConfig
     select: SelectConfig
     given: frozenset[str] = frozenset()
+
+    def for_features(self, generator: str, trained_on_rows: bool) -> StageTables:
+        """Return them for rows that the encoder has seen, or has not, where that decides a setting."""
+        generate = self.generate
+        if entry_of(generator).trains:
+            generate = generate.for_features(trained_on_rows)
+        finetune = self.finetune.for_features(trained_on_rows)
+        return dataclasses.replace(self, generate=generate, finetune=finetune)
 
 
 def stage_tables(tables: Mapping[str, Mapping[str, Any]], run: RunConfig, where: str = "") -> StageTables:

@@ -13,6 +13,7 @@ from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
 from ldmlr.errors import InputError
 from ldmlr.generation.ahead import Material
+from ldmlr.metrics.familiar import Familiar, familiar
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.plan import Facts
 from ldmlr.select.choice import no_val
@@ -29,6 +30,10 @@ class Origin(Protocol):
     @property
     def num_classes(self) -> int:
         """Classes C."""
+
+    @property
+    def familiar(self) -> Familiar:
+        """Whether the encoder has seen the training rows."""
 
     def materials(self) -> Iterator[Material]:
         """Yield the rows that stage 2 will have, once for each different set of them."""
@@ -62,6 +67,7 @@ class StoreOrigin:
             check_trainable(store)
             self.source, self.num_classes, self._has_val = source, store.num_classes, store.val is not None
             self._material = Material.of(store)
+            self.familiar = familiar(store, config.encoder_trained_on_rows)
             generated = store.split("train").generated_rows
             inputs = {config.seed_list[0]: (store.fingerprint(),)}
         self.facts = Facts(source, inputs, own_generated=generated)
@@ -96,6 +102,10 @@ class ImageOrigin:
 
     def __init__(self, source: str, config: RunConfig, tables: StageTables, per_seed: bool) -> None:
         self.source, self.config, self.tables = source, config, tables
+        said = config.encoder_trained_on_rows
+        self.familiar = Familiar(
+            said is not False, "a baseline, trained on them" if said is None else "as was said"
+        )
         self._images: dict[int, ImageSet] = {}
         preset, baseline, inputs = config.preset, None, {}
         for seed in config.seed_list if per_seed else config.seed_list[:1]:

@@ -69,7 +69,8 @@ def open_run(source: str, config: RunConfig, tables: StageTables, root: Path, ma
     elif choice is not None:
         choice.check(origin.num_classes, source)
     checks.check_generation(origin.materials(), config, tables, machine)
-    return Run(RunPlan(origin.facts, config, tables, root), origin, place, choice)
+    settled = tables.for_features(config.generator, origin.familiar.trained_on_rows)
+    return Run(RunPlan(origin.facts, config, settled, root), origin, place, choice)
 
 
 class Run:
@@ -146,6 +147,7 @@ class Run:
             "seeds": list(seeds),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
+            "features": self.origin.familiar.document(),
             "inputs": {facts.source: facts.inputs[seeds[0]][0]} if self.from_store else {},
             "baseline_head": last[0]["figures"]["baseline_head"],
             "axes": trained[0]["axes"] if trained else None,
@@ -195,6 +197,7 @@ class Run:
         """Return the work of a step: from the outputs of those before it to its own."""
         tables, config, facts = self.plan.tables, self.plan.config, self.plan.facts
         where: dict[str, Any] = {"seed": step.seed, "machine": self.machine}
+        seen = self.origin.familiar.trained_on_rows
         if step.stage == "baseline":
             assert facts.baseline is not None
             assert isinstance(self.origin, ImageOrigin)
@@ -207,12 +210,12 @@ class Run:
             encode = tables.encode.replace(network=facts.baseline.network)
             return partial(stages.run_encode, images, model, encode, **where)
         if step.stage == "diffuse":
-            return partial(stages.run_diffuse, steps.store, tables.diffuse, **where)
+            return partial(stages.run_diffuse, steps.store, tables.diffuse, seen, **where)
         if step.stage == "generate":
             trained = None if steps.diffuse is None else steps.diffuse.output
             return partial(
                 stages.run_generate, steps.store, trained, config.generator, tables.diffuse, tables.generate,
-                **where,
+                seen, **where,
             )  # fmt: skip
         assert steps.generate is not None
         return partial(

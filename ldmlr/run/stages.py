@@ -56,13 +56,13 @@ def run_encode(
 
 
 def run_diffuse(
-    store: Path, config: DiffusionConfig, out: Path, *, seed: int, machine: Machine
+    store: Path, config: DiffusionConfig, trained_on_rows: bool, out: Path, *, seed: int, machine: Machine
 ) -> dict[str, Any]:
     """Train the diffusion model, going on from the checkpoint of an interrupted run."""
     with FeatureStore.open(store) as opened:
         _, figures = diffuse(
-            opened, out, config,
-            seed=seed, device=machine.device, threads=machine.threads, resume=True, overwrite=True,
+            opened, out, config, seed=seed, trained_on_rows=trained_on_rows,
+            device=machine.device, threads=machine.threads, resume=True, overwrite=True,
         )  # fmt: skip
     return {name: figures[name] for name in ("loss", "axes", "held_out", "learned")}
 
@@ -73,6 +73,7 @@ def run_generate(
     name: str,
     diffuse: DiffusionConfig,
     config: GenerateConfig,
+    trained_on_rows: bool,
     out: Path,
     *,
     seed: int,
@@ -87,7 +88,7 @@ def run_generate(
             generation = prepare_from_rows(name, opened, config, views=diffuse, seed=seed)
         else:
             generation = prepare(
-                LatentDiffusion.load(model), config, seed=seed, judge=opened,
+                LatentDiffusion.load(model), config, seed=seed, judge=opened, trained_on_rows=trained_on_rows,
                 backend=machine.backend, device=machine.device, threads=machine.threads,
             )  # fmt: skip
         check_not_empty(generation.plan, generation.config)

@@ -34,11 +34,11 @@ from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import gather_rows
+from ldmlr.metrics.scatter import ScatterRatio, scatter_ratio, squares
 from ldmlr.select.candidates import Candidate, base_candidate, gate_round, grid
 from ldmlr.select.choice import FORMAT, SCHEMA_VERSION, Choice, no_val
 from ldmlr.select.config import SelectConfig
 from ldmlr.select.rule import RULE, Scores, choose
-from ldmlr.select.scatter import ScatterRatio, scatter_ratio, squares
 from ldmlr.store import FeatureStore
 
 BY = "class-balanced accuracy on val"

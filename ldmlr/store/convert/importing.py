@@ -36,6 +36,7 @@ def import_store(
     labels_key: str | None = None,
     num_classes: int | None = None,
     encoder: str | None = None,
+    encoder_trained_on_rows: bool | None = None,
     dtype: str | None = None,
     origin: Mapping[str, Any] | None = None,
     remedy: str = "name the .npy file of labels after it",
@@ -63,6 +64,8 @@ def import_store(
         see `ldmlr.store.convert.labels`.
     encoder
         What made the features, in words.
+    encoder_trained_on_rows
+        Whether it has seen the training rows, if that is known; the store keeps it.
     dtype
         ``float32``, ``float16`` or ``bfloat16``; by default as in the source.
     origin
@@ -106,6 +109,8 @@ def import_store(
         for name, split in found.splits.items()
     }
     config = {**found.config, "imported_from": Path(source).name, **(origin or {})}
+    if encoder_trained_on_rows is not None:
+        config["encoder_trained_on_rows"] = encoder_trained_on_rows
     if mapped.note:
         config["labels"] = mapped.note
     with _named(out, source, test):
