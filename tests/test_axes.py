@@ -50,12 +50,27 @@ def test_the_error_counts_in_units_of_the_features():
 
 
 def test_how_many_follow_from_spectrum_and_rows():
+    # Eigenvalues of correlations: their sum is the number of dimensions.
     flat = np.ones(1000)
-    assert axis_count(flat, "auto", 100_000) == MOST
-    assert axis_count(flat, "auto", 2000) == 50
-    assert axis_count(flat, "auto", 10) == LEAST
-    assert axis_count(flat[:9], "auto", 10) == 9
-    steep = np.concatenate([np.full(20, 100.0), np.full(980, 1e-4)])
-    assert axis_count(steep, "auto", 100_000) == 20
-    assert axis_count(flat, "none", 10) == 1000
-    assert axis_count(flat, "77", 10) == 77
+    assert axis_count(flat, 1000, "auto", 100_000) == MOST
+    assert axis_count(flat, 1000, "auto", 2000) == 50
+    assert axis_count(flat, 1000, "auto", 10) == LEAST
+    assert axis_count(flat[:9], 9, "auto", 10) == 9
+    steep = np.concatenate([np.full(20, 49.95), np.full(980, 1e-3)])
+    assert axis_count(steep, 1000, "auto", 100_000) == 20
+    assert axis_count(steep[:MOST], 1000, "auto", 100_000) == 20
+    assert axis_count(flat, 1000, "none", 10) == 1000
+    assert axis_count(flat, 1000, "77", 10) == 77
+    assert axis_count(flat[:9], 9, "77", 10) == 9
+
+
+def test_constant_dimensions_stay_as_they_are_and_take_no_axis():
+    random = np.random.default_rng(0)
+    features = random.standard_normal((400, 30))
+    features[:, 5:] = 0.3 * (1 + LABELS[:, None])
+    axes = fit_axes(measure([(features, LABELS)], COUNTS), "auto", 400)
+    assert axes.scale.shape == (30, 5)
+    assert not axes.scale[5:].any()
+    assert not axes.psi[5:].any()
+    assert axes.share == pytest.approx(1)
+    np.testing.assert_allclose(axes.whitening @ axes.scale, np.eye(5), atol=1e-10)

@@ -169,7 +169,7 @@ def test_a_covariance_beyond_the_memory_names_the_way_out(monkeypatch):
 def test_chunks_do_not_change_the_fit(monkeypatch):
     features, labels, counts = rows([60, 40])
     whole = fit_transform("whitened", [(features, labels)], counts)
-    monkeypatch.setattr("ldmlr.diffusion.transform.CHUNK", 7)
+    monkeypatch.setattr("ldmlr.diffusion.statistics.CHUNK", 7)
     parts = fit_transform("whitened", [(features, labels)], counts)
     assert np.allclose(whole.mean, parts.mean, rtol=1e-12)
     assert np.allclose(whole.scale, parts.scale, rtol=1e-9)

@@ -16,9 +16,8 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import torch
 
-from ldmlr.device import torch_threads
+from ldmlr.diffusion.spectrum import spectrum
 from ldmlr.diffusion.statistics import Array, Statistics
 
 AUTO, NONE = "auto", "none"
@@ -69,33 +68,46 @@ def fit_axes(statistics: Statistics, latent: str, rows: int) -> Axes:
     rows
         Clean training rows.
     """
-    covariance = statistics.ridged()
-    deviation = np.sqrt(np.diag(covariance))
-    with torch_threads(1):  # the last bits depend on the number of threads
-        found = torch.linalg.eigh(torch.from_numpy(covariance / np.outer(deviation, deviation)))
-    values, vectors = found.eigenvalues.numpy()[::-1], found.eigenvectors.numpy()[:, ::-1]
-    values = np.maximum(values, 1e-9)
-    # The sign of an eigenvector is whatever the library gives: largest entry positive.
-    largest = np.abs(vectors).argmax(axis=0)
-    vectors = vectors * np.sign(vectors[largest, np.arange(len(values))])
-    count = axis_count(values, latent, rows)
+    correlation = statistics.without_rounding().ridged()
+    dim, total = len(correlation), np.diag(correlation).copy()
+    deviation = np.sqrt(total)
+    # A constant dimension correlates with none and stays as it is.
+    inverse = np.divide(1, deviation, out=np.zeros(dim), where=deviation > 0)
+    correlation *= inverse
+    correlation *= inverse[:, None]
+    values, vectors = spectrum(correlation, most_axes(dim, latent, rows))
+    count = axis_count(values, int((total > 0).sum()), latent, rows)
     variance, kept = values[:count].copy(), vectors[:, :count]
     scale = deviation[:, None] * kept * np.sqrt(variance)
-    rest = np.diag(covariance) - (scale**2).sum(axis=1)
-    psi = None if count == len(values) else np.sqrt(np.maximum(rest, 0.0))
-    whitening = (kept / np.sqrt(variance)).T / deviation
+    psi = None if count == dim else np.sqrt(np.maximum(total - (scale**2).sum(axis=1), 0.0))
+    whitening = (kept / np.sqrt(variance)).T * inverse
     return Axes(
         np.ascontiguousarray(scale), psi, np.ascontiguousarray(whitening), variance,
-        float(variance.sum() / values.sum()),
+        float(variance.sum() / np.count_nonzero(total)),
     )  # fmt: skip
 
 
-def axis_count(values: Array, latent: str, rows: int) -> int:
-    """Return K for eigenvalues in falling order."""
-    dim = len(values)
+def most_axes(dim: int, latent: str, rows: int) -> int:
+    """Return the largest K that `axis_count` may choose."""
     if latent == NONE:
         return dim
-    if latent != AUTO:
-        return min(int(latent), dim)
-    held = int(np.searchsorted(np.cumsum(values), SHARE * values.sum())) + 1
-    return min(dim, held, MOST, max(LEAST, rows // ROWS_PER_AXIS))
+    return min(dim, min(MOST, max(LEAST, rows // ROWS_PER_AXIS)) if latent == AUTO else int(latent))
+
+
+def axis_count(values: Array, moving: int, latent: str, rows: int) -> int:
+    """Return K for the largest eigenvalues of correlations, in falling order.
+
+    Parameters
+    ----------
+    values
+        As many as `most_axes` says, at least.
+    moving
+        Dimensions that are not constant: the ones on the diagonal of the correlations, so the sum of all
+        eigenvalues.
+    latent, rows
+        As for `fit_axes`.
+    """
+    if latent == AUTO:
+        held = int(np.searchsorted(np.cumsum(values), SHARE * moving)) + 1
+        return min(most_axes(len(values), latent, rows), held)
+    return most_axes(len(values), latent, rows)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import as_array, view_group
-from ldmlr.diffusion.statistics import CHUNK, Block, Labels
+from ldmlr.diffusion.statistics import CHUNK, Block, Labels, parts
 from ldmlr.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def check_features(values: Any, what: str = "features") -> npt.NDArray[Any]:
         raise InputError(f"{what}: expected rows and columns [N, D], not shape {list(array.shape)}")
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise InputError(f"{what}: expected numbers, not {array.dtype}")
-    for start in range(0, len(array), CHUNK):
+    for part in parts(*array.shape):
         # What float32 cannot hold (a NaN compares false as well) would be infinite in the first batch.
-        wrong = np.argwhere(~(np.abs(array[start : start + CHUNK]) <= FLOAT32_MAX))
+        wrong = np.argwhere(~(np.abs(array[part]) <= FLOAT32_MAX))
         if len(wrong):
-            row, column = wrong[0]
+            row, column = part.start + wrong[0, 0], wrong[0, 1]
             raise InputError(
-                f"{what}: row {start + row}, column {column} is {array[start + row, column]}, expected a "
+                f"{what}: row {row}, column {column} is {array[row, column]}, expected a "
                 "finite float32; remove or repair such rows"
             )
     return array

@@ -22,13 +22,18 @@ Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Block = tuple[npt.NDArray[Any], Labels]
 
-# Rows handled at a time: the fit reads features larger than memory.
-CHUNK = 16384
+# Rows handled at a time, as the fit reads features larger than memory; and numbers, where rows are wide: one
+# copy in float64 is 32 MB, and four are alive at most.
+CHUNK, NUMBERS = 16384, 1 << 22
 # Added to each variance, relative to it, so that dimensions that repeat each other stay harmless.
 RIDGE = 1e-3
 # Half the width of the interval that values are pulled into, in standard deviations of a normal that has the
 # same middle. Rows that medians and spreads are taken from, per class.
 REACH, SAMPLE = 20.0, 256
+# The deviation of a constant dimension, relative to its value: rounding of the sums.
+ROUNDING = 1e-12
+# Rows of all classes together that the spread of a dimension is taken from.
+POOLED = 4096
 # Quantiles of |x - median| and what they are in deviations of a normal: over all classes, and of one class.
 WIDE, HALF = (0.95, 1.96), (0.75, 1.15)
 
@@ -63,15 +68,17 @@ class Statistics:
         return found
 
     def ridged(self) -> Array:
-        """Return the covariance with its ridge: positive definite."""
+        """Return the covariance with its ridge: positive definite but for dimensions that are constant."""
         found = self.covariance.copy()
-        found[np.diag_indices_from(found)] += RIDGE * ridge_of(np.diag(found))
+        found[np.diag_indices_from(found)] *= 1 + RIDGE
         return found
 
-
-def ridge_of(variance: Array) -> Array:
-    """Return each variance, and for constant dimensions, which have none, next to nothing."""
-    return np.where(variance > 0, variance, 1e-12 * variance.max())
+    def without_rounding(self) -> Statistics:
+        """Return it with no variance where there is nothing but the rounding of means."""
+        constant = np.diag(self.covariance) <= (ROUNDING * np.abs(self.mean).max(axis=0)) ** 2
+        covariance = self.covariance.copy() if constant.any() else self.covariance
+        covariance[constant], covariance[:, constant] = 0.0, 0.0
+        return dataclasses.replace(self, covariance=covariance)
 
 
 def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64], *, pull_in: bool = True) -> Statistics:
@@ -117,11 +124,17 @@ def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64], *, pull_in: 
     return found
 
 
+def parts(rows: int, dim: int) -> Iterator[slice]:
+    """Yield the rows of ``[N, D]`` some thousand at a time."""
+    step = max(1, min(CHUNK, NUMBERS // dim))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)
+
+
 def chunks(blocks: Sequence[Block]) -> Iterator[tuple[Array, Labels]]:
     """Yield the rows of blocks in float64, some thousand at a time."""
     for features, labels in blocks:
-        for start in range(0, len(features), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in parts(*features.shape):
             yield np.asarray(features[part], np.float64), labels[part]
 
 
@@ -146,7 +159,7 @@ def _limits(features: npt.NDArray[Any], labels: Labels, classes: int) -> tuple[A
         median[label] = np.median(rows, axis=0)
         distance = np.abs(rows - median[label])
         own[label] = np.quantile(distance, HALF[0], axis=0) / HALF[1]
-        away.append(distance)
+        away.append(distance[:: -(-len(distance) * classes // POOLED)])
     all_away = np.concatenate(away)
     spread = np.quantile(all_away, WIDE[0], axis=0) / WIDE[1]
     # A dimension that is nearly always the same has no quantile to go by, and may tell classes apart.

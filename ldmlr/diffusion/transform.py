@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from ldmlr.diffusion.axes import Axes, fit_axes
 from ldmlr.diffusion.statistics import (
-    CHUNK,
     RIDGE,
     Array,
     Block,
@@ -32,6 +31,7 @@ from ldmlr.diffusion.statistics import (
     Statistics,
     chunks,
     measure,
+    parts,
 )
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
 
@@ -96,8 +96,7 @@ class Transform:
         """Return z ``[N, K]`` float32 of features ``[N, D]`` with labels ``[N]``, in `out` if it is given."""
         inverse = self._inverse()
         z = np.empty((len(features), self.latent), np.float32) if out is None else out
-        for start in range(0, len(features), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in parts(*features.shape):
             wide, classes = np.asarray(features[part], np.float64), labels[part]
             if self.low is not None and self.high is not None:
                 wide = np.clip(wide, self.low[classes], self.high[classes])
