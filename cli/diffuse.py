@@ -90,6 +90,7 @@ def command(
     )  # fmt: skip
     result = results.document("diffuse", settings, **figures)
     if figures["finished_before"]:
+        results.restore_result(out, result)
         say(f"{out}: this model is finished; nothing to do")
     else:
         results.write_result(out, result)

@@ -123,6 +123,7 @@ def command(
     result = results.document("generate", settings, plan=plan, **figures)
     path = output_path(out, part)
     if figures["finished_before"]:
+        results.restore_result(path, result)
         say(f"{path}: these rows are finished; nothing to do")
         emit(result, as_json, f"{path}: {figures['rows']:,} rows")
         return

@@ -2,22 +2,31 @@
 
 Every output goes to a temporary name in the folder of its target, is flushed to disk and
 then renamed, so that a crash, a full disk or an interrupt never leaves half a file and
-never harms the file that was there before.
+never harms the file that was there before. What a process left that was killed in between is told by
+its name, and removed by the next one that writes in the folder.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+
+# Of a file name in most file systems, bytes.
+_LONGEST_NAME = 255
+# Folders in which this process has looked for what dead ones left.
+_swept: set[tuple[int, Path]] = set()
 
 
 def check_output(path: Path, overwrite: bool = False) -> Path:
@@ -34,12 +43,65 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
         raise UsageError(f"{path}: is {what} where a file is expected; name another output")
     folder = existing_folder(path)
     # access() follows the permission bits only; root and read-only mounts need the attempt.
+    probe = _temporary(folder / "ldmlr")
     try:
-        with tempfile.TemporaryDirectory(prefix=".ldmlr-", dir=folder):
-            pass
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        probe.unlink()
     except OSError as error:
         raise os_error(error, folder) from error
     return path
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Return the hidden name ``.NAME<ending>`` beside a file; of a name that would be too long, its hash."""
+    name = f".{path.name}{ending}"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{ending}"
+    return path.with_name(name)
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new temporary name beside a file; it says which process of which machine it belongs to."""
+    return beside(path, f".{os.getpid()}-{_place()}{secrets.token_hex(4)}.tmp")
+
+
+@functools.cache
+def _place() -> str:
+    """Return a mark of where process numbers mean the same: the machine, and the container."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:6]
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that are dead: those killed in the middle of writing."""
+    pattern = re.compile(rf"\..*\.(\d{{1,10}})-{_place()}[0-9a-f]{{8}}\.tmp")
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            found = pattern.fullmatch(name)
+            if found and _dead(int(found[1])):
+                with suppress(OSError):
+                    (folder / name).unlink()
+
+
+def _sweep_once(folder: Path) -> None:
+    """Sweep a folder the first time that this process writes in it."""
+    mark = (os.getpid(), folder)
+    if mark not in _swept:
+        _swept.add(mark)
+        sweep(folder)
+
+
+def _dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # somebody else's, and alive
+    return False
 
 
 def check_unfinished(state: Path, overwrite: bool = False) -> None:
@@ -96,7 +158,8 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     path = check_output(path, overwrite)
     final = Path(os.path.realpath(path)) if path.is_symlink() else path
     make_folder(final.parent)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    _sweep_once(final.parent)
+    temporary = _temporary(final)
     try:
         yield temporary
         sync(temporary)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 _silent = False
+_said: set[str] = set()
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]
@@ -26,6 +27,13 @@ def silence(silent: bool = True) -> None:
     """Switch all progress bars off (or on again)."""
     global _silent
     _silent = silent
+
+
+def say_once(message: str) -> None:
+    """Print a line on standard error, the first time only that this process has it to say."""
+    if message not in _said:
+        _said.add(message)
+        print(message, file=sys.stderr, flush=True)
 
 
 def bar(total: int, label: str, unit: str = "it", initial: int = 0) -> tqdm[Any]:

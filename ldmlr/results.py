@@ -22,7 +22,7 @@ from typing import Any
 
 from ldmlr.config import plain
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output, parse_json, write_text
+from ldmlr.files import check_output, parse_json, write_bytes, write_text
 
 GROUP_COLUMNS = ("all", "many", "medium", "few")
 
@@ -58,6 +58,24 @@ def write_result(output: Path, result: Mapping[str, Any]) -> Path:
         return own
     write_text(common, text)
     return common
+
+
+def restore_result(output: Path, result: Mapping[str, Any]) -> None:
+    """Write the result of an output that was finished before, where a kill came before it was written.
+
+    Parameters
+    ----------
+    output
+        A finished file.
+    result
+        What to write if it has no document at all; one that lacks ``result.json`` alone gets it back.
+    """
+    output = Path(output)
+    common, own = output.parent / "result.json", output.with_name(f"{output.name}.result.json")
+    if not own.exists():
+        write_result(output, result)
+    elif not common.exists():
+        write_bytes(common, own.read_bytes())
 
 
 def check_result(folder: Path, command: str, overwrite: bool = False) -> None:

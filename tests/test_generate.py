@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -386,3 +387,51 @@ def test_a_file_that_is_no_model(tmp_path, run_cli):
     done = run_cli("generate", tmp_path, "--out", tmp_path / "p.h5")
     expected = f"Error: {tmp_path}: is a folder where a model file is expected; name the file\n"
     assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_parts_of_another_seed_beside_ours_are_never_joined(model, tmp_path):
+    """As two processes at once would leave them, where the file system has no locks."""
+    drawn = {}
+    for seed in (1, 2):
+        generation = prepare(model, GenerateConfig(), seed=seed)
+        key = f"{generation.key} {generation.kernels}"
+        drawn[seed] = parts.Parts(tmp_path, generation, 0, generation.rows, key)
+        assert drawn[seed].draw() == generation.rows
+    joined = {seed: np.concatenate([rows for _, rows, _ in part]) for seed, part in drawn.items()}
+    assert not np.array_equal(joined[1], joined[2])
+    alone = parts.Parts(tmp_path / "alone", drawn[1].generation, 0, drawn[1].rows, "any key")
+    alone.folder.mkdir()
+    alone.draw()
+    assert np.array_equal(joined[1], np.concatenate([rows for _, rows, _ in alone]))
+
+
+def test_a_second_start_on_one_output_is_refused(model, tmp_path, monkeypatch):
+    first, second = (prepare(model, GenerateConfig(), seed=seed) for seed in (1, 2))
+    refusals = []
+
+    def start_again(self):
+        child = os.fork()
+        if not child:
+            try:
+                generate(second, tmp_path / "out.h5", overwrite=True)
+            except LdmlrError as error:
+                os._exit(7 if f"process {os.getppid()} " in str(error) else 8)
+            os._exit(9)
+        refusals.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return draw(self)
+
+    draw = parts.Parts.draw
+    monkeypatch.setattr(parts.Parts, "draw", start_again)
+    generate(first, tmp_path / "out.h5")
+    assert refusals == [7]
+    assert left_in(tmp_path) == ["out.h5"]
+    assert FeatureStore.open(tmp_path / "out.h5").config["key"] == first.key
+
+
+def test_parts_that_outlived_the_finished_store_are_removed(model, tmp_path):
+    generation = prepare(model, GenerateConfig(), seed=4)
+    generate(generation, tmp_path / "out.h5")
+    with parts.parts_folder(tmp_path / "other.h5", "key", resume=False) as folder:
+        shutil.copytree(folder, tmp_path / ".out.h5.parts")
+    assert generate(generation, tmp_path / "out.h5", resume=True)["finished_before"]
+    assert left_in(tmp_path) == ["out.h5"]

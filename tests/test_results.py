@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldmlr.errors import UsageError
-from ldmlr.results import accuracy_row, accuracy_rows, check_result, document, write_result
+from ldmlr.results import accuracy_row, accuracy_rows, check_result, document, restore_result, write_result
 from ldmlr.text import accuracy_table, table
 
 RUNS = [
@@ -161,3 +161,14 @@ def test_commands_leave_the_result_of_another_command_alone(run_cli, whole_run, 
     done = run_cli("run", store, "--seeds", 1, "--out", folder)
     assert done.returncode == 2
     assert "is the result of ldmlr finetune" in done.stderr
+
+
+def test_what_a_kill_kept_from_being_written_is_written_later(tmp_path):
+    output = tmp_path / "a.h5"
+    restore_result(output, {"command": "late"})
+    own, common = tmp_path / "a.h5.result.json", tmp_path / "result.json"
+    assert json.loads(own.read_text()) == json.loads(common.read_text()) == {"command": "late"}
+    write_result(output, {"command": "first"})
+    common.unlink()
+    restore_result(output, {"command": "late"})
+    assert json.loads(own.read_text()) == json.loads(common.read_text()) == {"command": "first"}

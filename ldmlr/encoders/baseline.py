@@ -33,6 +33,7 @@ from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.evaluation import BaselineScores
+from ldmlr.ownership import owned
 from ldmlr.torch_defaults import torch_defaults
 
 LOG = "train.jsonl"
@@ -102,6 +103,22 @@ def train_baseline(
     device = resolve_device(device) if isinstance(device, str) else device
     out = Path(out)
     check_output(out / MODEL, overwrite=True)
+    with owned(out / MODEL):
+        return _baseline(images, config, out, seed, device, threads, resume, overwrite, groups)
+
+
+def _baseline(
+    images: ImageSet,
+    config: BaselineConfig,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    threads: int | None,
+    resume: bool,
+    overwrite: bool,
+    groups: ClassGroups | None,
+) -> dict[str, Any]:
+    """Train, save and measure a baseline in a folder that is owned."""
     config = config.replace(precision=resolve_precision(config.precision, device))
     shape = common_shape(images)
     train, held_out = training_split(images, config.val_fraction, seed)
@@ -311,6 +328,3 @@ def _check_folder(out: Path, resume: bool, overwrite: bool) -> None:
         )
     if not resume:
         check_unfinished(out / CHECKPOINT, overwrite)
-    # What a kill in the middle of writing left behind.
-    for stale in [*out.glob(f".{CHECKPOINT}.*.tmp"), *out.glob(f".{LOG}.*.tmp")]:
-        stale.unlink(missing_ok=True)

@@ -20,9 +20,10 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import checkpoint_path, diffuse
 from ldmlr.generation.generate import check_space, finished
 from ldmlr.generation.generators.catalogue import entry_of
-from ldmlr.generation.parts import Parts, check_parts, parts_folder
+from ldmlr.generation.parts import Parts, check_parts, parts_folder, remove_parts
 from ldmlr.generation.prepare import Generation, prepare, prepare_from_rows
 from ldmlr.metrics.familiar import KEY, Familiar, familiar
+from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
@@ -150,7 +151,7 @@ def augment(
     InputError, UsageError
         A store that cannot be trained on, or settings that do not fit it: both before anything is trained.
     """
-    with job.open() as store:
+    with job.open() as store, owned(job.out):
         material = Material.of(store)
         check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
         if not resume:
@@ -187,6 +188,7 @@ def _added(
     """Draw the rows, if that was not done before, write the store with them, and return the figures."""
     key = config_hash(generation.key, store.fingerprint())
     if resume and finished(out, key, overwrite):
+        remove_parts(out)
         with FeatureStore.open(out) as before:
             backend = before.config["backend"]
         return {
@@ -195,8 +197,9 @@ def _added(
     check_output(out, overwrite)
     check_space(out, generation.rows + len(store.split("train")), generation)
     began = time.perf_counter()
-    with parts_folder(out, f"{key} {generation.kernels}", resume, overwrite) as folder:
-        parts = Parts(folder, generation, 0, generation.rows)
+    drawn_under = f"{key} {generation.kernels}"
+    with parts_folder(out, drawn_under, resume, overwrite) as folder:
+        parts = Parts(folder, generation, 0, generation.rows, drawn_under)
         parts.draw()
         _write(store, out, parts, key, seen, overwrite)
     return {

@@ -14,7 +14,8 @@ from ldmlr.diffusion.rows import store_rows
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
-from ldmlr.metrics.familiar import KEY, familiar
+from ldmlr.metrics.familiar import KEY, Familiar, familiar
+from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, check_trainable
 
 
@@ -64,6 +65,22 @@ def diffuse(
     """
     check_trainable(store)
     found = familiar(store, trained_on_rows)
+    with owned(out):
+        return _diffused(store, out, config, seed, found, device, threads, resume, overwrite)
+
+
+def _diffused(
+    store: FeatureStore,
+    out: Path,
+    config: DiffusionConfig,
+    seed: int,
+    found: Familiar,
+    device: str,
+    threads: int | None,
+    resume: bool,
+    overwrite: bool,
+) -> tuple[LatentDiffusion, dict[str, Any]]:
+    """Train, or take what is finished; the output is owned."""
     if resume and out.is_file():
         model = LatentDiffusion.load(out)
         same = (model.config, model.seed) == (config, seed)

@@ -13,10 +13,11 @@ import numpy as np
 from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.files import check_output, existing_folder
 from ldmlr.generation.config import PlanConfig
-from ldmlr.generation.parts import Parts, parts_folder, parts_size
+from ldmlr.generation.parts import Parts, parts_folder, parts_size, remove_parts
 from ldmlr.generation.plan import Counts
 from ldmlr.generation.prepare import Generation
 from ldmlr.groups import GROUPS
+from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import MAX_SHARDS
@@ -102,29 +103,44 @@ def generate(
     path = output_path(out, shard)
     start, stop = shard_range(generation.rows, shard)
     figures: dict[str, Any] = {"output": path, "rows": stop - start, "per_class": generation.plan}
-    if resume and finished(path, generation.key, overwrite):
-        before = FeatureStore.open(path).config
-        figures |= {
-            "gate": None, "backend": before["backend"], "kernels": before["kernels"],
-            "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None, "notes": (),
-            "finished_before": True,
-        }  # fmt: skip
-        return {**figures, **_manifest(generation, out, shard)}
+    with owned(path):
+        if resume and finished(path, generation.key, overwrite):
+            figures |= _figures_before(path)
+        else:
+            figures |= _drawn(generation, path, start, stop, resume, overwrite)
+    return {**figures, **_manifest(generation, out, shard)}
+
+
+def _figures_before(path: Path) -> dict[str, Any]:
+    """Return the figures of rows that were drawn before."""
+    before = FeatureStore.open(path).config
+    remove_parts(path)  # a kill may have come between the store and the end of its parts
+    return {
+        "gate": None, "backend": before["backend"], "kernels": before["kernels"],
+        "seconds": 0.0, "draw_seconds": 0.0, "rows_per_s": None, "device_wait": None, "notes": (),
+        "finished_before": True,
+    }  # fmt: skip
+
+
+def _drawn(
+    generation: Generation, path: Path, start: int, stop: int, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Draw the rows that are missing, write all of them into a store, and return the figures."""
     check_output(path, overwrite)
     check_space(path, stop - start, generation)
     began = time.perf_counter()
-    with parts_folder(path, f"{generation.key} {generation.kernels}", resume, overwrite) as folder:
-        parts = Parts(folder, generation, start, stop)
+    key = f"{generation.key} {generation.kernels}"
+    with parts_folder(path, key, resume, overwrite) as folder:
+        parts = Parts(folder, generation, start, stop, key)
         drawn = parts.draw()
         draw_seconds = time.perf_counter() - began
         _write(parts, path, overwrite)
-    figures |= {
+    return {
         "gate": parts.gate_figures(), "backend": generation.generator.backend,
         "kernels": generation.kernels, "seconds": time.perf_counter() - began, "draw_seconds": draw_seconds,
         "rows_per_s": drawn / draw_seconds, "device_wait": parts.device_wait,
         "notes": generation.generator.notes, "finished_before": False,
     }  # fmt: skip
-    return {**figures, **_manifest(generation, out, shard)}
 
 
 def _write(parts: Parts, path: Path, overwrite: bool) -> None:

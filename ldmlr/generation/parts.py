@@ -2,11 +2,14 @@
 
 A part is a range of global row numbers, written whole or not at all. Its bounds depend on the
 dimension alone and its rows on their numbers alone, so the parts of an interrupted and
-of an uninterrupted run are the same files.
+of an uninterrupted run are the same files. Each carries in its name the key it was drawn under: rows of other
+settings, which another process may write beside them where the file system has no locks, are never joined
+with these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -44,6 +47,8 @@ class Parts:
         What is to be generated.
     start, stop
         Range of global row numbers.
+    key
+        What the rows depend on, as given to `parts_folder`.
 
     Attributes
     ----------
@@ -52,8 +57,9 @@ class Parts:
         not known: on the CPU, and with a gate.
     """
 
-    def __init__(self, folder: Path, generation: Generation, start: int, stop: int) -> None:
+    def __init__(self, folder: Path, generation: Generation, start: int, stop: int, key: str) -> None:
         self.folder, self.generation, self.start, self.rows = folder, generation, start, stop - start
+        self._key = hashlib.sha256(key.encode()).hexdigest()[:16]
         self.judged = self.refused = self.failed = 0
         self.device_wait: float | None = None
         rows = max(1, PART_BYTES // (4 * generation.generator.dim * ROW_MULTIPLE)) * ROW_MULTIPLE
@@ -111,7 +117,7 @@ class Parts:
             yield low, rows, labels_of(self.generation.plan, low, high)
 
     def _path(self, low: int) -> Path:
-        return self.folder / f"rows-{low:015d}.npy"
+        return self.folder / f"rows-{self._key}-{low:015d}.npy"
 
 
 def check_parts(output: Path, overwrite: bool) -> None:
@@ -124,6 +130,11 @@ def check_parts(output: Path, overwrite: bool) -> None:
 def parts_size(output: Path) -> int:
     """Return the bytes of the parts that an interrupted run left of `output`."""
     return sum(part.stat().st_size for part in _folder(output).glob(PART_FILES))
+
+
+def remove_parts(output: Path) -> None:
+    """Remove the parts of `output`, which is finished."""
+    _remove(_folder(output))
 
 
 @contextmanager

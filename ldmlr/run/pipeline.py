@@ -16,6 +16,7 @@ from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import answers_of, group_sizes
 from ldmlr.metrics.answers import Answers
+from ldmlr.ownership import owned
 from ldmlr.results import accuracy_rows
 from ldmlr.run import checks, stages
 from ldmlr.run.config import RunConfig, StageTables
@@ -126,7 +127,17 @@ class Run:
         ----------
         report
             Called with one line when a step has been done or found.
+
+        Raises
+        ------
+        LdmlrError
+            Another process is at work in the folder of the run, or a step failed.
         """
+        with owned(self.plan.root / "result.json"):
+            return self._executed(report)
+
+    def _executed(self, report: Report) -> dict[str, Any]:
+        """Do what is missing, in a folder that is owned."""
         started = time.perf_counter()
         devices.set_threads(self.machine.threads)
         records: Records = {}

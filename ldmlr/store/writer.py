@@ -25,6 +25,7 @@ from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 from ldmlr.files import atomic_path, check_output, os_error
+from ldmlr.ownership import owned
 from ldmlr.store.layout import (
     FORMAT,
     SCHEMA_VERSION,
@@ -126,6 +127,7 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(owned(self.path))
             temporary = stack.enter_context(atomic_path(self.path, self.overwrite))
             self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             stack.callback(os.close, self._descriptor)
