@@ -54,7 +54,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(path, error):
     def write():
         with StoreWriter(path, dim=2, num_classes=3, overwrite=True) as writer:
             writer.split("train", 6).write(0, DATA.features[:3], DATA.labels[:3])
-            assert len(list(path.parent.iterdir())) == 2
+            assert len(list(path.parent.iterdir())) == 3  # with the temporary file and the lock
             raise error
 
     with pytest.raises(type(error)):
