@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +136,7 @@ def test_a_read_only_folder_is_refused_at_once(tmp_path, monkeypatch):
         def refuse(*_, **__):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+        monkeypatch.setattr(os, "open", refuse)
         expected = "the file system is read-only"
     else:
         tmp_path.chmod(0o555)
