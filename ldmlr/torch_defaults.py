@@ -27,7 +27,9 @@ def torch_defaults() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):
-            stack.enter_context(torch.autocast(kind, enabled=False))
+            # Weights that an autocast within the block rounds are kept until the outermost one ends, which is
+            # this one: without the cache a training sees its own steps.
+            stack.enter_context(torch.autocast(kind, enabled=False, cache_enabled=False))
         stack.callback(torch.set_default_dtype, before)
         torch.set_default_dtype(torch.float32)
         yield
