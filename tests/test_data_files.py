@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ldmlr.data import FileSplit, open_image_set
 from ldmlr.errors import InputError, UsageError
@@ -136,10 +136,35 @@ def test_cmyk_jpeg_is_read(root):
     assert np.all(train.load([0]) >= 253)
 
 
-def test_the_orientation_tag_is_ignored(root):
+@pytest.mark.parametrize("size", [None, 6])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_the_orientation_tag_says(root, orientation, ending, size):
+    pixels = np.zeros((6, 8, 3), np.uint8)
+    pixels[:3, :4] = 255  # the upper left corner as it is stored
     exif = Image.Exif()
-    exif[274] = 6
-    Image.new("RGB", (8, 6)).save(root / "cat" / "a.jpg", exif=exif)
+    exif[274] = orientation
+    path = root / "cat" / f"0.{ending}"
+    Image.fromarray(pixels).save(
+        path, exif=exif, **({"quality": 95} if ending == "jpg" else {"lossless": True})
+    )
+    expected = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    train = open_image_set(root, image_size=size).train
+    found = train.load([0])[0]
+    if size is None:
+        assert np.array_equal(found, np.asarray(expected))
+        assert train.shape == (None if orientation >= 5 else (6, 8, 3))
+    else:
+        assert found.shape == (6, 6, 3)
+    corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
+    bright = {c for c in ((0, 0), (0, -1), (-1, -1), (-1, 0)) if found[c][0] > 128}
+    assert bright == {corners[orientation]}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_damaged_orientation_tag_is_none(root):
+    path = root / "cat" / "a.jpg"
+    Image.new("RGB", (8, 6)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert open_image_set(root).train.load([0]).shape == (1, 6, 8, 3)
 
 
@@ -171,7 +196,7 @@ def test_sizes_that_differ_need_an_image_size(root):
     train = open_image_set(root).train
     assert train.shape is None
     assert train.load([0, 1]).shape == (2, 6, 8, 3)
-    with pytest.raises(InputError, match=r"dog/b\.png: is 9x6, others are 8x6; pass image_size"):
+    with pytest.raises(InputError, match=r"dog/b\.png: the images .*: 8x6 \(4\), 9x6 \(1\); .* image_size=6"):
         train.load([0, 4])
     assert open_image_set(root, image_size=6).train.load([0, 4]).shape == (2, 6, 6, 3)
 
@@ -315,11 +340,12 @@ def test_a_list_without_train_in_its_name_stands_alone(root, listing):
 def test_the_image_root_may_lie_elsewhere(root, listing, tmp_path):
     moved = listing.rename(tmp_path / "list_train.txt")
     with pytest.raises(
-        InputError, match=r"list_train\.txt: line 1: no image .*/cat/a\.png; pass image_root, the folder"
+        InputError,
+        match=r"list_train\.txt: line 1: no image .*/cat/a\.png \(and 2 more of 3\); pass image_root",
     ):
         open_image_set(moved)
     assert len(open_image_set(moved, image_root=root).train) == 3
-    with pytest.raises(InputError, match=r"line 1: no image .*dog/cat/a\.png; check image_root"):
+    with pytest.raises(InputError, match=r"line 1: no image .*dog/cat/a\.png \(.*\); check image_root"):
         open_image_set(moved, image_root=root / "dog")
     with pytest.raises(InputError, match="nowhere: no such image root"):
         open_image_set(moved, image_root=root / "nowhere")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ldmlr.data import LongTailedDraw, hold_out, long_tailed_counts, long_tailed_indices, open_image_set
 from ldmlr.errors import InputError, LdmlrError, UsageError
@@ -98,7 +99,7 @@ def test_a_factor_below_one_is_refused(factor):
 
 
 def test_a_factor_that_empties_a_class_names_the_largest_one():
-    with pytest.raises(UsageError, match="largest has 5; use at most 5"):
+    with pytest.raises(UsageError, match="largest has 5 and the smallest 5; use at most 5"):
         long_tailed_indices(balanced(3, 5), 6)
     assert np.bincount(balanced(3, 5)[long_tailed_indices(balanced(3, 5), 5)]).min() == 1
 
@@ -215,3 +216,39 @@ def test_hold_out_depends_on_the_seed():
 def test_hold_out_refuses_other_fractions(fraction):
     with pytest.raises(UsageError, match="above 0 and below 1"):
         hold_out([0, 1], fraction)
+
+
+def test_classes_that_have_an_order_keep_it():
+    labels = np.repeat(np.arange(4), [10, 40, 400, 90])
+    counts = np.bincount(labels[long_tailed_indices(labels, 8, 0)])
+    assert counts[[2, 3, 1, 0]].tolist() == long_tailed_counts(int(counts[2]), 4, 8).tolist()
+    assert counts[0] == 10  # as much as the smallest class allows
+    nearly = np.repeat(np.arange(3), [90, 100, 99])
+    assert np.bincount(nearly[long_tailed_indices(nearly, 9, 0)]).tolist() == [90, 30, 10]
+
+
+@given(st.lists(st.integers(1, 2000), min_size=2, max_size=12), st.integers(1, 10**6))
+def test_the_bound_that_a_refusal_names_works_and_is_the_largest(counts, factor):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    try:
+        long_tailed_indices(labels, factor)
+    except UsageError as error:
+        bound = int(str(error).rpartition("at most ")[2])
+        assert 1 <= bound < factor
+        assert np.bincount(labels[long_tailed_indices(labels, bound)]).min() >= 1
+        with pytest.raises(UsageError, match=f"use at most {bound}$"):
+            long_tailed_indices(labels, bound + 1)
+
+
+def test_a_draw_of_an_imbalanced_set_says_what_it_keeps(tmp_path):
+    for name, count in zip("abc", (2, 30, 8), strict=True):
+        for number in range(count):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (2, 2)).save(tmp_path / name / f"{number}.png")
+    images = open_image_set(tmp_path, imbalance_factor=4)
+    assert images.train.counts.tolist() == [2, 11, 5]
+    assert images.notes == (
+        f"{tmp_path}: is imbalanced already (30 images of the largest class, 2 of the smallest); its order "
+        "of classes is kept, and factor 4 keeps 18 of 40 images",
+    )
+    assert open_image_set("digits-lt").notes == ()

@@ -8,6 +8,7 @@ made, so that what follows need not doubt it.
 from __future__ import annotations
 
 import abc
+import collections
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Sizes = collections.Counter[tuple[int, int]]
 Rows = slice | npt.NDArray[np.integer[Any]] | Sequence[int]
 
 
@@ -53,6 +55,11 @@ class ImageSplit(abc.ABC):
     @abc.abstractmethod
     def shape(self) -> tuple[int, int, int] | None:
         """Height, width and channels of every image; None where the sizes vary."""
+
+    def sizes(self) -> Sizes:
+        """Return how often each (width, height) occurs, in a sample of a large set."""
+        height, width, _ = self.shape or (0, 0, 0)
+        return collections.Counter({(width, height): len(self)})
 
     @abc.abstractmethod
     def load(self, indices: Rows) -> Images:
@@ -158,6 +165,19 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def different_sizes(sizes: Sizes) -> str:
+    """Say which sizes images have, and what brings them to one."""
+    seen = [f"{width}x{height} ({count:,})" for (width, height), count in sizes.most_common(4)]
+    more = f" and {len(sizes) - 4:,} more" if len(sizes) > 4 else ""
+    side = min(min(size) for size in sizes)
+    # What networks for photographs expect; smaller images are not made larger.
+    wanted = min(side, 224)
+    return (
+        f"the images differ in size: {', '.join(seen)}{more}; bring them to one with "
+        f"{opt('image_size', wanted)}"
+    )
 
 
 def check_labels(

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from ldmlr.data.files import FileSplit, refusal
 from ldmlr.data.images import ImageSplit
 from ldmlr.data.longtail import LongTailedDraw
 from ldmlr.errors import InputError
@@ -30,6 +31,8 @@ class ImageSet:
         the seed, the counts and the sha256 of the chosen indices (None without a draw).
     draw
         The long-tailed draw with its indices (``draw.save(path)`` keeps it); None without one.
+    notes
+        Sentences on what was left out, or taken for something else.
     """
 
     name: str
@@ -39,6 +42,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     provenance: Mapping[str, Any]
     draw: LongTailedDraw | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -59,6 +63,23 @@ class ImageSet:
         Images that lie in files of their own enter with path and size, not with their bytes.
         """
         return self._fingerprint
+
+    def check_images(self) -> None:
+        """Decode every image that lies in a file of its own.
+
+        Raises
+        ------
+        BadImages
+            Some cannot be decoded; all are listed.
+        """
+        bad = [
+            image
+            for split in (self.train, self.test, self.val)
+            if isinstance(split, FileSplit)
+            for image in split.bad()
+        ]
+        if bad:
+            raise refusal(bad, in_list=self.provenance["kind"] == "list")
 
     def split(self, name: str) -> ImageSplit:
         """Return the split ``train``, ``test`` or ``val``.

@@ -15,19 +15,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ldmlr.data.files import FileSplit, ImageFile
-from ldmlr.data.images import infer_classes
+from ldmlr.data.files import BadImage, FileSplit, ImageFile
+from ldmlr.data.images import check_classes, infer_classes
+from ldmlr.data.reading import Reading
 from ldmlr.errors import InputError, opt
 from ldmlr.files import check_input, os_error
 from ldmlr.progress import track
 
 
-def read_lists(
-    path: Path, image_root: Path | None = None, image_size: int | None = None
-) -> tuple[dict[str, FileSplit], tuple[str, ...]]:
+def read_lists(path: Path, reading: Reading) -> tuple[dict[str, FileSplit], tuple[str, ...]]:
     """Read a training list and the lists beside it; see the rule above.
 
-    Every image is looked up (not opened), so that a missing one is found before the work starts.
+    Every image is looked up (not opened), so that missing ones are found before the work starts.
+
+    Parameters
+    ----------
+    path
+        The training list.
+    reading
+        How to read; what is left out is noted there.
 
     Returns
     -------
@@ -41,23 +47,56 @@ def read_lists(
     InputError
         A line is not ``path label``, a listed image does not exist, or labels leave a gap.
     """
-    root = image_root or path.parent
+    root = reading.image_root or path.parent
     if not check_input(root, "image root").is_dir():
         raise InputError(f"{root}: the image root is not a folder; check {opt('image_root')}")
     lists = {"train": path, **siblings(path)}
     parsed = {split: _parse(listing) for split, listing in lists.items()}
     num_classes = infer_classes([label for _, label in parsed["train"].values()], str(path))
+    names = tuple(str(label) for label in range(num_classes))
     splits = {}
     for split, entries in parsed.items():
         listing = lists[split]
         _check_range(listing, entries, num_classes)
-        files = [
-            ImageFile(name, _length(listing, line, root, name, image_root is None), line)
-            for line, (name, _) in track(entries.items(), f"looking up {listing.name}", len(entries))
-        ]
-        labels = np.array([label for _, label in entries.values()], np.int64)
-        splits[split] = FileSplit(root, files, labels, num_classes, image_size=image_size, listing=listing)
-    return splits, tuple(str(label) for label in range(num_classes))
+        files = _looked_up(listing, entries, root, reading)
+        labels = np.array([entries[file.line or 0][1] for file in files], np.int64)
+        splits[split] = FileSplit(
+            root, files, labels, num_classes, image_size=reading.image_size, listing=listing
+        )
+    check_classes(splits["train"], names, str(path))
+    return splits, names
+
+
+def _looked_up(
+    listing: Path, entries: dict[int, tuple[str, int]], root: Path, reading: Reading
+) -> list[ImageFile]:
+    """Return the images of a list; those that are not there are refused, or left out where that is asked."""
+    files, missing = [], []
+    for line, (name, _) in track(entries.items(), f"looking up {listing.name}", len(entries)):
+        try:
+            status = os.stat(root / name)
+        except (OSError, ValueError):
+            missing.append((line, root / name))
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{listing}: line {line}: {root / name} is no image file; correct the line")
+        files.append(ImageFile(name, status.st_size, line))
+    if missing and files and reading.skip_bad:
+        reading.skip(
+            BadImage(-1, f"{listing}: line {line}: {image}", "no such image") for line, image in missing
+        )
+    elif missing:
+        more = f" (and {len(missing) - 1:,} more of {len(entries):,})" if len(missing) > 1 else ""
+        remedy = (
+            f"pass {opt('image_root')}, the folder the paths start from"
+            if reading.image_root is None
+            else f"check {opt('image_root')}"
+        )
+        if files:
+            remedy += f", correct the list, or go on without with {opt('skip_bad', True)}"
+        line, image = missing[0]
+        raise InputError(f"{listing}: line {line}: no image {image}{more}; {remedy}")
+    return files
 
 
 def siblings(path: Path) -> dict[str, Path]:
@@ -100,18 +139,3 @@ def _check_range(listing: Path, entries: dict[int, tuple[str, int]], num_classes
                 f"{listing}: line {line}: label {label} is out of range; the training list has the labels "
                 f"0 .. {num_classes - 1}"
             )
-
-
-def _length(listing: Path, line: int, root: Path, name: str, default_root: bool) -> int:
-    try:
-        status = os.stat(root / name)
-    except (OSError, ValueError):
-        remedy = (
-            f"pass {opt('image_root')}, the folder the paths start from"
-            if default_root
-            else f"check {opt('image_root')}"
-        )
-        raise InputError(f"{listing}: line {line}: no image {root / name}; {remedy}") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{listing}: line {line}: {root / name} is no image file; correct the line")
-    return status.st_size

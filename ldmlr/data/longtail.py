@@ -4,6 +4,9 @@ A draw keeps ``n_max * factor^(-c / (C - 1))`` rows of class c, rounded down: th
 CIFAR of Cui et al., "Class-Balanced Loss Based on Effective Number of Samples" (CVPR 2019).
 Rows are drawn without replacement, class by class, from streams that depend on (seed, class)
 alone. A draw with a larger factor is therefore part of the draw with a smaller one.
+
+Class 0 is the largest and class C - 1 the smallest, in a set that is balanced. In one that is imbalanced
+already the classes keep their order: the largest there is stays the largest.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ Integers = npt.NDArray[np.int64]
 
 FORMAT = "ldmlr-draw"
 SCHEMA_VERSION = 1
+# Sets whose largest class has at least so many times the rows of the smallest have an order of their own;
+# what differs less, as by images that were lost, is balanced.
+_IMBALANCED = 1.5
 # The stream of the class order, beside the streams 0 .. C-1 of the classes.
 _ORDER_STREAM = 2**32 - 1
 
@@ -103,7 +109,8 @@ def long_tailed_indices(
         Number of classes, C; by default the largest label + 1.
     shuffle_classes
         Let the seed choose which class is the head and which the tail. Otherwise class 0 is
-        the largest and class C - 1 the smallest.
+        the largest and class C - 1 the smallest; in a set that is imbalanced already, the classes keep
+        their order by size.
 
     Raises
     ------
@@ -115,12 +122,12 @@ def long_tailed_indices(
     label = check_labels(labels, num_classes, "labels")
     classes = num_classes or infer_classes(label, "labels")
     available = np.bincount(label, minlength=classes)
-    order = np.arange(classes)
     if shuffle_classes:
         order = np.argsort(_keys(seed, _ORDER_STREAM, classes), kind="stable")
-    n_max = _largest_head(available[order], factor)
+    else:
+        order = _order(available)
     counts = np.zeros(classes, np.int64)
-    counts[order] = long_tailed_counts(n_max, classes, factor)
+    counts[order] = _drawn_counts(available[order], factor)
     chosen = []
     for c in range(classes):
         rows = np.flatnonzero(label == c)
@@ -139,15 +146,55 @@ def _keys(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
     return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(n)
 
 
-def _largest_head(available: npt.NDArray[np.int64], factor: float) -> int:
+def is_imbalanced(available: npt.ArrayLike) -> bool:
+    """Tell whether rows per class ``[C]`` have an order of their own, which a draw keeps."""
+    counts = np.asarray(available)
+    return bool(counts.size and counts.max() > 0 and counts.max() >= _IMBALANCED * counts.min())
+
+
+def _order(available: Integers) -> Integers:
+    """Return the classes from the head to the tail."""
+    if not is_imbalanced(available):
+        return np.arange(len(available))
+    return np.argsort(-available, kind="stable")
+
+
+def _drawn_counts(available: Integers, factor: float) -> Integers:
+    """Return the rows per class of a draw, from the head to the tail, of classes in this order."""
+    n_max = _largest_head(available, factor)
+    if len(available) >= 2 and n_max >= 1 and _counts(n_max, _ratios(len(available), factor))[-1] < 1:
+        raise UsageError(
+            f"{opt('imbalance_factor')}: {factor:g} leaves a class without a row, as the largest has "
+            f"{int(available[0])} and the smallest {int(available[-1])}; use at most "
+            f"{_largest_factor(available)}"
+        )
+    return long_tailed_counts(n_max, len(available), factor)
+
+
+def _largest_head(available: Integers, factor: float) -> int:
     """Return the largest n_max for which no class is asked for more rows than it has."""
     if len(available) < 2:
         return 0
     ratios = _ratios(len(available), factor)
-    n_max = int(available[0])
-    while n_max > 0 and np.any(_counts(n_max, ratios) > available):
-        n_max -= 1
-    return n_max
+    # The counts grow with n_max.
+    low, high = 0, int(available[0])
+    while low < high:
+        middle = (low + high + 1) // 2
+        if np.any(_counts(middle, ratios) > available):
+            high = middle - 1
+        else:
+            low = middle
+    return low
+
+
+def _largest_factor(available: Integers) -> int:
+    """Return the largest whole factor that leaves every class a row."""
+    low, high = 1, int(available[0])
+    while low < high:
+        middle = (low + high + 1) // 2
+        counts = _counts(_largest_head(available, middle), _ratios(len(available), middle))
+        low, high = (middle, high) if counts[-1] >= 1 else (low, middle - 1)
+    return low
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

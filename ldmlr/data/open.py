@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from ldmlr.data import digits
 from ldmlr.data.cifar import is_cifar_folder, read_cifar
+from ldmlr.data.files import FileSplit
 from ldmlr.data.folders import read_folder
 from ldmlr.data.hdf5 import read_hdf5
-from ldmlr.data.images import ImageSplit
+from ldmlr.data.images import ImageSplit, check_classes
 from ldmlr.data.imageset import ImageSet
 from ldmlr.data.lists import read_lists
-from ldmlr.data.longtail import LongTailedDraw
+from ldmlr.data.longtail import LongTailedDraw, hold_out, is_imbalanced
+from ldmlr.data.reading import Reading
 from ldmlr.errors import InputError, UsageError, nearest, opt
 
 BUILTIN = ("digits-lt",)
+MAX_TEST_FRACTION = 0.9
+# A drawn test split is the same for every seed.
+_TEST_SEED = 0
 
 _KINDS = {
     "hdf5": (".h5", ".hdf5", ".hdf"),
@@ -38,6 +44,8 @@ def open_image_set(
     indices: str | Path | None = None,
     image_root: str | Path | None = None,
     image_size: int | None = None,
+    test_fraction: float | None = None,
+    skip_bad: bool = False,
 ) -> ImageSet:
     """Open an image set and draw a long-tailed training set from it where asked.
 
@@ -60,12 +68,20 @@ def open_image_set(
         Folder that the paths of an image list start from; by default the folder of the list.
     image_size
         Bring images to this size: shorter side resized, centre cropped. None leaves them.
+    test_fraction
+        Where the source has no test split: draw this share of every class as one, the same for every seed.
+        It is drawn first, so that a long-tailed draw leaves the test images alone.
+    skip_bad
+        Go on without images that cannot be decoded or are not there: every file is decoded once, and
+        ``provenance["skipped"]`` lists those that were left out. Otherwise they are refused when they
+        are met.
 
     Returns
     -------
     image_set
         Checked: every class has training images, labels are in range, every file is there. Where
-        the source has a val split and no test split, val is the test set.
+        the source has a val split and no test split, val is the test set. ``notes`` say what was left
+        out, or taken for something else.
 
     Raises
     ------
@@ -93,12 +109,17 @@ def open_image_set(
         )
     if kind == "digits-lt" and imbalance_factor is None and indices is None:
         imbalance_factor = digits.IMBALANCE_FACTOR
-    splits, class_names = _read(Path(source), kind, Path(image_root) if image_root else None, image_size)
+    reading = Reading(Path(image_root) if image_root else None, image_size, skip_bad)
+    splits, class_names = _read(Path(source), kind, reading)
+    if skip_bad:
+        splits = {name: _without_bad(split, reading) for name, split in splits.items()}
+        check_classes(splits["train"], class_names, str(source))
+    if reading.skipped:
+        reading.note(f"{source}: {len(reading.skipped):,} images cannot be decoded and are left out")
+    splits, test_from = _with_test(str(source), splits, test_fraction, reading)
     train, test, val = splits["train"], splits.get("test"), splits.get("val")
-    test_from = "test" if test else None
-    if test is None and val is not None:
-        # ImageNet and iNaturalist publish their balanced test set under the name val.
-        test, val, test_from = val, None, "val"
+    if test is not None:
+        _note_untested(str(source), test, class_names, reading)
     draw = None
     if indices is not None:
         draw = LongTailedDraw.load(indices)
@@ -107,6 +128,7 @@ def open_image_set(
             train, str(source), imbalance_factor, seed, shuffle_classes=shuffle_classes
         )
     if draw is not None:
+        _note_imbalanced(str(source), train, draw, reading)
         train = draw.apply(train, str(source))
     provenance = {
         "source": str(source),
@@ -117,9 +139,65 @@ def open_image_set(
         "shuffle_classes": draw.shuffle_classes if draw else None,
         "indices_sha256": draw.sha256 if draw else None,
         "counts": train.counts.tolist(),
+        **({"test_fraction": test_fraction} if test_fraction is not None else {}),
+        **({"skipped": reading.skipped} if reading.skipped else {}),
     }
     name = kind if kind in BUILTIN else _name(Path(source))
-    return ImageSet(name, train, test, val, class_names, provenance, draw)
+    return ImageSet(name, train, test, val, class_names, provenance, draw, tuple(reading.notes))
+
+
+def _without_bad(split: ImageSplit, reading: Reading) -> ImageSplit:
+    """Return a split without the images that cannot be decoded."""
+    if not isinstance(split, FileSplit):
+        return split
+    bad = split.bad()
+    reading.skip(bad)
+    kept = np.setdiff1d(np.arange(len(split)), [image.row for image in bad])
+    return split.subset(kept) if bad else split
+
+
+def _with_test(
+    source: str, splits: Splits, fraction: float | None, reading: Reading
+) -> tuple[Splits, str | None]:
+    """Return the splits with a test split, where there may be one, and where it is from."""
+    if fraction is not None:
+        if not 0 < fraction <= MAX_TEST_FRACTION:
+            raise UsageError(
+                f"{opt('test_fraction')}: must be above 0 and at most {MAX_TEST_FRACTION}, not {fraction:g}"
+            )
+        if "test" in splits:
+            raise UsageError(f"{opt('test_fraction')}: {source} has a test split of its own; leave it out")
+        train = splits["train"]
+        kept, held = hold_out(train.labels, fraction, _TEST_SEED)
+        if not len(held):
+            raise UsageError(f"{opt('test_fraction')}: no class of {source} has two images; leave it out")
+        return {**splits, "train": train.subset(kept), "test": train.subset(held)}, "drawn"
+    if "test" not in splits and "val" in splits:
+        # ImageNet and iNaturalist publish their balanced test set under the name val.
+        reading.note(f"{source}: has no test split, so val is the test set, and no choice is made on it")
+        others = {name: split for name, split in splits.items() if name != "val"}
+        return {**others, "test": splits["val"]}, "val"
+    return splits, "test" if "test" in splits else None
+
+
+def _note_untested(source: str, test: ImageSplit, class_names: Sequence[str], reading: Reading) -> None:
+    missing = [class_names[label] for label in np.flatnonzero(test.counts == 0).tolist()]
+    if missing:
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
+        reading.note(
+            f"{source}: {len(missing):,} of {len(class_names):,} classes have no test image ({named}); "
+            "accuracies are means over the others"
+        )
+
+
+def _note_imbalanced(source: str, train: ImageSplit, draw: LongTailedDraw, reading: Reading) -> None:
+    counts = train.counts
+    if is_imbalanced(counts):
+        reading.note(
+            f"{source}: is imbalanced already ({counts.max():,} images of the largest class, "
+            f"{counts.min():,} of the smallest); its order of classes is kept, and factor "
+            f"{draw.imbalance_factor:g} keeps {len(draw.indices):,} of {len(train):,} images"
+        )
 
 
 def _kind(source: str | Path) -> str:
@@ -147,18 +225,16 @@ def _kind(source: str | Path) -> str:
     )
 
 
-def _read(
-    path: Path, kind: str, image_root: Path | None, image_size: int | None
-) -> tuple[Splits, tuple[str, ...]]:
+def _read(path: Path, kind: str, reading: Reading) -> tuple[Splits, tuple[str, ...]]:
     if kind == "digits-lt":
-        return digits.read_digits(image_size)
+        return digits.read_digits(reading.image_size)
     if kind == "hdf5":
-        return read_hdf5(path, image_size)
+        return read_hdf5(path, reading.image_size)
     if kind == "cifar":
-        return read_cifar(path, image_size)
+        return read_cifar(path, reading.image_size)
     if kind == "list":
-        return read_lists(path, image_root, image_size)
-    return read_folder(path, image_size)
+        return read_lists(path, reading)
+    return read_folder(path, reading)
 
 
 def _name(path: Path) -> str:

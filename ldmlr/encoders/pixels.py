@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldmlr.data.images import ImageSplit
+from ldmlr.data.images import ImageSplit, different_sizes
 from ldmlr.data.imageset import ImageSet
 from ldmlr.errors import InputError, opt
 
@@ -95,7 +95,7 @@ class Pixels:
 def image_shape(split: ImageSplit) -> tuple[int, int, int]:
     """Return height, width and channels; images of varying sizes are refused."""
     if split.shape is None:
-        raise InputError(f"the images differ in size; bring them to one with {opt('image_size')} PIXELS")
+        raise InputError(different_sizes(split.sizes()))
     return split.shape
 
 
