@@ -1,4 +1,4 @@
-"""Classification heads as torch modules: linear, cosine and WCDAS.
+"""Classification heads as torch modules: linear, cosine, WCDAS and two layers.
 
 The encoders train with them and stage 3 fine-tunes them. A head leaves torch as a
 `StoredHead` (plain arrays, what a feature store and a head file hold) and comes back from
@@ -8,7 +8,9 @@ and a cosine rounded to eight bits moves a WCDAS logit near its pole.
 
 from __future__ import annotations
 
+import hashlib
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +20,9 @@ from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.config import HEADS
 from ldmlr.store import StoredHead
 from ldmlr.torch_defaults import torch_defaults
+
+# Neighbours that are kept of a row whose neighbours are kept at all.
+REMEMBERED = 100
 
 
 class Head(nn.Module):
@@ -159,16 +164,111 @@ class WCDASHead(AngularHead):
         return s / (2 * math.pi) * opposite * (1 + g) / (opposite.square() + 2 * g * distance)
 
 
+class MLPHead(Head):
+    """Two layers: ``logits = weight . dropout(gelu(hidden_weight . x + hidden_bias)) + bias``.
+
+    Parameters
+    ----------
+    dim, num_classes
+        As for every head.
+    width
+        Numbers in the hidden layer H.
+    dropout
+        Share of them that is dropped in training; no part of a saved head.
+    """
+
+    kind = "mlp"
+
+    def __init__(self, dim: int, num_classes: int, width: int = 256, dropout: float = 0.5) -> None:
+        super().__init__(dim, num_classes)
+        self.dropout = dropout
+        hidden, last = nn.Linear(dim, width), nn.Linear(width, num_classes)
+        self.hidden_weight, self.hidden_bias = hidden.weight, hidden.bias
+        self.weight, self.bias = last.weight, last.bias
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the two layers."""
+        hidden = F.gelu(F.linear(features, self.hidden_weight, self.hidden_bias))
+        return F.linear(F.dropout(hidden, self.dropout, self.training), self.weight, self.bias)
+
+
+class KNNHead(Head):
+    """Votes of the nearest rows: ``logit_c = log(sum of the votes of class c + a little)``.
+
+    It is compared with other heads and is not saved: it holds all rows.
+
+    Parameters
+    ----------
+    rows
+        Standardised rows ``[N, D]``.
+    labels, votes
+        Their classes and what their votes count, ``[N]``.
+    mean, scale
+        What standardises a feature, ``[D]``.
+    num_classes
+        Classes C.
+    neighbours
+        How many rows vote.
+    known
+        Where the nearest rows of features are kept that have been looked at; None: they are not.
+    """
+
+    kind = "knn"
+
+    def __init__(
+        self,
+        rows: torch.Tensor,
+        labels: torch.Tensor,
+        votes: torch.Tensor,
+        mean: torch.Tensor,
+        scale: torch.Tensor,
+        num_classes: int,
+        neighbours: int,
+        known: dict[bytes, torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(rows.shape[1], num_classes)
+        self.neighbours, self.known = min(neighbours, len(rows)), known
+        self.rows, self.labels, self.votes, self.mean, self.scale = (
+            nn.Parameter(part, requires_grad=False) for part in (rows, labels, votes, mean, scale)
+        )
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logarithms of the votes; what has none is as unlikely as a hundredth of the least vote."""
+        votes = features.new_zeros(len(features), self.num_classes)
+        for at in range(0, len(features), 1024):
+            found = self._nearest(features[at : at + 1024])[:, : self.neighbours]
+            votes[at : at + 1024].scatter_add_(1, self.labels[found], self.votes[found])
+        return (votes + 0.01 * self.votes.min()).log()
+
+    def _nearest(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the numbers of the nearest rows, nearest first: as many as vote, or more."""
+        key = b"" if self.known is None else hashlib.sha256(features.cpu().numpy().data).digest()
+        if self.known is not None and key in self.known and self.known[key].shape[1] >= self.neighbours:
+            return self.known[key]
+        count = (
+            self.neighbours if self.known is None else min(max(self.neighbours, REMEMBERED), len(self.rows))
+        )
+        x = (features - self.mean) * self.scale
+        # Without |x|^2, which all distances share.
+        distance = torch.addmm(self.rows.square().sum(1), x, self.rows.T, alpha=-2)
+        nearest: torch.Tensor = distance.topk(count, 1, largest=False).indices
+        if self.known is not None:
+            self.known[key] = nearest
+        return nearest
+
+
 def _inverse_softplus(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
-_KINDS: dict[str, type[Head]] = {"linear": LinearHead, "cosine": CosineHead, "wcdas": WCDASHead}
+_KINDS: dict[str, type[Head]] = {
+    "linear": LinearHead, "cosine": CosineHead, "wcdas": WCDASHead, "mlp": MLPHead
+}  # fmt: skip
 
 
 @torch_defaults()
 def make_head(kind: str, dim: int, num_classes: int) -> Head:
-    """Return a fresh head of kind ``linear``, ``cosine`` or ``wcdas``."""
+    """Return a fresh head of kind ``linear``, ``cosine``, ``wcdas`` or ``mlp``."""
     if kind not in _KINDS:
         raise UsageError(f"{opt('head')}: unknown value {kind!r}; {nearest(kind, HEADS)}")
     return _KINDS[kind](dim, num_classes)
@@ -190,7 +290,8 @@ def to_stored(head: Head) -> StoredHead:
     """Return the head as plain float32 arrays.
 
     ``extra`` holds what the kind needs beside weight and bias: ``scale [1]`` and ``learn_scale [1]``
-    (cosine), ``concentration [C]`` and ``scale [1]`` before sigmoid and softplus (WCDAS).
+    (cosine), ``concentration [C]`` and ``scale [1]`` before sigmoid and softplus (WCDAS), ``hidden_weight
+    [H, D]`` and ``hidden_bias [H]`` (two layers, whose ``weight`` is ``[C, H]``).
     """
     arrays = {name: value.detach().cpu().float().numpy().copy() for name, value in head.state_dict().items()}
     weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
@@ -220,6 +321,8 @@ def from_stored(stored: StoredHead) -> Head:
         elif stored.kind == "cosine":
             learned = arrays.pop("learn_scale", None)
             head = CosineHead(dim, num_classes, learn_scale=learned is None or bool(learned[0]))
+        elif stored.kind == "mlp":
+            head = MLPHead(_hidden_dim(arrays, dim), num_classes, dim)
         else:
             head = WCDASHead(dim, num_classes)
     arrays["weight"] = stored.weight
@@ -232,3 +335,12 @@ def from_stored(stored: StoredHead) -> Head:
         detail = " ".join(str(error).split())
         raise InputError(f"head of kind {stored.kind!r}: its arrays do not fit ({detail})") from None
     return head
+
+
+def _hidden_dim(arrays: dict[str, Any], width: int) -> int:
+    """Return the feature dimensions of a stored head of two layers."""
+    hidden = arrays.get("hidden_weight")
+    if hidden is None or hidden.ndim != 2 or hidden.shape[0] != width:
+        found = "missing" if hidden is None else list(hidden.shape)
+        raise InputError(f"head of kind 'mlp': hidden_weight is {found}, expected [{width}, D]")
+    return int(hidden.shape[1])
