@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError, opt
+from ldmlr.engines.config import EngineConfig
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import VIEWS
 
@@ -32,9 +32,6 @@ from .options import (
     threads_option,
 )
 
-if TYPE_CHECKING:
-    from ldmlr.generation.prepare import Generation
-
 
 @click.command(name="generate")
 @click.argument("source", type=click.Path(path_type=Path))
@@ -53,6 +50,7 @@ if TYPE_CHECKING:
 @device_option
 @threads_option
 @shard_option
+@config_options(EngineConfig)
 @resume_option
 @overwrite_option
 @dry_run_option
@@ -89,29 +87,33 @@ def command(
       ldmlr generate model.safetensors --strategy ratio --ratio 0.2 --only few --out pseudo.h5
       ldmlr generate model.safetensors --count horse=500 --count 8=200 --out pseudo.h5
       ldmlr generate model.safetensors --shard 0/8 --out pseudo.h5
+      ldmlr generate model.safetensors --engine ray --shards 64 --out pseudo.h5
       ldmlr generate features.h5 --generator smote --out pseudo.h5
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
     from ldmlr.device import resolve_device
-    from ldmlr.generation.generate import check_not_empty, generate, output_path, parse_shard
+    from ldmlr.engines.shards import Work, draw_rows
+    from ldmlr.generation.generate import check_not_empty, parse_shard
     from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import describe, plan_table
+    from ldmlr.generation.prepare import prepare_source
 
     config: GenerateConfig = pick(GenerateConfig, values)
     views: DiffusionConfig = pick(DiffusionConfig, values)
     check_read(generator, config, views, backend=backend, device=device)
+    engine = pick(EngineConfig, values)
     part = parse_shard(shard) if shard is not None else None
     place = str(resolve_device(device))
-    generation = _prepared(
+    generation = prepare_source(
         source, generator, store, config, views, encoder_trained_on_rows, seed=seed, backend=backend,
         device=place, threads=threads,
     )  # fmt: skip
     plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)
     settings = {
         "generator": generator, **_inputs(generator, source, store),
-        **generation.settings(), "shard": shard, "device": place, "threads": threads,
+        **generation.settings(), "shard": shard, **engine.to_dict(), "device": place, "threads": threads,
     }  # fmt: skip
     if dry_run:
         document = {"command": "generate", "dry_run": True, "plan": plan, "config": settings}
@@ -119,9 +121,14 @@ def command(
         return
     assert out is not None
     check_not_empty(generation.plan, generation.config)
-    figures = generate(generation, out, shard=part, resume=resume, overwrite=overwrite)
+    work = Work(
+        source, generator, store, config, views, encoder_trained_on_rows, seed, backend, place, threads or 1
+    )  # fmt: skip
+    figures = draw_rows(work, generation, out, engine, shard=part, resume=resume, overwrite=overwrite)
+    if figures is None:  # rank 0 has those of all
+        return
     result = results.document("generate", settings, plan=plan, **figures)
-    path = output_path(out, part)
+    path = Path(figures["output"])
     if figures["finished_before"]:
         results.restore_result(path, result)
         say(f"{path}: these rows are finished; nothing to do")
@@ -143,40 +150,6 @@ def command(
 def _inputs(generator: str, source: Path, store: Path | None) -> dict[str, Path | None]:
     """Return the files that are read, by what they are."""
     return {"model": source, "store": store} if generator == "diffusion" else {"store": source}
-
-
-def _prepared(
-    source: Path,
-    generator: str,
-    store: Path | None,
-    config: GenerateConfig,
-    views: DiffusionConfig,
-    trained_on_rows: bool | None,
-    *,
-    seed: int,
-    **place: Any,
-) -> Generation:
-    """Return what is to be generated, from a model or a store."""
-    from ldmlr.generation.latent import LatentDiffusion
-    from ldmlr.generation.prepare import prepare, prepare_from_rows
-    from ldmlr.store import FeatureStore
-
-    if generator == "diffusion":
-        for name in VIEWS:
-            if getattr(views, name) != getattr(DiffusionConfig(), name):
-                raise UsageError(f"{opt(name)}: {source} is trained already; leave it out")
-        planned = None if store is None else FeatureStore.open(store)
-        model = LatentDiffusion.load(source)
-        return prepare(
-            model, config, seed=seed, store=planned, trained_on_rows=trained_on_rows, **place
-        )  # fmt: skip
-    if trained_on_rows is not None:
-        raise UsageError(
-            f"{opt('encoder_trained_on_rows', True)}: changes nothing for {generator}; leave it out"
-        )
-    if store is not None:
-        raise UsageError(f"{opt('store')}: rows are planned and drawn for {source} itself; leave it out")
-    return prepare_from_rows(generator, FeatureStore.open(source), config, views=views, seed=seed)
 
 
 def _remark(path: Path, part: tuple[int, int] | None, figures: Mapping[str, Any]) -> None:

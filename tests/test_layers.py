@@ -27,7 +27,7 @@ LAYERS = (
     "sampler",
     "generation",
     "select",
-    "run",
+    "run engines",
     "experiments",
     "report",
     "bench ops torch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ import torch
 from ldmlr.arguments import check_seed
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, GatedRows, draw, make_gate
 from ldmlr.generation.generators.base import Generator, Labels
-from ldmlr.generation.generators.catalogue import entry_of, reads, resolved
+from ldmlr.generation.generators.catalogue import VIEWS, entry_of, reads, resolved
 from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.latent import LatentDiffusion
@@ -194,3 +195,52 @@ def prepare_from_rows(
         generator, chosen, check_seed(seed), rows.counts, plan, store.encoder, store.class_names,
         {"source": source},
     )  # fmt: skip
+
+
+def prepare_source(
+    source: Path,
+    generator: str,
+    store: Path | None,
+    config: GenerateConfig,
+    views: DiffusionConfig,
+    trained_on_rows: bool | None = None,
+    *,
+    seed: int = 0,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Generation:
+    """Return the generation of a file: a model, or the store that another generator is fitted to.
+
+    Parameters
+    ----------
+    source
+        A model for the generator ``diffusion``, else a store.
+    generator
+        A key of `ldmlr.generation.generators.catalogue.GENERATORS`.
+    store
+        Plan for the training rows of this store; for ``diffusion`` alone.
+    config, views, trained_on_rows, seed, backend, device, threads
+        As for `prepare` and `prepare_from_rows`.
+
+    Raises
+    ------
+    InputError, UsageError
+        As those; and an option that this generator does not read.
+    """
+    if generator == "diffusion":
+        for name in VIEWS:
+            if getattr(views, name) != getattr(DiffusionConfig(), name):
+                raise UsageError(f"{opt(name)}: {source} is trained already; leave it out")
+        planned = None if store is None else FeatureStore.open(store)
+        return prepare(
+            LatentDiffusion.load(source), config, seed=seed, store=planned, trained_on_rows=trained_on_rows,
+            backend=backend, device=device, threads=threads,
+        )  # fmt: skip
+    if trained_on_rows is not None:
+        raise UsageError(
+            f"{opt('encoder_trained_on_rows', True)}: changes nothing for {generator}; leave it out"
+        )
+    if store is not None:
+        raise UsageError(f"{opt('store')}: rows are planned and drawn for {source} itself; leave it out")
+    return prepare_from_rows(generator, FeatureStore.open(source), config, views=views, seed=seed)

@@ -1,0 +1,257 @@
+"""``ldmlr generate`` in shards that others draw: Ray's workers, or the ranks that torchrun started.
+
+A shard is what ``ldmlr generate --shard I/N`` writes. The union of all shards equals the file of one process
+to the bit, so workers, ranks and their number are no part of the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldmlr import progress
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.engines.config import EngineConfig
+from ldmlr.engines.ranks import Ranks, ranks
+from ldmlr.engines.ray import cluster, run_tasks
+from ldmlr.errors import UsageError, opt
+from ldmlr.files import check_output
+from ldmlr.generation.config import GenerateConfig
+from ldmlr.generation.generate import generate
+from ldmlr.generation.prepare import Generation, prepare_source
+from ldmlr.store import manifest_name, shard_name, write_manifest
+from ldmlr.store.shards import MAX_SHARDS
+
+# Rows of a shard where nobody says how many shards there are: seconds of work, whatever the cluster.
+SHARD_ROWS = 2**18
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a worker needs to know to draw any shard: plain data, sent to every machine.
+
+    Attributes
+    ----------
+    source, store
+        Model or store, and the store to plan for; every machine sees them under this name.
+    generator, config, views, trained_on_rows, seed
+        As for `ldmlr.generation.prepare.prepare_source`.
+    backend, device, threads
+        How and where each worker draws.
+    """
+
+    source: Path
+    generator: str
+    store: Path | None
+    config: GenerateConfig
+    views: DiffusionConfig
+    trained_on_rows: bool | None
+    seed: int
+    backend: str
+    device: str
+    threads: int
+
+    def prepared(self) -> Generation:
+        """Return the generation."""
+        return prepare_source(
+            self.source, self.generator, self.store, self.config, self.views, self.trained_on_rows,
+            seed=self.seed, backend=self.backend, device=self.device, threads=self.threads,
+        )  # fmt: skip
+
+
+def shard_count(rows: int, wanted: int | None) -> int:
+    """Return how many shards so many rows are drawn in.
+
+    Raises
+    ------
+    UsageError
+        More are wanted than can be named or than there are rows.
+    """
+    if wanted is None:
+        return max(1, min(-(-rows // SHARD_ROWS), MAX_SHARDS))
+    if not 1 <= wanted <= min(rows, MAX_SHARDS):
+        raise UsageError(
+            f"{opt('shards')}: must be from 1 to {min(rows, MAX_SHARDS):,} for {rows:,} rows, not {wanted}"
+        )
+    return wanted
+
+
+def draw_rows(
+    work: Work,
+    generation: Generation,
+    out: Path,
+    engine: EngineConfig,
+    *,
+    shard: tuple[int, int] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """Draw the rows of a generation: here, on a Ray cluster, or shared with the ranks that torchrun started.
+
+    Parameters
+    ----------
+    work, generation, out
+        What is drawn (for workers, and prepared) and where it goes.
+    engine
+        Who draws.
+    shard, resume, overwrite
+        As for `ldmlr.generation.generate.generate`.
+
+    Returns
+    -------
+    Figures as of `ldmlr.generation.generate.generate`; None where another rank has those of all.
+
+    Raises
+    ------
+    UsageError
+        A shard is asked for where shards are shared out anyway, or shards where nothing is shared.
+    """
+    with ranks() as others:
+        if shard is not None and (others or engine.engine != "local"):
+            raise UsageError(f"{opt('shard')}: the shards are shared out already; leave it out")
+        if others and engine.engine != "local":
+            raise UsageError(
+                f"{opt('engine', engine.engine)}: torchrun shares the work out already; leave one out"
+            )
+        options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
+        if engine.engine == "ray":
+            return generate_on_ray(
+                work, generation, out, shards=engine.shards, address=engine.address, **options
+            )
+        if others:
+            return generate_on_ranks(work, generation, out, others, shards=engine.shards, **options)
+        if engine.shards is not None:
+            raise UsageError(
+                f"{opt('shards')}: one process draws all rows into one file; use {opt('engine', 'ray')}, "
+                f"torchrun, or {opt('shard')} I/N"
+            )
+        return generate(generation, out, shard=shard, **options)
+
+
+def generate_on_ray(
+    work: Work,
+    generation: Generation,
+    out: Path,
+    *,
+    shards: int | None = None,
+    address: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Draw all shards of a generation on a Ray cluster, and write the manifest when all are there.
+
+    Parameters
+    ----------
+    work
+        What is drawn, for the workers.
+    generation
+        The same, prepared here: bad settings end here, not on a worker.
+    out
+        The name that shards and manifest share; a folder that every machine sees.
+    shards
+        How many; None: by the number of rows alone.
+    address
+        The cluster; None: the one ``RAY_ADDRESS`` names, else one on this machine.
+    resume
+        Keep the shards that are finished.
+    overwrite
+        Replace shards of other settings.
+
+    Returns
+    -------
+    Figures as of `ldmlr.generation.generate.generate`, summed over the shards drawn now, and ``shards``.
+    """
+    count = shard_count(generation.rows, shards)
+    for index in range(count):
+        if not resume:
+            check_output(shard_name(out, index, count), overwrite)
+    check_output(manifest_name(out), overwrite or resume)
+    began = time.perf_counter()
+    tasks = [(work, out.absolute(), index, count, resume, overwrite) for index in range(count)]
+    done: list[Mapping[str, Any]] = []
+    on_gpu = work.backend in ("auto", "cuda") and work.device != "cpu"
+    with cluster(address) as ray, progress.bar(generation.rows, "generate", "rows") as bar:
+        for _, figures in run_tasks(ray, draw_shard, tasks, threads=work.threads, on_gpu=on_gpu):
+            done.append(figures)
+            bar.update(figures["rows"])
+    manifest = write_manifest(out, [shard_name(out, index, count) for index in range(count)], overwrite=True)
+    return {**_summed(done, generation, out), "manifest": manifest, "seconds": time.perf_counter() - began}
+
+
+def generate_on_ranks(
+    work: Work,
+    generation: Generation,
+    out: Path,
+    ranks: Ranks,
+    *,
+    shards: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any] | None:
+    """Draw the shards of this rank; rank 0 waits for the others and returns the figures of all.
+
+    Parameters
+    ----------
+    work, generation, out, shards, resume, overwrite
+        As for `generate_on_ray`; without `shards` there are as many for every rank.
+    ranks
+        The processes that share the work.
+    """
+    count = shard_count(generation.rows, shards)
+    if shards is None:
+        count = min(-(-count // ranks.size) * ranks.size, generation.rows)
+    began = time.perf_counter()
+    mine = [
+        draw_shard(work, out, index, count, resume, overwrite)
+        for index in range(ranks.rank, count, ranks.size)
+    ]
+    everyone = ranks.gather(mine)
+    if everyone is None:
+        return None
+    manifest = write_manifest(out, [shard_name(out, index, count) for index in range(count)], overwrite=True)
+    done = [figures for part in everyone for figures in part]
+    return {**_summed(done, generation, out), "manifest": manifest, "seconds": time.perf_counter() - began}
+
+
+def draw_shard(
+    work: Work, out: Path, index: int, count: int, resume: bool, overwrite: bool
+) -> dict[str, Any]:
+    """Draw one shard, in a worker."""
+    progress.silence()
+    figures = generate(_prepared(work), out, shard=(index, count), resume=resume, overwrite=overwrite)
+    if figures["other_shards"]:
+        figures["other_shards"] = [str(path) for path in figures["other_shards"]]
+    return {**figures, "output": str(figures["output"]), "manifest": None}
+
+
+# A worker draws many shards of the same work: the model is read once.
+_last: tuple[Work, Generation] | None = None
+
+
+def _prepared(work: Work) -> Generation:
+    global _last
+    if _last is None or _last[0] != work:
+        _last = (work, work.prepared())
+    return _last[1]
+
+
+def _summed(done: list[Mapping[str, Any]], generation: Generation, out: Path) -> dict[str, Any]:
+    drawn = [figures for figures in done if not figures["finished_before"]]
+    seconds = sum(figures["draw_seconds"] for figures in drawn)
+    rows = sum(figures["rows"] for figures in drawn)
+    gates = [figures["gate"] for figures in drawn if figures["gate"]]
+    gate = None
+    if gates:
+        gate = {"kind": gates[0]["kind"]}
+        gate |= {name: sum(entry[name] for entry in gates) for name in ("rows", "refused", "failed")}
+    one = (drawn or done)[0]
+    return {
+        "output": manifest_name(out), "rows": generation.rows, "per_class": generation.plan, "gate": gate,
+        "backend": one["backend"], "kernels": ", ".join(sorted({figures["kernels"] for figures in done})),
+        "draw_seconds": seconds, "rows_per_s": rows / seconds if seconds else None, "device_wait": None,
+        "notes": tuple(dict.fromkeys(note for figures in done for note in figures["notes"])),
+        "finished_before": not drawn, "other_shards": [], "shards": len(done),
+    }  # fmt: skip
