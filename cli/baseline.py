@@ -9,7 +9,7 @@ import click
 
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
 
-from .image_options import image_options
+from .image_options import NAMES, image_options, open_images
 from .nearest import Word
 from .options import (
     config_option,
@@ -51,9 +51,6 @@ def command(
     source: str,
     out: Path | None,
     preset: str | None,
-    imbalance_factor: float | None,
-    image_root: Path | None,
-    image_size: int | None,
     groups: str,
     seed: int,
     device: str,
@@ -71,6 +68,11 @@ def command(
     --resume. The options of the recipe default to those of the preset.
 
     \b
+    A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
+      SRC/train/CLASS/*.jpg
+      SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
+
+    \b
     Examples:
       ldmlr baseline digits-lt --out runs/digits
       ldmlr baseline cifar-10-binary.tar.gz --imbalance-factor 100 --out runs/c10
@@ -81,7 +83,6 @@ def command(
     from ldmlr import device as devices
     from ldmlr import results
     from ldmlr import text as tables
-    from ldmlr.data.open import open_image_set
     from ldmlr.encoders.baseline import train_baseline
     from ldmlr.encoders.pixels import image_shape
     from ldmlr.encoders.summary import describe, finished
@@ -90,15 +91,18 @@ def command(
     shot_groups = parse_groups(groups)
     devices.set_threads(threads)
     target = devices.resolve_device(device)
-    images = open_image_set(
-        source, imbalance_factor=imbalance_factor, seed=seed, image_root=image_root, image_size=image_size
-    )
+    chosen = {name: values.pop(name) for name in NAMES}
+    images = open_images(source, chosen, seed, check=dry_run)
     preset = preset or default_preset(max(image_shape(images.train)[:2]))
     config = baseline_config(preset, values)
     settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         summary = describe(images, config, target, seed=seed)
-        emit({"command": "baseline", "dry_run": True, **summary, "config": settings}, as_json, _text(summary))
+        document = {
+            "command": "baseline", "dry_run": True, **summary, "notes": list(images.notes),
+            "config": {**settings, **chosen},
+        }  # fmt: skip
+        emit(document, as_json, _text(summary))
         return
     assert out is not None
     results.check_result(out, "baseline", overwrite)
@@ -118,7 +122,7 @@ def command(
         overwrite=overwrite,
         groups=shot_groups,
     )
-    result = results.document("baseline", settings, **figures)
+    result = results.document("baseline", {**settings, **chosen}, **figures, notes=list(images.notes))
     results.write_result(out, result)
     say(f"{figures['model']}: {config.epochs} epochs in {figures['training_seconds']:.0f} s")
     emit(result, as_json, tables.accuracy_table(figures["rows"]))

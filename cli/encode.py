@@ -9,7 +9,7 @@ import click
 
 from ldmlr.encoders.config import EncodeConfig
 
-from .image_options import image_options
+from .image_options import NAMES, image_options, open_images
 from .options import (
     config_option,
     config_options,
@@ -45,9 +45,6 @@ def command(
     model: str,
     source: str,
     out: Path | None,
-    imbalance_factor: float | None,
-    image_root: Path | None,
-    image_size: int | None,
     groups: str,
     seed: int,
     device: str,
@@ -61,9 +58,14 @@ def command(
 
     MODEL is the folder or file that ldmlr baseline wrote, a pretrained network as
     package.module:factory or FILE.py:factory, or a program of torch.export (.pt2); the last two are
-    code that is run. SOURCE is the image set; with
-    --imbalance-factor, --seed draws the same images as in the training; it also seeds the views, and
-    the weights that a factory draws.
+    code that is run. SOURCE is the image set; with --imbalance-factor, --seed draws the same images as in
+    the training; it also seeds the views, and the weights that a factory draws. What a network says of
+    itself (pretrained_cfg, default_cfg, mean and std) is used, and printed.
+
+    \b
+    A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
+      SRC/train/CLASS/*.jpg
+      SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
 
     \b
     Examples:
@@ -77,9 +79,9 @@ def command(
     from ldmlr import device as devices
     from ldmlr import results
     from ldmlr import text as tables
-    from ldmlr.data.open import open_image_set
     from ldmlr.encoders.encode import encode_images, splits_to_encode
-    from ldmlr.encoders.encoder import open_encoder
+    from ldmlr.encoders.encoder import foreign_network, open_encoder
+    from ldmlr.encoders.wanted import wanted_size
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
 
@@ -88,10 +90,21 @@ def command(
     shot_groups = parse_groups(groups)
     devices.set_threads(threads)
     target = devices.resolve_device(device)
-    images = open_image_set(
-        source, imbalance_factor=imbalance_factor, seed=seed, image_root=image_root, image_size=image_size
-    )
-    encoder = open_encoder(model, images, config, seed=seed)
+    chosen = {name: values[name] for name in NAMES}
+    network = foreign_network(model, seed)
+    wanted = None if network is None or chosen["image_size"] is not None else wanted_size(network)
+    if wanted is not None:
+        chosen["image_size"] = wanted[0]
+        chosen["image_crop"] = chosen["image_crop"] or wanted[1]
+    images = open_images(source, chosen, seed, check=dry_run)
+    encoder = open_encoder(model, images, config, seed=seed, network=network)
+    if encoder.normalised is not None:
+        say(f"{model}: {encoder.normalised}")
+    if wanted is not None:
+        say(
+            f"{model}: images of {chosen['image_size']} pixels, as it wants them, from "
+            f"{chosen['image_crop']:g} of the shorter side (--image-size and --image-crop change that)"
+        )
     if (
         encoder.baseline is not None
         and encoder.baseline.provenance.get("fingerprint") != images.fingerprint()
@@ -102,10 +115,15 @@ def command(
         rows = {name: len(split) for name, split in splits_to_encode(encoder, images)[0].items()}
         plan = {
             "encoder": encoder.name, "dim": encoder.dim, "rows": rows, "views": list(config.kinds()),
-            "mirror": encoder.mirror,
+            "mirror": encoder.mirror, "image_size": chosen["image_size"],
+            "normalisation": encoder.normalised or "the baseline's own",
         }  # fmt: skip
-        text = "\n".join(f"{key:<8} {value}" for key, value in plan.items())
-        emit({"command": "encode", "dry_run": True, **plan, "config": settings}, as_json, text)
+        text = "\n".join(f"{key:<14} {value}" for key, value in plan.items())
+        document = {
+            "command": "encode", "dry_run": True, **plan, "notes": list(images.notes),
+            "config": {**settings, **chosen},
+        }  # fmt: skip
+        emit(document, as_json, text)
         return
     assert out is not None
     figures = encode_images(
@@ -119,7 +137,7 @@ def command(
         overwrite=overwrite,
         groups=shot_groups,
     )
-    result = results.document("encode", settings, **figures)
+    result = results.document("encode", {**settings, **chosen}, **figures, notes=list(images.notes))
     results.write_result(out, result)
     sizes = ", ".join(f"{count:,} {name}" for name, count in figures["splits"].items())
     say(f"{out}: {sizes} rows of {figures['dim']} dimensions in {figures['seconds']:.1f} s")

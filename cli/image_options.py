@@ -1,12 +1,17 @@
-"""Options of the commands that read images."""
+"""Options of the commands that read images, and opening what they name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from .options import say
+
+if TYPE_CHECKING:
+    from ldmlr.data.imageset import ImageSet
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +28,20 @@ _OPTIONS = (
         "--image-size", type=click.IntRange(min=1), default=None, metavar="PIXELS",
         help="Resize the shorter side to this and crop the centre square.",
     ),
+    click.option(
+        "--image-crop", type=click.FloatRange(0, 1, min_open=True), default=None, metavar="F",
+        help="Share of the shorter side that the crop keeps, such as 0.875.  [default: all]",
+    ),
+    click.option(
+        "--test-fraction", type=click.FloatRange(0, 0.9, min_open=True), default=None, metavar="F",
+        help="Without a test split: draw this share of every class as one, the same for every seed.",
+    ),
+    click.option(
+        "--skip-bad", is_flag=True,
+        help="Go on without images that cannot be decoded; result.json lists them.",
+    ),
 )  # fmt: skip
+NAMES = ("imbalance_factor", "image_root", "image_size", "image_crop", "test_fraction", "skip_bad")
 
 
 def image_options(function: F) -> F:
@@ -31,3 +49,33 @@ def image_options(function: F) -> F:
     for decorate in reversed(_OPTIONS):
         function = decorate(function)
     return function
+
+
+def open_images(source: str, values: dict[str, Any], seed: int, check: bool) -> ImageSet:
+    """Open an image set by a command's options, and say what is to be said of it.
+
+    Parameters
+    ----------
+    source
+        What the command names.
+    values
+        The options.
+    seed
+        Of a long-tailed draw.
+    check
+        Look into every file, as for --dry-run: all that are bad are listed.
+    """
+    from ldmlr.data.files import BadImages
+    from ldmlr.data.open import open_image_set
+
+    images = open_image_set(source, seed=seed, **values)
+    for note in images.notes:
+        say(note)
+    if check:
+        try:
+            images.check_images()
+        except BadImages as error:
+            for image in error.images:
+                say(f"{image.where}: {image.reason}")
+            raise
+    return images

@@ -80,12 +80,33 @@ def pick(config: type[Config], values: Mapping[str, Any], **fixed: Any) -> Any:
     return config.from_mapping({**chosen, **fixed})
 
 
-class TableOption(click.Option):
+class ListOption(click.Option):
+    """An option that may be repeated; several values may also stand in one, between commas."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Return the values as a tuple."""
+        return super().type_cast_value(ctx, [part for item in value or () for part in self.parts(item)])
+
+    @staticmethod
+    def parts(item: Any) -> list[Any]:
+        """Return the values that stand in one."""
+        if not isinstance(item, str) or "," not in item:
+            return [item]
+        return [part.strip() for part in item.split(",") if part.strip()]
+
+
+class TableOption(ListOption):
     """An option whose values are ``CLASS=VALUE`` texts; a file may hold a table instead, kept as it is."""
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Return a table as it is, and texts as a tuple."""
         return value if isinstance(value, Mapping) else super().type_cast_value(ctx, value)
+
+    @staticmethod
+    def parts(item: Any) -> list[Any]:
+        """Return the texts that stand in one; a comma may also be part of a class's name."""
+        found = ListOption.parts(item)
+        return found if all("=" in str(part) for part in found) else [item]
 
 
 def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
@@ -111,7 +132,9 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     else:
         settings["type"] = click.Path(path_type=Path) if hint is Path else hint
         settings["metavar"] = field.metadata["metavar"]
-    return click.option(flag, multiple=multiple, **settings)
+    if multiple:
+        return click.option(flag, cls=ListOption, multiple=True, **settings)
+    return click.option(flag, **settings)
 
 
 def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:

@@ -67,6 +67,11 @@ def command(
     them again, in folders of their own. Generated rows that a store holds already are left out. The last
     line says whether the best row with generation is ahead of the best row without it.
 
+    \b
+    A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
+      SRC/train/CLASS/*.jpg
+      SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
+
     With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
     for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
     those of stage 1 are given again.

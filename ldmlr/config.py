@@ -163,7 +163,10 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         hint = arms[0]
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        if isinstance(value, str | int | float):
+        if isinstance(value, str):
+            # As lists are written on one line, such as 124,116,104.
+            value = [_of_text(item, part.strip()) for part in value.split(",") if part.strip()]
+        elif isinstance(value, int | float):
             value = (value,)
         try:
             entries = tuple(_number_or_text(name, item, entry) for entry in value)
@@ -176,6 +179,16 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
         value = _number_or_text(name, hint, value)
     _check_limits(name, field.metadata, value)
     return value
+
+
+def _of_text(hint: type, text: str) -> Any:
+    """Return the number that a part of a comma list stands for, if numbers are wanted and it is one."""
+    if hint in (int, float):
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
 
 
 def _number_or_text(name: str, hint: type, value: Any) -> Any:

@@ -47,6 +47,7 @@ def test_values_survive_the_round_trip(width, rate, solver, ema):
         ({"ema": 1}, "--ema: expected true or false, not 1"),
         ({"milestones": [1, "x"]}, "--milestones: expected a whole number, not 'x'"),
         ({"milestones": [3, 0]}, "--milestones: must be at least 1, not 0"),
+        ({"milestones": "10,x"}, "--milestones: expected a whole number, not 'x'"),
         ({"milestones": -3}, "--milestones: must be at least 1, not -3"),
         ({"milestones": [2**50]}, "--milestones: must be at most 1099511627776, not 1125899906842624"),
         ({"target": -1}, "--target: must be at least 0, not -1"),
@@ -82,3 +83,8 @@ def test_toml_errors_name_the_file(tmp_path):
         read_toml(path)
     with pytest.raises(InputError, match="is a folder where a TOML file is expected"):
         read_toml(tmp_path)
+
+
+def test_a_list_may_be_written_as_text_with_commas():
+    assert Example(milestones="10, 20,30").milestones == (10, 20, 30)
+    assert Example(milestones="10").milestones == (10,)

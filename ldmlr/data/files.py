@@ -106,6 +106,8 @@ class FileSplit(ImageSplit):
         Number of classes, C.
     image_size
         Resize the shorter side to this many pixels and crop the centre; None leaves the size.
+    image_crop
+        Share of the shorter side that is kept.
     listing
         The list file, for messages.
     """
@@ -120,6 +122,7 @@ class FileSplit(ImageSplit):
         num_classes: int,
         *,
         image_size: int | None = None,
+        image_crop: float = 1.0,
         listing: Path | None = None,
     ) -> None:
         self.root = root
@@ -128,7 +131,7 @@ class FileSplit(ImageSplit):
         self.num_classes = num_classes
         self.ids = [file.name for file in self.files]
         self.threads = min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        self._image_size = image_size
+        self._image_size, self._image_crop = image_size, image_crop
         self._listing = listing
         self._shape: tuple[int, int, int] | None = None
         self._probed = False
@@ -208,8 +211,16 @@ class FileSplit(ImageSplit):
             self.labels[indices],
             self.num_classes,
             image_size=self._image_size,
+            image_crop=self._image_crop,
             listing=self._listing,
         )
+
+    def brought_to(self, image_size: int, image_crop: float) -> FileSplit:
+        """Return the split with the images of another size."""
+        return FileSplit(
+            self.root, self.files, self.labels, self.num_classes,
+            image_size=image_size, image_crop=image_crop, listing=self._listing,
+        )  # fmt: skip
 
     def fingerprint(self) -> str:
         """Return a sha256 of the names, lengths and labels of the files."""
@@ -239,9 +250,10 @@ class FileSplit(ImageSplit):
         size = self._image_size
         if size is not None:
             # A JPEG is decoded at a half, a quarter or an eighth where twice the target remains.
-            image.draft("RGB", (2 * size, 2 * size))
+            needed = int(np.ceil(2 * size / self._image_crop))
+            image.draft("RGB", (needed, needed))
         image = to_rgb(image, _orientation(image))
-        return image if size is None else resize_and_crop(image, size)
+        return image if size is None else resize_and_crop(image, size, self._image_crop)
 
     def _where(self, row: int) -> str:
         file = self.files[row]

@@ -76,6 +76,18 @@ class ImageSplit(abc.ABC):
         """Return a split with only these rows, in this order."""
 
     @abc.abstractmethod
+    def brought_to(self, image_size: int, image_crop: float) -> Self:
+        """Return the split with the images of another size.
+
+        Parameters
+        ----------
+        image_size
+            Side of the images, pixels.
+        image_crop
+            Share of the shorter side that is kept.
+        """
+
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """Return a sha256 of the images as they lie in the source, and of the labels.
 
@@ -99,6 +111,8 @@ class ArraySplit(ImageSplit):
         Rows of the source; by default ``0 .. N - 1``.
     image_size
         Resize the shorter side to this many pixels and crop the centre, when loading.
+    image_crop
+        Share of the shorter side that is kept.
     """
 
     def __init__(
@@ -109,12 +123,14 @@ class ArraySplit(ImageSplit):
         *,
         ids: npt.NDArray[np.int64] | None = None,
         image_size: int | None = None,
+        image_crop: float = 1.0,
     ) -> None:
         self.images = images
         self.labels = labels
         self.num_classes = num_classes
         self.ids: npt.NDArray[np.int64] = np.arange(len(labels)) if ids is None else ids
-        self._image_size = None if images.shape[1:3] == (image_size, image_size) else image_size
+        same = images.shape[1:3] == (image_size, image_size) and image_crop == 1
+        self._image_size, self._image_crop = None if same else image_size, image_crop
         self._fingerprint: str | None = None
 
     @property
@@ -132,7 +148,9 @@ class ArraySplit(ImageSplit):
         result = np.empty((len(rows), *self.shape), np.uint8)
         for row, pixels in enumerate(rows):
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-            result[row] = np.asarray(resize_and_crop(image, self._image_size)).reshape(self.shape)
+            result[row] = np.asarray(resize_and_crop(image, self._image_size, self._image_crop)).reshape(
+                self.shape
+            )
         return result
 
     def subset(self, indices: npt.NDArray[np.int64]) -> ArraySplit:
@@ -143,7 +161,15 @@ class ArraySplit(ImageSplit):
             self.num_classes,
             ids=self.ids[indices],
             image_size=self._image_size,
+            image_crop=self._image_crop,
         )
+
+    def brought_to(self, image_size: int, image_crop: float) -> ArraySplit:
+        """Return the split with the images of another size."""
+        return ArraySplit(
+            self.images, self.labels, self.num_classes,
+            ids=self.ids, image_size=image_size, image_crop=image_crop,
+        )  # fmt: skip
 
     def fingerprint(self) -> str:
         """Return a sha256 of the images and labels."""
@@ -155,13 +181,17 @@ class ArraySplit(ImageSplit):
         return self._fingerprint
 
 
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to `size` pixels (bicubic, antialiased) and crop the centre square."""
+def resize_and_crop(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
+    """Crop a square of the share `crop` of the shorter side from the centre, and resize it (bicubic).
+
+    With 1 that is the whole shorter side at `size` pixels; with 0.875 it is 256 / 224 of them, of which the
+    centre stays.
+    """
     width, height = image.size
-    if (width, height) == (size, size):
+    if (width, height) == (size, size) and crop == 1:
         return image
     # The crop is taken in source coordinates, so that only pixels that stay are computed.
-    side = min(width, height)
+    side = min(width, height) * crop
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)

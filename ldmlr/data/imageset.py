@@ -55,6 +55,8 @@ class ImageSet:
         for name, split in (("train", self.train), ("test", self.test), ("val", self.val)):
             if split is not None:
                 digest.update(f"\0{name} {split.shape} {split.fingerprint()}".encode())
+        if "image_crop" in self.provenance:
+            digest.update(f"\0crop {self.provenance['image_crop']}".encode())
         return digest.hexdigest()
 
     def fingerprint(self) -> str:

@@ -44,6 +44,7 @@ def open_image_set(
     indices: str | Path | None = None,
     image_root: str | Path | None = None,
     image_size: int | None = None,
+    image_crop: float | None = None,
     test_fraction: float | None = None,
     skip_bad: bool = False,
 ) -> ImageSet:
@@ -68,6 +69,8 @@ def open_image_set(
         Folder that the paths of an image list start from; by default the folder of the list.
     image_size
         Bring images to this size: shorter side resized, centre cropped. None leaves them.
+    image_crop
+        Share of the shorter side that is kept, such as 0.875; None: all of it.
     test_fraction
         Where the source has no test split: draw this share of every class as one, the same for every seed.
         It is drawn first, so that a long-tailed draw leaves the test images alone.
@@ -98,6 +101,10 @@ def open_image_set(
     """
     if image_size is not None and image_size < 1:
         raise UsageError(f"{opt('image_size')}: must be at least 1, not {image_size}")
+    if image_crop is not None and not 0 < image_crop <= 1:
+        raise UsageError(f"{opt('image_crop')}: must be above 0 and at most 1, not {image_crop:g}")
+    if image_crop is not None and image_size is None:
+        raise UsageError(f"{opt('image_crop')}: needs {opt('image_size')}, the size after it")
     if imbalance_factor is not None and indices is not None:
         raise UsageError(
             f"{opt('imbalance_factor')}: a saved draw has its own factor; leave one of the two out"
@@ -111,6 +118,8 @@ def open_image_set(
         imbalance_factor = digits.IMBALANCE_FACTOR
     reading = Reading(Path(image_root) if image_root else None, image_size, skip_bad)
     splits, class_names = _read(Path(source), kind, reading)
+    if image_size is not None and image_crop is not None:
+        splits = {name: split.brought_to(image_size, image_crop) for name, split in splits.items()}
     if skip_bad:
         splits = {name: _without_bad(split, reading) for name, split in splits.items()}
         check_classes(splits["train"], class_names, str(source))
@@ -139,6 +148,7 @@ def open_image_set(
         "shuffle_classes": draw.shuffle_classes if draw else None,
         "indices_sha256": draw.sha256 if draw else None,
         "counts": train.counts.tolist(),
+        **({"image_crop": image_crop} if image_crop not in (None, 1) else {}),
         **({"test_fraction": test_fraction} if test_fraction is not None else {}),
         **({"skipped": reading.skipped} if reading.skipped else {}),
     }

@@ -183,9 +183,12 @@ class EncodeConfig(Config):
     batch_size: int = option(256, "Images in a batch.", minimum=1)
     dtype: str = option("float32", "How features are kept.", choices=("float32", "float16", "bfloat16"))
     mean: tuple[float, ...] = option(
-        (), "Pixel mean per channel, 0 .. 255, of an encoder that is no baseline.", metavar="X"
+        (),
+        "Pixel mean per channel, for an encoder that is no baseline: of pixels 0 .. 255, or 0 .. 1 if no "
+        "value of both is above 1.  [default: its own, else ImageNet's]",
+        metavar="X",
     )
-    std: tuple[float, ...] = option((), "Pixel deviation per channel, 0 .. 255, likewise.", metavar="X")
+    std: tuple[float, ...] = option((), "Pixel deviation per channel, likewise.", metavar="X")
     network: str | None = option(
         None,
         "Network of a baseline that was trained with module:factory, named again: it is imported and run, "

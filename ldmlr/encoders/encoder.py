@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,12 @@ from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
-from ldmlr.encoders.networks.custom import custom_network, load_exported
+from ldmlr.encoders.networks.custom import call_factory, check_encoder, load_exported
 from ldmlr.encoders.pixels import common_shape
+from ldmlr.encoders.wanted import normalisation
 from ldmlr.errors import UsageError, opt
 from ldmlr.heads.modules import Head
 from ldmlr.torch_defaults import torch_defaults
-
-# Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
-IMAGENET_MEAN = [123.675, 116.28, 103.53]
-IMAGENET_STD = [58.395, 57.12, 57.375]
 
 
 @dataclasses.dataclass
@@ -50,6 +46,8 @@ class Encoder:
         The baseline it came from, or None.
     mirror
         Average the features of each image with those of its mirror image.
+    normalised
+        How pixels are normalised, in words; None for a baseline, which knows its own.
     """
 
     network: nn.Module
@@ -62,6 +60,7 @@ class Encoder:
     provenance: dict[str, Any]
     baseline: Baseline | None = None
     mirror: bool = False
+    normalised: str | None = None
 
     def __post_init__(self) -> None:
         self.normalise = Normalise(self.mean, self.std)
@@ -84,7 +83,38 @@ class Encoder:
 
 
 @torch_defaults()
-def open_encoder(model: str, images: ImageSet, config: EncodeConfig, *, seed: int = 0) -> Encoder:
+def foreign_network(model: str, seed: int = 0) -> nn.Module | None:
+    """Return the network of an import path, before there are images for it; None for another kind of model.
+
+    Parameters
+    ----------
+    model
+        As for `open_encoder`.
+    seed
+        Seeds the weights that a factory draws, if it draws any.
+    """
+    if not _is_import_path(model):
+        return None
+    # CUDA's state only where it is in use: to save it would begin its use.
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return call_factory(model, "MODEL")
+
+
+def _is_import_path(model: str) -> bool:
+    return ":" in model and not Path(model).exists() and Path(model).suffix != ".pt2"
+
+
+def open_encoder(
+    model: str,
+    images: ImageSet,
+    config: EncodeConfig,
+    *,
+    seed: int = 0,
+    network: nn.Module | None = None,
+) -> Encoder:
     """Return the encoder that `model` names, checked against an image set.
 
     Parameters
@@ -95,17 +125,19 @@ def open_encoder(model: str, images: ImageSet, config: EncodeConfig, *, seed: in
     images
         The images to be encoded.
     config
-        The normalisation for encoders that are no baseline (by default the module's attributes
-        ``mean`` and ``std``, else ImageNet's for colour images, else 127.5 and 127.5).
+        The normalisation for encoders that are no baseline (by default what the network says of itself, see
+        `ldmlr.encoders.wanted`, else ImageNet's for colour images, else 127.5 and 127.5).
     seed
         Seeds the weights that a factory draws, if it draws any.
+    network
+        The `foreign_network` of `model`, where the caller has it already.
 
     Raises
     ------
     UsageError, InputError
         It is not there or damaged, or does not fit the images, or mirror images are foreign to it.
     """
-    encoder = _open(model, images, config, seed)
+    encoder = _open(model, images, config, seed, network)
     check_mirror(config, encoder.flip, model)
     return dataclasses.replace(encoder, mirror=config.mirror)
 
@@ -120,7 +152,9 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
         )
 
 
-def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Encoder:
+def _open(
+    model: str, images: ImageSet, config: EncodeConfig, seed: int, network: nn.Module | None
+) -> Encoder:
     shape = common_shape(images)
     foreign = Path(model).suffix in (".pt2", ".py") or (":" in model and not Path(model).exists())
     if foreign and config.network is not None:
@@ -130,13 +164,9 @@ def _open(model: str, images: ImageSet, config: EncodeConfig, seed: int) -> Enco
         network, dim = load_exported(path, shape)
         provenance = {"model": str(path), "model_sha256": file_hash(path)}
         return _foreign(network, dim, f"exported program {path.name}", provenance, shape, config)
-    if ":" in model and not Path(model).exists():
-        # CUDA's state only where it is in use: to save it would begin its use.
-        in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        devices = range(torch.cuda.device_count()) if in_use else ()
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            network, dim = custom_network(model, shape, "MODEL")
+    network = network if network is not None else foreign_network(model, seed)
+    if network is not None:
+        dim = check_encoder(network, shape, f"MODEL: {model}")
         return _foreign(network, dim, model, {"network": model}, shape, config)
     path = model_path(Path(model))
     if config.mean:
@@ -168,51 +198,13 @@ def _foreign(
     shape: tuple[int, int, int],
     config: EncodeConfig,
 ) -> Encoder:
-    channels = shape[2]
-    if config.mean:
-        mean, std, origin = list(config.mean), list(config.std), "given"
-    elif (own := _own_statistics(network, name, channels)) is not None:
-        (mean, std), origin = own, "module"
-    elif channels == 3:
-        mean, std, origin = IMAGENET_MEAN, IMAGENET_STD, "imagenet"
-    else:
-        mean, std, origin = [127.5] * channels, [127.5] * channels, "centred"
-    if len(mean) != channels:
-        raise UsageError(
-            f"{opt('mean')}, {opt('std')}: {len(mean)} values for images with {channels} channels"
-        )
+    found = normalisation(network, name, shape[2], config.mean, config.std)
     # The module of an exported program refuses: it is what it was exported as.
     with contextlib.suppress(RuntimeError, NotImplementedError):
         network.eval()
-    provenance = {**provenance, "mean": mean, "std": std, "normalisation": origin}
-    return Encoder(network, dim, mean, std, name, None, True, provenance)
-
-
-def _own_statistics(network: nn.Module, name: str, channels: int) -> tuple[list[float], list[float]] | None:
-    """Return the attributes ``mean`` and ``std`` of a module; None unless both are there.
-
-    None stands for an attribute that is not set, and a method is no statistic.
-    """
-    found: list[list[float]] = []
-    for key in ("mean", "std"):
-        value = getattr(network, key, None)
-        if value is None or callable(value):
-            return None
-        try:
-            numbers = torch.as_tensor(value, dtype=torch.float64).flatten()
-        except (TypeError, ValueError, RuntimeError):
-            numbers = torch.empty(0)
-        low = 0.0 if key == "std" else -math.inf
-        if len(numbers) != channels or not bool((numbers.isfinite() & (numbers > low)).all()):
-            raise UsageError(
-                f"MODEL: {name}: its attribute {key} is {_shown(value)}, expected {channels} numbers"
-                f"{' above 0' if key == 'std' else ''}, one per channel; correct it, or give "
-                f"{opt('mean')} and {opt('std')}"
-            )
-        found.append(numbers.tolist())
-    return found[0], found[1]
-
-
-def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:60]} ..."
+    provenance = {
+        **provenance, "mean": found.mean, "std": found.std, "normalisation": found.origin,
+    }  # fmt: skip
+    return Encoder(
+        network, dim, found.mean, found.std, name, None, True, provenance, normalised=found.words()
+    )

@@ -49,6 +49,18 @@ def custom_network(
     UsageError
         The module or the factory is not there, or its result is no encoder.
     """
+    network = call_factory(path, option)
+    return network, check_encoder(network, shape, f"{option}: {path}")
+
+
+def call_factory(path: str, option: str = opt("network")) -> nn.Module:
+    """Return what ``package.module:factory`` returns, before it is known which images it is for.
+
+    Raises
+    ------
+    UsageError
+        The module or the factory is not there, or its result is no module.
+    """
     module_name, _, factory_name = path.partition(":")
     factory = _import(option, path, module_name, factory_name)
     try:
@@ -57,7 +69,7 @@ def custom_network(
         raise UsageError(f"{option}: {path}() failed with {_short(error)}; correct the factory") from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"{option}: {path}() returned {type(network).__name__}; expected a torch.nn.Module")
-    return network, check_encoder(network, shape, f"{option}: {path}")
+    return network
 
 
 def load_exported(path: Path, shape: tuple[int, int, int]) -> tuple[nn.Module, int]:

@@ -1,0 +1,88 @@
+"""The options of the commands that read images, and what these say of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from ldmlr.encoders.config import EncodeConfig
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes of four images, and a file that is none."""
+    for name in "ab":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (8, 8), (30 * number, 0, 0)).save(tmp_path / "set" / name / f"{number}.png")
+    (tmp_path / "set" / "a" / "bad.png").write_text("no image")
+    return tmp_path / "set"
+
+
+SHORT = ("--network", "small", "--epochs", 1, "--batch-size", 4, "--precision", "float32", "--threads", 1)
+
+
+def test_a_dry_run_lists_all_bad_images(run_cli, photos):
+    (photos / "b" / "worse.png").write_text("")
+    done = run_cli("baseline", photos, *SHORT, "--dry-run")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert "a/bad.png: not an image that Pillow can read" in lines[0]
+    assert "b/worse.png" in lines[1]
+    assert lines[2].startswith("Error: 2 images cannot be decoded")
+    assert lines[2].endswith("or go on without with --skip-bad")
+
+
+def test_bad_images_are_skipped_and_recorded(run_cli, photos, tmp_path):
+    out = tmp_path / "out"
+    options = ("--skip-bad", "--test-fraction", 0.25, "--image-size", 8)
+    done = run_cli("baseline", photos, *SHORT, *options, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 images cannot be decoded and are left out" in done.stderr
+    document = json.loads(done.stdout)
+    assert [entry["why"] for entry in document["images"]["skipped"]] == ["not an image that Pillow can read"]
+    assert (document["train_images"], len(document["rows"])) == (6, 2)
+    assert document["config"]["test_fraction"] == 0.25
+    assert document["config"]["skip_bad"] is True
+    assert document["notes"] == [f"{photos}: 1 images cannot be decoded and are left out"]
+    done = run_cli("encode", out, photos, *options, "--out", tmp_path / "f.h5", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"] == {"train": 6, "test": 2}
+    assert "is not the image set" not in done.stderr
+
+
+def test_the_layout_of_a_folder_is_in_the_help(run_cli):
+    for command in ("baseline", "encode", "run"):
+        text = run_cli(command, "--help").stdout
+        assert "SRC/train/CLASS/*.jpg" in text
+        assert "SRC/test/CLASS/*.jpg" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "texts", "key", "expected"),
+    [
+        ("encode", "--view-kinds", ["weak,weak,strong"], "view_kinds", ["weak", "weak", "strong"]),
+        ("encode", "--view-kinds", ["weak, weak", "strong"], "view_kinds", ["weak", "weak", "strong"]),
+        ("baseline", "--milestones", ["10,20"], "milestones", [10, 20]),
+        ("baseline", "--augment", ["crop,flip"], "augment", ["crop", "flip"]),
+    ],
+)
+def test_lists_may_be_written_with_commas(run_cli, tmp_path, photos, command, option, texts, key, expected):
+    (photos / "a" / "bad.png").unlink()
+    given = [word for text in texts for word in (option, text)]
+    if command == "encode":
+        assert run_cli("baseline", photos, *SHORT, "--out", tmp_path / "out").returncode == 0
+        done = run_cli("encode", tmp_path / "out", photos, "--views", 3, *given, "--dry-run", "--json")
+    else:
+        more = ("--schedule", "step") if key == "milestones" else ()
+        done = run_cli("baseline", photos, *SHORT, *more, *given, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"][key] == expected
+
+
+def test_numbers_may_be_written_with_commas():
+    config = EncodeConfig(mean="124,116,104", std="58, 57, 57")
+    assert (config.mean, config.std) == ((124, 116, 104), (58, 57, 57))
