@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Flags of ``ldmlr run`` that are no part of its configuration.
-RUN_FILE_FLAGS = ("json", "dry_run")
+RUN_FILE_FLAGS = ("json", "dry_run", "quiet")
 # Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
 RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", *RUN_FILE_FLAGS)
 
@@ -230,10 +230,23 @@ def _silence(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
     return value
 
 
-json_option = click.option(
+def _quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    progress.quiet(value)
+
+
+_json_flag = click.option(
     "--json", "as_json", is_flag=True, is_eager=True, callback=_silence,
     help="Print the result document as JSON on standard output.",
 )  # fmt: skip
+_quiet_flag = click.option(
+    "--quiet", is_flag=True, expose_value=False, callback=_quiet,
+    help="No progress on standard error.",
+)  # fmt: skip
+
+
+def json_option(function: F) -> F:
+    """Add ``--json`` and ``--quiet``: what is printed where."""
+    return _json_flag(_quiet_flag(function))
 
 
 def _check_seed(ctx: click.Context, param: click.Parameter, value: int) -> int:

@@ -94,6 +94,8 @@ def command(
     dry_run = dry_run or document.flags.get("dry_run", False)
     as_json = as_json or document.flags.get("json", False)
     progress.silence(as_json)
+    if document.flags.get("quiet", False):
+        progress.quiet()
     if source is None:
         if document.name:
             raise UsageError(f'{document.name}: has no key source; add one, such as source = "digits-lt"')
