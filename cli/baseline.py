@@ -85,7 +85,7 @@ def command(
     from ldmlr import text as tables
     from ldmlr.encoders.baseline import train_baseline
     from ldmlr.encoders.pixels import image_shape
-    from ldmlr.encoders.summary import describe, finished
+    from ldmlr.encoders.summary import describe, estimated_seconds, finished
     from ldmlr.groups import parse_groups
 
     shot_groups = parse_groups(groups)
@@ -98,6 +98,8 @@ def command(
     settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         summary = describe(images, config, target, seed=seed)
+        seconds = estimated_seconds(images, config, target, seed=seed, threads=threads)
+        summary["estimated_seconds"] = round(seconds, 1 if seconds < 10 else None)
         document = {
             "command": "baseline", "dry_run": True, **summary, "notes": list(images.notes),
             "config": {**settings, **chosen},

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ldmlr.encoders.model import Baseline
@@ -242,3 +243,17 @@ def test_a_batch_never_has_one_image(run_cli, tmp_path):
         "--augment", "none", "--out", tmp_path / "run",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_says_how_long_it_would_take_and_leaves_random_numbers_alone(run_cli, image_file):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    options = ("--network", "small", "--batch-size", 4, "--precision", "float32", "--threads", 1)
+    few, many = (
+        json.loads(
+            run_cli("baseline", image_file, *options, "--epochs", epochs, "--dry-run", "--json").stdout
+        )
+        for epochs in (1, 1000)
+    )
+    assert 0 < few["estimated_seconds"] < many["estimated_seconds"]
+    assert torch.equal(torch.random.get_rng_state(), before)

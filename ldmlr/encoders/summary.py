@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ldmlr.data.imageset import ImageSet
+from ldmlr.encoders.augment.shrink import side_share
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import FILENAME, file_hash, model_path
 from ldmlr.encoders.networks import build_network, parameter_count
 from ldmlr.encoders.pixels import common_shape, even_batches
 from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.threads import thread_count
+from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
@@ -64,6 +68,36 @@ def describe(
         "precision": resolve_precision(config.precision, device),
         "device": str(device),
     }
+
+
+def estimated_seconds(
+    images: ImageSet,
+    config: BaselineConfig,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+) -> float:
+    """Return about how long a training would take on this machine as busy as it is now, in seconds.
+
+    A few steps are taken with networks that are thrown away. Images are read, as for the training.
+
+    Parameters
+    ----------
+    images, config, device, seed, threads
+        As for `ldmlr.encoders.baseline.train_baseline`.
+    """
+    config = config.replace(precision=resolve_precision(config.precision, device))
+    train, held_out = training_split(images, config.val_fraction, seed)
+    record = held_out_record(images, held_out, config.val_fraction, seed)
+    _, teacher = earlier_models(images, config, record)
+    batch = min(config.batch_size, len(train)) * math.prod(common_shape(images))
+    with thread_count(batch, threads), torch.random.fork_rng(devices=[]):
+        trainer = Trainer(config, train, seed, device, teacher=teacher)
+        step = trainer.seconds_per_step()
+    # Steps cost as the square of the side of the images, which grows; those of the head alone about a third.
+    work = sum(side_share(config.first_size, epoch, config.epochs) ** 2 for epoch in range(config.epochs))
+    return step * trainer.steps_per_epoch * (work + config.head_epochs / 3)
 
 
 def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str, Any] | None:

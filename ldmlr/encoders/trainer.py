@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -165,6 +166,24 @@ class Trainer:
         # The loss of a step is that before it: what the last step broke shows in the weights alone.
         if total > done and not all(bool(value.isfinite().all()) for value in self.model.parameters()):
             self._check(math.nan, total - 1, "weights are")
+
+    def seconds_per_step(self, steps: int = 3) -> float:
+        """Return the time of a step on this machine as it is now: the median of some, after one to warm up.
+
+        The trainer is of no use afterwards, as its weights have moved.
+        """
+        config, draws = self.config, Draws.of(self.seed, 0)
+        plan = even_batches(draws.order.permutation(len(self.labels)), config.batch_size)[: steps + 1]
+        self.model.train()
+        # A step of the last epoch: images are of full size there.
+        epoch, times = config.epochs - 1, []
+        before = time.perf_counter()
+        for images, targets in self.batches.draw(plan, 2 if config.consistency else 1, draws.augment):
+            loss, _ = self._step(images, targets, learning_rate(config, 0.5 / len(plan)), draws, epoch)
+            float(loss)  # wait for the device
+            times.append(time.perf_counter() - before)
+            before = time.perf_counter()
+        return statistics.median(times[1:] or times)
 
     def _leave_network(self) -> None:
         """Go over to the head alone: averaged weights, if there are any, and a fresh optimiser."""
