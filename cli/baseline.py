@@ -99,7 +99,7 @@ def command(
     if dry_run:
         summary = describe(images, config, target, seed=seed)
         seconds = estimated_seconds(images, config, target, seed=seed, threads=threads)
-        summary["estimated_seconds"] = round(seconds, 1 if seconds < 10 else None)
+        summary["estimated_seconds"] = float(f"{seconds:.2g}")
         document = {
             "command": "baseline", "dry_run": True, **summary, "notes": list(images.notes),
             "config": {**settings, **chosen},

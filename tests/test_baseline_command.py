@@ -250,10 +250,8 @@ def test_a_dry_run_says_how_long_it_would_take_and_leaves_random_numbers_alone(r
     before = torch.random.get_rng_state()
     options = ("--network", "small", "--batch-size", 4, "--precision", "float32", "--threads", 1)
     few, many = (
-        json.loads(
-            run_cli("baseline", image_file, *options, "--epochs", epochs, "--dry-run", "--json").stdout
-        )
-        for epochs in (1, 1000)
+        json.loads(run_cli("baseline", image_file, *options, "--epochs", count, "--dry-run", "--json").stdout)
+        for count in (1, 1000)
     )
     assert 0 < few["estimated_seconds"] < many["estimated_seconds"]
     assert torch.equal(torch.random.get_rng_state(), before)
