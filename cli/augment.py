@@ -82,7 +82,7 @@ def command(
       ldmlr augment features.h5 --generator adasyn --out-dir balanced
     """
     from ldmlr import results
-    from ldmlr.device import resolve_device
+    from ldmlr.device import device_name
     from ldmlr.generation.augment import jobs
     from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import plan_table
@@ -90,7 +90,7 @@ def command(
     diffusion = pick(DiffusionConfig, values)
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
-    place = str(resolve_device(device))
+    place = device_name(device)
     places = {store: ready(store, None if dry_run else out_dir, values).place for store in stores}
     todo = jobs(list(stores), out_dir, generator, places)
     plans = _plans(todo, config, diffusion, backend, place)

@@ -93,7 +93,7 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
-    from ldmlr.device import resolve_device
+    from ldmlr.device import device_name
     from ldmlr.engines.shards import Work, draw_rows
     from ldmlr.generation.generate import check_not_empty, parse_shard
     from ldmlr.generation.generators.catalogue import check_read
@@ -105,7 +105,7 @@ def command(
     check_read(generator, config, views, backend=backend, device=device)
     engine = pick(EngineConfig, values)
     part = parse_shard(shard) if shard is not None else None
-    place = str(resolve_device(device))
+    place = device_name(device)
     generation = prepare_source(
         source, generator, store, config, views, encoder_trained_on_rows, seed=seed, backend=backend,
         device=place, threads=threads,

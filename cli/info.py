@@ -18,9 +18,8 @@ def command(as_json: bool) -> None:
     Example:
       ldmlr info
     """
-    import torch
-
     from ldmlr import results
+    from ldmlr.device import cuda_devices
     from ldmlr.sampler import backends as sampling
     from ldmlr.sampler.cpu import sampler as native
 
@@ -28,7 +27,7 @@ def command(as_json: bool) -> None:
         "versions": results.versions(),
         "hardware": results.hardware(),
         "extension": native.build_info(),
-        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda_devices": _device_names(cuda_devices()),
         "backends": list(sampling.BACKENDS),
     }
     hardware = document["hardware"]
@@ -40,6 +39,14 @@ def command(as_json: bool) -> None:
         "sampling": f"{', '.join(document['backends'])}; auto takes the first that can run the model",
     }
     emit(document, as_json, "\n".join(f"{name:<12}  {text}" for name, text in lines.items()))
+
+
+def _device_names(count: int) -> list[str]:
+    if not count:
+        return []
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(count)]
 
 
 def _pairs(values: dict[str, Any]) -> str:

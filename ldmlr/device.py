@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError, opt
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # More threads than any machine has cores: beyond, libraries hang or end the process.
 MAX_THREADS = 4096
+# What Linux has where a GPU may be used: NVIDIA's driver, on a board too, Windows' Linux, and AMD's driver.
+DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,29 +41,46 @@ class Machine:
     backend: str = "auto"
 
 
-def resolve_device(name: str | torch.device = "auto") -> torch.device:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or a device of torch.
+def device_name(name: Any = "auto") -> str:
+    """Return ``cpu``, ``cuda`` or ``cuda:N`` for ``auto``, such a name or a device of torch.
+
+    Torch is imported only where there may be a CUDA device.
 
     Raises
     ------
     UsageError
         The name is unknown, or names a CUDA device that is not there.
     """
+    chosen = str(name)
+    if chosen == "auto":
+        return "cuda" if cuda_devices() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
+        raise UsageError(f"{opt('device')}: unknown value {chosen!r}; choose auto, cpu, cuda or cuda:N")
+    if chosen != "cpu" and int(chosen.partition(":")[2] or 0) >= (count := cuda_devices()):
+        raise UsageError(f"{opt('device')}: {chosen!r} is not there ({count} CUDA devices visible); use cpu")
+    return chosen
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Return the torch device that `device_name` names.
+
+    Raises
+    ------
+    UsageError
+        As there.
+    """
     import torch
 
-    name = str(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"{opt('device')}: unknown value {name!r}; choose auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise UsageError(
-                f"{opt('device')}: {name!r} is not there ({count} CUDA devices visible); use cpu"
-            )
-    return device
+    return torch.device(device_name(name))
+
+
+def cuda_devices() -> int:
+    """Return the number of CUDA devices; asks torch only where the system has a driver for one."""
+    if sys.modules.get("torch") is None and sys.platform == "linux" and not any(map(os.path.exists, DRIVERS)):
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def thread_number(threads: int | None) -> int:

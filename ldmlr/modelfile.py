@@ -25,9 +25,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from ldmlr.arguments import SEED_LIMIT
 from ldmlr.config import MAX_WHOLE
@@ -38,7 +38,8 @@ SCHEMA_VERSION = 2
 KEY = "ldmlr"
 
 Header = dict[str, Any]
-Tensors = dict[str, torch.Tensor]
+# By name; NumPy's arrays, or tensors of PyTorch where a kind is read or written as such.
+Tensors = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +144,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the sha256 over names, types, shapes and bytes of the tensors, in the order of names."""
+def checksum(tensors: Mapping[str, Any]) -> str:
+    """Return the sha256 over names, types, shapes and bytes of arrays or tensors, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        kind, shape, data = _contents(tensors[name])
+        digest.update(f"{name} {kind} {shape}\n".encode())
+        digest.update(data)
     return digest.hexdigest()
+
+
+def _contents(tensor: Any) -> tuple[str, list[int], Any]:
+    """Return the type (as torch writes it), the shape and the bytes of an array or a tensor."""
+    if isinstance(tensor, np.ndarray):
+        return f"torch.{tensor.dtype}", list(tensor.shape), np.ascontiguousarray(tensor).reshape(-1).data
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return str(tensor.dtype), list(tensor.shape), flat.view(torch.uint8).numpy().data
 
 
 def _whole_checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
@@ -160,7 +171,7 @@ def _whole_checksum(header: Mapping[str, Any], tensors: Tensors) -> str:
 
 
 def write(
-    path: Path, kind: Kind, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], overwrite: bool
+    path: Path, kind: Kind, header: Mapping[str, Any], tensors: Mapping[str, Any], overwrite: bool
 ) -> None:
     """Write header and tensors, whole or not at all.
 
@@ -173,19 +184,31 @@ def write(
     header
         The fields of the kind: plain data.
     tensors
-        By name; those that share memory are written once each.
+        By name, all of NumPy or all of PyTorch; those that share memory are written once each.
     overwrite
         Replace a file that exists.
     """
     check_output(path, overwrite)
-    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    arrays = all(isinstance(tensor, np.ndarray) for tensor in tensors.values())
+    flat: Tensors = {
+        name: tensor.copy(order="C") if arrays else tensor.detach().cpu().contiguous().clone()
+        for name, tensor in tensors.items()
+    }
     document = {"format": kind.format, "schema_version": SCHEMA_VERSION, **header}
     document["sha256"] = _whole_checksum(json.loads(json.dumps(document)), flat)
     # One entry: safetensors orders several at random.
-    write_bytes(path, save(flat, metadata={KEY: json.dumps(document, sort_keys=True)}), overwrite)
+    metadata = {KEY: json.dumps(document, sort_keys=True)}
+    if arrays:
+        write_bytes(path, save(flat, metadata), overwrite)
+        return
+    from safetensors.torch import save as save_tensors
+
+    write_bytes(path, save_tensors(flat, metadata), overwrite)
 
 
-def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Tensors]:
+def read(
+    path: Path, kind: Kind, rules: Mapping[str, Rule], *, framework: str = "np"
+) -> tuple[Header, Tensors]:
     """Return the header and the tensors of a model file.
 
     Parameters
@@ -196,6 +219,8 @@ def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Ten
         What it is expected to hold.
     rules
         What each field of the header must be.
+    framework
+        ``np`` for arrays, ``pt`` for tensors of PyTorch, which has types that NumPy lacks.
 
     Raises
     ------
@@ -204,7 +229,7 @@ def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Ten
     """
     check_input(path, kind.file)
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, framework) as file:
             text = (file.metadata() or {}).get(KEY)
             header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -234,7 +259,7 @@ def read(path: Path, kind: Kind, rules: Mapping[str, Rule]) -> tuple[Header, Ten
 def noun_of(path: Path) -> str | None:
     """Return what a model file holds, in words; None if it is no model file."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             header = parse_json((file.metadata() or {}).get(KEY, ""))
         return KINDS[header["format"]].noun
     except (SafetensorError, OSError, LookupError, TypeError, ValueError):

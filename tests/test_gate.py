@@ -58,9 +58,9 @@ def gated(model, store, kind, labels, first_row=0, scale=2.0, **options):
 @settings(max_examples=10)
 @given(cuts=st.lists(st.integers(0, ROWS), min_size=1, max_size=3))
 def test_any_split_of_gated_rows_gives_the_same_bits(model, store, labels, kind, cuts):
-    whole = gated(model, store, kind, labels)[0].rows.numpy()
+    whole = gated(model, store, kind, labels)[0].rows
     for low, high in itertools.pairwise([0, *sorted(cuts), ROWS]):
-        part = gated(model, store, kind, labels[low:high], low)[0].rows.numpy()
+        part = gated(model, store, kind, labels[low:high], low)[0].rows
         assert np.array_equal(part, whole[low:high])
 
 
@@ -70,32 +70,34 @@ def test_rows_that_pass_stay_and_the_others_are_drawn_again(model, store, labels
     plain = model.sampler(GenerateConfig(scale=2.0))(labels)
     first = gate.judge(plain, labels, 0) >= gate.threshold
     assert 0 < done.refused == int((~first).sum()) < ROWS
-    assert np.array_equal(done.rows.numpy()[first], plain.numpy()[first])
+    assert np.array_equal(done.rows[first], plain[first])
     last = gate.judge(done.rows, labels, 0) >= gate.threshold
     assert int((~last).sum()) == done.failed < done.refused
-    assert not np.array_equal(done.rows.numpy()[~first & last], plain.numpy()[~first & last])
+    assert not np.array_equal(done.rows[~first & last], plain[~first & last])
 
 
 def test_what_the_prototype_gate_accepts_is_nearest_to_its_own_class(model, store, labels):
     done, gate = gated(model, store, "prototype", labels)
-    z = (done.rows.double().numpy()[:, None] - model.transform.mean) @ np.linalg.inv(model.transform.scale).T
+    z = (done.rows.astype(np.float64)[:, None] - model.transform.mean) @ np.linalg.inv(
+        model.transform.scale
+    ).T
     nearest = np.square(z).sum(axis=2).argmin(axis=1)
     assert np.array_equal(nearest == labels, gate.judge(done.rows, labels, 0) >= 0)
 
 
 def test_a_row_that_never_passes_keeps_its_best_attempt(model, labels):
-    never = gates.Gate("head", lambda rows, _: rows.double()[:, 0], np.inf, "")
+    never = gates.Gate("head", lambda rows, _: rows[:, 0].astype(np.float64), np.inf, "")
     done = gates.draw(Diffusion(model), never, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
     tries = [model.sampler()(labels[:40], a * gates.STRIDE)[:, 0] for a in range(gates.ATTEMPTS)]
-    assert np.array_equal(done.rows[:, 0].numpy(), np.max([one.numpy() for one in tries], axis=0))
+    assert np.array_equal(done.rows[:, 0], np.max(tries, axis=0))
 
 
 def test_rows_that_cannot_be_judged_are_refused_and_never_left_unwritten(model, labels):
-    blind = gates.Gate("head", lambda rows, _: rows.double()[:, 0] * np.nan, 0.0, "")
+    blind = gates.Gate("head", lambda rows, _: rows[:, 0].astype(np.float64) * np.nan, 0.0, "")
     done = gates.draw(Diffusion(model), blind, labels[:40])
     assert (done.refused, done.failed) == (40, 40)
-    assert np.array_equal(done.numpy(), model.sample(labels[:40]))
+    assert np.array_equal(done.rows, model.sample(labels[:40]))
 
 
 def test_a_stored_generation_goes_through_the_gate(model, store, tmp_path):
@@ -105,7 +107,7 @@ def test_a_stored_generation_goes_through_the_gate(model, store, tmp_path):
     rows = FeatureStore.open(tmp_path / "pseudo.h5").train
     assert rows.counts.tolist() == [0, 60, 82]
     labels = labels_of(generation.plan, 0, generation.rows)
-    assert np.array_equal(rows.float32(), gated(model, store, "prototype", labels)[0].rows.numpy())
+    assert np.array_equal(rows.float32(), gated(model, store, "prototype", labels)[0].rows)
     assert figures["gate"]["rows"] == 142
     assert figures["gate"]["refused"] > 0
     assert generation.key != prepare(model, config.replace(gate="none"), seed=0).key

@@ -17,7 +17,6 @@ import dataclasses
 
 import numpy as np
 
-from ldmlr.diffusion.spectrum import spectrum
 from ldmlr.diffusion.statistics import Array, Statistics
 
 AUTO, NONE = "auto", "none"
@@ -68,6 +67,9 @@ def fit_axes(statistics: Statistics, latent: str, rows: int) -> Axes:
     rows
         Clean training rows.
     """
+    # It computes with torch, which drawing from a fitted model does not load.
+    from ldmlr.diffusion.spectrum import spectrum
+
     correlation = statistics.without_rounding().ridged()
     dim, total = len(correlation), np.diag(correlation).copy()
     deviation = np.sqrt(total)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, silu
 
-from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables, Tables
-
-TIME_FEATURES = 64
+from ldmlr.diffusion.tables import Tables
+from ldmlr.diffusion.weights import TIME_FEATURES, Weights
 
 
 def time_features(t: Tensor) -> Tensor:
@@ -37,7 +35,14 @@ class Denoiser(nn.Module, ABC):
 
     The last layer starts at zero: with v-prediction an untrained model then is the exact
     denoiser of a standard normal, and training can only add to it.
+
+    Attributes
+    ----------
+    kind
+        The network's name in a configuration.
     """
+
+    kind: ClassVar[str]
 
     def __init__(self, dim: int, num_classes: int, hidden: int, layers: int, time_outputs: int) -> None:
         super().__init__()
@@ -57,10 +62,6 @@ class Denoiser(nn.Module, ABC):
         h = silu(linear(time_features(t), first.weight.to(t.dtype), first.bias.to(t.dtype)))
         return linear(h, last.weight.to(t.dtype), last.bias.to(t.dtype))
 
-    def time_table(self, t: npt.NDArray[np.float64]) -> Tensor:
-        """Return the embedding of times ``[S]`` in float64."""
-        return self.time(torch.from_numpy(t).to(self.time_in.weight.device))
-
     @abstractmethod
     def residual_stream(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """Return h ``[N, H]`` behind the last layer."""
@@ -75,9 +76,14 @@ class Denoiser(nn.Module, ABC):
         with torch.no_grad():
             self.input.weight.mul_(importance.sqrt().to(self.input.weight))
 
-    @abstractmethod
+    def weights(self) -> Weights:
+        """Return a copy of the weights as plain float32 arrays."""
+        state = {name: value.detach().to("cpu", torch.float32) for name, value in self.state_dict().items()}
+        return Weights(self.kind, {name: value.numpy().copy() for name, value in state.items()})
+
     def tables(self, t: npt.NDArray[np.float64]) -> Tables:
         """Return the network as plain arrays for the evaluation times t ``[S]``."""
+        return self.weights().tables(t)
 
 
 class AdditiveMLP(Denoiser):
@@ -93,7 +99,7 @@ class AdditiveMLP(Denoiser):
         Width H and number L of residual layers.
     """
 
-    tables_type: ClassVar[type[Tables]] = DenoiserTables
+    kind = "additive"
 
     def __init__(self, dim: int, num_classes: int, hidden: int, layers: int) -> None:
         super().__init__(dim, num_classes, hidden, layers, layers * hidden)
@@ -109,16 +115,6 @@ class AdditiveMLP(Denoiser):
             h = h + self.second[layer](silu(self.first[layer](h) + biases[layer]))
         return h
 
-    @torch.no_grad()
-    def tables(self, t: npt.NDArray[np.float64]) -> DenoiserTables:
-        """Return the network as plain arrays for the evaluation times t ``[S]``."""
-        shape = (-1, self.layers, self.hidden)
-        first_bias = _stack(self.first, "bias")
-        steps = self.time_table(t).reshape(shape) + first_bias.double()
-        return DenoiserTables(
-            **_common(self), bias_step=_array(steps), bias_class=_array(self.classes.weight.reshape(shape))
-        )
-
 
 class AdaLNMLP(Denoiser):
     """Residual MLP whose normalised activations are scaled, shifted and gated by the condition.
@@ -127,7 +123,7 @@ class AdaLNMLP(Denoiser):
     Transformers" (2023), with MLP blocks.
     """
 
-    tables_type: ClassVar[type[Tables]] = AdaLNTables
+    kind = "adaln"
 
     def __init__(self, dim: int, num_classes: int, hidden: int, layers: int) -> None:
         super().__init__(dim, num_classes, hidden, layers, hidden)
@@ -144,36 +140,15 @@ class AdaLNMLP(Denoiser):
             h = h + gate * self.second[layer](silu(self.first[layer](u)))
         return h
 
-    @torch.no_grad()
-    def tables(self, t: npt.NDArray[np.float64]) -> AdaLNTables:
-        """Return the network as plain arrays for the evaluation times t ``[S]``."""
-        return AdaLNTables(
-            **_common(self),
-            b1=_array(_stack(self.first, "bias")),
-            w_mod=_array(_stack(self.modulation, "weight")),
-            b_mod=_array(_stack(self.modulation, "bias")),
-            step=_array(self.time_table(t)),
-            class_=_array(self.classes.weight),
-        )
-
 
 NETWORKS: dict[str, type[AdditiveMLP] | type[AdaLNMLP]] = {"additive": AdditiveMLP, "adaln": AdaLNMLP}
 
 
-def _common(net: Denoiser) -> dict[str, npt.NDArray[np.float32]]:
-    return {
-        "w_in": _array(net.input.weight), "b_in": _array(net.input.bias),
-        "w1": _array(_stack(net.first, "weight")),
-        "w2": _array(_stack(net.second, "weight")),
-        "b2": _array(_stack(net.second, "bias")),
-        "w_out": _array(net.output.weight), "b_out": _array(net.output.bias),
-    }  # fmt: skip
-
-
-def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).contiguous().numpy().copy()
-    return array
-
-
-def _stack(modules: Iterable[nn.Module], name: str) -> Tensor:
-    return torch.stack([getattr(module, name) for module in modules])
+def module_of(weights: Weights) -> Denoiser:
+    """Return a PyTorch module with a copy of the weights, for evaluation."""
+    with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
+        network = NETWORKS[weights.network](
+            weights.latent, weights.num_classes, weights.hidden, weights.layers
+        )
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
+    return network.eval()

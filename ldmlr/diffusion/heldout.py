@@ -10,17 +10,18 @@ draws the class Gaussian. So a model is never worse than the Gaussian on these r
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import Denoiser
 from ldmlr.diffusion.learned import NOTHING, in_words
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.groups import GROUPS, ShotGroups
+
+if TYPE_CHECKING:
+    from ldmlr.diffusion.denoiser import Denoiser
 
 # Bands of time, equally wide, and the least number of noisy rows that each is measured with.
 BANDS, MEASURED = 8, 4096
@@ -75,7 +76,6 @@ class HeldOut:
         return in_words(self.document)
 
 
-@torch.no_grad()
 def examine(
     network: Denoiser,
     z: npt.NDArray[np.float32],
@@ -134,6 +134,8 @@ def _sums(
     config: DiffusionConfig,
 ) -> dict[str, Array]:
     """Return the weighted sums of v v, v f and f f per band and shot group ``[B, G]``."""
+    import torch
+
     schedule = make_schedule(config.noise_schedule)
     generator = torch.Generator().manual_seed(SEED)
     weight = torch.from_numpy(importance)
@@ -146,7 +148,8 @@ def _sums(
             sigma = torch.from_numpy(schedule.sigma(t.numpy())).float()[:, None]
             eps = torch.randn(rows.shape, generator=generator)
             v = alpha * eps - sigma * rows
-            f = network(alpha * rows + sigma * eps, t.float(), classes)
+            with torch.no_grad():
+                f = network(alpha * rows + sigma * eps, t.float(), classes)
             for name, product in (("vv", v * v), ("vf", v * f), ("ff", f * f)):
                 value = (product.double() @ weight).numpy()
                 sums[name][band] += np.bincount(group[labels], value, minlength=len(GROUPS))

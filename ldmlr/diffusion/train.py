@@ -17,8 +17,9 @@ from ldmlr import progress
 from ldmlr.device import set_threads, torch_threads
 from ldmlr.diffusion.checkpoint import State, resumed
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS, TIME_FEATURES, Denoiser
+from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
+from ldmlr.diffusion.weights import TIME_FEATURES
 from ldmlr.errors import LdmlrError, opt
 from ldmlr.learning_rate import cosine_decay
 

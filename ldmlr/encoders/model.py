@@ -158,7 +158,7 @@ class Baseline:
             The caller names another one.
         """
         path = model_path(path)
-        header, tensors = modelfile.read(path, modelfile.BASELINE, HEADER)
+        header, tensors = modelfile.read(path, modelfile.BASELINE, HEADER, framework="pt")
         height, width, channels = header["shape"]
         shape, names = (height, width, channels), header["class_names"]
         mean, std = header["mean"], header["std"]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.device import resolve_device
+from ldmlr.device import device_name
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.rows import choose_views
+from ldmlr.diffusion.weights import TABLES
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import check_gate
 from ldmlr.generation.generators.catalogue import check_views, entry_of, resolved
@@ -96,6 +96,6 @@ def check_ahead(
     check_views(name, len(views), material.name)
     if entry_of(name).trains:
         check_gate(chosen, diffusion.transform, material.name, material.has_head)
-        network = NETWORKS[diffusion.network].tables_type
-        choose_backend(backend, network, resolve_device(device), chosen.weights)
+        network = TABLES[diffusion.network]
+        choose_backend(backend, network, device_name(device), chosen.weights)
     return plan

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS
 from ldmlr.diffusion.rows import store_rows
+from ldmlr.diffusion.weights import shapes
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
@@ -130,15 +129,14 @@ def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
     counts = check_trainable(store)
     features, _, views = store_rows(store, config.weak_views, config.strong_views)
     drawn, rows = config.iterations * config.batch_size, len(features) * (1 + len(views))
-    with torch.random.fork_rng(devices=[]):
-        network = NETWORKS[config.network](store.dim, store.num_classes, config.hidden, config.layers)
+    weights = shapes(config.network, store.dim, store.num_classes, config.hidden, config.layers)
     return {
         "rows": len(features),
         "views": len(views),
         "classes": store.num_classes,
         "fewest rows of a class": int(counts.min()),
         "dim": store.dim,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(map(math.prod, weights.values())),
         "steps": config.iterations,
         "passes over the rows": round(drawn / rows, 1),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,10 @@ from ldmlr.generation.generators.diffusion import Diffusion
 from ldmlr.generation.plan import Counts, labels_of
 from ldmlr.generation.prepare import Generation
 from ldmlr.sampler.backends import Sampler
-from ldmlr.sampler.cuda.overlap import Pipeline
-from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.widen import widen
+
+if TYPE_CHECKING:
+    from ldmlr.sampler.cuda.sampler import CudaSampler
 
 Range = tuple[int, int]
 
@@ -50,8 +52,10 @@ class OnDevice:
 
     def __call__(self, ranges: list[Range]) -> Iterator[tuple[Range, npt.NDArray[np.float32]]]:
         """Yield the rows of each range; they are valid until the next range is asked for."""
+        from ldmlr.sampler.cuda.overlap import Pipeline
+
         pipeline = Pipeline(self.on_cuda, max(high - low for low, high in ranges))
         requests = ((low, labels_of(self.plan, low, high)) for low, high in ranges)
         for (low, high), (_, rows) in zip(ranges, pipeline(requests), strict=True):
-            yield (low, high), widen(self.sampler.spec, rows, labels_of(self.plan, low, high)).numpy()
+            yield (low, high), widen(self.sampler.spec, rows.numpy(), labels_of(self.plan, low, high))
         self.device_wait = 1 - pipeline.busy / pipeline.elapsed

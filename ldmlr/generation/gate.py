@@ -10,35 +10,28 @@ every batch.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ldmlr.config import config_hash
-from ldmlr.device import torch_threads
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.latent import LatentDiffusion
-from ldmlr.heads.losses import log_prior
-from ldmlr.heads.modules import Head, from_stored
 from ldmlr.sampler.tiles import aligned_tiles
 
 if TYPE_CHECKING:
+    from ldmlr.generation.judges import Score
     from ldmlr.store import FeatureStore
 
 TILE = 512
 ATTEMPTS = 8
 STRIDE = 2**48
 
-# rows [n, D] float32 and labels [n] -> score [n], larger is better
-Score = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Labels = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +55,13 @@ class Gate:
     threshold: float
     fingerprint: str
 
-    def judge(self, rows: torch.Tensor, labels: Labels, first_row: int) -> npt.NDArray[np.float64]:
+    def judge(self, rows: Floats, labels: Labels, first_row: int) -> npt.NDArray[np.float64]:
         """Return the scores of rows ``[n, D]`` with global numbers from `first_row` on, ``[n]``."""
         scores = np.empty(len(rows))
-        with torch_threads(1), torch.inference_mode():
-            for _, inside, part in aligned_tiles(first_row, len(rows), TILE):
-                tile = torch.zeros((TILE, rows.shape[1]))
-                classes = torch.zeros(TILE, dtype=torch.int64)
-                tile[inside], classes[inside] = rows[part], torch.from_numpy(labels[part])
-                scores[part] = self.score(tile, classes)[inside].numpy()
+        for _, inside, part in aligned_tiles(first_row, len(rows), TILE):
+            tile, classes = np.zeros((TILE, rows.shape[1]), np.float32), np.zeros(TILE, np.int64)
+            tile[inside], classes[inside] = rows[part], labels[part]
+            scores[part] = self.score(tile, classes)[inside]
         return scores
 
 
@@ -88,13 +79,9 @@ class GatedRows:
         Rows of which no attempt passed; the best one was kept.
     """
 
-    rows: torch.Tensor
+    rows: Floats
     refused: int
     failed: int
-
-    def numpy(self) -> npt.NDArray[np.float32]:
-        """Return the rows as an array."""
-        return np.asarray(self.rows.numpy())
 
 
 def make_gate(model: LatentDiffusion, config: GenerateConfig, store: FeatureStore | None) -> Gate | None:
@@ -122,13 +109,14 @@ def make_gate(model: LatentDiffusion, config: GenerateConfig, store: FeatureStor
         )
     judge = None if store is None else store.head
     check_gate(config, model.config.transform, "" if store is None else str(store.path), judge is not None)
+    # Here, and not for everyone: the judges compute with torch.
+    from ldmlr.generation.judges import confidence, prototypes
+
     if config.gate == "prototype":
-        return Gate("prototype", _prototypes(model), 0.0, "")
+        return Gate("prototype", prototypes(model), 0.0, "")
     assert judge is not None
-    head = from_stored(judge).eval()
-    weights = {name: value.numpy() for name, value in head.state_dict().items()}
-    key = config_hash({name: value.tolist() for name, value in weights.items()})
-    return Gate("head", _confidence(head, model.counts), float(np.log(config.gate_confidence)), key)
+    score, key = confidence(judge, model.counts)
+    return Gate("head", score, float(np.log(config.gate_confidence)), key)
 
 
 def check_gate(config: GenerateConfig, transform: str, store: str, has_head: bool) -> None:
@@ -160,7 +148,7 @@ def draw(generator: Generator, gate: Gate, labels: Labels, seed: int = 0, first_
     first_row
         Global number of the first row.
     """
-    kept = torch.empty((len(labels), generator.dim))
+    kept = np.empty((len(labels), generator.dim), np.float32)
     best = np.full(len(labels), -np.inf)
     pending, refused = np.arange(len(labels)), 0
     for attempt in range(ATTEMPTS):
@@ -168,41 +156,14 @@ def draw(generator: Generator, gate: Gate, labels: Labels, seed: int = 0, first_
             break
         low, high = int(pending[0]), int(pending[-1]) + 1
         number = first_row + low + attempt * STRIDE
-        drawn = torch.from_numpy(generator.draw(labels[low:high], seed, number))
+        drawn = generator.draw(labels[low:high], seed, number)
         scores = gate.judge(drawn, labels[low:high], number)[pending - low]
         # What cannot be judged is refused; the first draw is kept until a better one comes.
         scores = np.where(np.isnan(scores), -np.inf, scores)
         better = (scores > best[pending]) | (attempt == 0)
         chosen = pending[better]
-        kept[torch.from_numpy(chosen)] = drawn[torch.from_numpy(chosen - low)]
+        kept[chosen] = drawn[chosen - low]
         best[chosen] = scores[better]
         pending = pending[scores < gate.threshold]
         refused = refused or len(pending)
     return GatedRows(kept, refused, len(pending))
-
-
-def _prototypes(model: LatentDiffusion) -> Score:
-    """Score: how much nearer a row is to its own class mean than to any other, in the whitened space."""
-    inverse = torch.from_numpy(np.linalg.inv(model.transform.scale).T.copy())
-    means = torch.from_numpy(model.transform.class_means(model.num_classes)) @ inverse
-    squares = means.square().sum(dim=1)
-
-    def score(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        nearness = 2 * (rows.double() @ inverse) @ means.T - squares
-        own = nearness.gather(1, labels[:, None])[:, 0]
-        others = nearness.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
-        return own - others
-
-    return score
-
-
-def _confidence(head: Head, counts: Labels) -> Score:
-    """Score: log probability of a row's class by the baseline's head, corrected for class frequencies."""
-    head = copy.deepcopy(head)
-    offset = torch.from_numpy(log_prior(counts))
-
-    def score(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = head(rows).double() - offset
-        return torch.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
-
-    return score

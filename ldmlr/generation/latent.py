@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldmlr import modelfile
 from ldmlr.arguments import check_first_row, check_labels, check_seed, class_count, type_name
@@ -16,13 +15,12 @@ from ldmlr.config import config_hash
 from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import Denoiser
 from ldmlr.diffusion.heldout import HeldOut, examine, hold_out
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
-from ldmlr.diffusion.train import thread_count, train
 from ldmlr.diffusion.transform import Transform, fit_transform
+from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.generation.latentfile import HEADER, Trained, restore
 from ldmlr.sampler.backends import Sampler, prepare
@@ -32,6 +30,9 @@ from ldmlr.sampler.widen import class_scales
 from ldmlr.torch_defaults import torch_defaults
 
 if TYPE_CHECKING:
+    import torch
+
+    from ldmlr.diffusion.denoiser import Denoiser
     from ldmlr.store import FeatureStore
 
 
@@ -89,15 +90,22 @@ class LatentDiffusion:
         self.losses: list[float] = []
         self.provenance: dict[str, Any] = {}
         self._held_out = HeldOut(NOTHING, None)
-        self._network: Denoiser | None = None
+        self._weights: Weights | None = None
         self._transform: Transform | None = None
 
     @property
-    def network(self) -> Denoiser:
-        """The trained denoiser, with averaged weights."""
-        if self._network is None:
+    def weights(self) -> Weights:
+        """The trained denoiser's averaged weights, as arrays."""
+        if self._weights is None:
             raise UsageError("the model is not trained; call fit first, or load a trained one")
-        return self._network
+        return self._weights
+
+    @property
+    def network(self) -> Denoiser:
+        """The trained denoiser as a PyTorch module of its own: a change of it does not change the model."""
+        from ldmlr.diffusion.denoiser import module_of
+
+        return module_of(self.weights)
 
     @property
     def transform(self) -> Transform:
@@ -174,6 +182,8 @@ class LatentDiffusion:
         InputError
             Features or labels that cannot be trained on.
         """
+        from ldmlr.diffusion.train import thread_count, train
+
         features = rows.check_features(X)
         labels = rows.check_labels(y, len(features), num_classes)
         classes = num_classes or class_count([("labels", labels)])
@@ -207,7 +217,7 @@ class LatentDiffusion:
             clean = z[: len(labels)]
             found = examine(network, clean[held], labels[held], trained_on, importance, self.config)
         # Together and only now: a training that fails or is interrupted must not leave half a new model.
-        self._network, self._transform, self.losses = network, transform, losses
+        self._weights, self._transform, self.losses = network.weights(), transform, losses
         self.counts, self.class_names, self.provenance = trained_on, names, {}
         self._held_out = found
         return self
@@ -259,7 +269,7 @@ class LatentDiffusion:
         assert chosen.scale is not None
         assert chosen.guidance is not None
         return SamplerSpec(
-            tables=self.network.tables(table.t), rows=table,
+            tables=self.weights.tables(table.t), rows=table,
             mean=transform.class_means(self.num_classes), scale=transform.scale,
             k=chosen.scale, floor=transform.floor, psi=transform.psi, gain=self._held_out.at(table.t),
             guidance=chosen.guidance, seed=seed,
@@ -348,13 +358,15 @@ class LatentDiffusion:
         kind = type_name(dtype)
         if kind not in DTYPES:
             raise UsageError(f"{opt('dtype')}: unknown value {kind!r}; {nearest(kind, DTYPES)}")
-        classes = check_labels(labels, self.network.num_classes)
+        classes = check_labels(labels, self.weights.num_classes)
         first_row = check_first_row(first_row, len(classes))
         machine = Machine(device=device, threads=threads, backend=backend)
         drawn = self.sampler(config, seed, machine)(classes, first_row, kind)
-        if isinstance(labels, torch.Tensor):
+        if not hasattr(labels, "detach"):
             return drawn
-        return drawn.view(torch.uint16).numpy() if kind == "bfloat16" else drawn.numpy()
+        import torch
+
+        return torch.from_numpy(drawn).view(getattr(torch, kind))  # bfloat16 comes as bit patterns
 
     def fingerprint(self) -> str:
         """Return a hash of everything the generated rows depend on."""
@@ -367,7 +379,7 @@ class LatentDiffusion:
 
     def _parts(self) -> Trained:
         return Trained(
-            self.config, self.seed, self.network, self.transform, self.counts, self.class_names, self.losses,
+            self.config, self.seed, self.weights, self.transform, self.counts, self.class_names, self.losses,
             self._held_out, self.provenance,
         )  # fmt: skip
 
@@ -385,7 +397,7 @@ class LatentDiffusion:
         with modelfile.damaged(path, modelfile.DIFFUSION):
             found = restore(header, tensors)
         model = cls(found.config, seed=found.seed)
-        model._network, model._transform, model._held_out = found.network, found.transform, found.held_out
+        model._weights, model._transform, model._held_out = found.weights, found.transform, found.held_out
         model.counts, model.class_names = found.counts, found.class_names
         model.losses, model.provenance = found.losses, found.provenance
         return model

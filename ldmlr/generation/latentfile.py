@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldmlr import modelfile
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import BEFORE_AXES, DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.heldout import BANDS, HeldOut
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
+from ldmlr.diffusion.weights import Weights, shapes
 
 # What the header of a model file holds.
 HEADER = {
@@ -38,7 +37,7 @@ class Trained:
 
     config: DiffusionConfig
     seed: int
-    network: Denoiser
+    weights: Weights
     transform: Transform
     counts: npt.NDArray[np.int64]
     class_names: tuple[str, ...] | None
@@ -46,16 +45,16 @@ class Trained:
     held_out: HeldOut
     provenance: dict[str, Any]
 
-    def contents(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def contents(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Return header and tensors of its file."""
         transform, floor = self.transform, self.transform.floor
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"network.{name}": value for name, value in self.weights.arrays.items()}
         arrays: dict[str, npt.NDArray[Any] | None] = {
             "transform.mean": transform.mean, "transform.scale": transform.scale, "counts": self.counts,
             "transform.psi": transform.psi, "gain": self.held_out.gain,
             "transform.floor": floor if isinstance(floor, np.ndarray) else None,
         }  # fmt: skip
-        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        tensors |= {name: array for name, array in arrays.items() if array is not None}
         names = self.class_names
         # JSON has no infinity: a missing floor is null.
         one_floor = isinstance(floor, float) and np.isfinite(floor)
@@ -78,7 +77,7 @@ class Trained:
         return config_hash(facts, modelfile.checksum(tensors))
 
 
-def restore(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Trained:
+def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> Trained:
     """Return the model of a header that keeps to `HEADER`, and its tensors.
 
     Raises
@@ -92,35 +91,35 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> T
     if names is not None and len(names) != classes:
         raise ValueError(f"it has {len(names)} class names for {classes} classes")
     weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    # Before a network of some other size is made, which may be far too large.
-    last, latent = f"first.{config.layers - 1}.weight", transform.latent
-    if weights["input.weight"].shape != (config.hidden, latent) or latent > dim or last not in weights:
+    # Before a network of some other size is thought of, which may be far too large.
+    if f"first.{config.layers - 1}.weight" not in weights or transform.latent > dim:
         raise ValueError("the weights do not fit the configuration")
-    with torch.random.fork_rng(devices=[]):  # the first weights are replaced at once
-        network = NETWORKS[config.network](latent, classes, config.hidden, config.layers)
-    network.load_state_dict(weights)
-    gain = tensors["gain"].numpy() if "gain" in tensors else None
+    wanted = shapes(config.network, transform.latent, classes, config.hidden, config.layers)
+    found = {name: array.shape for name, array in weights.items()}
+    if found != wanted or any(array.dtype != np.float32 for array in weights.values()):
+        raise ValueError("the weights do not fit the configuration")
+    gain = tensors.get("gain")
     if gain is not None and (gain.shape != (BANDS, classes) or gain.dtype != np.float64):
         raise ValueError("the gains do not fit the configuration")
     return Trained(
-        config, header["seed"], network.eval(), transform, counts,
+        config, header["seed"], Weights(config.network, weights), transform, counts,
         None if names is None else tuple(str(name) for name in names), list(header["losses"]),
         HeldOut(dict(header.get("held_out", NOTHING)), gain), dict(header["provenance"]),
     )  # fmt: skip
 
 
 def _transform(
-    config: DiffusionConfig, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+    config: DiffusionConfig, header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[Transform, npt.NDArray[np.int64]]:
     """Return the transform and the training rows per class, of the shapes and types they must have."""
     dim, classes = header["dim"], header["num_classes"]
-    mean, scale = tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy()
-    counts = tensors["counts"].numpy()
+    mean, scale = tensors["transform.mean"], tensors["transform.scale"]
+    counts = tensors["counts"]
     if config.transform != "whitened":
         shapes: tuple[tuple[int, ...], ...] = (1, dim), (dim,)
     else:
         shapes = (classes, dim), (dim, scale.shape[-1] if config.in_axes(dim) else dim)
-    extra = {name: tensors[name].numpy() for name in ("transform.psi", "transform.floor") if name in tensors}
+    extra = {name: tensors[name] for name in ("transform.psi", "transform.floor") if name in tensors}
     wrong = (mean.shape, scale.shape) != shapes or any(array.shape != (dim,) for array in extra.values())
     if wrong or counts.shape != (classes,):
         raise ValueError("the statistics do not fit the configuration")

@@ -91,7 +91,7 @@ class Parts:
             self.judged += high - low
             self.refused += done.refused
             self.failed += done.failed
-            yield (low, high), done.numpy()
+            yield (low, high), done.rows
 
     def gate_figures(self) -> dict[str, Any] | None:
         """Return what the gate did to the rows drawn now; None without a gate."""

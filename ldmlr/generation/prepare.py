@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ldmlr.arguments import check_seed
 from ldmlr.config import config_hash
 from ldmlr.diffusion.config import DiffusionConfig
@@ -77,7 +75,7 @@ class Generation:
     def draw(self, labels: Labels, first_row: int = 0) -> GatedRows:
         """Draw rows of classes ``[N]``, through the gate where there is one."""
         if self.gate is None:
-            return GatedRows(torch.from_numpy(self.generator.draw(labels, self.seed, first_row)), 0, 0)
+            return GatedRows(self.generator.draw(labels, self.seed, first_row), 0, 0)
         return draw(self.generator, self.gate, labels, self.seed, first_row)
 
     def settings(self) -> dict[str, Any]:

@@ -146,15 +146,13 @@ class FinetunedHead:
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write both heads, the counts and the whole configuration, whole or not at all."""
-        tensors = {"counts": torch.from_numpy(np.asarray(self.counts, np.int64))}
+        tensors: modelfile.Tensors = {"counts": np.asarray(self.counts, np.int64)}
         kinds = {}
         for name, head in (("head", self.head), ("baseline", self.baseline)):
             stored = to_stored(head)
             kinds[name] = stored.kind
             arrays = {"weight": stored.weight, "bias": stored.bias, **stored.extra}
-            tensors |= {
-                f"{name}.{key}": torch.from_numpy(value) for key, value in arrays.items() if value is not None
-            }
+            tensors |= {f"{name}.{key}": value for key, value in arrays.items() if value is not None}
         header = {
             "kinds": kinds, "origin": self.origin, "config": self.config.to_dict(), "seed": self.seed,
             "history": self.history, "generated": self.generated, "selection": self.selection,
@@ -171,9 +169,8 @@ class FinetunedHead:
             The file is missing, damaged, of another kind, or its tensors do not fit together.
         """
         path = Path(path)
-        header, tensors = modelfile.read(path, modelfile.HEAD, HEADER)
+        header, arrays = modelfile.read(path, modelfile.HEAD, HEADER)
         with modelfile.damaged(path, modelfile.HEAD):
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
             counts = arrays["counts"]
             head, baseline = (_head(name, header["kinds"], arrays) for name in ("head", "baseline"))
             shape = (head.num_classes, head.dim)

@@ -1,34 +1,37 @@
 """The backends: which of them can run a model, and a model prepared for one.
 
-A backend is a name with two functions, `Backend.refuses` and `Backend.prepare`. Rows come as a tensor on the
-CPU from all of them, and stay one on their way to the caller.
+A backend is a name with two functions, `Backend.refuses` and `Backend.prepare`. Rows come as NumPy arrays
+from all of them, and stay so on their way to the caller. Torch is imported by the backends that compute
+with it; ``native`` does not, so that drawing on the CPU starts at once and goes on in forked processes, which
+torch's threads do not survive.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ldmlr.device import Machine, resolve_device, thread_number
+from ldmlr.device import Machine, device_name, thread_number
 from ldmlr.diffusion.tables import Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.sampler import reference
 from ldmlr.sampler.config import WEIGHTS
 from ldmlr.sampler.cpu import sampler as native
-from ldmlr.sampler.cuda.sampler import CudaSampler
-from ldmlr.sampler.cuda.sampler import refuses as cuda_refuses
+from ldmlr.sampler.rounding import rounded
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.widen import plain_spec, widen
+
+if TYPE_CHECKING:
+    from ldmlr.sampler.cuda.sampler import CudaSampler
 
 BACKEND_NAMES = ("auto", "reference", "native", "cuda")
 
 Labels = npt.NDArray[np.int64]
-# (labels, first_row, name of a type) -> rows [N, D] on the CPU in the type
-Draw = Callable[[Labels, int, str], torch.Tensor]
+# (labels, first_row, name of a type) -> rows [N, D] in the type, bfloat16 as bit patterns
+Draw = Callable[[Labels, int, str], npt.NDArray[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,62 +50,89 @@ class Backend:
     Attributes
     ----------
     prepare
-        Prepares a model for a device, CPU threads and a type of weights.
+        Prepares a model for a device (``cpu``, ``cuda`` or ``cuda:N``), CPU threads and a type of weights.
     refuses
         Returns why this backend cannot run models with such tables on a device, or None if it can.
     weights
         The types of weights it has beside ``auto``.
     """
 
-    prepare: Callable[[SamplerSpec, torch.device, int, str], Prepared]
-    refuses: Callable[[type[Tables], torch.device], str | None]
+    prepare: Callable[[SamplerSpec, str, int, str], Prepared]
+    refuses: Callable[[type[Tables], str], str | None]
     weights: tuple[str, ...]
 
 
-def _reference(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
-    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
+def _reference(spec: SamplerSpec, device: str, threads: int, weights: str) -> Prepared:
+    from ldmlr.sampler import reference
+
+    def draw(labels: Labels, first_row: int, dtype: str) -> npt.NDArray[Any]:
         rows = reference.sample(spec, labels, first_row, threads=threads, device=device)
-        return rows.to(getattr(torch, dtype))
+        return rounded(rows.numpy(), dtype)
 
-    return Prepared(draw, f"PyTorch {device.type} float32")
+    return Prepared(draw, f"PyTorch {device.partition(':')[0]} float32")
 
 
-def _native(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
+def _native(spec: SamplerSpec, device: str, threads: int, weights: str) -> Prepared:
     sampler = native.NativeSampler(spec, weights=weights)
 
-    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
-        rows = sampler(labels, first_row, threads=threads, dtype=dtype)
-        return torch.from_numpy(rows).view(getattr(torch, dtype))  # bfloat16 comes as bit patterns
+    def draw(labels: Labels, first_row: int, dtype: str) -> npt.NDArray[Any]:
+        return sampler(labels, first_row, threads=threads, dtype=dtype)
 
     return Prepared(draw, f"{sampler.isa} {sampler.weights}")
 
 
-def _native_refuses(network: type[Tables], device: torch.device) -> str | None:
-    return native.refuses(network) if device.type == "cpu" else f"it computes on the CPU, not on {device}"
+def _native_refuses(network: type[Tables], device: str) -> str | None:
+    return native.refuses(network) if device == "cpu" else f"it computes on the CPU, not on {device}"
 
 
-def _cuda(spec: SamplerSpec, device: torch.device, threads: int, weights: str) -> Prepared:
+def _cuda(spec: SamplerSpec, device: str, threads: int, weights: str) -> Prepared:
+    import torch
+
+    from ldmlr.sampler.cuda.sampler import CudaSampler
+
     sampler = CudaSampler(spec, device)
 
-    def draw(labels: Labels, first_row: int, dtype: str) -> torch.Tensor:
-        return sampler(labels, first_row, dtype=dtype).cpu()
+    def draw(labels: Labels, first_row: int, dtype: str) -> npt.NDArray[Any]:
+        rows = sampler(labels, first_row, dtype=dtype).cpu()
+        return np.asarray((rows.view(torch.uint16) if dtype == "bfloat16" else rows).numpy())
 
     name = torch.cuda.get_device_name(sampler.device)
     return Prepared(draw, f"{name} {sampler.tier.name} bfloat16", sampler)
 
 
+def _cuda_refuses(network: type[Tables], device: str) -> str | None:
+    if device == "cpu":
+        return "it computes on a CUDA device, not on cpu"
+    import torch
+
+    from ldmlr.sampler.cuda.sampler import refuses
+
+    return refuses(network, torch.device(device))
+
+
 # In the order in which ``auto`` tries them.
 BACKENDS: dict[str, Backend] = {
-    "cuda": Backend(_cuda, cuda_refuses, ("bfloat16",)),
+    "cuda": Backend(_cuda, _cuda_refuses, ("bfloat16",)),
     "native": Backend(_native, _native_refuses, tuple(native.WEIGHTS)),
     "reference": Backend(_reference, lambda network, device: None, ("float32",)),
 }
 
 
-def choose_backend(name: str, network: type[Tables], device: torch.device, weights: str = "auto") -> str:
+def choose_backend(name: str, network: type[Tables], device: Any = "cpu", weights: str = "auto") -> str:
     """Return the backend that will run: the one named, or for ``auto`` the first that can.
 
     What a backend can run depends on the tables of the network, not on their sizes.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``reference``, ``native`` or ``cuda``.
+    network
+        The tables of the network.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``, as a name or a device of torch.
+    weights
+        ``auto``, ``float32``, ``bfloat16`` or ``int8``.
 
     Raises
     ------
@@ -113,6 +143,7 @@ def choose_backend(name: str, network: type[Tables], device: torch.device, weigh
         raise UsageError(f"{opt('backend')}: unknown value {name!r}; {nearest(name, BACKEND_NAMES)}")
     if weights not in WEIGHTS:
         raise UsageError(f"{opt('weights')}: unknown value {weights!r}; {nearest(weights, WEIGHTS)}")
+    device = str(device)
     if name == "auto":
         reasons = {found: _reason(found, network, device, weights) for found in BACKENDS}
         able = [found for found, reason in reasons.items() if reason is None]
@@ -130,7 +161,7 @@ def choose_backend(name: str, network: type[Tables], device: torch.device, weigh
     return name
 
 
-def _reason(name: str, network: type[Tables], device: torch.device, weights: str) -> str | None:
+def _reason(name: str, network: type[Tables], device: str, weights: str) -> str | None:
     backend = BACKENDS[name]
     if weights != "auto" and weights not in backend.weights:
         return f"it has no {weights} weights"
@@ -165,7 +196,7 @@ class Sampler:
         """The sampler on the device, for the ``cuda`` backend: it draws plain rows, before `widen`."""
         return self.prepared.on_cuda
 
-    def __call__(self, labels: Labels, first_row: int = 0, dtype: str = "float32") -> torch.Tensor:
+    def __call__(self, labels: Labels, first_row: int = 0, dtype: str = "float32") -> npt.NDArray[Any]:
         """Draw one row per label: a pure function of (spec, labels, first_row).
 
         Parameters
@@ -180,12 +211,12 @@ class Sampler:
 
         Returns
         -------
-        Features ``[N, D]`` on the CPU.
+        Features ``[N, D]``; bfloat16, which NumPy lacks, as bit patterns in uint16.
         """
         # Rows that are finished here are rounded once, after that.
-        kind = dtype if self.spec.class_k is None else "float32"
-        rows = widen(self.spec, self.prepared.draw(labels, first_row, kind), labels)
-        return rows.to(getattr(torch, dtype))
+        if self.spec.class_k is None:
+            return self.prepared.draw(labels, first_row, dtype)
+        return rounded(widen(self.spec, self.prepared.draw(labels, first_row, "float32"), labels), dtype)
 
 
 def prepare(spec: SamplerSpec, machine: Machine | None = None, weights: str = "auto") -> Sampler:
@@ -207,6 +238,6 @@ def prepare(spec: SamplerSpec, machine: Machine | None = None, weights: str = "a
         Unknown options, or a backend that cannot run this.
     """
     machine = machine or Machine()
-    device, threads = resolve_device(machine.device), thread_number(machine.threads)
+    device, threads = device_name(machine.device), thread_number(machine.threads)
     chosen = choose_backend(machine.backend, type(spec.tables), device, weights)
     return Sampler(spec, chosen, BACKENDS[chosen].prepare(plain_spec(spec), device, threads, weights))

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldmlr.classes import Key, class_number
 from ldmlr.errors import UsageError, opt
 from ldmlr.sampler.spec import SamplerSpec
 
 AT_A_TIME = 1024  # rows
+
+Floats = npt.NDArray[np.float32]
 
 
 def class_scales(
@@ -54,7 +55,7 @@ def plain_spec(spec: SamplerSpec) -> SamplerSpec:
     return dataclasses.replace(spec, k=1.0, floor=-np.inf, class_k=None)
 
 
-def widen(spec: SamplerSpec, rows: torch.Tensor, labels: npt.NDArray[np.int64]) -> torch.Tensor:
+def widen(spec: SamplerSpec, rows: Floats, labels: npt.NDArray[np.int64]) -> Floats:
     """Finish rows ``[N, D]`` that were drawn with `plain_spec`; rows of other specs stay as they are.
 
     Parameters
@@ -68,13 +69,15 @@ def widen(spec: SamplerSpec, rows: torch.Tensor, labels: npt.NDArray[np.int64]) 
     """
     if spec.class_k is None:
         return rows
-    mean = torch.from_numpy(spec.mean).to(rows.dtype)
-    factor = torch.from_numpy(spec.class_k).to(rows.dtype)
-    floor = torch.from_numpy(spec.floor).to(rows.dtype) if isinstance(spec.floor, np.ndarray) else spec.floor
+    mean, factor = spec.mean.astype(rows.dtype), spec.class_k.astype(rows.dtype)
+    floor = np.asarray(spec.floor, rows.dtype)
     # Some at a time: the mean of every row would take as much memory as the rows.
     for start in range(0, len(rows), AT_A_TIME):
-        classes = torch.from_numpy(labels[start : start + AT_A_TIME])
+        classes = labels[start : start + AT_A_TIME]
         centre = mean[classes]
         part = rows[start : start + AT_A_TIME]
-        part.sub_(centre).mul_(factor[classes, None]).add_(centre).clamp_min_(floor)
+        part -= centre
+        part *= factor[classes, None]
+        part += centre
+        np.maximum(part, floor, out=part)
     return rows

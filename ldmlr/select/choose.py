@@ -111,7 +111,7 @@ class Seed:
                 backend=settings.backend, device=settings.device, threads=settings.threads,
             )  # fmt: skip
             labels = labels_of(generation.plan, 0, generation.rows)
-            return generation.draw(labels).numpy(), labels
+            return generation.draw(labels).rows, labels
         chosen = resolved(generator, config, settings.diffuse)
         plan = plan_from_config(self.counts, chosen, self.store.class_names)
         labels = labels_of(plan, 0, int(plan.sum()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr.config import config_hash
-from ldmlr.device import Machine, resolve_device
+from ldmlr.device import Machine, device_name
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.denoiser import NETWORKS
+from ldmlr.diffusion.weights import TABLES
 from ldmlr.generation.generators.base import Floats, Generator, Labels
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.train_rows import TrainRows
@@ -46,16 +46,15 @@ class Diffusion(Generator):
     ) -> None:
         self.model, self.config = model, config or SampleConfig()
         self.dim, self.num_classes = model.dim, model.num_classes
-        self.device, self.threads = resolve_device(device), threads
-        tables = NETWORKS[model.config.network].tables_type
-        self.backend = choose_backend(backend, tables, self.device, self.config.weights)
+        self.device, self.threads = device_name(device), threads
+        self.backend = choose_backend(backend, TABLES[model.config.network], self.device, self.config.weights)
         self._spec = model.spec(self.config)
         self._prepared: Sampler | None = None
 
     def sampler(self, seed: int) -> Sampler:
         """Return the model prepared for drawing with a seed; that of the last one is kept."""
         if self._prepared is None or self._prepared.spec.seed != seed:
-            machine = Machine(str(self.device), self.threads, self.backend)
+            machine = Machine(self.device, self.threads, self.backend)
             spec = dataclasses.replace(self._spec, seed=seed)
             self._prepared = prepare(spec, machine, self.config.weights)
         return self._prepared
@@ -64,9 +63,7 @@ class Diffusion(Generator):
         return self.sampler(seed).kernels
 
     def drawing_as(self, config: SampleConfig) -> Diffusion:
-        return Diffusion(
-            self.model, config, backend=self.backend, device=str(self.device), threads=self.threads
-        )
+        return Diffusion(self.model, config, backend=self.backend, device=self.device, threads=self.threads)
 
     def fingerprint(self) -> str:
         settings = self.config.to_dict()
@@ -74,7 +71,7 @@ class Diffusion(Generator):
         return config_hash(self.model.fingerprint(), drawing)
 
     def _draw(self, labels: Labels, seed: int, first_row: int) -> Floats:
-        drawn: Floats = self.sampler(seed)(labels, first_row).numpy()
+        drawn: Floats = self.sampler(seed)(labels, first_row)
         return drawn
 
 

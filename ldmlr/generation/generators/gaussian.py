@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldmlr.config import config_hash
 from ldmlr.device import torch_threads
@@ -164,6 +163,8 @@ class Gaussian(Generator):
 
 def _product(one: Floats, other: Floats) -> Floats:
     """Return a matrix product computed on one thread: the last bits depend on the number of threads."""
+    import torch
+
     with torch_threads(1):
         found: Floats = (torch.from_numpy(one) @ torch.from_numpy(np.ascontiguousarray(other))).numpy()
     return found
