@@ -30,7 +30,8 @@ from ldmlr.generation.train_rows import train_rows
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu import isa as cpu
-from ldmlr.sampler.cpu.sampler import NativeSampler, default_weights
+from ldmlr.sampler.cpu.processor import number_type
+from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore
 
@@ -52,7 +53,7 @@ def variants(full: bool) -> Iterator[Variant]:
     types = ["reference", "float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]
     for how in types:
         yield how, 128, 10, f"{how}, H 128, 10 steps"
-    usual = default_weights(chosen)
+    usual = number_type(chosen).name
     for hidden, steps in CHEAPER[1:] if full else ():
         yield usual, hidden, steps, f"{usual}, H {hidden}, {steps} steps"
 

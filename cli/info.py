@@ -22,13 +22,17 @@ def command(as_json: bool) -> None:
     from ldmlr.device import cuda_devices
     from ldmlr.sampler import backends as sampling
     from ldmlr.sampler.cpu import sampler as native
+    from ldmlr.sampler.cpu.isa import choose
+    from ldmlr.sampler.cpu.processor import number_type
 
+    chosen = number_type(choose())
     document: dict[str, Any] = {
         "versions": results.versions(),
         "hardware": results.hardware(),
         "extension": native.build_info(),
         "cuda_devices": _device_names(cuda_devices()),
         "backends": list(sampling.BACKENDS),
+        "weights": {"auto": chosen.name, "reason": chosen.reason},
     }
     hardware = document["hardware"]
     lines = {
@@ -37,6 +41,7 @@ def command(as_json: bool) -> None:
         "extension": _pairs(document["extension"]),
         "CUDA devices": ", ".join(document["cuda_devices"]) or "none",
         "sampling": f"{', '.join(document['backends'])}; auto takes the first that can run the model",
+        "weights": f"auto is {chosen.name} on this processor: {chosen.reason}",
     }
     emit(document, as_json, "\n".join(f"{name:<12}  {text}" for name, text in lines.items()))
 

@@ -231,6 +231,10 @@ void def_cpu(py::module_ &m) {
           py::arg("k0"), py::arg("k1"));
     m.def("standard_normal", &standard_normal, py::arg("isa"), py::arg("params"), py::arg("out"));
     m.def("instruction_sets", &instruction_sets);
+    m.def("processor", [] {
+        const ldmlr::Processor found = ldmlr::processor();
+        return py::make_tuple(found.vendor, found.family, found.model);
+    });
     m.def("packed_size", &ldmlr::packed_size, py::arg("outputs"), py::arg("inputs"), py::arg("dtype"));
     m.def("pack", &pack, py::arg("isa"), py::arg("matrix"), py::arg("outputs"), py::arg("inputs"),
           py::arg("dtype"), py::arg("factor"), py::arg("packed"));

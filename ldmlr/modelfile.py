@@ -233,7 +233,7 @@ def read(
             text = (file.metadata() or {}).get(KEY)
             header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy lacks
         other = _other_file(path)
         if other is not None:
             raise InputError(

@@ -66,6 +66,21 @@ std::vector<InstructionSet> instruction_sets() {
     return found;
 }
 
+Processor processor() {
+    Processor found;
+#if defined(__x86_64__)
+    unsigned a, words[3], version, b, c, d;
+    if (!__get_cpuid(0, &a, &words[0], &words[2], &words[1])) return found;
+    found.vendor.assign(reinterpret_cast<const char *>(words), sizeof(words));
+    if (!__get_cpuid(1, &version, &b, &c, &d)) return found;
+    const unsigned family = version >> 8 & 15, extended = version >> 20 & 255;
+    found.family = family == 15 ? family + extended : family;
+    found.model = version >> 4 & 15;
+    if (family == 6 || family == 15) found.model |= (version >> 16 & 15) << 4;
+#endif
+    return found;
+}
+
 const Kernels *find_kernels(const char *name) {
     for (const InstructionSet &set : instruction_sets())
         if (set.available && std::strcmp(set.kernels->name, name) == 0) return set.kernels;

@@ -16,7 +16,8 @@ from ldmlr.bench.table import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
 from ldmlr.sampler.cpu import isa as sets
-from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler, default_weights
+from ldmlr.sampler.cpu.processor import number_type
+from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler
 from ldmlr.sampler.spec import SamplerSpec
 
 # Operations of one timed call on one thread: about a third of a second at 250 GFLOP/s.
@@ -47,7 +48,7 @@ def jobs(
     """
     torch.set_num_threads(threads)
     chosen = sets.choose()
-    usual = default_weights(chosen)
+    usual = number_type(chosen).name
     if quick:
         return _quick_jobs(threads, min(repeats, 3), chosen.name, usual)
     types = ["float32", *(name for name in ("bfloat16", "int8") if getattr(chosen, name))]

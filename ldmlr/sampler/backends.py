@@ -230,7 +230,7 @@ def prepare(spec: SamplerSpec, machine: Machine | None = None, weights: str = "a
         What draws, where and with how many threads; None: the fastest there is.
     weights
         What the network is multiplied in: ``float32``, ``bfloat16``, ``int8``, or ``auto``, the
-        fastest of the first two that the backend has on this machine.
+        faster of the first two for the backend on this machine.
 
     Raises
     ------

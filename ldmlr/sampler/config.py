@@ -38,7 +38,7 @@ class SampleConfig(Config):
     eta: float = option(0.0, "Share of ancestral noise of ddim.", minimum=0, maximum=1)
     weights: str = option(
         "auto",
-        "Arithmetic of the network; auto is bfloat16 where the processor has it, int8 the fastest.",
+        "Arithmetic of the network; auto is bfloat16 where that is faster (see ldmlr info); int8 is fastest.",
         choices=WEIGHTS,
     )
 

@@ -17,6 +17,7 @@ from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import activation_ranges
+from ldmlr.sampler.cpu.processor import number_type
 from ldmlr.sampler.noise import check_counter
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.units import KAPPA, kernel_tables
@@ -56,11 +57,6 @@ def refuses(network: type[Tables]) -> str | None:
     return None
 
 
-def default_weights(chosen: cpu.InstructionSet) -> str:
-    """Return the type of weights that ``auto`` means: the fastest that costs no accuracy."""
-    return "bfloat16" if chosen.bfloat16 else "float32"
-
-
 class NativeSampler:
     """A model prepared for the compiled sampler.
 
@@ -69,7 +65,8 @@ class NativeSampler:
     spec
         Denoiser, solver table, transform, guidance and seed.
     weights
-        ``float32``, ``bfloat16``, ``int8`` or ``auto``: bfloat16 where the instruction set has it.
+        ``float32``, ``bfloat16``, ``int8`` or ``auto``: bfloat16 where this processor multiplies it faster
+        than float32 (`ldmlr.sampler.cpu.processor`).
         int8 rounds weights and activations to 8 bits, with ranges measured on a draw of its own.
     isa
         Instruction set; None: the fastest, or that of ``LDMLR_ISA``.
@@ -95,10 +92,10 @@ class NativeSampler:
                 f"{opt('weights')}: unknown value {weights!r}; {nearest(weights, (*WEIGHTS, 'auto'))}"
             )
         if weights in ("bfloat16", "int8") and not getattr(chosen, weights):
-            other = default_weights(chosen)
+            other = number_type(chosen).name
             raise UsageError(f"{opt('weights')}: {chosen.name} has no {weights} products; use {other}")
         if weights == "auto":
-            weights = default_weights(chosen)
+            weights = number_type(chosen).name
         self.isa, self.weights = chosen.name, weights
         self.dim, self.num_classes = spec.dim, spec.num_classes
         self._arrays: list[npt.NDArray[Any]] = []  # what the addresses below point into
