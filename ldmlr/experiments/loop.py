@@ -241,7 +241,7 @@ def over_seeds(
     with progress.bar(seeds * len(arms), label, "arm") as bar:
         for number in range(seeds):
             begin = time.perf_counter()
-            seed = _seed(number, rows(number) if callable(rows) else rows, store, config, device)
+            seed = start_of(number, rows(number) if callable(rows) else rows, store, config, device)
             variants: list[Variant] = []
             owners: list[str] = []
             for name, arm in arms.items():
@@ -265,7 +265,9 @@ def over_seeds(
     return Outcome(table, records, figures, heads, tuning, answers)
 
 
-def _seed(number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str) -> Seed:
+def start_of(
+    number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str
+) -> Seed:
     """Return what every arm of a seed starts from."""
     baseline, origin = baseline_head(rows, store.head, number, device)
     return Seed(number, rows, baseline, origin, config.settled(baseline.kind), device)
