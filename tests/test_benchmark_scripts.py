@@ -34,6 +34,16 @@ def test_stage1(tmp_path: Path) -> None:
     assert all(row["images_per_s"] > 0 for row in found["rows"])
 
 
+def test_stage3_of_many_classes(tmp_path: Path) -> None:
+    found = run(
+        tmp_path, "stage3.py", "--rows", 600, "--generated", 900, "--dim", 16, "--classes", 30, "--epochs", 1
+    )
+    assert [row["what"] for row in found["rows"]] == ["recipe", "recipe, by autograd", "tuned"]
+    assert all(row["seconds"] > 0 and 0 <= row["accuracy"] <= 100 for row in found["rows"])
+    accuracy = [row["accuracy"] for row in found["rows"][:2]]
+    assert accuracy[0] == pytest.approx(accuracy[1], abs=0.5)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is in bytes elsewhere")
 def test_memory(tmp_path: Path) -> None:
     found = run(tmp_path, "memory.py", "--rows", 100, 3000, "--dim", 4, "--hidden", 8)
