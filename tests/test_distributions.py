@@ -67,17 +67,28 @@ def distances(shape: Callable[[Generator, int, int], np.ndarray], dim: int) -> t
 @pytest.mark.parametrize(
     ("shape", "dim", "of_gaussian"),
     [
-        (three_modes, 2, 0.2), (three_modes, 8, 0.2), (three_modes, 32, 0.5),
-        (ring, 2, 0.3), (ring, 8, 0.4),
-        (heavy_tails, 2, 0.3), (heavy_tails, 8, 0.5), (heavy_tails, 32, 0.7),
-        (narrow_and_wide, 2, 0.3), (narrow_and_wide, 8, 0.3), (narrow_and_wide, 32, 0.7),
+        (three_modes, 2, 0.2), (three_modes, 8, 0.25),
+        (ring, 2, 0.3), (heavy_tails, 8, 0.6), (heavy_tails, 32, 0.95),
+        (narrow_and_wide, 2, 0.3), (narrow_and_wide, 8, 0.2), (narrow_and_wide, 32, 0.4),
     ],
 )  # fmt: skip
 def test_rows_come_closer_than_the_best_gaussian(shape, dim, of_gaussian):
-    model, gaussian, real = distances(shape, dim)
-    print(
-        shape.__name__,
-        dim,
-        f"{model:.4f} {gaussian:.4f} {real:.4f} {model / real:.2f} {model / gaussian:.2f}",
-    )
+    model, gaussian, _ = distances(shape, dim)
     assert model < of_gaussian * gaussian
+
+
+@pytest.mark.parametrize(("shape", "dim"), [(three_modes, 32), (ring, 8), (heavy_tails, 2)])
+def test_rows_are_as_close_to_unseen_ones_as_other_real_rows(shape, dim):
+    model, gaussian, real = distances(shape, dim)
+    assert model < 1.3 * real < gaussian
+
+
+@pytest.mark.parametrize("dim", [16, 64, 256])
+def test_no_row_lies_between_two_modes_in_one_direction(dim):
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((len(LABELS), dim)).astype(np.float32)
+    rows[:, :8] += 4 * random.choice([-1, 1], (len(LABELS), 1))
+    turn = np.linalg.qr(random.standard_normal((dim, dim)))[0].astype(np.float32)
+    model = LatentDiffusion(iterations=600, seed=0).fit(rows @ turn, LABELS, threads=1)
+    drawn = model.sample(LABELS, guidance=1.0, scale=1.0, seed=1, threads=1) @ turn.T
+    assert (np.abs(drawn[:, :8].mean(axis=1)) < 2).mean() < 0.03  # a Gaussian: 38 %
