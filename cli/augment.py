@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import LdmlrError
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
 from .options import (
@@ -31,6 +33,9 @@ from .options import (
 
 if TYPE_CHECKING:
     from ldmlr.generation.augment import Job
+
+Item = TypeVar("Item", Path, "Job")
+Found = TypeVar("Found")
 
 
 @click.command(name="augment")
@@ -72,7 +77,8 @@ def command(
 
     For each STORE: train a model (or fit another generator), generate rows by the plan and write NAME.h5 with
     the encoded rows (source 0), the generated rows (source 1), and the other splits, head and class names of
-    STORE.
+    STORE. Small stores are done side by side, one thread each, large ones in turn on all threads; what is
+    written does not depend on it. A store that fails is named, and the others are finished.
 
     \b
     Examples:
@@ -83,6 +89,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import device_name
+    from ldmlr.engines.stores import augment_all
     from ldmlr.generation.augment import jobs
     from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import plan_table
@@ -91,9 +98,11 @@ def command(
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
     place = device_name(device)
-    places = {store: ready(store, None if dry_run else out_dir, values).place for store in stores}
-    todo = jobs(list(stores), out_dir, generator, places)
-    plans = _plans(todo, config, diffusion, backend, place)
+    failed: dict[Path, LdmlrError] = {}
+    places = _each(stores, failed, lambda store: ready(store, None if dry_run else out_dir, values).place)
+    todo = jobs(list(places), out_dir, generator, places)
+    plans = _each(todo, failed, lambda job: _plan(job, config, diffusion, backend, place))
+    todo = [job for job in todo if job in plans]
     settings = {
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
@@ -101,24 +110,33 @@ def command(
         "device": place, "threads": threads,
     }  # fmt: skip
     if dry_run:
-        text = "\n\n".join(f"{name}\n{plan_table(plan)}" for name, plan in plans.items())
-        emit({"command": "augment", "dry_run": True, "plans": plans, "config": settings}, as_json, text)
+        named = {str(job.store): plan for job, plan in plans.items()}
+        text = "\n\n".join(f"{name}\n{plan_table(plan)}" for name, plan in named.items())
+        emit({"command": "augment", "dry_run": True, "plans": named, "config": settings}, as_json, text)
+        _refuse(failed, len(stores))
         return
     if not resume:
         for job in todo:
             job.check_fresh(overwrite)
     results.check_result(out_dir, "augment", overwrite)
     earlier = _earlier(out_dir) if resume else {}
-    outcomes: list[dict[str, Any]] = []
-    for job in todo:
-        figures = _augmented(
-            job, diffusion, config, earlier, seed=seed, trained_on_rows=encoder_trained_on_rows,
-            backend=backend, device=place, threads=threads, resume=resume, overwrite=overwrite,
-        )  # fmt: skip
-        outcomes.append({**figures, "plan": plans[str(job.store)]})
-        # After every store, so that an interrupt loses no figures.
-        result = results.document("augment", settings, stores=outcomes)
+    done: dict[Job, dict[str, Any]] = {}
+    for job, found in augment_all(
+        todo, diffusion, config, seed=seed, trained_on_rows=encoder_trained_on_rows, backend=backend,
+        device=place, threads=threads, resume=resume, overwrite=overwrite,
+    ):  # fmt: skip
+        if isinstance(found, LdmlrError):
+            failed[job.store] = found
+        else:
+            done[job] = {**_told(job, found, earlier), "plan": plans[job]}
+        if not done:
+            continue
+        # After every store, so that an interrupt loses no figures; in the order they were given in.
+        outcomes = [done[job] for job in todo if job in done]
+        result = results.document("augment", settings, stores=outcomes, **_failures(failed))
         results.write_result(out_dir, result)
+    if not done:
+        _refuse(failed, len(stores))
     lines = []
     for figures in outcomes:
         lines.append(
@@ -129,34 +147,56 @@ def command(
         if figures["learned"]:
             lines.append(f"{figures['axes']:,} axes; {figures['learned']}")
     emit(result, as_json, "\n".join(lines))
+    _refuse(failed, len(stores))
 
 
-def _plans(
-    todo: list[Job], config: GenerateConfig, diffusion: DiffusionConfig, backend: str, device: str
-) -> dict[str, Any]:
-    """Return the plan of every store, once all that would be refused later was refused."""
+def _each(
+    items: Iterable[Item], failed: dict[Path, LdmlrError], work: Callable[[Item], Found]
+) -> dict[Item, Found]:
+    """Return what `work` finds for each store (or job); those it fails on are noted and left out."""
+    found = {}
+    for item in items:
+        try:
+            found[item] = work(item)
+        except LdmlrError as error:
+            failed[item if isinstance(item, Path) else item.store] = error
+    return found
+
+
+def _plan(
+    job: Job, config: GenerateConfig, diffusion: DiffusionConfig, backend: str, device: str
+) -> list[dict[str, Any]]:
+    """Return the plan of a store, once all that would be refused later was refused."""
     from ldmlr.generation.ahead import Material, check_ahead
     from ldmlr.generation.plan import describe
 
-    plans = {}
-    for job in todo:
-        material = Material.of(job.open())
-        plan = check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
-        plans[str(job.store)] = describe(plan, material.counts, config.groups, material.class_names)
-    return plans
+    material = Material.of(job.open())
+    plan = check_ahead(material, job.generator, config, diffusion, backend=backend, device=device)
+    return describe(plan, material.counts, config.groups, material.class_names)
 
 
-def _augmented(
-    job: Job,
-    diffusion: DiffusionConfig,
-    config: GenerateConfig,
-    earlier: dict[str, dict[str, Any]],
-    **options: Any,
-) -> dict[str, Any]:
-    """Do one store and return its figures; of one that is finished, those of the command that did it."""
-    from ldmlr.generation.augment import augment
+def _failures(failed: Mapping[Path, LdmlrError]) -> dict[str, Any]:
+    """Return what the result says of the stores that failed; nothing where none did."""
+    entries = [{"store": store, "error": error.on_command_line()} for store, error in failed.items()]
+    return {"failed": entries} if entries else {}
 
-    figures = augment(job, diffusion, config, **options)
+
+def _refuse(failed: Mapping[Path, LdmlrError], stores: int) -> None:
+    """Raise what stores failed on: the one error there is, or, after a line for each, their number."""
+    if not failed:
+        return
+    first = next(iter(failed.values()))
+    if len(failed) == 1 and stores == 1:
+        raise first
+    for store, error in failed.items():
+        line = error.on_command_line()
+        say(line if str(store) in line else f"{store}: {line}")
+    others = "none is finished" if len(failed) == stores else "the others are finished"
+    raise type(first)(f"{len(failed)} of {stores} stores failed, {others}")
+
+
+def _told(job: Job, figures: dict[str, Any], earlier: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Say what is worth knowing of a store; of one that was finished, return the figures of that time."""
     if figures["finished_before"]:
         say(f"{job.out}: this store is finished; nothing to do")
         figures = {**figures, **earlier.get(str(job.out), {}), "finished_before": True}

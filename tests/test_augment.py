@@ -221,14 +221,15 @@ def test_a_judge_and_rows_of_every_class_are_needed_before_the_training(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_store_that_cannot_be_read_stops_before_the_work(tmp_path, run_cli):
+def test_a_store_that_cannot_be_read_does_not_stop_the_others(tmp_path, run_cli):
     good = make(tmp_path / "a.h5").path
     (tmp_path / "b.h5").write_bytes(b"not HDF5")
     done = run_cli("augment", good, tmp_path / "b.h5", "--out-dir", tmp_path / "out", *OPTIONS)
     assert done.returncode == 1
     assert "b.h5" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert done.stderr.splitlines()[-1] == "Error: 1 of 2 stores failed, the others are finished"
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5"]
 
 
 def test_a_class_with_one_row_is_filled_too(tmp_path, run_cli):
