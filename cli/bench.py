@@ -59,6 +59,10 @@ def command(
     measures the kernels chosen for each size instead, beside a large bfloat16 product and PyTorch on that
     device.
 
+    store: a feature store written, read, verified and iterated, beside a copy of its file or its bytes read.
+
+    augment: stores of 1,000 rows augmented from end to end, in turn and side by side, and by SMOTE.
+
     \b
     Examples:
       ldmlr bench sample

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from ldmlr.bench import against, cpu, cuda, timing
+from ldmlr.bench import against, augment, cpu, cuda, peers, store, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
+from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import LdmlrError
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.cuda import device as cuda_device
 from ldmlr.sampler.cuda.tiers import Tier
+from ldmlr.sampler.noise import standard_normal
 
 COLUMNS = {
     "what", "backend", "isa", "dtype", "dim", "hidden", "layers", "steps", "guidance", "threads",
@@ -62,6 +64,7 @@ def test_bench_prints_and_saves_the_table(run_cli, tmp_path, monkeypatch: pytest
     monkeypatch.setattr(cpu, "LARGE", (32, 48))
     monkeypatch.setattr(cpu, "WIDTHS", ((16, 32),))
     monkeypatch.setattr(cpu, "product", lambda dtype: lambda: 1.0)
+    monkeypatch.setattr(peers, "available", list)
     threads = torch.get_num_threads()
     done = run_cli(
         "bench", "sample", "--repeats", 1, "--no-compile", "--threads", 2, "--json", "--out", tmp_path
@@ -155,6 +158,61 @@ def test_against_something_else_is_refused_before_anything_is_measured(run_cli, 
     assert done.returncode == 1
     assert "old.json: not the result of ldmlr bench" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_store_beside_a_copy(run_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ROWS", 600)
+    monkeypatch.setattr(store, "DIM", 8)
+    done = run_cli("bench", "store", "--repeats", 1, "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["what"].partition(",")[0] for row in rows] == [
+        "write", "read", "verify", "iterate", "iterate in random order",
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row) >= COLUMNS
+        assert (row["part"], row["rows"], row["dim"]) == ("store", 600, 8)
+        assert row["rows_per_s"] == pytest.approx(row["mb_per_s"] * 1e6 / 32)
+        assert row["times"] > 0
+    assert len(store.text(rows).splitlines()) == 2 + 5
+
+
+def test_augmentation_from_end_to_end(run_cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = DiffusionConfig(hidden=16, layers=1, iterations=20, batch_size=32)
+    monkeypatch.setattr(augment, "DiffusionConfig", lambda: small)
+    monkeypatch.setattr(augment, "ROWS", 100)
+    done = run_cli("bench", "augment", "--quick", "--threads", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["what"] for row in rows] == ["one store", "one store by SMOTE"]
+    for row in rows:
+        assert set(row) >= COLUMNS
+        assert row["stores_per_s"] == pytest.approx(1 / row["seconds"])
+    assert [row["hidden"] for row in rows] == [16, None]
+    assert len(augment.text(rows).splitlines()) == 2 + 2
+
+
+def test_the_graph_of_the_whole_loop_is_the_reference() -> None:
+    for spec in (random_spec(6, 16), random_spec(6, 16, guidance=1.0)):
+        labels = random_labels(spec, 100)
+        noise = torch.from_numpy(standard_normal(spec.seed, 0, 100, 6))
+        with torch.no_grad():
+            rows = peers.Loop(spec)(noise, torch.from_numpy(labels))
+        assert torch.equal(rows, reference.sample(spec, labels))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in peers.PEERS if name != peers.COMPILER])
+def test_peers_draw_the_same_rows(name: str) -> None:
+    if name not in peers.available():
+        pytest.skip(f"{name} is not installed")
+    spec = random_spec(6, 16, steps=3)
+    peer = peers.Peer(spec, name, 1)
+    labels = torch.arange(peers.BATCH) % spec.num_classes
+    with torch.no_grad():
+        expected = peers.Loop(spec)(peer.noise, labels).numpy()
+    np.testing.assert_allclose(np.asarray(peer.run(peer.noise, labels)), expected, atol=1e-4)
+    assert peer(np.zeros(2 * peers.BATCH + 5, np.int64)) == 2 * peers.BATCH
 
 
 def test_a_cuda_device_that_is_not_there_is_named(run_cli) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ldmlr import _native
+from ldmlr.bench import peers
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.table import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
@@ -66,6 +67,9 @@ def jobs(
             found.append(partial(against_torch, dim, hidden, weights, threads, repeats))
         if compiled:
             found.append(partial(against_torch, dim, hidden, usual, threads, repeats, compiled=True))
+        for name in peers.available():
+            if compiled or name != peers.COMPILER:
+                found.append(partial(against_graph, dim, hidden, usual, threads, repeats, name))
     if threads > 1:
         found.append(partial(scaling, threads, repeats))
     found.append(one_row)
@@ -133,6 +137,16 @@ def against_torch(
         more["times_published"] = published_gains(spec, rows_per_s, found.second)
     name = f"{'torch.compile' if compiled else 'eager'} {'bfloat16' if short else 'float32'}"
     return _row(f"against {name}", spec, sampler, threads, rows_per_s, **more)
+
+
+def against_graph(dim: int, hidden: int, weights: str, threads: int, repeats: int, name: str) -> Row:
+    """Return the sampler's rate beside the whole loop as one float32 graph of another runtime."""
+    spec, sampler, work = _work(dim, hidden, weights, None, threads)
+    peer, operations = peers.Peer(spec, name, threads), operations_per_row(spec)
+    labels = random_labels(spec, max(4096, int(CALL / 8 / operations) // 4096 * 4096))
+    found = pair(work, lambda: peer(labels), max(1, repeats // 2))
+    more: Row = {"baseline_rows_per_s": found.second, "times": found.ratio / operations}
+    return _row(f"against {name}, whole loop", spec, sampler, threads, found.first / operations, **more)
 
 
 def published_gains(spec: SamplerSpec, rows_per_s: float, eager_rows_per_s: float) -> dict[str, float]:

@@ -15,7 +15,9 @@ Row = dict[str, Any]
 
 # What each part measures.
 PARTS = {
-    "sample": "drawing rows, beside the ceilings of the machine and PyTorch",
+    "sample": "drawing rows, beside the ceilings of the machine and its peers",
+    "store": "a feature store written, read, verified and iterated, beside a copy",
+    "augment": "stores in, balanced stores out, from end to end",
 }
 ALL = "all"
 
