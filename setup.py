@@ -166,6 +166,7 @@ class BuildExt(build_ext):
         )
 
 
+SUFFIXES = (".cpp", ".h", ".inc", ".cu", ".cuh", ".sh")
 sources = {str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
 if platform.machine() not in ("x86_64", "AMD64"):
     sources -= {f"csrc/cpu/denoise_{name}.cpp" for name in INSTRUCTION_SETS}
@@ -173,7 +174,8 @@ if platform.machine() not in ("x86_64", "AMD64"):
 native = Extension(
     "ldmlr._native",
     sources=sorted(sources),
-    depends=sorted(str(p) for p in Path("csrc").rglob("*") if p.suffix in (".h", ".inc", ".cu", ".cuh")),
+    # Also what the archive of sources holds: with the stub that takes the place of the CUDA kernels.
+    depends=sorted(str(p) for p in Path("csrc").rglob("*") if p.suffix in SUFFIXES),
     include_dirs=[pybind11.get_include()],
     language="c++",
 )

@@ -64,15 +64,20 @@ def command(
 ) -> None:
     """Stage 3: fine-tune the head on encoded and pseudo-features.
 
-    STORE holds the encoded rows, a test split and the baseline's head (one is fitted where it has none).
-    Generated rows come from --pseudo, or from STORE itself after ldmlr augment. The test split is used
-    once, after the last epoch.
+    STORE holds the encoded rows and the baseline's head (one is fitted where it has none).
+    Generated rows come from --pseudo, or from STORE itself after ldmlr augment. The test split, where there
+    is one, is used once, at the end.
+
+    Where the encoder has trained on the rows, the head takes some passes from the baseline's (--fit
+    recipe). Elsewhere it is fitted anew, a linear one to convergence, with the weight decay that does best
+    on held-out training rows, all classes alike (--fit tuned).
 
     \b
     Examples:
       ldmlr finetune balanced.h5 --out runs/heads
       ldmlr finetune features.h5 --pseudo pseudo.h5 --seeds 5 --out runs/heads
       ldmlr finetune features.h5 --loss balanced-softmax --out runs/no-generation
+      ldmlr finetune features.h5 --head mlp --out runs/two-layers
     """
     from ldmlr import results
     from ldmlr import text as tables
@@ -118,7 +123,22 @@ def command(
         outputs=targets, seconds=round(seconds, 3),
     )  # fmt: skip
     results.write_result(out, result)
-    text = tables.accuracy_table(outcome.rows)
+    text = tables.accuracy_table(outcome.rows) if outcome.rows else "no test split: nothing is measured on it"
+    for seed, head in enumerate(outcome.heads):
+        if head.chosen is not None:
+            text += f"\n{_choice(seed, head.chosen, head.config.weight_decay)}"
     if select_on_test:
         text = f"Selection: {BEST_ON_TEST}\n{text}"
     emit(result, as_json, text)
+
+
+def _choice(seed: int, chosen: dict[str, Any], decay: float | None) -> str:
+    """Return what was chosen for the head of a seed, and how, in words."""
+    values = {"weight_decay": decay} | {
+        name: value for name, value in chosen.items() if name not in ("chosen_by", "held_out", "tried")
+    }
+    words = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in values.items())
+    text = f"seed {seed}: {words}; chosen by: {chosen['chosen_by']}"
+    if "held_out" in chosen:
+        text += f", balanced accuracy there {chosen['held_out']['balanced_accuracy']:.2f} %"
+    return text

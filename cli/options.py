@@ -323,18 +323,22 @@ def ready(source: Path, folder: Path | None, values: Mapping[str, Any]) -> Ready
     Parameters
     ----------
     source
-        A store, or features in another form.
+        A store, features in another form, or a built-in set of features.
     folder
         That of the output, where a copy is kept; without one the copy goes when the command ends.
     values
         The command's keyword arguments.
     """
+    from ldmlr.data.featuresets import FEATURE_SETS, ready_set
     from ldmlr.store.convert.ready import ready_store
 
     keys, kept = pick(SourceConfig, values), folder is not None
+    builtin = str(source) in FEATURE_SETS
+    if builtin and keys != SourceConfig():
+        raise UsageError(f"{source}: is a built-in set with features of its own; leave out --features-key")
     if folder is None:
         folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="ldmlr-")))
-    found = ready_store(source, folder, keys)
+    found = ready_set(str(source), folder) if builtin else ready_store(source, folder, keys)
     if kept and found.place is not None:
         say(f"{source}: {'found' if found.before else 'kept'} as a feature store in {found.place}")
     for note in found.notes:

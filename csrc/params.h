@@ -10,6 +10,7 @@
 // carry the factor; W1 and W2 do not change (ldmlr/sampler/units.py, in float64).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace ldmlr {

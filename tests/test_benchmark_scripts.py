@@ -34,11 +34,41 @@ def test_stage1(tmp_path: Path) -> None:
     assert all(row["images_per_s"] > 0 for row in found["rows"])
 
 
+def test_stage3_of_many_classes(tmp_path: Path) -> None:
+    found = run(
+        tmp_path, "stage3.py", "--rows", 600, "--generated", 900, "--dim", 16, "--classes", 30, "--epochs", 1
+    )
+    assert [row["what"] for row in found["rows"]] == ["recipe", "recipe, by autograd", "tuned"]
+    assert all(row["seconds"] > 0 and 0 <= row["accuracy"] <= 100 for row in found["rows"])
+    accuracy = [row["accuracy"] for row in found["rows"][:2]]
+    assert accuracy[0] == pytest.approx(accuracy[1], abs=0.5)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is in bytes elsewhere")
 def test_memory(tmp_path: Path) -> None:
     found = run(tmp_path, "memory.py", "--rows", 100, 3000, "--dim", 4, "--hidden", 8)
     assert [row["rows"] for row in found["rows"]] == [100, 3000]
     assert all(50 < row["peak_mb"] < 2000 for row in found["rows"])
+
+
+def test_learned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels, test = np.repeat(np.arange(6), [130, 90, 60, 40, 30, 25]), np.repeat(np.arange(6), 20)
+    with h5py.File(tmp_path / "wide.h5", "w") as file:
+        for name, of in (("train", labels), ("test", test)):
+            file[f"{name}/features"] = rng.standard_normal((len(of), 80)).astype(np.float32) + of[:, None]
+            file[f"{name}/labels"] = of
+    found = run(
+        tmp_path, "learned.py", "--store", "wide.h5", "--widths", 16, "--seeds", 1, "--iterations", 5
+    )  # fmt: skip
+    figures = {(row["case"], row["what"]): row["figure"]["mean"] for row in found["rows"]}
+    # Hardly trained, it is the Gaussian: 38 % of its rows lie between the modes.
+    assert 30 < figures["two modes, D 16", "rows between the modes, %"] < 46
+    assert 0.97 < figures["wide, all", "loss over the Gaussian's"] < 1.01
+    assert 0.97 < figures["wide, few", "the same on the axes"] < 1.01
+    assert figures["wide, all", "the same on held-out rows"] <= 1
+    assert abs(figures["wide, drawn", "energy distance to test rows"]) < 1
+    assert len(figures) == 2 + 3 * 2 + 1 + 3
 
 
 def test_several_modes(tmp_path: Path) -> None:

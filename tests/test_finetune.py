@@ -14,8 +14,9 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import FinetunedHead, ShiftedHead
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import LinearHead, make_head
-from ldmlr.heads.training import batch_size, fit_baseline, fresh_head, train_head
+from ldmlr.heads.training import batch_size, fresh_head, train_head
 from ldmlr.heads.training_rows import TrainingRows, gather_rows
+from ldmlr.heads.tuned import fit_baseline
 from ldmlr.store import FeatureStore
 
 

@@ -108,7 +108,7 @@ def test_command_names_what_is_wrong(run_cli, folder, tmp_path):
         assert len(outcome.stderr.strip().splitlines()) == 1
         return outcome.returncode, outcome.stderr
 
-    status, message = failure(folder / "no-test.h5")
+    status, message = failure(folder / "no-test.h5", "--select-on-test")
     assert (status, "has no split 'test'" in message, "no-test.h5" in message) == (1, True, True)
     wide = SplitData(np.ones((4, 9)), np.arange(4), source=np.ones(4, np.uint8))
     FeatureStore.write(tmp_path / "wide.h5", train=wide, num_classes=4)

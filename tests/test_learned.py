@@ -59,7 +59,7 @@ def check_document(found: dict) -> None:
     [
         (0.909, "on held-out rows 9.1 % below the class Gaussian"),
         (1.0, "on held-out rows no better than the class Gaussian, which is drawn instead"),
-        (None, "no rows were held out, so whether it adds to the class Gaussian is not known"),
+        (None, "no row was held out, so whether it adds to the class Gaussian is not known"),
     ],
 )
 def test_the_finding_in_words(ratio, words):

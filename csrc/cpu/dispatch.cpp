@@ -19,10 +19,11 @@ extern const Kernels avx2, avx512, avx512vnni, avx512bf16, amx;
 
 namespace {
 
+#if defined(__x86_64__)
 // Whether the processor has AMX with bfloat16 and int8, and the system lets this process use its tiles.
 // Linux asks for that once per process, as their 8 KB count in every signal's stack.
 bool tiles_permitted() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__linux__)
     static const bool permitted = [] {
         unsigned a, b, c, d;
         if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
@@ -37,7 +38,6 @@ bool tiles_permitted() {
 #endif
 }
 
-#if defined(__x86_64__)
 // Whether the processor converts float16, which every one with AVX2 does, but a virtual machine may hide.
 // Compilers before GCC 11 do not know the name for __builtin_cpu_supports.
 bool converts_halves() {

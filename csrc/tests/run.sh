@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
-# Builds and runs the sampler without Python, plain or under a sanitizer:
+# Builds and runs the sampler without Python, plain, under a sanitizer, or for Arm on an emulated processor
+# (g++-aarch64-linux-gnu and qemu-user):
 #
-#   csrc/tests/run.sh [address|undefined|thread]
+#   csrc/tests/run.sh [address|undefined|thread|aarch64]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 flags=(-std=c++17 -O1 -g -ffp-contract=off -fno-math-errno -pthread -Wall -Wextra -Wno-uninitialized)
+compiler=${CXX:-c++}
+machine=$(uname -m)
+run=()
 case "${1:-}" in
     '') ;;
+    aarch64)
+        machine=aarch64
+        if [ "$(uname -m)" != aarch64 ]; then compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64); flags+=(-static); fi
+        ;;
     address | undefined | thread) flags+=("-fsanitize=$1" -fno-sanitize-recover=all -fno-omit-frame-pointer) ;;
-    *) echo "unknown sanitizer '$1'; choose address, undefined or thread" >&2; exit 2 ;;
+    *) echo "unknown sanitizer '$1'; choose address, undefined, thread or aarch64" >&2; exit 2 ;;
 esac
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-compiler=${CXX:-c++}
 objects=()
 compile() { # source flags...
     local object="$folder/$(basename "$1" .cpp).o"
@@ -24,7 +31,7 @@ compile() { # source flags...
 for source in csrc/tests/sampler.cpp csrc/cpu/{denoise_baseline,dispatch,pack,parallel,sample}.cpp; do
     compile "$source"
 done
-if [ "$(uname -m)" = x86_64 ]; then
+if [ "$machine" = x86_64 ]; then
     avx2=(-mavx2 -mfma -mf16c)
     avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
     compile csrc/cpu/denoise_avx2.cpp "${avx2[@]}"
@@ -35,4 +42,4 @@ if [ "$(uname -m)" = x86_64 ]; then
     compile csrc/cpu/denoise_amx.cpp "${bf16[@]}" -mamx-tile -mamx-bf16 -mamx-int8
 fi
 "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/sampler"
-"$folder/sampler"
+"${run[@]}" "$folder/sampler"

@@ -10,9 +10,7 @@ from ldmlr.errors import UsageError, opt
 
 NETWORKS = ("additive", "adaln")
 TRANSFORMS = ("whitened", "standardised")
-BASES = ("auto", "eigen", "cholesky")
-# Up to so many numbers a row ``auto`` is the Cholesky factor, all axes alike; training on wider rows dies so.
-NARROW = 64
+BASES = ("eigen", "cholesky")
 # What models that were saved before these options existed stand for.
 BEFORE_AXES = {"basis": "cholesky", "latent": "none", "error_power": 0.0, "held_out": 0.0}
 PREDICTIONS = ("v", "eps", "x0")
@@ -30,19 +28,19 @@ class DiffusionConfig(Config):
         choices=TRANSFORMS,
     )
     basis: str = option(
-        "auto",
-        "Root of the shared covariance of a whitened space: its eigenvectors, or the Cholesky factor, which "
-        f"auto takes for rows of up to {NARROW} numbers.",
+        "eigen",
+        "Root of the shared covariance of a whitened space: its eigenvectors, or its Cholesky factor, with "
+        "which all directions count alike and nothing is held out.",
         choices=BASES,
     )
     latent: str = option(
         "auto",
         "Eigenvectors that are diffused, the others are drawn Gaussian: auto, by spectrum and number of "
-        "rows; a number; or none, which diffuses all.",
+        "rows (all of 64 numbers and fewer); a number; or none, which diffuses all.",
         metavar="auto|K|none",
     )
     error_power: float = option(
-        1.0,
+        0.75,
         "The error on an eigenvector counts as its variance to this power: 1 in units of the features, 0 all "
         "alike.",
         minimum=0, maximum=2,
@@ -72,7 +70,7 @@ class DiffusionConfig(Config):
     )  # fmt: skip
     held_out: float = option(
         0.1,
-        "With eigenvectors: share of the rows of each class of 20 and more that are kept from training, to "
+        "With eigenvectors, share of the rows of each class of 20 and more that are kept from training, to "
         "see whether it adds to the class Gaussian.",
         minimum=0, maximum=0.5,
     )  # fmt: skip
@@ -103,8 +101,7 @@ class DiffusionConfig(Config):
         if self.ema >= 1:
             raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")
 
-    def in_axes(self, dim: int) -> bool:
-        """Tell whether rows of D numbers are diffused along the eigenvectors of their covariance."""
-        if self.transform != "whitened" or self.basis == "cholesky":
-            return False
-        return self.basis == "eigen" or self.latent.isdigit() or dim > NARROW
+    @property
+    def in_axes(self) -> bool:
+        """Whether rows are diffused along the eigenvectors of their covariance."""
+        return self.transform == "whitened" and self.basis == "eigen"

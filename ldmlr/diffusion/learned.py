@@ -22,7 +22,7 @@ def in_words(document: Mapping[str, Any]) -> str:
     """Return the finding in words."""
     ratio = document.get("loss_over_gaussian")
     if ratio is None:
-        return "no rows were held out, so whether it adds to the class Gaussian is not known"
+        return "no row was held out, so whether it adds to the class Gaussian is not known"
     if ratio >= 1:
         return "on held-out rows no better than the class Gaussian, which is drawn instead"
     return f"on held-out rows {100 * (1 - ratio):.1f} % below the class Gaussian"

@@ -337,7 +337,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mixup": 0.0,
         "augment": ("crop",),
         "crop_padding": 1,
-        "epochs": 20,
+        "epochs": 80,
         "batch_size": 64,
         "warmup_epochs": 1.0,
         "precision": "float32",

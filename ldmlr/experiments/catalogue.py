@@ -12,6 +12,7 @@ from ldmlr.config import option
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import EncoderConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
+from ldmlr.heads.spec import FITTED_KINDS
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
 COPIES, INTERPOLATION = "copies", "interpolation"
@@ -30,6 +31,8 @@ class Entry:
         One line that says what it does.
     needs_views
         It has no meaning for a store without augmented views.
+    optional
+        It runs only where it is asked for by name.
     shifted
         It has a row with label shift. Nearest class mean and tau-normalisation have none: they know no
         class frequencies, or have taken them out already.
@@ -39,6 +42,7 @@ class Entry:
     what: str
     needs_views: bool = False
     shifted: bool = True
+    optional: bool = False
 
 
 def _generator(family: str, name: str) -> Entry:
@@ -48,9 +52,21 @@ def _generator(family: str, name: str) -> Entry:
 
 METHODS: dict[str, Entry] = {
     "baseline": Entry(BASELINE, "the store's own head"),
-    "balanced-softmax": Entry(NO_GENERATION, "fine-tuned with balanced softmax"),
+    "softmax": Entry(NO_GENERATION, "tuned: a fresh head with cross-entropy"),
+    "balanced-softmax": Entry(NO_GENERATION, "tuned: a fresh head with balanced softmax", shifted=False),
     "balanced-softmax-views": Entry(
-        NO_GENERATION, "the same on clean rows and augmented views", needs_views=True
+        NO_GENERATION, "tuned: the same on clean rows and augmented views", needs_views=True, shifted=False
+    ),
+    "logit-adjustment": Entry(
+        NO_GENERATION, "tuned: a fresh head with logit adjustment, its strength too", shifted=False
+    ),
+    "class-weights": Entry(NO_GENERATION, "tuned: a fresh head with class weights", shifted=False),
+    "discriminant": Entry(
+        NO_GENERATION, "tuned: shared-covariance discriminant, shrunk, uniform prior", shifted=False
+    ),
+    "knn": Entry(NO_GENERATION, "tuned: nearest neighbours, votes by class size", shifted=False),
+    "mlp": Entry(
+        NO_GENERATION, "tuned: two layers with balanced softmax (by name alone)", shifted=False, optional=True
     ),
     "crt": Entry(NO_GENERATION, "cRT: a fresh head, trained on class-balanced draws"),
     "crt-views": Entry(NO_GENERATION, "the same on clean rows and augmented views", needs_views=True),
@@ -74,6 +90,11 @@ METHODS: dict[str, Entry] = {
     "ldmlr-plain": Entry(DIFFUSION, "balanced, but no widening, no guidance, no mix"),
     "ldmlr": Entry(DIFFUSION, "the recipe"),
 }
+# Fresh heads with everything chosen on held-out training rows.
+TUNED = (
+    "softmax", "balanced-softmax", "balanced-softmax-views", "logit-adjustment", "class-weights",
+    "discriminant", "knn", "mlp",
+)  # fmt: skip
 # What methods were called before they took the names of the generators.
 FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}
 
@@ -81,6 +102,13 @@ FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}
 @dataclasses.dataclass(frozen=True)
 class CompareConfig(EncoderConfig):
     """What is compared."""
+
+    head: str = option(
+        "auto",
+        "Kind of the heads that are trained; auto: linear where a fresh head is tuned, and that of the "
+        "baseline where it is fine-tuned.",
+        choices=("auto", *FITTED_KINDS),
+    )
 
     methods: tuple[str, ...] = option(
         (), "Compare only these (NAME or NAME,NAME); may be repeated.  [default: all the store allows]",

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ldmlr.device import resolve_device
+from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
@@ -22,6 +22,7 @@ from ldmlr.heads.headfile import LAST_EPOCH
 from ldmlr.metrics.familiar import familiar
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
+from ldmlr.select.auto import open_contest
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -83,7 +84,12 @@ def compare(
     names, left_out = _selected(config, rows)
     plan = plan_from_config(rows.counts, tables.generate, store.class_names)
     seen = familiar(store, config.encoder_trained_on_rows)
-    bench = Bench(rows, plan, tables, threads, backend, seen.trained_on_rows)
+    contest = open_contest(
+        store, seen.trained_on_rows, rows=rows, diffuse=tables.diffuse, generate=tables.generate,
+        kind="linear" if config.head == "auto" else config.head,
+        machine=Machine(place, threads, backend),
+    )  # fmt: skip
+    bench = Bench(rows, plan, tables, threads, backend, seen.trained_on_rows, contest)
     warm_up(names, place)
     found = over_seeds(
         {name: functools.partial(MAKERS[name], name, bench) for name in names},
@@ -96,7 +102,7 @@ def compare(
         row |= {
             "family": entry.family, "what": entry.what, "head": record.head,
             "generated": record.generated, "seconds": spread(record.seconds),
-            "held_out": mean_of(record.held_out),
+            "held_out": mean_of(record.held_out), "chosen": record.chosen,
         }  # fmt: skip
     test_rows = int(test.encoded_counts.sum())
     return {
@@ -121,8 +127,8 @@ def shift_rule(tuning: FinetuneConfig) -> str:
     """Return the rule of the label-shift rows in words; it is stated with every comparison."""
     share = tuning.average
     return (
-        f"label shift of every trained head: {share:g} x baseline head + {1 - share:g} x new head "
-        f"- {tuning.tau_shift:g} x log prior; of the baseline: logits - log prior"
+        f"label shift of every fine-tuned head: {share:g} x baseline head + {1 - share:g} x new head "
+        f"- {tuning.tau_shift:g} x log prior; of the baseline and of a tuned head: logits - log prior"
     )
 
 
@@ -130,7 +136,7 @@ def _selected(config: CompareConfig, rows: TrainRows) -> tuple[list[str], list[s
     """Return the methods that run and those the store does not allow."""
     blind = [name for name, entry in METHODS.items() if entry.needs_views and not rows.views]
     if not config.methods:
-        return [name for name in METHODS if name not in blind], blind
+        return [name for name, entry in METHODS.items() if name not in blind and not entry.optional], blind
     for name in config.methods:
         if name in blind:
             raise UsageError(

@@ -103,6 +103,8 @@ class Made:
         What drew them.
     held_out
         What the training of their model added to the class Gaussian, see `ldmlr.diffusion.learned`.
+    chosen
+        What held-out training rows chose, by name.
     """
 
     variants: list[Variant]
@@ -111,6 +113,7 @@ class Made:
     drawing: float = 0.0
     backend: str = ""
     held_out: Mapping[str, Any] | None = None
+    chosen: Mapping[str, Any] | None = None
 
 
 Arm = Callable[[Seed], Made]
@@ -127,6 +130,7 @@ class Record:
     head: str = ""
     backend: str = ""
     held_out: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
+    chosen: Mapping[str, Any] | None = None
 
     def timed(self, arm: Arm, seed: Seed) -> list[Variant]:
         """Let an arm make its heads, note what it took, and return them."""
@@ -139,6 +143,7 @@ class Record:
         self.held_out += [] if made.held_out is None else [made.held_out]
         self.head = str(made.variants[0].head.kind) if made.variants else ""
         self.backend = made.backend or self.backend
+        self.chosen = made.chosen
         return made.variants
 
 
@@ -236,7 +241,7 @@ def over_seeds(
     with progress.bar(seeds * len(arms), label, "arm") as bar:
         for number in range(seeds):
             begin = time.perf_counter()
-            seed = _seed(number, rows(number) if callable(rows) else rows, store, config, device)
+            seed = start_of(number, rows(number) if callable(rows) else rows, store, config, device)
             variants: list[Variant] = []
             owners: list[str] = []
             for name, arm in arms.items():
@@ -260,7 +265,9 @@ def over_seeds(
     return Outcome(table, records, figures, heads, tuning, answers)
 
 
-def _seed(number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str) -> Seed:
+def start_of(
+    number: int, rows: TrainingRows, store: FeatureStore, config: FinetuneConfig, device: str
+) -> Seed:
     """Return what every arm of a seed starts from."""
     baseline, origin = baseline_head(rows, store.head, number, device)
     return Seed(number, rows, baseline, origin, config.settled(baseline.kind), device)

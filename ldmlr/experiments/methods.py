@@ -1,14 +1,17 @@
 """How each method of the catalogue makes its heads: one seed, one method.
 
-One rule for the label-shift row of every head that was trained here, generated rows or not: half the
-baseline's head, half the new head, minus ``0.75 log prior`` of the training classes (``average`` and
-``tau_shift`` of stage 3). The baseline's own label-shift row is its logits minus the whole log prior, as
-published. Nearest class mean and tau-normalisation have none.
+**Tuned**: a fresh head at its best, with weight decay and whatever else there is to choose taken from
+held-out training rows (`ldmlr.select.contest`), by the same rule for all. So are the methods without
+generation that the catalogue calls tuned, and, where the encoder has not seen the training rows, those with
+it: there the choice is also how far classes are filled up, and the rest is left to balanced softmax.
 
-One stage 3 for all: the optimiser, the passes and the head-mix of ``ldmlr finetune``. Only cRT, which starts
-from a fresh head, has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods
-leave the mix out by definition, `ldmlr-paper` and `ldmlr-plain`; where no row is generated there is nothing
-to mix.
+**Fine-tuned** by one stage 3, the optimiser, the passes and the head-mix of ``ldmlr finetune``: methods with
+generation where the encoder has seen the rows, as the baseline's head is a part of the recipe there, and
+cRT, which has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods leave the mix
+out by definition, `ldmlr-paper` and `ldmlr-plain`. One rule for their label-shift rows: half the baseline's
+head, half the new head, minus ``0.75 log prior`` of the training classes (``average`` and ``tau_shift`` of
+stage 3). The label-shift row of the baseline, and of a tuned head that has learned the prior, is its logits
+minus the whole log prior.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import numpy.typing as npt
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.experiments import baselines
+from ldmlr.experiments.catalogue import TUNED
 from ldmlr.experiments.loop import Made, Seed, baseline_arm
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
@@ -36,9 +40,14 @@ from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, tuned_variants
 from ldmlr.heads.finetune import tuned_head
+from ldmlr.heads.fit import make_path
+from ldmlr.heads.linear import shift_offset
 from ldmlr.heads.modules import LinearHead
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
+from ldmlr.select.contest import Contest, Trial, values
+from ldmlr.select.entrants import ENTRANTS
+from ldmlr.select.inner import fill_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Bench:
         For training and drawing LDMLR's rows.
     trained_on_rows
         Whether the encoder has seen the training rows: widening and guidance of LDMLR's rows follow from it.
+    contest
+        Where methods are tuned on held-out training rows; None: stage 3 fine-tunes those that generate.
     """
 
     rows: TrainRows
@@ -65,6 +76,7 @@ class Bench:
     threads: int | None = None
     backend: str = "auto"
     trained_on_rows: bool = True
+    contest: Contest | None = None
 
     def with_stages(
         self, model: DiffusionConfig, drawing: GenerateConfig, plan: Counts | None = None
@@ -118,9 +130,36 @@ def _trained(
     return tuned_variants(tuned, name)
 
 
-def _balanced_softmax(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
-    config = seed.tuning.replace(loss="balanced-softmax", tau=1.0)
-    return Made(_trained(name, bench, seed, bench.rows.training_rows(views), config))
+def _tuned(name: str, bench: Bench, seed: Seed) -> Made:
+    """Return a fresh head with everything chosen on held-out training rows."""
+    trial = _trial(name, bench)
+    return _fresh(trial, bench.rows.training_rows(trial.entrant.views), seed)
+
+
+def _trial(name: str, bench: Bench) -> Trial:
+    """Return what held-out rows chose for a method: once, for all seeds."""
+    contest = bench.contest
+    assert contest is not None
+    contest.enter([name], may_stop=False)
+    return contest.trials[name]
+
+
+def _fresh(trial: Trial, rows: TrainingRows, seed: Seed, drawn: Drawn | None = None) -> Made:
+    """Return the head of a trial on rows, as it is and, if it has learned the prior, with label shift."""
+    ones = np.ones(len(rows.labels))
+    head = make_path(trial.spec, rows, ones, seed.number, seed.device).fit(trial.spec)
+    shift = shift_offset(trial.spec, rows, ones)
+    name, tau = trial.entrant.name, trial.spec.tau or 1.0
+    variants = [Variant(name, "none", head)]
+    if shift.any():
+        variants.append(Variant(name, "label-shift", head, tau, shift))
+    notes = (f"{values(trial)}, chosen on held-out training rows",) if trial.chosen() else ()
+    if drawn is None:
+        return Made(variants, notes=notes, chosen=trial.chosen())
+    return Made(
+        variants, len(drawn.labels), (*notes, *drawn.notes), drawn.seconds, drawn.backend, drawn.held_out,
+        trial.chosen(),
+    )  # fmt: skip
 
 
 def _crt(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
@@ -143,20 +182,27 @@ def _ncm(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
 
 
 def _generating(name: str, bench: Bench, seed: Seed, *, generator: str, mix: bool = True) -> Made:
+    if bench.contest is not None and not bench.trained_on_rows and name in ENTRANTS:
+        trial = _trial(name, bench)
+        plan = fill_plan(bench.rows.counts, trial.fill, bench.tables.generate)
+        drawn = draw_rows(generator, dataclasses.replace(bench, plan=plan), seed)
+        return _fresh(trial, _merged(bench.rows, drawn), seed, drawn)
     config = seed.tuning if mix else seed.tuning.replace(mix=1.0)
     return with_rows(name, bench, seed, draw_rows(generator, bench, seed), config)
 
 
 def with_rows(name: str, bench: Bench, seed: Seed, drawn: Drawn, config: FinetuneConfig) -> Made:
     """Return the heads of stage 3 on clean and generated rows, as they are and with label shift."""
-    rows = bench.rows
-    merged = TrainingRows(
+    variants = _trained(name, bench, seed, _merged(bench.rows, drawn), config)
+    return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend, drawn.held_out)
+
+
+def _merged(rows: TrainRows, drawn: Drawn) -> TrainingRows:
+    return TrainingRows(
         np.concatenate([rows.features, drawn.features]),
         np.concatenate([rows.labels, drawn.labels]),
         len(rows.labels), rows.num_classes, rows.name,
     )  # fmt: skip
-    variants = _trained(name, bench, seed, merged, config)
-    return Made(variants, len(drawn.labels), drawn.notes, drawn.seconds, drawn.backend, drawn.held_out)
 
 
 def _plain_gaussian(name: str, bench: Bench, seed: Seed) -> Made:
@@ -247,7 +293,7 @@ def _pair(name: str, method: Callable[..., Made]) -> dict[str, Method]:
 
 MAKERS: dict[str, Method] = {
     "baseline": _baseline,
-    **_pair("balanced-softmax", _balanced_softmax),
+    **{name: _tuned for name in TUNED},
     **_pair("crt", _crt),
     **_pair("tau-norm", _tau_norm),
     **_pair("ncm", _ncm),

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
-from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds
+from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds, start_of
 from ldmlr.experiments.verdict import best_row, run_verdict
 from ldmlr.generation.generators.catalogue import DIFFUSION, GENERATORS
 from ldmlr.groups import ClassGroups, ShotGroups
-from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Variant, measure, tuned_variants
-from ldmlr.heads.finetune import tuned_head
+from ldmlr.heads.config import TUNED, FinetuneConfig
+from ldmlr.heads.evaluation import Variant, group_sizes, measure, tuned_variants
+from ldmlr.heads.finetune import config_for, tuned_head
 from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows, gather_rows
+from ldmlr.heads.tuned import held_views
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
@@ -54,12 +55,12 @@ def finetune_seeds(
     device: str = "cpu",
     select_on_test: bool = False,
 ) -> StageThree:
-    """Fine-tune with seeds 0 .. K-1 and measure on the test split.
+    """Fine-tune with seeds 0 .. K-1 and measure on the test split, if there is one.
 
     Parameters
     ----------
     store
-        The encoded rows, with a test split.
+        The encoded rows. Without a test split the table of the result is empty.
     pseudo
         Generated rows: none (the store may hold them), one store for all seeds, or one per seed.
     config
@@ -73,6 +74,12 @@ def finetune_seeds(
         code does. It makes the figures look better than they are; the result says so.
     """
     chosen = groups or ShotGroups()
+    stage = config or FinetuneConfig()
+    if select_on_test:
+        store.split("test")
+        stage = stage.fitted(recipe=True)
+    stage = config_for(store, stage)
+    views = held_views(store) if stage.fit == TUNED else ((), ())
     if len(pseudo) not in (0, 1, seeds):
         raise UsageError(f"{opt('pseudo')}: give one file, or one per seed ({seeds}), not {len(pseudo)}")
     heads: list[FinetunedHead] = []
@@ -86,8 +93,9 @@ def finetune_seeds(
         watch = _BestEpochs(store.split("test"), chosen, method) if select_on_test else None
         head = tuned_head(
             seed.rows, seed.baseline, seed.origin, seed.tuning, seed.number,
-            device=seed.device, on_epoch=watch,
+            views=views, device=seed.device, on_epoch=watch,
         )  # fmt: skip
+        head = dataclasses.replace(head, class_names=store.class_names)
         variants = tuned_variants(head, method)
         if watch is not None:
             head, variants = watch.finish(head)
@@ -95,25 +103,47 @@ def finetune_seeds(
         heads.append(head)
         return Made(variants, head.generated)
 
+    if store.test is None:
+        place = resolve_device(device)
+        for number in range(seeds):
+            tuned(start_of(number, rows_of(number), store, stage, str(place)))
+        return StageThree(heads, [], {
+            "seeds": list(range(seeds)), "baseline_head": heads[0].origin,
+            "groups": dict(group_sizes(heads[0].counts, chosen)), "encoded_rows": int(heads[0].counts.sum()),
+            "selection": LAST_EPOCH, **_of_heads(heads),
+        })  # fmt: skip
     found = over_seeds(
-        {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, config or FinetuneConfig(),
+        {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, stage,
         seeds=seeds, groups=chosen, device=str(resolve_device(device)), label="finetune",
     )  # fmt: skip
     rows = found.rows
     if select_on_test:
         for at, row in enumerate(rows[2:]):
             row["epochs"] = [of_seed[at] for of_seed in epochs]
+    decisions = [head.chosen for head in heads if head.chosen is not None]
+    for row in rows[2:] if decisions else []:
+        row["weight_decay"] = [head.config.weight_decay for head in heads]
+        row["chosen_by"] = decisions[0]["chosen_by"]
     selection = BEST_ON_TEST if select_on_test else LAST_EPOCH
-    document = {"rows": rows, "selection": selection, "config": (config or FinetuneConfig()).to_dict()}
+    document = {"rows": rows, "selection": selection, "config": stage.to_dict()}
     figures = {
         **found.figures,
         "selection": selection,
         "comparison": run_verdict(document, len(found.answers.labels), found.answers),
         "best": best_row(rows),
-        "generated_rows": found.records["tuned"].generated,
-        "history": [head.history for head in heads],
+        **_of_heads(heads),
     }
     return StageThree(heads, rows, figures)
+
+
+def _of_heads(heads: Sequence[FinetunedHead]) -> dict[str, Any]:
+    """Return what a result document says of each head."""
+    return {
+        "generated_rows": [head.generated for head in heads],
+        "history": [head.history for head in heads],
+        "heads": [head.config.to_dict() for head in heads],
+        "chosen": [head.chosen for head in heads],
+    }
 
 
 def _made_by(pseudo: Sequence[FeatureStore]) -> str | None:

@@ -116,8 +116,8 @@ def _width(value: str, stages: Stages) -> list[Setting]:
 
 def _basis(value: str, stages: Stages) -> list[Setting]:
     model, drawing = stages
-    if value not in BASES[1:]:
-        raise UsageError(f"{opt('values')}: unknown basis {value!r}; {nearest(value, BASES[1:])}")
+    if value not in BASES:
+        raise UsageError(f"{opt('values')}: unknown basis {value!r}; {nearest(value, BASES)}")
     latent = "none" if value == "cholesky" else model.latent
     return [Setting(value, model.replace(basis=value, latent=latent), drawing)]
 
@@ -164,7 +164,7 @@ KINDS: dict[str, Kind] = {
     ),
     "basis": Kind(
         "root of the shared covariance that whitens the rows: its eigenvectors, or the Cholesky factor",
-        ("cholesky", "eigen"),
+        BASES,
         ("diffuse.basis", "diffuse.latent"), _basis,
     ),
     "axes": Kind(
@@ -174,7 +174,7 @@ KINDS: dict[str, Kind] = {
     ),
     "error-power": Kind(
         "the error on an eigenvector counts as its variance to this power",
-        ("0", "0.5", "1"),
+        ("0", "0.5", "0.75", "1"),
         ("diffuse.basis", "diffuse.error_power"), _error_power,
     ),
 }  # fmt: skip

@@ -127,11 +127,7 @@ class LatentDiffusion:
     @property
     def learned(self) -> str:
         """What training added to the class Gaussian, in words; empty where it was not asked."""
-        return (
-            ""
-            if self.transform.scale.ndim < 2 or not self.config.in_axes(self.dim)
-            else self._held_out.words()
-        )
+        return self._held_out.words() if self.config.in_axes else ""
 
     @property
     def num_classes(self) -> int:
@@ -196,7 +192,7 @@ class LatentDiffusion:
         names = tuple(class_names) if class_names is not None else None
         transform = fit_transform(
             self.config.transform, blocks, trained_on, names,
-            latent=self.config.latent if self.config.in_axes(features.shape[1]) else None,
+            latent=self.config.latent if self.config.in_axes else None,
         )  # fmt: skip
         z, z_labels = transform.forward_all(blocks)
         # An image is held out with all its views.
@@ -247,6 +243,20 @@ class LatentDiffusion:
         self.provenance = provenance
         return self
 
+    def gain(self, t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+        """Return what the network's answer is multiplied by when rows are drawn; None: it is taken as it is.
+
+        Parameters
+        ----------
+        t
+            Times ``[S]``, 0 (rows) to 1 (noise).
+
+        Returns
+        -------
+        ``[S, C]``: 0 where held-out rows showed the answer to be no better than the class Gaussian.
+        """
+        return self._held_out.at(t)
+
     def spec(self, config: SampleConfig | None = None, seed: int = 0) -> SamplerSpec:
         """Return everything a sampler needs as plain arrays.
 
@@ -271,7 +281,7 @@ class LatentDiffusion:
         return SamplerSpec(
             tables=self.weights.tables(table.t), rows=table,
             mean=transform.class_means(self.num_classes), scale=transform.scale,
-            k=chosen.scale, floor=transform.floor, psi=transform.psi, gain=self._held_out.at(table.t),
+            k=chosen.scale, floor=transform.floor, psi=transform.psi, gain=self.gain(table.t),
             guidance=chosen.guidance, seed=seed,
             class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
         )  # fmt: skip

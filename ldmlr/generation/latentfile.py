@@ -71,7 +71,7 @@ class Trained:
         """Return a hash of everything the generated rows depend on."""
         header, tensors = self.contents()
         facts = {key: header[key] for key in ("config", "floor", "bound")}
-        if not self.config.in_axes(self.transform.dim):
+        if not self.config.in_axes:
             # Options that did nothing: models from before them keep their names.
             facts["config"] = {n: value for n, value in facts["config"].items() if n not in BEFORE_AXES}
         return config_hash(facts, modelfile.checksum(tensors))
@@ -118,7 +118,7 @@ def _transform(
     if config.transform != "whitened":
         shapes: tuple[tuple[int, ...], ...] = (1, dim), (dim,)
     else:
-        shapes = (classes, dim), (dim, scale.shape[-1] if config.in_axes(dim) else dim)
+        shapes = (classes, dim), (dim, scale.shape[-1] if config.in_axes else dim)
     extra = {name: tensors[name] for name in ("transform.psi", "transform.floor") if name in tensors}
     wrong = (mean.shape, scale.shape) != shapes or any(array.shape != (dim,) for array in extra.values())
     if wrong or counts.shape != (classes,):

@@ -63,6 +63,13 @@ class TrainRows:
         """Return the clean rows and, after them, every view: ``[(1 + K) N, D]`` and ``[(1 + K) N]``."""
         return np.concatenate([self.features, *self.views]), np.tile(self.labels, 1 + len(self.views))
 
+    def take(self, index: Labels) -> TrainRows:
+        """Return some of the rows, with their views."""
+        return dataclasses.replace(
+            self, features=self.features[index], labels=self.labels[index],
+            views=tuple(view[index] for view in self.views),
+        )  # fmt: skip
+
     def training_rows(self, views: bool = False) -> TrainingRows:
         """Return the rows as stage 3 takes them, all of them encoded."""
         features, labels = self.with_views() if views else (self.features, self.labels)

@@ -132,7 +132,7 @@ def tuned_variants(tuned: FinetunedHead, method: str | None = None) -> list[Vari
     name = method or tuned.method
     return [
         Variant(name, "none", tuned.head),
-        Variant(name, "label-shift", tuned.label_shifted(), tuned.config.tau_shift),
+        Variant(name, "label-shift", tuned.label_shifted(), tuned.tau_shift),
     ]
 
 

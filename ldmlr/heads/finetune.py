@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import torch
 
 from ldmlr.arguments import check_seed
 from ldmlr.device import resolve_device
-from ldmlr.errors import UsageError
-from ldmlr.heads.config import FinetuneConfig
+from ldmlr.errors import UsageError, opt
+from ldmlr.heads.config import AUTO, OF_THE_RECIPE, RECIPE, TUNED, FinetuneConfig
 from ldmlr.heads.headfile import FITTED, STORED, FinetunedHead, check_head
 from ldmlr.heads.logits import CHUNK, head_logits
 from ldmlr.heads.modules import AngularHead, Head, LinearHead, from_stored
-from ldmlr.heads.training import EpochCallback, fit_baseline, fresh_head, train_head
+from ldmlr.heads.training import EpochCallback, fresh_head, train_head
 from ldmlr.heads.training_rows import Rows, TrainingRows, gather_rows
+from ldmlr.heads.tuned import Views, best_head, fit_baseline, held_views
 from ldmlr.metrics.familiar import familiar
 from ldmlr.store import FeatureStore, StoredHead
 from ldmlr.torch_defaults import torch_defaults
@@ -47,8 +49,9 @@ def finetune(
         Generated rows, in any of these forms.
     config
         The configuration; otherwise it is built from `options`, the fields of `FinetuneConfig`:
-        ``head`` (``auto``: the kind of the store's head), ``init``, ``loss``, ``tau``, ``epochs``, ``batch``,
-        ``lr``, ``weight_decay``, ``mix``, ``average``, ``tau_shift``, ``norm_limit``.
+        ``head`` (``auto``: the kind of the store's head), ``fit``, ``init``, ``loss``, ``tau``, ``epochs``,
+        ``batch``, ``lr``, ``weight_decay``, ``width``, ``dropout``, ``mix``, ``average``, ``tau_shift``,
+        ``norm_limit``.
     seed
         Everything random depends on it alone.
     device
@@ -61,7 +64,9 @@ def finetune(
     Returns
     -------
     FinetunedHead
-        ``.logits(features)``, ``.label_shifted()``, ``.save(path)``, ``.history``.
+        A classifier as scikit-learn knows them (``classes_``, ``predict``, ``predict_proba``,
+        ``decision_function``, ``score``), with ``.logits(features)``, ``.label_shifted()``, ``.save(path)``;
+        ``.chosen``, what was chosen on held-out rows, or ``.history`` of the recipe.
 
     Raises
     ------
@@ -82,14 +87,31 @@ def finetune(
     if config is not None and options:
         raise UsageError(f"finetune: give config or single options, not both ({', '.join(options)})")
     config = config or FinetuneConfig.from_mapping(options)
+    if config.fit == AUTO and config.head != "mlp" and not {*OF_THE_RECIPE}.isdisjoint(options):
+        config = config.replace(fit=RECIPE)  # whoever says epochs means them, also their default
     seed, place = check_seed(seed), resolve_device(device)
     store, pseudo = opened(store), None if pseudo is None else opened(pseudo)
     rows = gather_rows(store, pseudo, own_generated=own_generated)
     stored = None if isinstance(store, tuple) else store.head
+    config = config_for(store, config)
     baseline, origin = baseline_head(rows, stored, seed, place)
     seen = True if isinstance(store, tuple) else familiar(store).trained_on_rows
     config = config.settled(baseline.kind, seen)
-    return tuned_head(rows, baseline, origin, config, seed, device=place, on_epoch=on_epoch)
+    views: Views = ((), ())
+    if not isinstance(store, tuple) and config.fit == TUNED:
+        views = held_views(store)
+    found = tuned_head(rows, baseline, origin, config, seed, views=views, device=place, on_epoch=on_epoch)
+    names = None if isinstance(store, tuple) else store.class_names
+    return dataclasses.replace(found, class_names=names)
+
+
+def config_for(store: Rows, config: FinetuneConfig) -> FinetuneConfig:
+    """Return a configuration with the way of fitting settled for a store, or for arrays.
+
+    The recipe is for rows that the encoder has seen, and goes on from the head it was trained with.
+    """
+    recipe = not isinstance(store, tuple) and store.head is not None and familiar(store).trained_on_rows
+    return config.fitted(recipe)
 
 
 def tuned_head(
@@ -100,6 +122,7 @@ def tuned_head(
     seed: int = 0,
     *,
     counts: npt.NDArray[np.int64] | None = None,
+    views: Views = ((), ()),
     device: str | torch.device = "cpu",
     label: str = "fine-tune",
     on_epoch: EpochCallback | None = None,
@@ -118,6 +141,9 @@ def tuned_head(
         Everything random depends on it alone.
     counts
         Encoded rows per class ``[C]`` of the label shift, if they are not those of `rows`.
+    views
+        Augmented views of the encoded rows and their kinds: where a head is fitted anew, held out in their
+        stead (`ldmlr.heads.tuned.held_views`).
     device
         Where to compute.
     label
@@ -125,6 +151,14 @@ def tuned_head(
     on_epoch
         Called with the epoch (from 1) and the head after each epoch.
     """
+    if config.fit == TUNED:
+        if on_epoch is not None:
+            raise UsageError(
+                f"{opt('fit', TUNED)}: has no epochs to look at; give {opt('fit', RECIPE)} for those"
+            )
+        return best_head(
+            rows, baseline, origin, config, seed, counts=counts, views=views, device=device, label=label
+        )
     head = start_head(config, baseline, rows, seed)
     history = train_head(head, rows, config, seed=seed, device=device, label=label, on_epoch=on_epoch)
     counts = rows.counts if counts is None else counts

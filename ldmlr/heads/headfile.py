@@ -3,6 +3,7 @@
 head.weight, head.bias, ...          the fine-tuned head (see `ldmlr.heads.modules.to_stored`)
 baseline.weight, baseline.bias, ...  the head it started from
 counts [C] int64                     encoded training rows per class
+shift [C] float64                    what the label-shift row subtracts, if the head was fitted anew
 header                               kinds, origin, configuration, seed, history, rows, selection
 """
 
@@ -20,7 +21,8 @@ from torch import nn
 
 from ldmlr import modelfile
 from ldmlr.errors import InputError
-from ldmlr.heads.config import HEADS, FinetuneConfig
+from ldmlr.heads.classifier import Classifier
+from ldmlr.heads.config import HEADS, TUNED_HEADS, FinetuneConfig
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead, from_stored, linear_head, to_stored
@@ -35,7 +37,7 @@ STORED, FITTED = "stored", "fitted"
 
 # What the header of a head file holds.
 HEADER = {
-    "kinds": modelfile.fields(head=modelfile.choice(*HEADS), baseline=modelfile.choice(*HEADS)),
+    "kinds": modelfile.fields(head=modelfile.choice(*TUNED_HEADS), baseline=modelfile.choice(*HEADS)),
     "origin": modelfile.choice(STORED, FITTED),
     "config": modelfile.ANY,
     "seed": modelfile.SEED,
@@ -44,6 +46,12 @@ HEADER = {
     ),
     "generated": modelfile.whole(),
     "selection": modelfile.TEXT,
+}
+# What it may hold since heads are fitted anew.
+OPTIONAL = {
+    "chosen": modelfile.ANY,
+    "class_names": modelfile.many(modelfile.TEXT),
+    "temperature": modelfile.number(0.0),
 }
 
 
@@ -75,7 +83,7 @@ AnyHead = Head | ShiftedHead
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetunedHead:
+class FinetunedHead(Classifier):
     """A fine-tuned head and what its label-shift row needs.
 
     Parameters
@@ -96,6 +104,14 @@ class FinetunedHead:
         Generated rows it was trained on, beside the encoded ones.
     selection
         Which epoch this is: the last one, unless it was chosen on the test set.
+    chosen
+        Of a head that was fitted anew: what was chosen and how (`ldmlr.heads.fit.FittedHead`).
+    shift
+        Of such a head: what its label-shift row subtracts from its logits, ``[C]``.
+    class_names
+        Names of the classes, if they have any.
+    temperature
+        What `predict_proba` divides the logits by (`calibrated`).
     """
 
     head: Head
@@ -107,6 +123,10 @@ class FinetunedHead:
     history: list[dict[str, Any]]
     generated: int = 0
     selection: str = LAST_EPOCH
+    chosen: dict[str, Any] | None = None
+    shift: npt.NDArray[np.float64] | None = None
+    class_names: tuple[str, ...] | None = None
+    temperature: float = 1.0
 
     @property
     def dim(self) -> int:
@@ -123,6 +143,11 @@ class FinetunedHead:
         """Its name in tables: ``ldmlr``, or ``finetuned`` where no row was generated."""
         return "ldmlr" if self.generated else "finetuned"
 
+    @property
+    def tau_shift(self) -> float:
+        """Strength of the label shift of its label-shift row: 1 where the shift is known."""
+        return self.config.tau_shift if self.shift is None else 1.0
+
     def logits(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Return the new head's logits ``[N, C]`` of features ``[N, D]``."""
         return head_logits(self.head, features)
@@ -131,10 +156,14 @@ class FinetunedHead:
         """Return the head of the label-shift row.
 
         ``average * baseline + (1 - average) * new - tau_shift * log prior``: one linear head where both are
-        linear, else a module that computes both.
+        linear, else a module that computes both. Of a head that was fitted anew the shift is known: the
+        whole log prior for the baseline, `shift` for the head itself.
         """
         share = self.config.average
-        offset = torch.from_numpy(self.config.tau_shift * log_prior(self.counts)).float()
+        subtracted = self.config.tau_shift * log_prior(self.counts)
+        if self.shift is not None:
+            subtracted = share * log_prior(self.counts) + (1 - share) * self.shift
+        offset = torch.from_numpy(subtracted).float()
         if not (isinstance(self.head, LinearHead) and isinstance(self.baseline, LinearHead)):
             return ShiftedHead(self.baseline, self.head, share, offset)
         with torch.no_grad():
@@ -147,6 +176,8 @@ class FinetunedHead:
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write both heads, the counts and the whole configuration, whole or not at all."""
         tensors: modelfile.Tensors = {"counts": np.asarray(self.counts, np.int64)}
+        if self.shift is not None:
+            tensors["shift"] = np.asarray(self.shift, np.float64)
         kinds = {}
         for name, head in (("head", self.head), ("baseline", self.baseline)):
             stored = to_stored(head)
@@ -156,6 +187,9 @@ class FinetunedHead:
         header = {
             "kinds": kinds, "origin": self.origin, "config": self.config.to_dict(), "seed": self.seed,
             "history": self.history, "generated": self.generated, "selection": self.selection,
+            **({} if self.temperature == 1.0 else {"temperature": self.temperature}),
+            **({} if self.chosen is None else {"chosen": self.chosen}),
+            **({} if self.class_names is None else {"class_names": list(self.class_names)}),
         }  # fmt: skip
         modelfile.write(Path(path), modelfile.HEAD, header, tensors, overwrite)
 
@@ -178,9 +212,20 @@ class FinetunedHead:
                 raise ValueError("its heads and counts have different sizes")
             if counts.dtype != np.int64:
                 raise ValueError(f"counts are {counts.dtype}, expected int64")
+            shift = arrays.get("shift")
+            if shift is not None and (shift.shape != counts.shape or shift.dtype != np.float64):
+                raise ValueError(f"shift is {shift.dtype} {list(shift.shape)}, expected float64 {shape[:1]}")
+            for name, rule in OPTIONAL.items():
+                if name in header and not rule.holds(header[name]):
+                    raise ValueError(f"{name} is not {rule.words}")
+            names = header.get("class_names")
+            if names is not None and len(names) != shape[0]:
+                raise ValueError(f"it names {len(names)} classes, but its head has {shape[0]}")
             return cls(
                 head, baseline, header["origin"], counts, FinetuneConfig.from_mapping(header["config"]),
                 header["seed"], header["history"], header["generated"], header["selection"],
+                header.get("chosen"), shift, None if names is None else tuple(names),
+                float(header.get("temperature", 1.0)),
             )  # fmt: skip
 
 

@@ -18,8 +18,9 @@ from ldmlr.heads.spec import HeadSpec
 from ldmlr.heads.standard import Standard
 from ldmlr.heads.training_rows import TrainingRows
 
-# Largest component of the gradient: while values are compared, and of the head that is kept.
-ROUGH, FINE = 1e-3, 1e-5
+# Largest component of the gradient, over that of a head of zeros: while values are compared, and of the head
+# that is kept. With a thousand classes every component is small from the beginning.
+ROUGH, FINE = 3e-3, 3e-5
 
 
 def weighted_counts(rows: TrainingRows, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -70,6 +71,7 @@ class LinearPath:
         self.rows, self.weights = rows, weights
         self.standard = Standard.of(rows.features)
         self.theta = torch.zeros(rows.num_classes, rows.dim + 1)
+        self.steepest: dict[tuple[str, float | None], float] = {}
 
     def fit(self, spec: HeadSpec, *, fine: bool = True) -> LinearHead:
         """Return the head of a specification whose weight decay is settled."""
@@ -79,6 +81,11 @@ class LinearPath:
             self.rows.features, self.rows.labels, self.rows.num_classes, self.standard,
             row_weights(spec, self.rows, self.weights), trained_offset(spec, self.rows, self.weights),
         )  # fmt: skip
-        found = minimise(lambda theta: objective(theta, decay), self.theta, tolerance=FINE if fine else ROUGH)
+        key = spec.loss, spec.tau
+        if key not in self.steepest:
+            _, gradient = objective(torch.zeros_like(self.theta), 0.0)
+            self.steepest[key] = float(gradient.abs().max())
+        tolerance = (FINE if fine else ROUGH) * self.steepest[key]
+        found = minimise(lambda theta: objective(theta, decay), self.theta, tolerance=tolerance)
         self.theta = found.x
         return linear_head(*self.standard.fold(found.x[:, :-1], found.x[:, -1]))

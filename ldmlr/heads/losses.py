@@ -142,7 +142,7 @@ def _soft(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def make_loss(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
-    """Return the loss called ``cross-entropy``, ``balanced-softmax`` or ``logit-adjustment``.
+    """Return the loss of a name in `ldmlr.heads.config.LOSSES`.
 
     Parameters
     ----------
@@ -159,4 +159,6 @@ def make_loss(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
         return balanced_softmax(log_prior(counts))
     if name == "logit-adjustment":
         return logit_adjusted(log_prior(counts), tau)
+    if name == "class-weights":
+        return weighted_cross_entropy(counts)
     raise UsageError(f"{opt('loss')}: unknown value {name!r}; {nearest(name, LOSSES)}")

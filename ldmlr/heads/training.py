@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ldmlr import progress
 from ldmlr.device import torch_threads
-from ldmlr.heads.config import MIX, FinetuneConfig
+from ldmlr.heads.config import AUTO, MIX, FinetuneConfig
 from ldmlr.heads.constraints import limit_norms
-from ldmlr.heads.losses import Loss, cross_entropy, make_loss
+from ldmlr.heads.losses import Loss, cross_entropy, log_prior, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
 from ldmlr.heads.training_rows import TrainingRows
+from ldmlr.heads.wide_steps import LONG_STEP, WideSteps
 from ldmlr.learning_rate import cosine_decay
 
 # The recipe takes 49 steps per pass. A set of a few hundred rows would see only a handful of steps with
@@ -92,15 +91,24 @@ def train_head(
     generator = torch.Generator().manual_seed(seed)
     features = torch.from_numpy(rows.features).to(device)
     labels = torch.from_numpy(rows.labels).to(device)
-    loss_of = cross_entropy if config.loss == "cross-entropy" else _adjusted(config, rows)
+    loss_of = cross_entropy if config.loss in (AUTO, "cross-entropy") else _adjusted(config, rows)
     head.to(device).train()
-    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0)
     total, size = len(labels), batch_size(len(labels), config.batch)
     steps = pass_steps(total, config.batch)
     history: list[dict[str, Any]] = []
     mix = MIX if config.mix is None else config.mix
     mixing = rows.generated > 0 and mix < 1
     work = size * rows.dim * rows.num_classes
+    # Written-out steps where they are long, on the CPU; the offset of the loss is that of `make_loss`.
+    wide: WideSteps | None = None
+    if isinstance(head, LinearHead) and work >= LONG_STEP and features.device.type == "cpu":
+        offset = _offset(config, rows)
+        if offset is not None:
+            wide = WideSteps(head, features, size, offset)
+            optimiser = torch.optim.AdamW(
+                head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0, fused=True
+            )
     with progress.bar(config.epochs, label, "epoch") as shown, fitting_threads(work):
         for epoch in range(config.epochs):
             order = torch.randperm(total, generator=generator)
@@ -113,15 +121,23 @@ def train_head(
             running = torch.zeros((), device=device)
             for step in range(steps):
                 chosen = slice(step * size, (step + 1) * size)
-                x, y = features[order[chosen]], labels[order[chosen]]
-                if mixing:
-                    x = share[chosen] * x + (1 - share[chosen]) * features[partner[chosen]]
+                y = labels[order[chosen]]
+                if wide is not None:
+                    mixture = (share[chosen], partner[chosen]) if mixing else ()
+                    x = wide.rows(order[chosen], *mixture)
+                else:
+                    x = features[order[chosen]]
+                    if mixing:
+                        x = share[chosen] * x + (1 - share[chosen]) * features[partner[chosen]]
                 done = (epoch * steps + step) / (config.epochs * steps)
                 for group in optimiser.param_groups:
                     group["lr"] = config.lr * cosine_decay(done)
-                loss = loss_of(head(x), y)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                if wide is not None:
+                    loss = wide.backward(x, y)
+                else:
+                    loss = loss_of(head(x), y)
+                    optimiser.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 if config.norm_limit:
                     limit_norms(head.get_parameter("weight"), config.norm_limit)
@@ -140,33 +156,18 @@ def train_head(
     return history
 
 
-# Stage 3 for a head from random weights.
+# The recipe for a head from random weights.
 FITTED = FinetuneConfig(epochs=30, lr=1e-2)
 
 
-def fit_baseline(rows: TrainingRows, seed: int = 0, device: torch.device | str = "cpu") -> LinearHead:
-    """Return a linear head fitted to the encoded rows alone, for a store that has no head.
-
-    Plain cross-entropy for 30 epochs of Adam (0.01, cosine to zero; `FITTED`) on standardised features; the
-    standardisation is folded into the weights afterwards, so that scale and offset of the features do not
-    matter. It stands for the encoder's own classifier, with its bias towards the frequent classes.
-    """
-    encoded = rows.features[: rows.encoded]
-    mean = encoded.mean(axis=0, dtype=np.float64)
-    spread = encoded.std(axis=0, dtype=np.float64)
-    # A constant dimension tells nothing: divided by one, it is zero after centring.
-    spread[spread <= 1e-6 * max(spread.max(), 1e-30)] = 1.0
-    scaled: npt.NDArray[np.float32] = ((encoded - mean) / spread).astype(np.float32)
-    standard = TrainingRows(scaled, rows.labels[: rows.encoded], rows.encoded, rows.num_classes, rows.name)
-    head = fresh_head("linear", rows.dim, rows.num_classes, seed)
-    assert isinstance(head, LinearHead)
-    assert head.bias is not None
-    train_head(head, standard, FITTED, seed=seed, device=device, label="fit baseline head")
-    with torch.no_grad():
-        weight = head.weight.double() / torch.from_numpy(spread)
-        head.bias.sub_((weight @ torch.from_numpy(mean)).float())
-        head.weight.copy_(weight.float())
-    return head
+def _offset(config: FinetuneConfig, rows: TrainingRows) -> torch.Tensor | None:
+    """Return what the loss adds to the logits ``[C]``; None if that does not say what the loss is."""
+    if config.loss in (AUTO, "cross-entropy"):
+        return torch.zeros(rows.num_classes)
+    if config.loss in ("balanced-softmax", "logit-adjustment"):
+        tau = config.tau if config.loss == "logit-adjustment" else 1.0
+        return torch.from_numpy(tau * log_prior(rows.all_counts)).float()
+    return None
 
 
 def _adjusted(config: FinetuneConfig, rows: TrainingRows) -> Loss:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ldmlr.heads.modules import to_stored
-from ldmlr.heads.training import fit_baseline
 from ldmlr.heads.training_rows import gather_rows
+from ldmlr.heads.tuned import fit_baseline
 from ldmlr.store import FeatureStore, SplitData
 from support.axes import COUNTS, draw
 

@@ -1,0 +1,53 @@
+"""Built-in sets whose features are ready: nothing is encoded, so they are feature stores at once.
+
+``digits-pixels-lt``: the images of ``digits-lt`` (seed 0), each as the 64 grey values it consists of. No
+encoder has seen them, which makes it the other half of the demonstration: rows of ``digits-lt`` come from a
+network that was trained on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ldmlr.data.images import ImageSplit
+from ldmlr.data.open import open_image_set
+from ldmlr.files import make_folder
+from ldmlr.store import FeatureStore, SplitData
+from ldmlr.store.convert.ready import FOLDER, Ready
+
+FEATURE_SETS = ("digits-pixels-lt",)
+_SEED = 0
+
+
+def ready_set(name: str, folder: Path) -> Ready:
+    """Return a built-in set as a feature store in the folder ``converted`` of an output.
+
+    Parameters
+    ----------
+    name
+        One of `FEATURE_SETS`.
+    folder
+        That of the output.
+    """
+    path = Path(folder) / FOLDER / f"{name}.h5"
+    images = open_image_set("digits-lt", seed=_SEED)
+    assert images.test is not None
+    config = {"builtin": name, "images": images.fingerprint(), "encoder_trained_on_rows": False}
+    if path.is_file():
+        with FeatureStore.open(path) as found:
+            if found.config == config:
+                return Ready(Path(name), path, before=True)
+    make_folder(path.parent)
+    FeatureStore.write(
+        path, train=_rows(images.train), test=_rows(images.test), class_names=images.class_names,
+        encoder="none: 8 x 8 grey values from 0 to 1", config=config, overwrite=True,
+    ).close()  # fmt: skip
+    return Ready(Path(name), path)
+
+
+def _rows(split: ImageSplit) -> SplitData:
+    pixels, labels = split.load(np.arange(len(split))), np.asarray(split.labels)
+    features = (pixels.reshape(len(pixels), -1) / 255).astype(np.float32)
+    return SplitData(features, labels, ids=np.asarray(split.ids))
