@@ -4,8 +4,8 @@
     python benchmarks/faults.py --commands generate run --faults kill two-writers --instants 20
 
 Each trial starts a command in a folder of its own, has a fault befall it, and then starts it again as its
-user would. What is there in the end must be what an undisturbed command leaves: the same names, nothing foreign,
-and the same bytes in every file whose bytes do not hold times.
+user would. What is there in the end must be what an undisturbed command leaves: the same names, nothing
+foreign, and the same bytes in every file whose bytes do not hold times.
 
 ===============  =============================================================================
 ``kill``         SIGKILL, at a random operation on files and at a random time by turns

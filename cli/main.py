@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import click
 
 from ldmlr.errors import LdmlrError
+from ldmlr.invocation import note_invocation
 
 from .nearest import Group, in_style
 
@@ -86,6 +87,7 @@ def main(args: list[str] | None = None) -> None:
     # machine several times slower, and gain little on one that is idle.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     terminated: list[int] = []
+    note_invocation(sys.argv[1:] if args is None else args)
     try:
         with _sigterm_unwinds(terminated):
             status = cli.main(args, prog_name="ldmlr", standalone_mode=False)
@@ -136,6 +138,8 @@ def main(args: list[str] | None = None) -> None:
             f"Error: {name}{error.strerror or error}; check the path, the permissions and the disk", err=True
         )
         sys.exit(1)
+    finally:
+        note_invocation(None)
     sys.exit(status if isinstance(status, int) else 0)
 
 

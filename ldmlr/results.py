@@ -23,14 +23,20 @@ from typing import Any
 from ldmlr.config import plain
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, parse_json, write_bytes, write_text
+from ldmlr.invocation import command_line
 
 GROUP_COLUMNS = ("all", "many", "medium", "few")
 
 
 def document(command: str, config: Mapping[str, Any], **figures: Any) -> dict[str, Any]:
-    """Return a result document: the command, its configuration, its figures and the machine."""
+    """Return a result document: the command, its configuration, its figures and the machine.
+
+    On the command line ``command_line`` is what reproduces it, with every option that was given.
+    """
+    line = command_line()
     return {
         "command": command,
+        **({} if line is None else {"command_line": line}),
         **{key: plain(value) for key, value in figures.items()},
         "config": plain(config),
         "versions": versions(),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 
+from ldmlr import results
 from ldmlr.errors import UsageError
+from ldmlr.report.generic import command_line
 from ldmlr.results import accuracy_row, accuracy_rows, check_result, document, restore_result, write_result
 from ldmlr.text import accuracy_table, table
 
@@ -172,3 +175,19 @@ def test_what_a_kill_kept_from_being_written_is_written_later(tmp_path):
     common.unlink()
     restore_result(output, {"command": "late"})
     assert json.loads(own.read_text()) == json.loads(common.read_text()) == {"command": "first"}
+
+
+def test_a_document_of_the_command_line_says_what_reproduces_it(run_cli, tmp_path):
+    out = tmp_path / "a run"
+    words = [
+        "run", "digits-lt", "--seeds", 1, "--out", out, "--threads", 1, "--set", "baseline.epochs=1",
+        "--set", "diffuse.iterations=5", "--set", "finetune.epochs=1",
+    ]  # fmt: skip
+    done = run_cli(*words, "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((out / "result.json").read_text())
+    assert document["command_line"] == shlex.join(["ldmlr", *map(str, words)])
+    assert command_line(document) == document["command_line"]
+    again = run_cli(*shlex.split(document["command_line"])[1:], "--json")
+    assert json.loads(again.stdout)["rows"] == document["rows"]
+    assert "command_line" not in results.document("run", {})

@@ -74,6 +74,9 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
 
 def _again(run: OpenedRun) -> str:
     """Return the command that makes a run with everything in it."""
+    line = run.document.get("command_line")
+    if run.command == "run" and isinstance(line, str):
+        return line
     source = run.config.get("source") or run.config.get("store") or "SOURCE"
     return f"ldmlr run {source} --out {run.folder}"
 

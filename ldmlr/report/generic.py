@@ -98,7 +98,12 @@ def about(document: Mapping[str, Any], path: str) -> Section:
 
 
 def command_line(document: Mapping[str, Any]) -> str:
-    """Return the command without the options of the stages, which the configuration holds."""
+    """Return the command as it was given.
+
+    Of a document from a Python program or an older version, the main options; the configuration has the rest.
+    """
+    if isinstance(document.get("command_line"), str):
+        return str(document["command_line"])
     config = _table(document.get("config"))
     words = ["ldmlr", str(document.get("command", ""))]
     source = config.get("source") or config.get("store")
