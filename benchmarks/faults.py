@@ -399,11 +399,12 @@ def two_writers(lab: Laboratory, chance: random.Random, folder: Path) -> str:
 
     began = time.monotonic()
     first = start(folder, lab.command.arguments, hook)
-    os.waitpid(first, os.WUNTRACED)
+    os.waitid(os.P_PID, first, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     locked = any(name.endswith(".lock") for name in contents(folder))
     force = () if lab.name == "run" else ("--overwrite",)
     second = once(folder, (*lab.command.arguments, *force))
-    os.kill(first, signal.SIGCONT)
+    with contextlib.suppress(ProcessLookupError):  # it may have ended before it came so far
+        os.kill(first, signal.SIGCONT)
     ended = wait(first, folder, began)
     if locked and (second.status != 1 or "is writing this output" not in second.errors):
         return f"the second start ended with {second.status}: {second.errors.strip()}"

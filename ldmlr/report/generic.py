@@ -11,7 +11,7 @@ from ldmlr.report.words import is_spread, number, spread
 
 # Keys of a document that have a place of their own on the page.
 KNOWN = {
-    "command", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict", "seeds",
+    "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict", "seeds",
     "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history", "losses",
     "generated_quality", "held_out", "axes", "learned",
 }  # fmt: skip
