@@ -11,8 +11,8 @@ from ldmlr.report.words import is_spread, number, spread
 
 # Keys of a document that have a place of their own on the page.
 KNOWN = {
-    "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict", "seeds",
-    "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history", "losses",
+    "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict",
+    "seeds", "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history", "losses",
     "generated_quality", "held_out", "axes", "learned",
 }  # fmt: skip
 ROWS = 300
