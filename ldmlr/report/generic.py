@@ -11,9 +11,9 @@ from ldmlr.report.words import is_spread, number, spread
 
 # Keys of a document that have a place of their own on the page.
 KNOWN = {
-    "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice", "verdict",
-    "seeds", "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history", "losses",
-    "generated_quality", "held_out", "axes", "learned",
+    "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice",
+    "verdict", "seeds", "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history",
+    "losses", "generated_quality", "held_out", "axes", "learned", "features",
 }  # fmt: skip
 ROWS = 300
 
@@ -84,7 +84,8 @@ def about(document: Mapping[str, Any], path: str) -> Section:
     values = {
         "command": command_line(document), "source": config.get("source") or config.get("store"),
         "seeds": ", ".join(map(str, document.get("seeds") or [])) or None,
-        "selection": document.get("selection"), "backend": backend, "device": config.get("device"),
+        "selection": document.get("selection"), "encoder": _table(document.get("features")).get("why"),
+        "backend": backend, "device": config.get("device"),
         "created": document.get("created"), "result": path, **_table(document.get("hardware")),
         "versions": ", ".join(
             f"{name} {value}" for name, value in _table(document.get("versions")).items() if _is_cell(value)
