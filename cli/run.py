@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ldmlr import progress
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, opt
 from ldmlr.run.config import STAGES, RunConfig, StageTables
 
 from .options import (
@@ -150,6 +150,9 @@ def _configured(
     document: RunFile, given: set[str], values: dict[str, Any], assignments: tuple[str, ...]
 ) -> tuple[RunConfig, StageTables]:
     """Return the run and its stages: the command line over the file, and what --refit takes over."""
+    for place, names in (("", given), (f"{document.name}: ", set(document.values))):
+        if {"seed", "seeds"} <= names:
+            raise UsageError(f"{place}{opt('seed')}, {opt('seeds')}: one seed or several; leave one out")
     config: RunConfig = pick(RunConfig, {**values, **document.drop(given)})
     assigned, choice = parse_set(assignments), None
     if config.refit is not None:

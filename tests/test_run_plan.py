@@ -93,3 +93,19 @@ def test_the_settings_say_it_all():
     assert (found["source"], found["baselines"], found["preset"]) == ("images", "per-seed", "cifar")
     assert {"baseline", "encode", "diffuse", "generate", "finetune"} <= set(found)
     assert not {"baseline", "encode"} & set(plan_of().settings())
+
+
+def test_one_seed_and_several_at_once_are_refused(run_cli, tmp_path):
+    done = run_cli("run", "digits-lt", "--seed", 1, "--seeds", 3, "--out", tmp_path / "run", "--dry-run")
+    assert (done.returncode, done.stderr) == (
+        2, "Error: --seed, --seeds: one seed or several; leave one out\n"
+    )  # fmt: skip
+    file = tmp_path / "run.toml"
+    file.write_text('source = "digits-lt"\nseed = 1\nseeds = 3\n')
+    done = run_cli("run", file, "--dry-run")
+    assert (done.returncode, done.stderr) == (
+        2, f"Error: {file}: --seed, --seeds: one seed or several; leave one out\n"
+    )  # fmt: skip
+    file.write_text('source = "digits-lt"\nseeds = 3\n')
+    # The command line goes before the file.
+    assert run_cli("run", file, "--seed", 1, "--out", tmp_path / "run", "--dry-run").returncode == 0

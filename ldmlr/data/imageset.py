@@ -44,6 +44,12 @@ class ImageSet:
     draw: LongTailedDraw | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Show the name, the splits and the classes."""
+        named = {"train": self.train, "test": self.test, "val": self.val}
+        splits = ", ".join(f"{name} {len(split):,}" for name, split in named.items() if split is not None)
+        return f"ImageSet({self.name!r}: {splits} images, {self.num_classes:,} classes)"
+
     @property
     def num_classes(self) -> int:
         """Number of classes, C."""

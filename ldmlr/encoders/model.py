@@ -76,6 +76,13 @@ class Baseline:
     config: dict[str, Any]
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Show the network, its images and its classes."""
+        size = " x ".join(map(str, self.shape))
+        return (
+            f"Baseline({self.name}, images {size}, {self.dim} dimensions, {len(self.class_names):,} classes)"
+        )
+
     @property
     def dim(self) -> int:
         """Feature dimensions D."""

@@ -93,6 +93,16 @@ class LatentDiffusion:
         self._weights: Weights | None = None
         self._transform: Transform | None = None
 
+    def __repr__(self) -> str:
+        """Show the settings that are not the defaults, and what it was trained on."""
+        usual = DiffusionConfig().to_dict()
+        changed = [f"{key}={value!r}" for key, value in self.config.to_dict().items() if value != usual[key]]
+        settings = ", ".join([*changed, f"seed={self.seed}"])
+        if self._weights is None:
+            return f"LatentDiffusion({settings}; not trained)"
+        rows, classes = int(self.counts.sum()), len(self.counts)
+        return f"LatentDiffusion({settings}; trained on {rows:,} rows of {classes:,} classes)"
+
     @property
     def weights(self) -> Weights:
         """The trained denoiser's averaged weights, as arrays."""

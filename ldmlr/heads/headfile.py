@@ -128,6 +128,14 @@ class FinetunedHead(Classifier):
     class_names: tuple[str, ...] | None = None
     temperature: float = 1.0
 
+    def __repr__(self) -> str:
+        """Show the kind, the size and what it was trained on."""
+        return (
+            f"FinetunedHead({self.config.head}, {self.dim} dimensions to {len(self.counts):,} classes; "
+            f"trained on {int(self.counts.sum()):,} encoded and {self.generated:,} generated rows, "
+            f"seed {self.seed})"
+        )
+
     @property
     def dim(self) -> int:
         """Feature dimensions D."""
