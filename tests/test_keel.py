@@ -1,0 +1,92 @@
+"""`benchmarks/keel.py`: over-samplers on tables, measured once and continued, and the tests over sets."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def keel():
+    path = Path(__file__).parents[1] / "benchmarks" / "keel.py"
+    spec = importlib.util.spec_from_file_location("keel", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small(name):
+    rng = np.random.default_rng(len(name))
+    labels = np.repeat([0, 1], (60, 12))
+    return rng.standard_normal((72, 3)) + 1.5 * labels[:, None], labels
+
+
+def test_sets_are_measured_once_and_a_run_goes_on(keel, tmp_path, monkeypatch):
+    monkeypatch.setattr(keel, "load", small)
+    out, kinds = tmp_path / "out.json", ["logistic"]
+    first = keel.run(["one"], out, 2, ["none", "class weights", "over-sampling"], kinds)
+    assert len(first["rows"]) == 6
+    seen = []
+    monkeypatch.setattr(keel, "measure_fold", lambda *given: seen.append(list(given[2])) or [])
+    again = keel.run(["one"], out, 2, ["none", "class weights", "over-sampling"], kinds)
+    assert (again, seen) == (first, [])
+    keel.run(["one"], out, 2, ["none", "SMOTE"], kinds)
+    assert seen == [["SMOTE"], ["SMOTE"]]
+    with pytest.raises(SystemExit, match="2 folds"):
+        keel.run(["one"], out, 3, ["none"], kinds)
+    # What is rare is found more often when it weighs more.
+    mean = {row["sampler"]: 0.0 for row in first["rows"]}
+    for row in first["rows"]:
+        mean[row["sampler"]] += row["g_mean"] / 2
+    assert mean["class weights"] > mean["none"]
+    assert "g_mean, logistic, 1 sets" in keel.text(first)
+
+
+def test_a_rival_that_fails_stands_as_without_and_says_so(keel, monkeypatch):
+    def broken(rows, labels, seed):
+        raise ValueError("not today")
+
+    monkeypatch.setitem(keel.SAMPLERS, "SMOTE", broken)
+    rows, labels = small("x")
+    found = keel.measure_fold((rows, labels), (rows, labels), ["none", "SMOTE"], ["k-NN"], 0)
+    assert found[1]["failed"] == "ValueError: not today"
+    assert found[0]["auc"] == found[1]["auc"]
+
+
+def test_ranks_and_tests_over_sets(keel):
+    sets = [f"s{number}" for number in range(12)]
+    table = {
+        "none": dict.fromkeys(sets, 0.6), "SMOTE": {name: 0.7 for name in sets},
+        "ldmlr": {name: 0.8 + 0.001 * at for at, name in enumerate(sets)},
+    }  # fmt: skip
+    found = keel.statistics(table)
+    assert {name: entry["rank"] for name, entry in found["samplers"].items()} == {
+        "none": 3.0, "SMOTE": 2.0, "ldmlr": 1.0,
+    }  # fmt: skip
+    assert found["friedman_p"] < 1e-4
+    # Demsar (2006): q.05 of three is 2.343, so the difference is 2.343 sqrt(3 4 / (6 12)).
+    assert found["critical_difference"] == pytest.approx(2.343 * np.sqrt(12 / 72), abs=1e-3)
+    smote = found["samplers"]["SMOTE"]
+    assert (smote["ahead"], smote["behind"]) == (12, 0)
+    assert smote["wilcoxon_p"] == pytest.approx(2 / 2**12)
+    assert "wilcoxon_p" not in found["samplers"]["ldmlr"]
+
+
+def test_the_best_classifier_is_that_of_each_set_and_sampler(keel):
+    rows = [
+        {"sampler": "none", "set": name, "classifier": classifier, "auc": value}
+        for name, classifier, value in (
+            ("a", "k-NN", 0.5), ("a", "k-NN", 0.7), ("a", "MLP", 0.65), ("b", "k-NN", 0.9), ("b", "MLP", 0.8),
+        )
+    ]  # fmt: skip
+    assert keel.by_set(rows, "auc", keel.BEST)["none"] == {"a": 0.65, "b": 0.9}
+    assert keel.by_set(rows, "auc", "k-NN")["none"] == pytest.approx({"a": 0.6, "b": 0.9})
+
+
+def test_the_development_sets_are_fifteen(keel):
+    assert len(set(keel.DEVELOPMENT)) == 15
+    assert keel.set_names("development") == list(keel.DEVELOPMENT)
+    assert keel.set_names("vowel0,glass2") == ["vowel0", "glass2"]
