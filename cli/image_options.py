@@ -65,17 +65,23 @@ def open_images(source: str, values: dict[str, Any], seed: int, check: bool) -> 
     check
         Look into every file, as for --dry-run: all that are bad are listed.
     """
-    from ldmlr.data.files import BadImages
     from ldmlr.data.open import open_image_set
 
     images = open_image_set(source, seed=seed, **values)
     for note in images.notes:
         say(note)
     if check:
-        try:
-            images.check_images()
-        except BadImages as error:
-            for image in error.images:
-                say(f"{image.where}: {image.reason}")
-            raise
+        checked(images.check_images)
     return images
+
+
+def checked(look: Callable[[], None]) -> None:
+    """Look into every image, and list all that are bad before the error that names the first of them."""
+    from ldmlr.data.files import BadImages
+
+    try:
+        look()
+    except BadImages as error:
+        for image in error.images:
+            say(f"{image.where}: {image.reason}")
+        raise

@@ -11,6 +11,7 @@ from ldmlr import progress
 from ldmlr.errors import UsageError, opt
 from ldmlr.run.config import STAGES, RunConfig, StageTables
 
+from .image_options import checked
 from .options import (
     config_options,
     device_option,
@@ -118,7 +119,10 @@ def command(
             f"{source}: holds {left_out:,} generated rows, which are left out: a run draws its own "
             "and fine-tunes on these and the encoded rows"
         )
+    for note in run.origin.notes:
+        say(note)
     if dry_run:
+        checked(run.origin.check_files)
         steps = run.overview()
         text = table(
             ["stage", "seed", "status", "output"],

@@ -86,3 +86,22 @@ def test_lists_may_be_written_with_commas(run_cli, tmp_path, photos, command, op
 def test_numbers_may_be_written_with_commas():
     config = EncodeConfig(mean="124,116,104", std="58, 57, 57")
     assert (config.mean, config.std) == ((124, 116, 104), (58, 57, 57))
+
+
+def test_a_run_lists_skips_and_says_the_same(run_cli, photos, tmp_path):
+    for name in "ab":
+        (photos / "train" / name).mkdir(parents=True)
+        for file in (photos / name).iterdir():
+            file.rename(photos / "train" / name / file.name)
+        (photos / name).rmdir()
+        (photos / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(photos / "val" / name / "1.png")
+    (photos / "train" / "b" / "3.png").unlink()
+    options = ("--image-size", 8, "--out", tmp_path / "run", "--dry-run")
+    done = run_cli("run", photos, *options)
+    assert done.returncode == 1
+    assert "train/a/bad.png: not an image that Pillow can read" in done.stderr
+    done = run_cli("run", photos, *options, "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert "1 images cannot be decoded and are left out" in done.stderr
+    assert "has no test split, so val is the test set" in done.stderr

@@ -56,6 +56,11 @@ class RunConfig(EncoderConfig):
     image_size: int | None = option(
         None, "Resize the shorter side to this and crop the centre square.", minimum=1, metavar="PIXELS"
     )
+    image_crop: float | None = option(
+        None, "Share of the shorter side that the crop keeps, such as 0.875.  [default: all]", above=0,
+        maximum=1, metavar="F",
+    )  # fmt: skip
+    skip_bad: bool = option(False, "Go on without images that cannot be decoded.")
     groups: str = option(
         "100,20", "Shot groups: many above, few below so many training rows; paper: fixed class ranges.",
         metavar="MANY,FEW|paper",

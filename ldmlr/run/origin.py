@@ -41,6 +41,13 @@ class Origin(Protocol):
     def check_val(self) -> None:
         """Refuse a source that will have no held-out rows."""
 
+    def check_files(self) -> None:
+        """Refuse a source with files that cannot be read; all are listed."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was left out, or taken for something else."""
+
 
 class StoreOrigin:
     """A feature store.
@@ -78,6 +85,13 @@ class StoreOrigin:
     def check_val(self) -> None:
         if not self._has_val:
             raise no_val(self.source)
+
+    def check_files(self) -> None:
+        """A store was looked at when it was opened."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
 
 
 class ImageOrigin:
@@ -144,12 +158,20 @@ class ImageOrigin:
         if not self.baseline.val_fraction and self.images(self.config.seed_list[0]).val is None:
             raise no_val(self.source)
 
+    def check_files(self) -> None:
+        self.images(self.config.seed_list[0]).check_images()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.images(self.config.seed_list[0]).notes
+
     def images(self, seed: int) -> ImageSet:
         """Return the images of a seed of stage 1, opened once."""
         if seed not in self._images:
             self._images[seed] = open_image_set(
                 self.source, imbalance_factor=self.config.imbalance_factor, seed=seed,
                 image_root=self.config.image_root, image_size=self.config.image_size,
+                image_crop=self.config.image_crop, skip_bad=self.config.skip_bad,
             )  # fmt: skip
         return self._images[seed]
 
