@@ -95,6 +95,18 @@ class ListOption(click.Option):
         return [part.strip() for part in item.split(",") if part.strip()]
 
 
+class RenamedOption(click.Option):
+    """An option with a name that it had before, which works and is not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the line of the help text, with the name of today alone."""
+        names, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = names
+
+
 class TableOption(ListOption):
     """An option whose values are ``CLASS=VALUE`` texts; a file may hold a table instead, kept as it is."""
 
@@ -132,6 +144,8 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
     else:
         settings["type"] = click.Path(path_type=Path) if hint is Path else hint
         settings["metavar"] = field.metadata["metavar"]
+    if (old := field.metadata["formerly"]) is not None:
+        return click.option(flag, f"--{old.replace('_', '-')}", field.name, cls=RenamedOption, **settings)
     if multiple:
         return click.option(flag, cls=ListOption, multiple=True, **settings)
     return click.option(flag, **settings)

@@ -35,6 +35,7 @@ def option(
     above: float | None = None,
     metavar: str | None = None,
     off: str | None = None,
+    formerly: str | None = None,
 ) -> Any:
     """Declare a configuration field.
 
@@ -54,10 +55,12 @@ def option(
         How the command line names the value.
     off
         What the command line calls the other side of a switch.  [default: no-NAME]
+    formerly
+        Another name that it had: older files and commands go on to work.
     """
     metadata = {
         "help": help, "choices": choices, "minimum": minimum, "maximum": maximum,
-        "above": above, "metavar": metavar, "off": off,
+        "above": above, "metavar": metavar, "off": off, "formerly": formerly,
     }  # fmt: skip
     if isinstance(default, dict):
         # A table is no key of anything, and every configuration has its own.
@@ -93,9 +96,11 @@ class Config:
         """
         prefix = f"{where}: " if where else ""
         known = cls.names()
+        renamed = {field.metadata.get("formerly"): field.name for field in dataclasses.fields(cls)}
         clean: dict[str, Any] = {}
         for key, value in values.items():
             name = key.replace("-", "_")
+            name = renamed.get(name, name)
             if name not in known:
                 raise UsageError(f"{prefix}unknown key {key!r}; {nearest(name, known)}")
             clean[name] = value

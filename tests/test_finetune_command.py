@@ -10,6 +10,7 @@ import pytest
 from support.axes import COUNTS, draw
 from support.stage3 import accuracy_of, write_stores
 
+from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore, SplitData
 
@@ -155,3 +156,14 @@ def test_options_come_from_a_file(run_cli, folder, tmp_path):
     outcome = run_cli("finetune", folder / "balanced.h5", "--config", toml, "--out", tmp_path / "other")
     assert outcome.returncode == 2
     assert "did you mean 'epochs'" in outcome.stderr
+
+
+def test_the_size_of_a_batch_has_the_name_it_has_everywhere(run_cli):
+    assert FinetuneConfig.from_mapping({"batch": 64}) == FinetuneConfig(batch_size=64)
+    text = run_cli("finetune", "--help").stdout
+    assert "--batch-size" in text
+    assert "--batch " not in text
+    # Commands of before go on to work: what is missing is the store, not the option.
+    done = run_cli("finetune", "nowhere.h5", "--batch", 64, "--out", "nowhere")
+    assert "nowhere.h5" in done.stderr
+    assert "--batch" not in done.stderr

@@ -74,7 +74,7 @@ def fresh_config(config: FinetuneConfig, baseline: Head, rows: TrainingRows) -> 
     fresh = config.replace(init="fresh")
     if config.head == "linear" and isinstance(baseline, LinearHead):
         size = float(baseline.weight.detach().double().square().mean().sqrt())
-        steps = config.epochs * pass_steps(len(rows.labels), config.batch)
+        steps = config.epochs * pass_steps(len(rows.labels), config.batch_size)
         if 0.5 * config.lr * steps >= size:
             return fresh
     return fresh.replace(epochs=max(config.epochs, FITTED.epochs), lr=max(config.lr, FITTED.lr))

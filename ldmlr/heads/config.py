@@ -19,7 +19,7 @@ TUNED_HEADS = (*HEADS, "mlp")
 # How a head is fitted: so many passes from the baseline's head, or to its best from nothing.
 AUTO, RECIPE, TUNED = "auto", "recipe", "tuned"
 # What only passes from the baseline's head use.
-OF_THE_RECIPE = ("init", "epochs", "batch", "lr", "tau_shift", "norm_limit")
+OF_THE_RECIPE = ("init", "epochs", "batch_size", "lr", "tau_shift", "norm_limit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,9 @@ class FinetuneConfig(Config):
     )
     tau: float = option(1.0, "Strength of --loss logit-adjustment.", minimum=0)
     epochs: int = option(12, "Passes over encoded and generated rows.", minimum=1)
-    batch: int = option(1024, "Rows per step, at most; a small set gets smaller batches.", minimum=1)
+    batch_size: int = option(
+        1024, "Rows per step, at most; a small set gets smaller batches.", minimum=1, formerly="batch"
+    )
     lr: float = option(1e-3, "Learning rate of Adam, falling to zero along a cosine.", above=0)
     weight_decay: float | None = option(
         None,

@@ -94,8 +94,8 @@ def train_head(
     loss_of = cross_entropy if config.loss in (AUTO, "cross-entropy") else _adjusted(config, rows)
     head.to(device).train()
     optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0)
-    total, size = len(labels), batch_size(len(labels), config.batch)
-    steps = pass_steps(total, config.batch)
+    total, size = len(labels), batch_size(len(labels), config.batch_size)
+    steps = pass_steps(total, config.batch_size)
     history: list[dict[str, Any]] = []
     mix = MIX if config.mix is None else config.mix
     mixing = rows.generated > 0 and mix < 1
