@@ -24,8 +24,8 @@ from .options import (
     overwrite_option,
     pick,
     ready,
+    repeats_option,
     say,
-    seeds_option,
     set_option,
     source_options,
     stages_file_option,
@@ -47,7 +47,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @config_options(AblateConfig)
 @source_options
 @set_option(TABLES)
-@seeds_option
+@repeats_option
 @groups_option
 @out_option("Folder for result.json and plot.svg.", required=False)
 @csv_option
@@ -65,7 +65,7 @@ def command(
     kind: str,
     store: Path,
     assignments: tuple[str, ...],
-    seeds: int,
+    seeds: int | None,
     groups: str,
     out: Path | None,
     csv_file: Path | None,
@@ -80,7 +80,8 @@ def command(
 ) -> None:
     """One setting of generation varied: ratio, groups, steps, guidance or width.
 
-    STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Everything else
+    STORE holds encoded rows, best a test split, the baseline's head and augmented views; without a test
+    split it is measured by folds. Everything else
     stays as the stages have it (or as --set puts it): stage 2, stage 3, the seeds and the test split. A
     diffusion model is trained once per seed and shared by all settings that only draw otherwise. The figures
     are test figures: they show what a setting does, they do not choose one.
@@ -128,14 +129,16 @@ def command(
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     resolved = {
-        "store": store, "kind": kind, "values": figures["values"],
-        "encoder_trained_on_rows": config.encoder_trained_on_rows, "seeds": seeds, "groups": groups,
+        "store": store, "kind": kind, "values": figures["values"], "seeds": len(figures["seeds"]),
+        "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
+        "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},
         "backend": backend, "device": str(place), "threads": used,
     }  # fmt: skip
     resolved["finetune"]["head"] = figures["head"]["trained"]
     seconds = round(time.perf_counter() - start, 3)
     result = results.document("ablate", resolved, **figures, seconds=seconds)
+    seeds = len(figures["seeds"])
     title = f"{kind}, {store.name}, {seeds} seed{'' if seeds == 1 else 's'}"
     if csv_file is not None:
         write_text(csv_file, ablation_csv(figures["rows"]), overwrite)

@@ -22,8 +22,8 @@ from .options import (
     overwrite_option,
     pick,
     ready,
+    repeats_option,
     say,
-    seeds_option,
     set_option,
     source_options,
     stages_file_option,
@@ -43,7 +43,7 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name,
 @config_options(CompareConfig)
 @source_options
 @set_option(TABLES)
-@seeds_option
+@repeats_option
 @groups_option
 @out_option("Folder for result.json.", required=False)
 @csv_option
@@ -56,7 +56,7 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name,
 def command(
     store: Path,
     assignments: tuple[str, ...],
-    seeds: int,
+    seeds: int | None,
     groups: str,
     out: Path | None,
     csv_file: Path | None,
@@ -70,7 +70,8 @@ def command(
 ) -> None:
     """LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.
 
-    STORE holds encoded rows, a test split, and best the baseline's head and augmented views. Methods that
+    STORE holds encoded rows, best a test split, the baseline's head and augmented views; without a test
+    split the methods are measured by folds. Methods that
     generate rows follow the same plan (but for the paper's own) and the same stage 3, and the label-shift
     rows of all trained heads the same rule, which the output states. The verdict says whether the best row
     with generation is ahead of the best without it, what won, by how many standard deviations, and whether
@@ -105,8 +106,9 @@ def command(
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     resolved = {
-        "store": store, "methods": config.methods or "all",
-        "encoder_trained_on_rows": config.encoder_trained_on_rows, "seeds": seeds, "groups": groups,
+        "store": store, "methods": config.methods or "all", "seeds": len(figures["seeds"]),
+        "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
+        "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},
         "backend": backend, "device": str(place), "threads": used,
     }  # fmt: skip

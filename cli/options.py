@@ -21,6 +21,7 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.run.config import MAX_SEEDS, RunConfig
 from ldmlr.store.convert.config import SourceConfig
+from ldmlr.store.heldout import REPEATS
 
 from .nearest import Word
 
@@ -277,6 +278,11 @@ seed_option = click.option(
 seeds_option = click.option(
     "--seeds", type=click.IntRange(1, MAX_SEEDS), default=5, show_default=True,
     help="Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",
+)  # fmt: skip
+repeats_option = click.option(
+    "--seeds", type=click.IntRange(1, MAX_SEEDS), default=None, metavar="K",
+    help="Run seeds 0 .. K-1 and report mean and standard deviation.  "
+    f"[default: 5; {REPEATS} by folds]",
 )  # fmt: skip
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."

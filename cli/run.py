@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,10 @@ def command(
 ) -> None:
     """All three stages: what is missing is run, what is there is reused.
 
-    SOURCE is a built-in set (digits-lt), a feature store, an image set, or a TOML file that says it all.
+    SOURCE is a built-in set (digits-lt), features (a store, .npz, .npy, CSV, Parquet, HDF5), an image set, or
+    a TOML file that says it all.
+    Features are taken in any form; a copy as a store is kept in the folder of the run. Without a test split
+    they are measured by stratified folds, drawn anew for every seed, and the head is trained on all rows.
     After an interrupt, the same command goes on where it stopped. Changed settings run what depends on
     them again, in folders of their own. Generated rows that a store holds already are left out. The last
     line says whether the best row with generation is ahead of the best row without it.
@@ -112,7 +116,13 @@ def command(
     from ldmlr.text import accuracy_table, table
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
-    run = open_run(source, config, tables, root, Machine(**machine))
+    copies = ctx.with_resource(tempfile.TemporaryDirectory(prefix="ldmlr-")) if dry_run else root
+    run = open_run(source, config, tables, root, Machine(**machine), Path(copies))
+    store = run.plan.facts.store
+    if store is not None and store.place is not None:
+        kept = "found" if store.before else "kept"
+        for note in (f"{kept} as a feature store in {store.place}", *store.notes):
+            say(f"{source}: {note}")
     left_out = run.plan.facts.own_generated
     if left_out:
         say(
@@ -144,7 +154,8 @@ def command(
     )
     results.write_result(root, result)
     _remark(run, root, figures)
-    text = "\n\n".join(filter(None, [accuracy_table(figures["rows"]), verdict]))
+    said = [accuracy_table(figures["rows"]), _measured(figures), verdict, _next(run, root, figures)]
+    text = "\n\n".join(filter(None, said))
     if config.auto:
         text = f"{evidence_table(figures['choice'])}\n\n{text}"
     emit(result, as_json, text)
@@ -172,14 +183,31 @@ def _configured(
     return config, checked_tables(document.tables, assigned, config, document.name, choice)
 
 
+def _measured(figures: dict[str, Any]) -> str:
+    """Say what the table was measured on, where that is no test split of the source."""
+    if figures["rows"][0]["measured_on"] == "test" and not figures["unmeasured"]:
+        return ""
+    classes = figures["unmeasured"]
+    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
+    left_out = f"; not measured, for their only row is trained on: {', '.join(classes[:8])}{more}"
+    return f"{figures['measured']}{left_out if classes else ''}"
+
+
+def _next(run: Run, root: Path, figures: dict[str, Any]) -> str:
+    """Name the head, and the command that uses it."""
+    new = "IMAGES" if run.plan.facts.baseline is not None else "FEATURES"
+    return f"head: {figures['head']}\nnext: ldmlr predict {root} {new} --out predictions.csv"
+
+
 def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
     """Say what is worth knowing of a run that is done."""
     from ldmlr.diffusion.learned import in_words
-    from ldmlr.store import FeatureStore
 
     source, seeds = run.plan.facts.source, ", ".join(map(str, figures["seeds"]))
-    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, test set used once")
+    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, {figures['measured']}")
     say(f"{source}: {run.origin.familiar.words()}")
+    if run.origin.familiar.trained_on_rows and not run.plan.facts.measuring.whole:
+        say(f"{source}: the encoder has seen the rows that are held out: all figures are too good")
     found = figures["held_out"]
     if found is not None and found["loss_over_gaussian"] is not None:
         say(f"{source}: diffusion along {figures['axes']:,} axes; {in_words(found)}")
@@ -188,6 +216,7 @@ def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
         say(f"{source}: {note}")
     if run.from_store:
         say_baseline(source, figures)
-        with FeatureStore.open(source) as store:
+        assert run.plan.facts.store is not None
+        with run.plan.facts.store.open() as store:
             if store.split("train").views_on_disk is None:
                 say(f"{source}: has no augmented views, which give much of the gain; encode or import some")

@@ -247,11 +247,6 @@ def test_a_wrong_option_is_one_clear_line(run_cli, bare, tmp_path, monkeypatch, 
 
 
 def test_a_store_that_cannot_be_compared_is_refused(run_cli, tmp_path):
-    untested = write_store(tmp_path / "untested.h5", test=False)
-    done = run_cli("compare", untested)
-    assert done.returncode == 1
-    assert "untested.h5" in done.stderr
-    assert "test" in done.stderr
     assert run_cli("compare", tmp_path / "absent.h5").returncode == 1
 
     gap = write_store(tmp_path / "gap.h5", counts=(10, 0, 5))

@@ -14,7 +14,7 @@ import pytest
 from ldmlr.errors import InputError, UsageError
 from ldmlr.store import FeatureStore, SplitData
 from ldmlr.store.convert.config import SourceConfig
-from ldmlr.store.convert.ready import ready_store, takes
+from ldmlr.store.convert.ready import holds_features, ready_store
 from ldmlr.store.convert.sources import open_source
 
 RNG = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def test_every_form_becomes_the_same_store(tmp_path, make):
     assert store.path == source
     assert store.num_classes == 3
     if not ({"features_key"} & set(keys)) and source.name != "plain.h5":
-        assert takes(source)
+        assert holds_features(source)
 
 
 def test_a_copy_is_made_once_and_again_when_the_file_or_the_keys_change(tmp_path):

@@ -28,9 +28,9 @@ def test_the_steps_of_a_store_and_of_images():
     assert stages(plan_of()) == ["diffuse", "generate", "finetune"]
     assert stages(plan_of(generator="smote")) == ["generate", "finetune"]
     assert stages(plan_of(IMAGES)) == ["baseline", "encode", "diffuse", "generate", "finetune"]
-    assert plan_of().steps(0).store == Path("rows.h5")
+    assert plan_of().steps(0).store.path == Path("rows.h5")
     steps = plan_of(IMAGES).steps(1)
-    assert steps.store == steps.encode.output
+    assert steps.store.path == steps.encode.output
     assert [step.seed for step in steps] == [1] * 5
 
 

@@ -11,19 +11,21 @@ from ldmlr.device import resolve_device
 from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.compare import shift_rule
-from ldmlr.experiments.loop import baseline_arm, over_seeds
+from ldmlr.experiments.loop import Arm, baseline_arm, over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
 from ldmlr.experiments.settings import KINDS, AblateConfig, Setting, make_settings
 from ldmlr.experiments.warm import warm_up
 from ldmlr.generation.generators.catalogue import DIFFUSION
 from ldmlr.generation.plan import plan_from_config
-from ldmlr.generation.train_rows import train_rows
+from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.evaluation import group_sizes
 from ldmlr.heads.headfile import LAST_EPOCH
+from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.familiar import familiar
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
+from ldmlr.store.heldout import Measuring
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -37,7 +39,7 @@ def ablate(
     config: AblateConfig,
     tables: StageTables,
     *,
-    seeds: int = 5,
+    seeds: int | None = None,
     groups: ClassGroups | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -51,7 +53,8 @@ def ablate(
     Parameters
     ----------
     store
-        Encoded training rows, a test split and, where there is one, the baseline's head.
+        Encoded training rows, a test split (else rows are held out) and, where there is one, the baseline's
+        head.
     kind
         What is varied: a key of `ldmlr.experiments.settings.KINDS`.
     config
@@ -84,7 +87,7 @@ def ablate(
         A value that the ablation or the store does not allow, or a gate.
     """
     check_drawing(tables.generate, "ablate")
-    store.split("test")  # refused before anything is computed
+    measuring = Measuring.of(store, config)
     chosen = groups or ShotGroups()
     seen = familiar(store, config.encoder_trained_on_rows)
     tables = tables.for_features(DIFFUSION, seen.trained_on_rows)
@@ -92,25 +95,31 @@ def ablate(
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
     settings, left_out = _occupied(settings, dict(group_sizes(rows.counts, chosen)), bool(config.values))
-    benches = {
-        setting.name: Bench(
-            rows, plan_from_config(rows.counts, setting.drawing, store.class_names),
-            dataclasses.replace(tables, diffuse=setting.model, generate=setting.drawing), threads, backend,
-        )
-        for setting in settings
-    }  # fmt: skip
+
+    def arms(rows: TrainRows) -> dict[str, Arm]:
+        made: dict[str, Arm] = {"baseline": baseline_arm}
+        for setting in settings:
+            plan = plan_from_config(rows.counts, setting.drawing, store.class_names)
+            own = dataclasses.replace(tables, diffuse=setting.model, generate=setting.drawing)
+            bench = Bench(rows, plan, own, threads, backend)
+            made[setting.name] = functools.partial(MAKERS[METHOD], METHOD, bench)
+        return made
+
+    def setup(part: FeatureStore) -> tuple[dict[str, Arm], TrainingRows]:
+        some = train_rows(part, tables.diffuse.weak_views, tables.diffuse.strong_views)
+        return arms(some), some.training_rows()
+
     warm_up([METHOD], place)
     found = over_seeds(
-        {"baseline": baseline_arm}
-        | {name: functools.partial(MAKERS[METHOD], METHOD, bench) for name, bench in benches.items()},
-        store, rows.training_rows(), tables.finetune,
-        seeds=seeds, groups=chosen, device=place, label=f"ablate {kind}", said=f"{len(settings)} settings",
-        report=report,
+        arms(rows), store, rows.training_rows(), tables.finetune,
+        seeds=seeds or measuring.repeats, groups=chosen, device=place, label=f"ablate {kind}",
+        said=f"{len(settings)} settings", report=report, measuring=measuring, setup=setup,
     )  # fmt: skip
+    names = {setting.name for setting in settings}
     for name, row in found.table:
         record = found.records[name]
-        row["setting"] = name if name in benches else None
-        if name in benches:
+        row["setting"] = name if name in names else None
+        if name in names:
             row["generated"] = record.generated[0]  # the plan's, for every seed
             row["seconds"], row["drawing_seconds"] = spread(record.seconds), spread(record.drawing)
             row["held_out"] = mean_of(record.held_out)
@@ -122,7 +131,7 @@ def ablate(
         "left_out": left_out,
         "features": seen.document(),
         "label_shift": shift_rule(found.tuning),
-        "selection": f"{LAST_EPOCH}; test figures, which show what a setting does and choose none",
+        "selection": f"{LAST_EPOCH}; {measuring.words()}: shows what a setting does, and chooses none",
         "head": found.heads,
         **found.figures,
         "views": list(rows.kinds),

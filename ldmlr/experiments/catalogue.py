@@ -13,6 +13,7 @@ from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import EncoderConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.heads.spec import FITTED_KINDS
+from ldmlr.store.heldout import HeldOutConfig
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
 COPIES, INTERPOLATION = "copies", "interpolation"
@@ -100,7 +101,7 @@ FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(EncoderConfig):
+class CompareConfig(HeldOutConfig, EncoderConfig):
     """What is compared."""
 
     head: str = option(

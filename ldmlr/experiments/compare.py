@@ -10,7 +10,7 @@ from ldmlr.device import Machine, resolve_device
 from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
-from ldmlr.experiments.loop import over_seeds
+from ldmlr.experiments.loop import Arm, over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
 from ldmlr.experiments.verdict import RECIPE, best_row, compare_verdict
 from ldmlr.experiments.warm import warm_up
@@ -19,10 +19,12 @@ from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import LAST_EPOCH
+from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.familiar import familiar
 from ldmlr.results import spread
 from ldmlr.run.config import StageTables
 from ldmlr.select.auto import open_contest
+from ldmlr.store.heldout import Measuring
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -35,7 +37,7 @@ def compare(
     config: CompareConfig,
     tables: StageTables,
     *,
-    seeds: int = 5,
+    seeds: int | None = None,
     groups: ClassGroups | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -47,14 +49,15 @@ def compare(
     Parameters
     ----------
     store
-        Encoded training rows, a test split and, where there is one, the baseline's head. Views of the
+        Encoded training rows, a test split (else rows are held out) and, where there is one, the baseline's
+        head. Views of the
         training rows are used as stage 2 uses them; generated rows are left out.
     config
         Which methods.
     tables
         Configurations of the stages: `diffuse`, `generate` and `finetune`.
     seeds
-        K.
+        K.  [default: 5 with a test split, else 2]
     groups
         Shot groups; many > 100, few < 20 by default.
     device, threads, backend
@@ -78,24 +81,32 @@ def compare(
         A method is asked for that needs views the store lacks, or a gate.
     """
     check_drawing(tables.generate, "compare")
-    test = store.split("test")
+    measuring = Measuring.of(store, config)
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
     names, left_out = _selected(config, rows)
-    plan = plan_from_config(rows.counts, tables.generate, store.class_names)
+
     seen = familiar(store, config.encoder_trained_on_rows)
-    contest = open_contest(
-        store, seen.trained_on_rows, rows=rows, diffuse=tables.diffuse, generate=tables.generate,
-        kind="linear" if config.head == "auto" else config.head,
-        machine=Machine(place, threads, backend),
-    )  # fmt: skip
-    bench = Bench(rows, plan, tables, threads, backend, seen.trained_on_rows, contest)
+
+    def arms(part: FeatureStore, rows: TrainRows) -> dict[str, Arm]:
+        plan = plan_from_config(rows.counts, tables.generate, store.class_names)
+        contest = open_contest(
+            part, seen.trained_on_rows, rows=rows, diffuse=tables.diffuse, generate=tables.generate,
+            kind="linear" if config.head == "auto" else config.head,
+            machine=Machine(place, threads, backend),
+        )  # fmt: skip
+        bench = Bench(rows, plan, tables, threads, backend, seen.trained_on_rows, contest)
+        return {name: functools.partial(MAKERS[name], name, bench) for name in names}
+
+    def setup(part: FeatureStore) -> tuple[dict[str, Arm], TrainingRows]:
+        some = train_rows(part, tables.diffuse.weak_views, tables.diffuse.strong_views)
+        return arms(part, some), some.training_rows()
+
     warm_up(names, place)
     found = over_seeds(
-        {name: functools.partial(MAKERS[name], name, bench) for name in names},
-        store, rows.training_rows(), tables.finetune.for_features(seen.trained_on_rows),
-        seeds=seeds, groups=groups, device=place, label="compare", said=f"{len(names)} methods",
-        report=report,
+        arms(store, rows), store, rows.training_rows(), tables.finetune.for_features(seen.trained_on_rows),
+        seeds=seeds or measuring.repeats, groups=groups, device=place, label="compare",
+        said=f"{len(names)} methods", report=report, measuring=measuring, setup=setup,
     )  # fmt: skip
     for name, row in found.table:
         entry, record = METHODS[name], found.records[name]
@@ -104,7 +115,7 @@ def compare(
             "generated": record.generated, "seconds": spread(record.seconds),
             "held_out": mean_of(record.held_out), "chosen": record.chosen,
         }  # fmt: skip
-    test_rows = int(test.encoded_counts.sum())
+    test_rows = len(found.answers.labels)
     return {
         "rows": found.rows,
         "verdict": compare_verdict(found.rows, test_rows, found.answers),
@@ -113,7 +124,7 @@ def compare(
         "notes": [f"{name}: {note}" for name in names for note in found.records[name].notes],
         "left_out": left_out,
         "features": seen.document(),
-        "selection": f"{LAST_EPOCH}; the test split is used once, for the figures",
+        "selection": f"{LAST_EPOCH}; {measuring.words()}, used once, for the figures",
         "head": found.heads,
         **found.figures,
         "views": list(rows.kinds),

@@ -1,8 +1,9 @@
 """The loop of every experiment: seeds, and within a seed the arms, whose heads are measured together.
 
 Per seed: the baseline's head, then each arm makes its heads, then one pass over the test split measures them
-all. An arm is charged with the whole of what it needs: what several arms share is made once, and its seconds
-count for each of them.
+all. Without a test split the seed does so for every fold, and what its heads say of all held-out rows is one
+measurement. An arm is charged with the whole of what it needs: what several arms share is made once, and
+its seconds count for each of them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from ldmlr import progress
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import ClassGroups, ShotGroups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Variant, answers_of, group_sizes, measure, plain_variants
+from ldmlr.heads.evaluation import Tally, Variant, group_sizes, plain_variants
 from ldmlr.heads.finetune import baseline_head
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.answers import Answers
 from ldmlr.results import accuracy_rows
+from ldmlr.store.heldout import Measuring
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -117,6 +121,8 @@ class Made:
 
 
 Arm = Callable[[Seed], Made]
+# A part of a store -> the arms that are measured on it, and the training rows of stage 3.
+Setup = Callable[["FeatureStore"], tuple[Mapping[str, Arm], TrainingRows]]
 
 
 @dataclasses.dataclass
@@ -145,6 +151,12 @@ class Record:
         self.backend = made.backend or self.backend
         self.chosen = made.chosen
         return made.variants
+
+    def join(self, parts: int) -> None:
+        """Make one entry of those of the last parts: seconds add up, of the rows generated it is the mean."""
+        for values in (self.seconds, self.drawing):
+            values[-parts:] = [sum(values[-parts:])]
+        self.generated[-parts:] = [round(sum(self.generated[-parts:]) / parts)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,15 +214,17 @@ def over_seeds(
     label: str = "experiment",
     said: str | None = None,
     report: Callable[[str], None] = lambda message: None,
+    measuring: Measuring | None = None,
+    setup: Setup | None = None,
 ) -> Outcome:
-    """Run every arm with seeds 0 .. K-1 and measure its heads on the test split.
+    """Run every arm with seeds 0 .. K-1 and measure its heads on the test split, or on held-out rows.
 
     Parameters
     ----------
     arms
         Name -> what makes its heads for a seed.
     store
-        An open store with a test split, and the baseline's head where there is one.
+        An open store, and the baseline's head where there is one.
     rows
         Training rows of stage 3, or seed -> rows; a store without a head has one fitted to the encoded ones.
     config
@@ -227,6 +241,10 @@ def over_seeds(
         How many of what, for the line of a seed.  [default: that of the arms]
     report
         Called with one line per seed.
+    measuring
+        What rows heads are measured on, if not on a test split of the store's own.
+    setup
+        Then, a part of the store -> its arms, called as those of `arms`, and its training rows.
 
     Raises
     ------
@@ -235,33 +253,56 @@ def over_seeds(
     UsageError
         No arm has a head to measure.
     """
-    test, chosen = store.split("test"), groups or ShotGroups()
+    measuring, chosen = measuring or Measuring(), groups or ShotGroups()
+    labels, parts = measuring.measured_rows(store), max(measuring.folds, 1)
+    counts = store.split("train").encoded_counts
     records = {name: Record() for name in arms}
     runs: list[list[dict[str, Any]]] = []
-    with progress.bar(seeds * len(arms), label, "arm") as bar:
+    with progress.bar(seeds * parts * len(arms), label, "arm") as bar:
         for number in range(seeds):
             begin = time.perf_counter()
-            seed = start_of(number, rows(number) if callable(rows) else rows, store, config, device)
-            variants: list[Variant] = []
-            owners: list[str] = []
-            for name, arm in arms.items():
-                bar.set_postfix_str(name)
-                made = records[name].timed(arm, seed)
-                variants += made
-                owners += [name] * len(made)
-                bar.update(1)
-            if not variants:
+            made: list[tuple[FeatureStore, dict[str, list[Variant]]]] = []
+            for part in measuring.parts(store, number):
+                own, used = arms, rows
+                if not measuring.whole:
+                    assert setup is not None
+                    own, used = setup(part)
+                seed = start_of(number, used(number) if callable(used) else used, part, config, device)
+                variants = {}
+                for name, arm in own.items():
+                    bar.set_postfix_str(name)
+                    variants[name] = records[name].timed(arm, seed)
+                    bar.update(1)
+                made.append((part, variants))
+                origin, tuning = seed.origin, seed.tuning
+                heads = {"baseline": seed.baseline.kind, "trained": tuning.head}
+                del seed  # and its rows, before the next seed's are gathered
+            for record in records.values():
+                record.join(parts)
+            # An arm that has no head for one fold has none for the seed.
+            kept = [name for name in arms if all(len(found[name]) for _, found in made)]
+            if not kept:
                 why = "; ".join(dict.fromkeys(note for record in records.values() for note in record.notes))
                 raise UsageError(f"{opt('methods')}: {', '.join(arms)} cannot be measured here: {why}")
-            measured = measure(variants, test, seed.rows.counts, chosen, device)
-            runs.append([found.entry for found in measured])
-            figures, tuning = _figures(seed, seeds, chosen), seed.tuning
-            heads = {"baseline": seed.baseline.kind, "trained": tuning.head}
-            counts = seed.rows.counts
-            del seed  # and its rows, before the next seed's are gathered
+            tally, held = Tally(store.num_classes), []
+            for part, found in made:
+                tally.add([variant for name in kept for variant in found[name]], part.split("test"), device)
+                held.append(measuring.held(part))
+            order = None if measuring.whole else np.argsort(np.concatenate(held))
+            runs.append([one.entry for one in tally.measured(counts, chosen, order)])
+            owners = [name for name in kept for _ in made[0][1][name]]
             report(f"seed {number}  {said or f'{len(arms)} arms'}  {time.perf_counter() - begin:.1f} s")
-    table = list(zip(owners, accuracy_rows(runs), strict=True))
-    answers = answers_of(runs, test, counts, chosen)
+    rows_of_table = [{**row, "measured_on": measuring.measured_on} for row in accuracy_rows(runs)]
+    figures = {
+        "seeds": list(range(seeds)),
+        "baseline_head": origin,
+        "groups": dict(group_sizes(counts, chosen)),
+        "encoded_rows": int(counts.sum()),
+        "measured": measuring.words(),
+        "unmeasured": list(measuring.unmeasured(store)),
+    }
+    answers = Answers.of(runs, labels, counts, chosen)
+    table = list(zip(owners, rows_of_table, strict=True))
     return Outcome(table, records, figures, heads, tuning, answers)
 
 
@@ -271,13 +312,3 @@ def start_of(
     """Return what every arm of a seed starts from."""
     baseline, origin = baseline_head(rows, store.head, number, device)
     return Seed(number, rows, baseline, origin, config.settled(baseline.kind), device)
-
-
-def _figures(seed: Seed, seeds: int, groups: ClassGroups) -> dict[str, Any]:
-    """Return what every result document says of an experiment."""
-    return {
-        "seeds": list(range(seeds)),
-        "baseline_head": seed.origin,
-        "groups": dict(group_sizes(seed.rows.counts, groups)),
-        "encoded_rows": seed.rows.encoded,
-    }

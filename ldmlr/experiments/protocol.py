@@ -103,7 +103,7 @@ def finetune_seeds(
         heads.append(head)
         return Made(variants, head.generated)
 
-    if store.test is None:
+    if store.test is None or not len(store.test):
         place = resolve_device(device)
         for number in range(seeds):
             tuned(start_of(number, rows_of(number), store, stage, str(place)))

@@ -17,6 +17,7 @@ from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import EncoderConfig, GenerateConfig, PlanConfig
 from ldmlr.groups import GROUPS
 from ldmlr.sampler.config import SOLVERS
+from ldmlr.store.heldout import HeldOutConfig
 
 Stages = tuple[DiffusionConfig, GenerateConfig]
 
@@ -181,7 +182,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class AblateConfig(EncoderConfig):
+class AblateConfig(HeldOutConfig, EncoderConfig):
     """Over which values."""
 
     values: tuple[str, ...] = option(

@@ -20,7 +20,7 @@ from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import from_stored
 from ldmlr.heads.training_rows import check_counts
 from ldmlr.metrics.accuracy import AccuracyCounter
-from ldmlr.metrics.answers import Answers, pack
+from ldmlr.metrics.answers import pack
 from ldmlr.metrics.calibration import CalibrationCounter
 from ldmlr.metrics.shift import label_shift
 from ldmlr.results import accuracy_rows
@@ -167,63 +167,87 @@ def measure(
     InputError
         The split has no encoded row, or a head gives values that are not finite.
     """
-    accuracy = [AccuracyCounter(len(counts), confusion) for _ in variants]
-    calibration = [CalibrationCounter(len(counts)) for _ in variants]
-    for variant in variants:
-        variant.head.to(device).eval()
-    last = {id(variant.head): at for at, variant in enumerate(variants)}
-    at = 0
-    for features, labels in split.batches(block_rows(len(counts), BATCH)):
-        stop = at + len(labels)
-        if split.source is not None:
-            encoded = np.asarray(split.source[at:stop]) == 0
-            features, labels = features[encoded], labels[encoded]
-        at = stop
-        if not len(labels):
-            continue
-        known: dict[int, npt.NDArray[np.float32]] = {}
-        for number, (variant, counter, sums) in enumerate(zip(variants, accuracy, calibration, strict=True)):
-            key = id(variant.head)
-            if key not in known:
-                known[key] = head_logits(variant.head, features)
-            logits: npt.NDArray[Any] = known.pop(key) if number == last[key] else known[key]
-            if variant.offset is not None:
-                logits = label_shift(logits, variant.offset)
-            counter.update(logits, labels)
-            sums.update(logits, labels)
-            del logits  # before the next head's are computed
-    if not at or not accuracy[0].total.any():
-        raise InputError(f"split {split.name!r}: has no encoded row to measure heads on")
-    return [
-        Measured(
-            variant, {**counter.summary(counts, groups), **sums.summary()}, counter.per_class(),
-            sums.reliability(), counter.confusion, np.concatenate(counter.right),
-        )
-        for variant, counter, sums in zip(variants, accuracy, calibration, strict=True)
-    ]  # fmt: skip
+    tally = Tally(len(counts), confusion)
+    tally.add(variants, split, device)
+    return tally.measured(counts, groups)
 
 
-def answers_of(
-    runs: Sequence[Sequence[Mapping[str, Any]]],
-    split: Split,
-    counts: npt.NDArray[np.int64],
-    groups: ClassGroups | None = None,
-) -> Answers:
-    """Return the right answers behind measured entries, with the encoded rows of the split they are of.
+class Tally:
+    """Counts of variants on several splits, such as the folds of one seed, measured together.
+
+    Every split has variants of its own (the heads that were not trained on it), which are rows of one table:
+    as many for each, in the same order.
 
     Parameters
     ----------
-    runs
-        Per seed, the entries of `measure`.
-    split
-        What they were measured on.
-    counts, groups
-        As for `measure`.
+    num_classes
+        Classes C.
+    confusion
+        Keep each variant's confusion matrix.
     """
-    labels = np.asarray(split.labels)
-    if split.source is not None:
-        labels = labels[np.asarray(split.source) == 0]
-    return Answers.of(runs, labels.astype(np.int64), counts, groups)
+
+    def __init__(self, num_classes: int, confusion: bool = False) -> None:
+        self.num_classes, self.confusion = num_classes, confusion
+        self.variants: list[Variant] = []
+        self.accuracy: list[AccuracyCounter] = []
+        self.calibration: list[CalibrationCounter] = []
+
+    def add(self, variants: Sequence[Variant], split: Split, device: torch.device | str = "cpu") -> None:
+        """Count the encoded rows of a split; see `measure`."""
+        if not self.accuracy:
+            self.accuracy = [AccuracyCounter(self.num_classes, self.confusion) for _ in variants]
+            self.calibration = [CalibrationCounter(self.num_classes) for _ in variants]
+        self.variants = list(variants)
+        for variant in variants:
+            variant.head.to(device).eval()
+        last = {id(variant.head): at for at, variant in enumerate(variants)}
+        at = 0
+        for features, labels in split.batches(block_rows(self.num_classes, BATCH)):
+            stop = at + len(labels)
+            if split.source is not None:
+                encoded = np.asarray(split.source[at:stop]) == 0
+                features, labels = features[encoded], labels[encoded]
+            at = stop
+            if not len(labels):
+                continue
+            known: dict[int, npt.NDArray[np.float32]] = {}
+            counters = enumerate(zip(variants, self.accuracy, self.calibration, strict=True))
+            for number, (variant, counter, sums) in counters:
+                key = id(variant.head)
+                if key not in known:
+                    known[key] = head_logits(variant.head, features)
+                logits: npt.NDArray[Any] = known.pop(key) if number == last[key] else known[key]
+                if variant.offset is not None:
+                    logits = label_shift(logits, variant.offset)
+                counter.update(logits, labels)
+                sums.update(logits, labels)
+                del logits  # before the next head's are computed
+        if not at or not self.accuracy[0].total.any():
+            raise InputError(f"split {split.name!r}: has no encoded row to measure heads on")
+
+    def measured(
+        self,
+        counts: npt.NDArray[np.int64],
+        groups: ClassGroups | None = None,
+        order: npt.NDArray[np.int64] | None = None,
+    ) -> list[Measured]:
+        """Return what was measured over all splits.
+
+        Parameters
+        ----------
+        counts, groups
+            As for `measure`.
+        order
+            Places of the rows, as they were added, in the order in which they are to be told right or wrong.
+        """
+        found = []
+        for variant, counter, sums in zip(self.variants, self.accuracy, self.calibration, strict=True):
+            right = np.concatenate(counter.right)
+            figures = {**counter.summary(counts, groups), **sums.summary()}
+            right = right if order is None else right[order]
+            per_class, bins = counter.per_class(), sums.reliability()
+            found.append(Measured(variant, figures, per_class, bins, counter.confusion, right))
+        return found
 
 
 def group_sizes(counts: npt.NDArray[np.int64], groups: ClassGroups) -> Mapping[str, int]:

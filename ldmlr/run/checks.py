@@ -10,6 +10,11 @@ from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.generate import check_not_empty
 from ldmlr.generation.generators.catalogue import check_read, entry_of
 from ldmlr.run.config import RunConfig, StageTables
+from ldmlr.store.convert.config import SourceConfig
+from ldmlr.store.heldout import HeldOutConfig
+
+# What says how features are found, and which of them are held out.
+HELD_OUT = (*SourceConfig.names(), *HeldOutConfig.names())
 
 
 def check_settings(source: str, kind: str, config: RunConfig, tables: StageTables, machine: Machine) -> None:
@@ -24,6 +29,9 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
     if not config.auto and config.refit is None:
         check_read(config.generator, tables.diffuse, tables.generate, backend=machine.backend)
     if kind != "store":
+        unread = [opt(name) for name in HELD_OUT if getattr(config, name) is not None]
+        if unread:
+            raise UsageError(f"{unread[0]}: is for features, and {source} holds images; leave it out")
         return
     unread = [
         opt(name)

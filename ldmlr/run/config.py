@@ -15,6 +15,8 @@ from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS, entry_of
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.select.config import SelectConfig
+from ldmlr.store.convert.config import SourceConfig
+from ldmlr.store.heldout import REPEATS, HeldOutConfig, Measuring
 
 MAX_SEEDS = 10_000
 
@@ -30,12 +32,12 @@ STAGES: dict[str, type[Config]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig(EncoderConfig):
+class RunConfig(HeldOutConfig, SourceConfig, EncoderConfig):
     """What a run does beyond its stages."""
 
-    seeds: int = option(
-        5, "Run seeds 0 .. K-1 and report mean and standard deviation.", metavar="K",
-        minimum=1, maximum=MAX_SEEDS,
+    seeds: int | None = option(
+        None, "Run seeds 0 .. K-1 and report mean and standard deviation.  "
+        f"[default: 5; {REPEATS} by folds]", metavar="K", minimum=1, maximum=MAX_SEEDS,
     )  # fmt: skip
     seed: int | None = option(None, "Run this one seed instead.", minimum=0, maximum=2**64 - 1, metavar="N")
     baselines: str = option(
@@ -93,8 +95,9 @@ class RunConfig(EncoderConfig):
 
     @property
     def seed_list(self) -> tuple[int, ...]:
-        """The seeds of the run."""
-        return tuple(range(self.seeds)) if self.seed is None else (self.seed,)
+        """The seeds of the run; where nothing is said, those of a test split (`Measuring.repeats`)."""
+        seeds = Measuring().repeats if self.seeds is None else self.seeds
+        return tuple(range(seeds)) if self.seed is None else (self.seed,)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 from ldmlr.data.imageset import ImageSet
@@ -17,7 +18,10 @@ from ldmlr.metrics.familiar import Familiar, familiar
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.plan import Facts
 from ldmlr.select.choice import no_val
-from ldmlr.store import FeatureStore, check_trainable
+from ldmlr.store import check_trainable
+from ldmlr.store.convert.config import SourceConfig
+from ldmlr.store.convert.ready import ready_store
+from ldmlr.store.heldout import Measuring
 
 
 class Origin(Protocol):
@@ -50,7 +54,7 @@ class Origin(Protocol):
 
 
 class StoreOrigin:
-    """A feature store.
+    """A feature store, or features in another form.
 
     Parameters
     ----------
@@ -58,17 +62,18 @@ class StoreOrigin:
         Its path.
     config
         The run.
+    folder
+        Where a copy as a store is kept.
 
     Raises
     ------
     InputError
-        It has no test rows to measure on, one class, or rows that cannot be trained on.
+        It has one class, or rows that cannot be trained on, or neither test rows nor rows to hold out.
     """
 
-    def __init__(self, source: str, config: RunConfig) -> None:
-        with FeatureStore.open(source) as store:
-            if not len(store.split("test")):
-                raise InputError(f"{source}: /test: has no rows to measure on; add test rows")
+    def __init__(self, source: str, config: RunConfig, folder: Path) -> None:
+        ready = ready_store(source, folder, SourceConfig(config.features_key, config.labels_key))
+        with ready.open() as store:
             if store.num_classes < 2:
                 raise InputError(f"{source}: has one class, and nothing to tell apart; add another")
             check_trainable(store)
@@ -77,7 +82,8 @@ class StoreOrigin:
             self.familiar = familiar(store, config.encoder_trained_on_rows)
             generated = store.split("train").generated_rows
             inputs = {config.seed_list[0]: (store.fingerprint(),)}
-        self.facts = Facts(source, inputs, own_generated=generated)
+            measuring = Measuring.of(store, config)
+        self.facts = Facts(source, inputs, own_generated=generated, store=ready, measuring=measuring)
 
     def materials(self) -> Iterator[Material]:
         yield self._material
@@ -176,7 +182,7 @@ class ImageOrigin:
         return self._images[seed]
 
 
-def open_origin(source: str, kind: str, config: RunConfig, tables: StageTables) -> Origin:
+def open_origin(source: str, kind: str, config: RunConfig, tables: StageTables, folder: Path) -> Origin:
     """Open what a run starts from.
 
     Parameters
@@ -185,8 +191,10 @@ def open_origin(source: str, kind: str, config: RunConfig, tables: StageTables) 
         The source and what `ldmlr.run.source.kind_of` says of it.
     config, tables
         The settings of the run and of its stages.
+    folder
+        Where a copy as a store is kept.
     """
     if kind == "store":
-        return StoreOrigin(source, config)
+        return StoreOrigin(source, config, folder)
     per_seed = config.baselines == "per-seed" or (config.baselines == "auto" and kind == "builtin")
     return ImageOrigin(source, config, tables, per_seed)

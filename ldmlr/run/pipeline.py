@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ldmlr.device import Machine
 from ldmlr.diffusion.learned import mean_of
 from ldmlr.errors import UsageError, opt
 from ldmlr.groups import parse_groups
-from ldmlr.heads.evaluation import answers_of, group_sizes
+from ldmlr.heads.evaluation import group_sizes
 from ldmlr.metrics.answers import Answers
 from ldmlr.ownership import owned
 from ldmlr.results import accuracy_rows
@@ -27,20 +27,28 @@ from ldmlr.run.steps import Step
 from ldmlr.select.candidates import base_candidate
 from ldmlr.select.choice import Choice
 from ldmlr.select.choose import Settings
-from ldmlr.store import FeatureStore
 
 Work = Callable[[Path], dict[str, Any]]
 Report = Callable[[str], None]
 Records = dict[str, dict[str, Any]]
+# What is done for a seed when the choice is known: with a test split of its own, and without.
+STAGES_AFTER_CHOICE = {True: ("generate", "finetune"), False: ("measure",)}
 
 
-def open_run(source: str, config: RunConfig, tables: StageTables, root: Path, machine: Machine) -> Run:
+def open_run(
+    source: str,
+    config: RunConfig,
+    tables: StageTables,
+    root: Path,
+    machine: Machine,
+    copies: Path | None = None,
+) -> Run:
     """Return the run of a source, with everything refused that a later stage would refuse.
 
     Parameters
     ----------
     source
-        A built-in set, a feature store or an image set.
+        A built-in set, features in any form or an image set.
     config, tables
         The settings of the run and of its stages.
     root
@@ -48,11 +56,13 @@ def open_run(source: str, config: RunConfig, tables: StageTables, root: Path, ma
     machine
         Where to compute; it is no part of the settings, so a run can go on elsewhere from the end of a stage.
         (The checkpoint of a baseline's epochs belongs to its device and number of threads.)
+    copies
+        Where a copy of the source as a store is kept, if not in the folder of the run.
 
     Raises
     ------
     InputError, UsageError
-        The source is missing, damaged, or has no test rows to measure on, or settings do not fit it.
+        The source is missing, damaged, or has no rows to measure on, or settings do not fit it.
     """
     kind = kind_of(source)
     place = dataclasses.replace(machine, device=str(devices.resolve_device(machine.device)))
@@ -63,7 +73,9 @@ def open_run(source: str, config: RunConfig, tables: StageTables, root: Path, ma
         )
     checks.check_settings(source, kind, config, tables, machine)
     choice = None if config.refit is None else Choice.load(config.refit)
-    origin = open_origin(source, kind, config, tables)
+    origin = open_origin(source, kind, config, tables, copies or root)
+    if config.seeds is None:
+        config = config.replace(seeds=origin.facts.measuring.repeats)
     if config.auto:
         base_candidate(tables.generate, config.generator, tables.diffuse)
         origin.check_val()
@@ -94,6 +106,7 @@ class Run:
         self.plan, self.origin, self.machine, self.choice = plan, origin, machine, choice
         # What each head of the table answered right: it pairs the rows; known when the run is done.
         self.answers: Answers | None = None
+        self._unmeasured: tuple[str, ...] = ()
 
     @property
     def from_store(self) -> bool:
@@ -103,22 +116,29 @@ class Run:
     def overview(self) -> list[dict[str, Any]]:
         """Return, step by step, what would be done and what is there already."""
         plan = self.plan
-        seeds, auto = plan.config.seed_list, plan.config.auto
-        steps = [step for seed in seeds for step in (plan.before_choice if auto else plan.steps)(seed)]
-        seen = {step.key: step for step in [*steps, *([plan.selection()] if auto else [])]}
-        lines = [
+        seeds, auto, whole = plan.config.seed_list, plan.config.auto, plan.facts.measuring.whole
+        if auto:
+            steps = [step for seed in seeds for step in plan.before_choice(seed)] + [plan.selection()]
+            later = [(seed, stage) for seed in seeds for stage in STAGES_AFTER_CHOICE[whole]]
+            if not whole:
+                later += [(seeds[0], stage) for stage in STAGES_AFTER_CHOICE[True]]
+            return self._overview(steps) + [
+                {"stage": stage, "seed": seed, "status": "run", "output": "settings by the choice"}
+                for seed, stage in later
+            ]
+        if whole:
+            return self._overview([step for seed in seeds for step in plan.steps(seed)])
+        return self._overview([*map(plan.measuring, seeds), *plan.steps(seeds[0])])
+
+    @staticmethod
+    def _overview(steps: Iterable[Step]) -> list[dict[str, Any]]:
+        return [
             {
                 "stage": step.stage, "seed": step.seed, "output": str(step.output),
                 "status": "run" if step.record() is None else "reuse",
             }
-            for step in seen.values()
+            for step in {step.key: step for step in steps}.values()
         ]  # fmt: skip
-        if auto:
-            lines += [
-                {"stage": stage, "seed": seed, "status": "run", "output": "settings by the choice"}
-                for seed in seeds for stage in ("generate", "finetune")
-            ]  # fmt: skip
-        return lines
 
     def execute(self, report: Report) -> dict[str, Any]:
         """Do what is missing and return the figures of the run.
@@ -144,9 +164,18 @@ class Run:
         seeds = self.plan.config.seed_list
         if self.plan.config.auto:
             self._choose(records, report)
+        # Where rows have to be held out to measure on, the head to keep is trained once, on all of them.
+        whole = self.plan.facts.measuring.whole
         for seed in seeds:
-            self._do(self.plan.steps(seed), records, report)
-        last = [records[self.plan.steps(seed).last.key] for seed in seeds]
+            if whole:
+                self._do(self.plan.steps(seed), records, report)
+            else:
+                step = self.plan.measuring(seed)
+                self._once(step, self._measuring(step), records, report)
+        kept = self.plan.steps(seeds[0])
+        self._do(kept, records, report)
+        measured = [self.plan.steps(seed).last if whole else self.plan.measuring(seed) for seed in seeds]
+        last = [records[step.key] for step in measured]
         runs, facts = [record["figures"]["measured"] for record in last], self.plan.facts
         self.answers, sizes = self._answers(runs)
         trained = [
@@ -154,7 +183,10 @@ class Run:
             if record["stage"] == "diffuse" and "held_out" in record["figures"]
         ]  # fmt: skip
         return {
-            "rows": accuracy_rows(runs),
+            "rows": [{**row, "measured_on": facts.measuring.measured_on} for row in accuracy_rows(runs)],
+            "measured": facts.measuring.words(),
+            "unmeasured": list(self._unmeasured),
+            "head": str(kept.last.output),
             "seeds": list(seeds),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
@@ -180,7 +212,7 @@ class Run:
             self._do(steps, records, report)
         step, tables, config = self.plan.selection(), self.plan.tables, self.plan.config
         stores = [
-            (seed, steps.store, None if steps.diffuse is None else steps.diffuse.output)
+            (seed, steps.store.path, None if steps.diffuse is None else steps.diffuse.output)
             for seed, steps in before
         ]
         settings = Settings(
@@ -190,6 +222,15 @@ class Run:
         self._once(step, partial(stages.run_select, stores, settings, tables.select), records, report)
         self.choice = Choice.load(step.output)
         self.plan = self.plan.chosen(self.choice)
+
+    def _measuring(self, step: Step) -> Work:
+        """Return the work of a step that measures a seed on held-out rows."""
+        tables, config, facts = self.plan.tables, self.plan.config, self.plan.facts
+        return partial(
+            stages.run_measure, self.plan.steps(step.seed).store, facts.measuring, config.generator,
+            tables.diffuse, tables.generate, tables.finetune, config.groups,
+            self.origin.familiar.trained_on_rows, seed=step.seed, machine=self.machine,
+        )  # fmt: skip
 
     def _do(self, steps: SeedSteps, records: Records, report: Report) -> None:
         """Do what is missing of a seed's steps and note the records."""
@@ -237,9 +278,11 @@ class Run:
     def _answers(self, runs: Sequence[Sequence[dict[str, Any]]]) -> tuple[Answers, dict[str, int]]:
         """Return what was right, and the classes per shot group (of the first seed's draw)."""
         groups = parse_groups(self.plan.config.groups)
-        with FeatureStore.open(self.plan.steps(self.plan.config.seed_list[0]).store) as store:
+        measuring = self.plan.facts.measuring
+        with self.plan.steps(self.plan.config.seed_list[0]).store.open() as store:
             counts = store.split("train").encoded_counts
-            answers = answers_of(runs, store.split("test"), counts, groups)
+            answers = Answers.of(runs, measuring.measured_rows(store), counts, groups)
+            self._unmeasured = measuring.unmeasured(store)
         return answers, dict(group_sizes(counts, groups))
 
 

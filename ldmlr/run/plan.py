@@ -13,6 +13,8 @@ from ldmlr.heads.config import FinetuneConfig
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.steps import Step
 from ldmlr.select.choice import TABLES, Choice
+from ldmlr.store.convert.ready import Ready
+from ldmlr.store.heldout import Measuring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Facts:
         Whether every seed has a baseline of its own.
     own_generated
         Generated rows that a store holds itself: a run draws its own and leaves these out.
+    store
+        The source as a store, where it is no store itself.
+    measuring
+        What rows the heads are measured on.
     """
 
     source: str
@@ -39,6 +45,13 @@ class Facts:
     preset: str | None = None
     per_seed: bool = False
     own_generated: int = 0
+    store: Ready | None = None
+    measuring: Measuring = dataclasses.field(default_factory=Measuring)
+
+    def as_store(self) -> dict[str, str]:
+        """Return where the store lies that the source was converted to, as documents say it."""
+        place = None if self.store is None else self.store.place
+        return {} if place is None else {"converted": str(place)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +64,7 @@ class SeedSteps:
         The encoded rows that stages 2 and 3 read, and the key of what made them.
     """
 
-    store: Path
+    store: Ready
     store_key: str
     baseline: Step | None = None
     encode: Step | None = None
@@ -101,7 +114,7 @@ class RunPlan:
         return {
             "source": self.facts.source, **self.config.to_dict(),
             "baselines": "per-seed" if self.facts.per_seed else "shared", "preset": self.facts.preset,
-            **tables,
+            **self.facts.as_store(), **tables,
         }  # fmt: skip
 
     def chosen(self, choice: Choice) -> RunPlan:
@@ -128,6 +141,17 @@ class RunPlan:
             tuning["method"] = self.config.generator
         tune = self._step("finetune", seed, tuning, [steps.store_key, draw.key], "head.safetensors")
         return dataclasses.replace(steps, generate=draw, finetune=tune)
+
+    def measuring(self, seed: int) -> Step:
+        """Return the step that measures a seed on held-out rows, where there is no test split.
+
+        It does stages 2 and 3 anew on the rest of the rows, once for every fold.
+        """
+        steps = self.steps(seed)
+        settings = {
+            step.stage: step.settings for step in (steps.diffuse, steps.generate, steps.finetune) if step
+        } | {"held_out": dataclasses.asdict(self.facts.measuring)}
+        return self._step("measure", seed, settings, [steps.store_key], "measured.json")
 
     def before_choice(self, seed: int) -> SeedSteps:
         """Return the steps of a seed that come before a choice: stage 1 and, if one is tried, the model."""
@@ -161,10 +185,11 @@ class RunPlan:
         seed = seed if self.facts.per_seed else self.config.seed_list[0]
         inputs = self.facts.inputs[seed]
         if self.facts.baseline is None:
-            return SeedSteps(Path(self.facts.source), inputs[0])
+            source = Path(self.facts.source)
+            return SeedSteps(self.facts.store or Ready(source, source), inputs[0])
         train = self._step("baseline", seed, self.facts.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")
-        return SeedSteps(encode.output, encode.key, train, encode)
+        return SeedSteps(Ready(encode.output, encode.output), encode.key, train, encode)
 
     def _with_model(self, steps: SeedSteps, seed: int) -> SeedSteps:
         settings = self.tables.diffuse.to_dict()

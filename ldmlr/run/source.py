@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
-
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import parse_json
 from ldmlr.run.steps import RECORD
+from ldmlr.store.convert.ready import holds_features
 from ldmlr.store.opening import open_hdf5
 
 # What every command calls the document of its figures.
@@ -19,8 +18,8 @@ RESULT = "result.json"
 def kind_of(source: str) -> str:
     """Return ``builtin``, ``toml``, ``store`` or ``images`` for a SOURCE argument.
 
-    An HDF5 file is an image set if it has ``/train/images``, else a feature store; a JSON
-    file is the manifest of a sharded store. What a run wrote is no source of another one.
+    ``store`` are features in any form: an HDF5 file without ``/train/images``, the manifest of a sharded
+    store, .npz, .npy, Parquet, CSV and others. What a run wrote is no source of another one.
 
     Raises
     ------
@@ -41,20 +40,8 @@ def kind_of(source: str) -> str:
     if path.suffix == ".toml":
         return "toml"
     _check_not_result(source, path)
-    if path.suffix == ".json":
+    if holds_features(path):
         return "store"
-    if path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            return "images" if "train/images" in file else "store"
-    if path.suffix in (".npz", ".npy", ".parquet", ".pt", ".pth"):
-        raise InputError(
-            f"{source}: is no feature store; ldmlr store import makes one of {path.suffix} files"
-        )
-    if path.suffix in (".csv", ".tsv"):
-        raise InputError(
-            f"{source}: is no feature store; save the features as .npz or Parquet, which ldmlr store import "
-            "makes one of"
-        )
     if path.is_file() and path.suffix in (".h5", ".hdf5", ".safetensors"):
         open_hdf5(path).close()  # which says what the file is instead
     return "images"
@@ -84,6 +71,10 @@ def _check_not_result(source: str, path: Path) -> None:
 def default_name(source: str) -> str:
     """Return the name of the run folder for a source: the file's name without its suffixes."""
     name = Path(source).name
-    for suffix in (".h5", ".hdf5", ".toml", ".txt", ".json", ".tar.gz", ".tgz"):
+    suffixes = (
+        ".gz", ".h5", ".hdf5", ".h5ad", ".nc", ".toml", ".txt", ".json", ".tar", ".tgz", ".npz", ".npy",
+        ".parquet", ".csv", ".tsv", ".pt", ".pth",
+    )  # fmt: skip
+    for suffix in suffixes:
         name = name.removesuffix(suffix)
     return name or "run"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldmlr.config import plain
 from ldmlr.data.imageset import ImageSet
 from ldmlr.device import Machine
@@ -19,17 +21,24 @@ from ldmlr.files import write_text
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import diffuse
 from ldmlr.generation.generate import check_not_empty, generate
-from ldmlr.generation.generators.catalogue import DIFFUSION
+from ldmlr.generation.generators.catalogue import DIFFUSION, entry_of
 from ldmlr.generation.latent import LatentDiffusion
+from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import prepare, prepare_from_rows
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import measure, plain_variants, tuned_variants
+from ldmlr.heads.evaluation import Tally, Variant, measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
+from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.results import shares
 from ldmlr.select.choose import Settings, select
 from ldmlr.select.config import SelectConfig
 from ldmlr.store import FeatureStore
+from ldmlr.store.convert.ready import Ready
+from ldmlr.store.heldout import Measuring
+
+# The name in tables of the head that was fine-tuned on rows of the diffusion model.
+RECIPE = "ldmlr"
 
 
 def run_baseline(
@@ -56,10 +65,10 @@ def run_encode(
 
 
 def run_diffuse(
-    store: Path, config: DiffusionConfig, trained_on_rows: bool, out: Path, *, seed: int, machine: Machine
+    store: Ready, config: DiffusionConfig, trained_on_rows: bool, out: Path, *, seed: int, machine: Machine
 ) -> dict[str, Any]:
     """Train the diffusion model, going on from the checkpoint of an interrupted run."""
-    with FeatureStore.open(store) as opened:
+    with store.open() as opened:
         _, figures = diffuse(
             opened, out, config, seed=seed, trained_on_rows=trained_on_rows,
             device=machine.device, threads=machine.threads, resume=True, overwrite=True,
@@ -68,7 +77,7 @@ def run_diffuse(
 
 
 def run_generate(
-    store: Path,
+    store: Ready,
     model: Path | None,
     name: str,
     diffuse: DiffusionConfig,
@@ -83,7 +92,7 @@ def run_generate(
 
     Without a model, the generator is fitted to the rows that diffusion would learn from.
     """
-    with FeatureStore.open(store) as opened:
+    with store.open() as opened:
         if model is None:
             generation = prepare_from_rows(name, opened, config, views=diffuse, seed=seed)
         else:
@@ -109,7 +118,7 @@ def run_select(
 
 
 def run_finetune(
-    store: Path,
+    store: Ready,
     pseudo: Path,
     generator: str,
     config: FinetuneConfig,
@@ -121,20 +130,89 @@ def run_finetune(
 ) -> dict[str, Any]:
     """Fine-tune the head and measure it and the baseline on the test split, once, at the end.
 
+    Without a test split the head is trained and nothing measured: `run_measure` does that on other rows.
+
     Generated rows that the store holds already are left out: the run measures those it has drawn. Its rows of
     the table are called by the generator, as those of a comparison are; ``ldmlr`` are those of diffusion.
     """
-    with FeatureStore.open(store) as encoded, FeatureStore.open(pseudo) as generated:
+    with store.open() as encoded, FeatureStore.open(pseudo) as generated:
         tuned = finetune(
             encoded, generated, config=config, seed=seed, device=machine.device, own_generated=False
         )
         method = generator if tuned.generated and generator != DIFFUSION else None
-        variants = [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned, method)]
-        measured = measure(
-            variants, encoded.split("test"), tuned.counts, parse_groups(groups), machine.device
-        )
+        measured = []
+        if encoded.test is not None and len(encoded.test):
+            measured = measure(
+                _variants(tuned, method), encoded.test, tuned.counts, parse_groups(groups), machine.device
+            )
     tuned.save(out, overwrite=True)
     return {
         "baseline_head": tuned.origin,
         "measured": [{**found.entry, "per_class": shares(found.per_class)} for found in measured],
     }
+
+
+def run_measure(
+    store: Ready,
+    measuring: Measuring,
+    generator: str,
+    diffusion: DiffusionConfig,
+    drawing: GenerateConfig,
+    tuning: FinetuneConfig,
+    groups: str,
+    trained_on_rows: bool,
+    out: Path,
+    *,
+    seed: int,
+    machine: Machine,
+) -> dict[str, Any]:
+    """Measure stages 2 and 3 on held-out rows, with all of it done on the others: once for every fold.
+
+    The models of an interrupted repetition are used when it goes on, and removed when it is done.
+    """
+    models = []
+    method = RECIPE if generator == DIFFUSION else generator
+    with store.open() as whole:
+        counts = whole.split("train").encoded_counts
+        tally = Tally(whole.num_classes)
+        order = []
+        for number, part in enumerate(measuring.parts(whole, seed)):
+            if entry_of(generator).trains:
+                models.append(out.with_name(f"fold-{number}.safetensors"))
+                model, _ = diffuse(
+                    part, models[-1], diffusion, seed=seed, trained_on_rows=trained_on_rows,
+                    device=machine.device, threads=machine.threads, resume=True, overwrite=True,
+                )  # fmt: skip
+                generation = prepare(
+                    model, drawing, seed=seed, judge=part, trained_on_rows=trained_on_rows,
+                    backend=machine.backend, device=machine.device, threads=machine.threads,
+                )  # fmt: skip
+            else:
+                generation = prepare_from_rows(generator, part, drawing, views=diffusion, seed=seed)
+            labels = labels_of(generation.plan, 0, generation.rows)
+            # A fold may be balanced though the whole is not.
+            pseudo = (generation.draw(labels).rows, labels) if len(labels) else None
+            tuned = finetune(
+                part, pseudo, config=tuning, seed=seed, device=machine.device, own_generated=False
+            )
+            tally.add(
+                _variants(tuned, method),
+                part.split("test"),
+                machine.device,
+            )
+            order.append(measuring.held(part))
+        # As the rows lie in the store, so that seeds can be compared row by row.
+        measured = tally.measured(counts, parse_groups(groups), np.argsort(np.concatenate(order)))
+    figures = {
+        "baseline_head": tuned.origin,
+        "measured": [{**found.entry, "per_class": shares(found.per_class)} for found in measured],
+    }
+    write_text(out, json.dumps(plain(figures), indent=2, allow_nan=False) + "\n")
+    for path in models:
+        path.unlink(missing_ok=True)
+    return figures
+
+
+def _variants(tuned: FinetunedHead, method: str | None) -> list[Variant]:
+    """Return the rows of the table: the baseline and the head, each without and with label shift."""
+    return [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned, method)]

@@ -37,7 +37,7 @@ BLOCK = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """A source as a store.
+    """A source as a store, opened when it is needed.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
     return Ready(source, copy, tuple(done.notes))
 
 
-def takes(source: Path) -> bool:
+def holds_features(source: Path) -> bool:
     """Tell whether a path looks like features in some form, a store among them, and not like images."""
     if source.is_dir():
         return is_saved_dataset(source)
