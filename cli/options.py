@@ -349,16 +349,12 @@ def ready(source: Path, folder: Path | None, values: Mapping[str, Any]) -> Ready
     values
         The command's keyword arguments.
     """
-    from ldmlr.data.featuresets import FEATURE_SETS, ready_set
-    from ldmlr.store.convert.ready import ready_store
+    from ldmlr.data.featuresets import ready_source
 
     keys, kept = pick(SourceConfig, values), folder is not None
-    builtin = str(source) in FEATURE_SETS
-    if builtin and keys != SourceConfig():
-        raise UsageError(f"{source}: is a built-in set with features of its own; leave out --features-key")
     if folder is None:
         folder = Path(click.get_current_context().with_resource(tempfile.TemporaryDirectory(prefix="ldmlr-")))
-    found = ready_set(str(source), folder) if builtin else ready_store(source, folder, keys)
+    found = ready_source(source, folder, keys)
     if kept and found.place is not None:
         say(f"{source}: {'found' if found.before else 'kept'} as a feature store in {found.place}")
     for note in found.notes:

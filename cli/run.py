@@ -77,8 +77,10 @@ def command(
       SRC/train/CLASS/*.jpg
       SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
 
-    With --auto the settings given are where the choice starts: they are kept unless the held-out rows speak
-    for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
+    With --auto the first line says which method to use, chosen on held-out training or validation rows
+    among all that ldmlr compare knows, never on the test split; its head is written. Where there are
+    validation rows, settings of generation are chosen on them first: those given are kept unless the rows
+    speak for others. With --refit generator and settings of stages 2 and 3 are taken over from such a run;
     those of stage 1 are given again.
 
     \b
@@ -87,6 +89,7 @@ def command(
       ldmlr run features.h5 --seeds 5 --out runs/c10
       ldmlr run features.h5 --set diffuse.hidden=64 --set generate.guidance=2
       ldmlr run experiment.toml
+      ldmlr run features.h5 --auto
       ldmlr run digits-lt --auto --set baseline.val_fraction=0.1 --out runs/chosen
       ldmlr run features.h5 --refit runs/chosen/result.json
     """
@@ -109,10 +112,10 @@ def command(
     machine = document.machine(ctx, backend=backend, device=device, threads=threads)
     from ldmlr import results
     from ldmlr.device import Machine
-    from ldmlr.experiments.verdict import best_row, run_verdict
+    from ldmlr.experiments.verdict import best_row, chosen_row, run_verdict
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
-    from ldmlr.select.report import evidence_table
+    from ldmlr.select.report import evidence_table, trials_table
     from ldmlr.text import accuracy_table, table
 
     root = out or document.out or Path("runs") / default_name(document.name or source)
@@ -149,15 +152,20 @@ def command(
         {"command": "run", "config": config_said, **figures}, figures["test_rows"], run.answers
     )
     verdict = None if found is None else found["headline"]
-    result = results.document(
-        "run", config_said, **figures, verdict=verdict, best=best_row(figures["rows"]), comparison=found
-    )
+    auto, best = figures["auto"], best_row(figures["rows"])
+    if auto is not None:
+        best = chosen_row(figures["rows"], auto["method"], auto["adjustment"]) or {
+            "method": auto["method"], "adjustment": auto["adjustment"],
+            "all": results.spread([auto["accuracy"]]), "measured_on": auto["held_out"],
+        }  # fmt: skip
+    result = results.document("run", config_said, **figures, verdict=verdict, best=best, comparison=found)
     results.write_result(root, result)
     _remark(run, root, figures)
     said = [accuracy_table(figures["rows"]), _measured(figures), verdict, _next(run, root, figures)]
     text = "\n\n".join(filter(None, said))
-    if config.auto:
-        text = f"{evidence_table(figures['choice'])}\n\n{text}"
+    if auto is not None:
+        evidence = None if figures["choice"] is None else evidence_table(figures["choice"])
+        text = "\n\n".join(filter(None, [auto["headline"], trials_table(auto), evidence, text]))
     emit(result, as_json, text)
 
 

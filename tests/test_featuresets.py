@@ -43,6 +43,7 @@ def test_it_is_written_once(tmp_path):
     [
         ("compare", NAME, "--methods", "baseline,ncm", "--seeds", 1, "--out", "out"),
         ("diffuse", NAME, *SMALL, "--out", "out/model.safetensors"),
+        ("run", NAME, "--seeds", 1, "--set", "diffuse.iterations=5", "--out", "out"),
         ("finetune", NAME, "--seeds", 1, "--epochs", 1, "--out", "out"),
     ],
 )

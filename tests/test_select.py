@@ -341,24 +341,23 @@ def test_the_gaussian_generator_runs_alone(run_cli, folder, tmp_path):
     assert "--gate: is of the diffusion model" in refused.stderr
 
 
-def test_images_need_a_held_out_part(run_cli, tmp_path):
-    refused = run_cli("run", "digits-lt", "--auto", "--seeds", 1, "--out", tmp_path / "run")
-    assert refused.returncode == 1
-    assert "no validation rows" in refused.stderr
-    assert "baseline.val_fraction=0.1" in refused.stderr
-    assert not (tmp_path / "run").exists()
+def test_images_with_a_held_out_part_choose_settings_too(run_cli, tmp_path):
+    planned = run_cli(
+        "run", "digits-lt", "--auto", "--seeds", 1, "--out", tmp_path / "run", "--dry-run", "--json"
+    )
+    stages = [step["stage"] for step in json.loads(planned.stdout)["steps"]]
+    assert stages == ["baseline", "encode", "diffuse", "generate", "finetune", "auto"]
     planned = run_cli(
         "run", "digits-lt", "--auto", "--set", "baseline.val_fraction=0.1", "--seeds", 1,
         "--out", tmp_path / "run", "--dry-run", "--json",
     )  # fmt: skip
     stages = [step["stage"] for step in json.loads(planned.stdout)["steps"]]
-    assert stages == ["baseline", "encode", "diffuse", "select", "generate", "finetune"]
+    assert stages == ["baseline", "encode", "diffuse", "select", "generate", "finetune", "auto"]
 
 
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
-        (["--auto"], 1, "no validation rows (/val) to choose on; train with ldmlr baseline --val-"),
         (["--auto", "--refit", "x.json"], 2, "give one of the two"),
         (["--refit", "missing.json"], 1, "no such choice"),
         (["--set", "select.scales=wide"], 2, "--scales"),

@@ -13,9 +13,11 @@ import numpy as np
 
 from ldmlr.data.images import ImageSplit
 from ldmlr.data.open import open_image_set
+from ldmlr.errors import UsageError, opt
 from ldmlr.files import make_folder
 from ldmlr.store import FeatureStore, SplitData
-from ldmlr.store.convert.ready import FOLDER, Ready
+from ldmlr.store.convert.config import SourceConfig
+from ldmlr.store.convert.ready import FOLDER, Ready, ready_store
 
 FEATURE_SETS = ("digits-pixels-lt",)
 _SEED = 0
@@ -45,6 +47,28 @@ def ready_set(name: str, folder: Path) -> Ready:
         encoder="none: 8 x 8 grey values from 0 to 1", config=config, overwrite=True,
     ).close()  # fmt: skip
     return Ready(Path(name), path)
+
+
+def ready_source(source: str | Path, folder: Path, keys: SourceConfig | None = None) -> Ready:
+    """Return a built-in set of features, or features in any form, as a feature store.
+
+    Parameters
+    ----------
+    source, folder, keys
+        As `ldmlr.store.convert.ready.ready_store` takes them.
+
+    Raises
+    ------
+    UsageError
+        Keys are given for a built-in set.
+    """
+    if str(source) not in FEATURE_SETS:
+        return ready_store(source, folder, keys)
+    if keys is not None and keys != SourceConfig():
+        raise UsageError(
+            f"{source}: is a built-in set with features of its own; leave out {opt('features_key')}"
+        )
+    return ready_set(str(source), folder)
 
 
 def _rows(split: ImageSplit) -> SplitData:

@@ -26,7 +26,11 @@ SECTIONS = {
 RECIPE = "ldmlr"
 WITHOUT = (BASELINE, NO_GENERATION)
 # What the names in the documents of single heads are, beside the methods of a comparison.
-FAMILIES = {**{name: entry.family for name, entry in METHODS.items()}, "finetuned": NO_GENERATION}
+FAMILIES = {
+    **{name: entry.family for name, entry in METHODS.items()},
+    **{f"{name}-tuned": entry.family for name, entry in METHODS.items()},
+    "finetuned": NO_GENERATION,
+}
 BEST = "best with generation against best without"
 # What a run compares beside its best rows: the adjustments of its method and of the baseline.
 FIXED = (("none", "none"), ("none", "label-shift"), ("label-shift", "label-shift"))
@@ -155,6 +159,11 @@ def best_row(rows: Sequence[Row]) -> dict[str, Any] | None:
         return None
     best = max(measured, key=_mean)
     return {name: best[name] for name in ("method", "adjustment", "all")}
+
+
+def chosen_row(rows: Sequence[Row], method: str, adjustment: str) -> dict[str, Any] | None:
+    """Return ``method``, ``adjustment`` and ``all`` of a row by its name; None if it is not there."""
+    return best_row([row for row in rows if (row["method"], row["adjustment"]) == (method, adjustment)])
 
 
 def headline(best: Duel) -> str:

@@ -72,8 +72,9 @@ class RunConfig(HeldOutConfig, SourceConfig, EncoderConfig):
     )  # fmt: skip
     auto: bool = option(
         False,
-        "Choose generator, widening, guidance, gate, tau and average on the held-out rows (val); "
-        "--set select.KEY=VALUE changes what is tried.",
+        "Choose the method without the test split, say which and why, and write its head; with validation "
+        "rows (val) also generator, widening, guidance, gate, tau and average: --set select.KEY=VALUE "
+        "changes what is tried.",
     )
     refit: Path | None = option(
         None,

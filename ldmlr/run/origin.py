@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from ldmlr.data.featuresets import ready_source
 from ldmlr.data.imageset import ImageSet
 from ldmlr.data.open import open_image_set
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
@@ -17,10 +18,8 @@ from ldmlr.generation.ahead import Material
 from ldmlr.metrics.familiar import Familiar, familiar
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.plan import Facts
-from ldmlr.select.choice import no_val
 from ldmlr.store import check_trainable
 from ldmlr.store.convert.config import SourceConfig
-from ldmlr.store.convert.ready import ready_store
 from ldmlr.store.heldout import Measuring
 
 
@@ -42,8 +41,9 @@ class Origin(Protocol):
     def materials(self) -> Iterator[Material]:
         """Yield the rows that stage 2 will have, once for each different set of them."""
 
-    def check_val(self) -> None:
-        """Refuse a source that will have no held-out rows."""
+    @property
+    def has_val(self) -> bool:
+        """Whether there will be validation rows."""
 
     def check_files(self) -> None:
         """Refuse a source with files that cannot be read; all are listed."""
@@ -72,7 +72,7 @@ class StoreOrigin:
     """
 
     def __init__(self, source: str, config: RunConfig, folder: Path) -> None:
-        ready = ready_store(source, folder, SourceConfig(config.features_key, config.labels_key))
+        ready = ready_source(source, folder, SourceConfig(config.features_key, config.labels_key))
         with ready.open() as store:
             if store.num_classes < 2:
                 raise InputError(f"{source}: has one class, and nothing to tell apart; add another")
@@ -88,9 +88,9 @@ class StoreOrigin:
     def materials(self) -> Iterator[Material]:
         yield self._material
 
-    def check_val(self) -> None:
-        if not self._has_val:
-            raise no_val(self.source)
+    @property
+    def has_val(self) -> bool:
+        return self._has_val
 
     def check_files(self) -> None:
         """A store was looked at when it was opened."""
@@ -160,9 +160,9 @@ class ImageOrigin:
                 view_kinds=self.tables.encode.kinds(),
             )  # fmt: skip
 
-    def check_val(self) -> None:
-        if not self.baseline.val_fraction and self.images(self.config.seed_list[0]).val is None:
-            raise no_val(self.source)
+    @property
+    def has_val(self) -> bool:
+        return bool(self.baseline.val_fraction) or self.images(self.config.seed_list[0]).val is not None
 
     def check_files(self) -> None:
         self.images(self.config.seed_list[0]).check_images()

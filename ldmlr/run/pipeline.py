@@ -19,6 +19,7 @@ from ldmlr.metrics.answers import Answers
 from ldmlr.ownership import owned
 from ldmlr.results import accuracy_rows
 from ldmlr.run import checks, stages
+from ldmlr.run.auto import run_auto
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.origin import ImageOrigin, Origin, open_origin
 from ldmlr.run.plan import RunPlan, SeedSteps
@@ -78,12 +79,12 @@ def open_run(
         config = config.replace(seeds=origin.facts.measuring.repeats)
     if config.auto:
         base_candidate(tables.generate, config.generator, tables.diffuse)
-        origin.check_val()
     elif choice is not None:
         choice.check(origin.num_classes, source)
     checks.check_generation(origin.materials(), config, tables, machine)
     settled = tables.for_features(config.generator, origin.familiar.trained_on_rows)
-    return Run(RunPlan(origin.facts, config, settled, root), origin, place, choice)
+    plan = RunPlan(origin.facts, config, settled, root, origin.familiar.trained_on_rows)
+    return Run(plan, origin, place, choice)
 
 
 class Run:
@@ -116,19 +117,26 @@ class Run:
     def overview(self) -> list[dict[str, Any]]:
         """Return, step by step, what would be done and what is there already."""
         plan = self.plan
-        seeds, auto, whole = plan.config.seed_list, plan.config.auto, plan.facts.measuring.whole
-        if auto:
+        seeds, whole = plan.config.seed_list, plan.facts.measuring.whole
+        last = {"stage": "auto", "seed": seeds[0], "status": "run", "output": "the head of the method chosen"}
+        if self._selects:
             steps = [step for seed in seeds for step in plan.before_choice(seed)] + [plan.selection()]
             later = [(seed, stage) for seed in seeds for stage in STAGES_AFTER_CHOICE[whole]]
             if not whole:
                 later += [(seeds[0], stage) for stage in STAGES_AFTER_CHOICE[True]]
-            return self._overview(steps) + [
-                {"stage": stage, "seed": seed, "status": "run", "output": "settings by the choice"}
-                for seed, stage in later
-            ]
+            return (
+                self._overview(steps)
+                + [
+                    {"stage": stage, "seed": seed, "status": "run", "output": "settings by the choice"}
+                    for seed, stage in later
+                ]
+                + [last]
+            )
         if whole:
-            return self._overview([step for seed in seeds for step in plan.steps(seed)])
-        return self._overview([*map(plan.measuring, seeds), *plan.steps(seeds[0])])
+            steps = [step for seed in seeds for step in plan.steps(seed)]
+        else:
+            steps = [*map(plan.measuring, seeds), *plan.steps(seeds[0])]
+        return self._overview([*steps, plan.auto()] if plan.config.auto else steps)
 
     @staticmethod
     def _overview(steps: Iterable[Step]) -> list[dict[str, Any]]:
@@ -162,7 +170,7 @@ class Run:
         devices.set_threads(self.machine.threads)
         records: Records = {}
         seeds = self.plan.config.seed_list
-        if self.plan.config.auto:
+        if self._selects:
             self._choose(records, report)
         # Where rows have to be held out to measure on, the head to keep is trained once, on all of them.
         whole = self.plan.facts.measuring.whole
@@ -177,6 +185,9 @@ class Run:
         measured = [self.plan.steps(seed).last if whole else self.plan.measuring(seed) for seed in seeds]
         last = [records[step.key] for step in measured]
         runs, facts = [record["figures"]["measured"] for record in last], self.plan.facts
+        auto = self._auto(records, report)
+        if auto is not None and auto["measured"]:
+            runs = [[*run, entry] for run, entry in zip(runs, auto["measured"], strict=True)]
         self.answers, sizes = self._answers(runs)
         trained = [
             record["figures"] for record in records.values()
@@ -186,7 +197,8 @@ class Run:
             "rows": [{**row, "measured_on": facts.measuring.measured_on} for row in accuracy_rows(runs)],
             "measured": facts.measuring.words(),
             "unmeasured": list(self._unmeasured),
-            "head": str(kept.last.output),
+            "head": str(kept.last.output if auto is None else self.plan.auto().output),
+            "auto": None if auto is None else auto["auto"],
             "seeds": list(seeds),
             "selection": "last epoch",
             "choice": None if self.choice is None else dict(self.choice.document),
@@ -204,6 +216,28 @@ class Run:
                 for record in records.values()
             ],
         }  # fmt: skip
+
+    @property
+    def _selects(self) -> bool:
+        """Whether settings of generation are chosen on validation rows."""
+        return self.plan.config.auto and self.origin.has_val
+
+    def _auto(self, records: Records, report: Report) -> dict[str, Any] | None:
+        """Choose among all methods, with --auto, and return what was chosen and measured."""
+        if not self.plan.config.auto:
+            return None
+        plan, step = self.plan, self.plan.auto()
+        seeds, tables = plan.config.seed_list, plan.tables
+        own = [plan.steps(seed) for seed in seeds]
+        work = partial(
+            run_auto, [steps.store for steps in own], own[0].last.output, plan.config.generator,
+            tables.diffuse, tables.generate, tables.select.methods, plan.config.groups, plan.trained_on_rows,
+            seeds,
+            seed=seeds[0], machine=self.machine,
+        )  # fmt: skip
+        self._once(step, work, records, report)
+        found: dict[str, Any] = records[step.key]["figures"]
+        return found
 
     def _choose(self, records: Records, report: Report) -> None:
         """Choose on the held-out rows, and go on with what was chosen."""

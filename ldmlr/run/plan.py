@@ -96,12 +96,15 @@ class RunPlan:
         The settings of the run and of its stages.
     root
         The folder of the run.
+    trained_on_rows
+        Whether the encoder has seen the training rows.
     """
 
     facts: Facts
     config: RunConfig
     tables: StageTables
     root: Path
+    trained_on_rows: bool = True
 
     def settings(self) -> dict[str, Any]:
         """Return the resolved configuration: what a TOML file would have to say."""
@@ -171,6 +174,18 @@ class RunPlan:
             "seeds": list(self.config.seed_list), **self._left_out,
         }  # fmt: skip
         return self._step("select", self.config.seed_list[0], settings, inputs, "choice.json")
+
+    def auto(self) -> Step:
+        """Return the step that chooses among all methods and writes the head of the one chosen."""
+        seeds = self.config.seed_list
+        own = [self.steps(seed) for seed in seeds]
+        settings = {
+            **{name: getattr(self.tables, name).to_dict() for name in ("diffuse", "generate")},
+            "generator": self.config.generator, "groups": self.config.groups, "seeds": list(seeds),
+            "methods": list(self.tables.select.methods), "encoder_trained_on_rows": self.trained_on_rows,
+        }  # fmt: skip
+        inputs = [own[0].last.key, *(steps.store_key for steps in own)]
+        return self._step("auto", seeds[0], settings, inputs, "head.safetensors")
 
     @property
     def _left_out(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ldmlr.data.featuresets import FEATURE_SETS
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import parse_json
@@ -30,13 +31,14 @@ def kind_of(source: str) -> str:
     """
     if source in BUILTIN:
         return "builtin"
+    if source in FEATURE_SETS:
+        return "store"
     path = Path(source)
     if not path.exists():
         if path.suffix or "/" in source:
             raise InputError(f"{source}: no such file or folder; check the path")
-        raise UsageError(
-            f"{source}: neither a file nor a folder nor a built-in set; {nearest(source, BUILTIN)}"
-        )
+        hint = nearest(source, (*BUILTIN, *FEATURE_SETS))
+        raise UsageError(f"{source}: neither a file nor a folder nor a built-in set; {hint}")
     if path.suffix == ".toml":
         return "toml"
     _check_not_result(source, path)

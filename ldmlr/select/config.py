@@ -8,6 +8,7 @@ from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GATES
 from ldmlr.generation.generators.catalogue import GENERATORS
+from ldmlr.select.entrants import ENTRANTS
 
 # The word among the scales that stands for the widening measured class by class.
 BY_CLASS = "class"
@@ -17,6 +18,11 @@ BY_CLASS = "class"
 class SelectConfig(Config):
     """What is tried on the held-out rows. The settings of the run itself are always among it."""
 
+    methods: tuple[str, ...] = option(
+        (),
+        "Methods that --auto chooses among.  [default: all but knn; mlp where rows are few]",
+        metavar="WORD",
+    )
     generators: tuple[str, ...] = option(
         ("diffusion", "gaussian"),
         f"Generators to try: {', '.join(GENERATORS)}.",
@@ -44,7 +50,7 @@ class SelectConfig(Config):
         if isinstance(scales, list | tuple):
             object.__setattr__(self, "scales", tuple(_word(scale) for scale in scales))
         super().__post_init__()
-        for name, words in (("generators", GENERATORS), ("gates", GATES)):
+        for name, words in (("methods", ENTRANTS), ("generators", GENERATORS), ("gates", GATES)):
             for word in getattr(self, name):
                 if word not in words:
                     raise UsageError(f"{opt(name)}: unknown value {word!r}; {nearest(word, words)}")

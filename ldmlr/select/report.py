@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldmlr.text import table
+from ldmlr.text import row_name, table
 
 
 def evidence_table(choice: Mapping[str, Any]) -> str:
@@ -53,3 +53,23 @@ def _words(choice: Mapping[str, Any]) -> str:
     k = choice["evidence"]["scatter"]["k"]
     measured = f"measured widening per class {min(k):.2f} to {max(k):.2f}"
     return f"chosen ({choice['rule']}): {', '.join(parts)}; {measured}"
+
+
+def trials_table(auto: Mapping[str, Any]) -> str:
+    """Return what every method did on the held-out rows, best first; nothing where none could.
+
+    Parameters
+    ----------
+    auto
+        The document of the choice among methods.
+    """
+    trials = sorted(auto["trials"], key=lambda trial: -trial["held_out"])
+    if not trials:
+        return ""
+    rows = []
+    for trial in trials:
+        chosen = trial.get("chosen", {}).items()
+        values = ", ".join(f"{name} {value:g}" for name, value in chosen if value is not None)
+        left = "" if trial.get("finished", True) else "left: cannot win"
+        rows.append([row_name({"adjustment": "none", **trial}), f"{trial['held_out']:.2f}", values, left])
+    return table([f"on {auto['held_out']}", "balanced %", "chosen", ""], rows)
