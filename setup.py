@@ -148,7 +148,7 @@ class BuildExt(build_ext):
         compiler = [*self.compiler.compiler_so_cxx, *include, *FLAGS, *sanitizer()]
         commands = nvcc_commands(nvcc, cuda_archs()) if nvcc else {}
         for source in [*ext.sources, *([] if nvcc else ["csrc/cuda/stub.cpp"])]:
-            name = Path(source).stem.removeprefix("denoise_")
+            name = re.sub(r"^(denoise|train)_", "", Path(source).stem)
             commands[source] = [*compiler, *INSTRUCTION_SETS.get(name, [])]
         objects = {source: Path(self.build_temp, source).with_suffix(".o") for source in commands}
         for source, target in objects.items():
@@ -169,7 +169,7 @@ class BuildExt(build_ext):
 SUFFIXES = (".cpp", ".h", ".inc", ".cu", ".cuh", ".sh")
 sources = {str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
 if platform.machine() not in ("x86_64", "AMD64"):
-    sources -= {f"csrc/cpu/denoise_{name}.cpp" for name in INSTRUCTION_SETS}
+    sources -= {f"csrc/cpu/{kind}_{name}.cpp" for kind in ("denoise", "train") for name in INSTRUCTION_SETS}
 
 native = Extension(
     "ldmlr._native",

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from ldmlr import isa as cpu
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ldmlr import isa as cpu
 from ldmlr import results
 from ldmlr.config import plain
 from ldmlr.experiments.loop import Arm, Made, Seed, over_seeds
@@ -29,8 +30,8 @@ from ldmlr.generation.plan import labels_of, plan
 from ldmlr.generation.train_rows import train_rows
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.sampler import reference
-from ldmlr.sampler.cpu import isa as cpu
-from ldmlr.sampler.cpu.processor import number_type
+from ldmlr import isa as cpu
+from ldmlr.processor import number_type
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore

@@ -98,6 +98,8 @@ def command(
         f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
         f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
     )
+    if trained := figures["trained"]:
+        text += f" ({trained['trainer']}, {trained['precision']})"
     if figures["learned"]:
         text += f"\n{figures['axes']:,} of {rows_of.dim:,} axes; {figures['learned']}"
     emit(result, as_json, text)

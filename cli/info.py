@@ -22,8 +22,8 @@ def command(as_json: bool) -> None:
     from ldmlr.device import cuda_devices
     from ldmlr.sampler import backends as sampling
     from ldmlr.sampler.cpu import sampler as native
-    from ldmlr.sampler.cpu.isa import choose
-    from ldmlr.sampler.cpu.processor import number_type
+    from ldmlr.isa import choose
+    from ldmlr.processor import number_type
 
     chosen = number_type(choose())
     document: dict[str, Any] = {

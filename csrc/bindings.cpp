@@ -14,6 +14,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/pack.h"
 #include "cpu/sample.h"
+#include "cpu/training.h"
 #include "cuda/launch.h"
 #include "philox.h"
 
@@ -25,6 +26,7 @@ using ldmlr::NoiseParams;
 using ldmlr::SampleParams;
 using ldmlr::StepParams;
 using ldmlr::StepRow;
+using ldmlr::TrainParams;
 using ldmlr::Transform;
 using Address = uintptr_t;
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
@@ -150,6 +152,35 @@ void sample(const std::string &isa, const SampleParams &params, Dtype weights, i
     if (!finished) throw py::error_already_set();
 }
 
+void train(const std::string &isa, const TrainParams &params, Dtype products, uint32_t first, uint32_t count,
+           int threads, uint32_t every, const py::object &progress) {
+    kernels_of(isa);
+    const ldmlr::TrainSet *set = ldmlr::find_train_set(isa.c_str());
+    if (!set || (products == Dtype::bfloat16 && !set->bfloat16.tile))
+        throw py::value_error("instruction set " + isa + " has no training with such products");
+    const auto report = [&](uint32_t done, double answering) {
+        const py::gil_scoped_acquire acquire;
+        if (PyErr_CheckSignals() != 0) return true;
+        try {
+            progress(done, answering);
+            return false;
+        } catch (py::error_already_set &error) {
+            error.restore();
+            return true;
+        }
+    };
+    const auto poll = [] {
+        const py::gil_scoped_acquire acquire;
+        return PyErr_CheckSignals() != 0;
+    };
+    bool finished;
+    {
+        const py::gil_scoped_release release;
+        finished = ldmlr::train(*set, params, products, first, count, threads, every, report, poll);
+    }
+    if (!finished) throw py::error_already_set();
+}
+
 void denoise_step(const std::string &isa, const StepParams &params, int threads) {
     const Kernels &kernels = kernels_of(isa);
     const py::gil_scoped_release release;
@@ -224,6 +255,30 @@ void def_structs(py::module_ &m) {
         .field("seed", &StepParams::seed)
         .field("first_row", &StepParams::first_row)
         .field("step", &StepParams::step);
+
+    Struct<TrainParams>(m, "TrainParams")
+        .field("latent", &TrainParams::latent)
+        .field("hidden", &TrainParams::hidden)
+        .field("layers", &TrainParams::layers)
+        .field("classes", &TrainParams::classes)
+        .field("batch", &TrainParams::batch)
+        .field("share", &TrainParams::share)
+        .field("prediction", &TrainParams::prediction)
+        .field("resolution", &TrainParams::resolution)
+        .field("seed", &TrainParams::seed)
+        .field("dropped", &TrainParams::dropped)
+        .field("z", &TrainParams::z)
+        .field("order", &TrainParams::order)
+        .field("first", &TrainParams::first)
+        .field("rows", &TrainParams::rows)
+        .field("cumulative", &TrainParams::cumulative)
+        .field("alpha", &TrainParams::alpha)
+        .field("sigma", &TrainParams::sigma)
+        .field("features", &TrainParams::features)
+        .field("importance", &TrainParams::importance)
+        .field("steps", &TrainParams::steps)
+        .field("state", &TrainParams::state)
+        .field("losses", &TrainParams::losses);
 }
 
 void def_cpu(py::module_ &m) {
@@ -255,6 +310,9 @@ void def_cpu(py::module_ &m) {
         },
         py::arg("isa"), py::arg("weights"), py::arg("iterations"));
     m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("params"), py::arg("threads"));
+    m.def("train", &train, py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("first"),
+          py::arg("count"), py::arg("threads"), py::arg("every"), py::arg("progress"));
+    m.def("train_numbers", &ldmlr::train_numbers, py::arg("params"));
 }
 
 void def_cuda(py::module_ &m) {

@@ -44,6 +44,9 @@ constexpr uint32_t start_stream = 0;        // the state the solver starts from,
 constexpr uint32_t solver_stream = 1;       // noise of the solver's steps, K dims, by step
 constexpr uint32_t calibration_stream = 2;  // of the draw that finds the ranges of int8, in Python alone
 constexpr uint32_t remainder_stream = 3;    // what the latent axes do not hold, D dims, step 0
+constexpr uint32_t train_noise_stream = 4;  // noise of a training step's rows, K dims, by step
+constexpr uint32_t train_row_stream = 5;    // words: class, row of it, and whether its label is dropped
+constexpr uint32_t train_time_stream = 6;   // words: times of a training step
 
 constexpr uint32_t philox_m0 = 0xD2511F53u, philox_m1 = 0xCD9E8D57u;
 constexpr uint32_t philox_w0 = 0x9E3779B9u, philox_w1 = 0xBB67AE85u;

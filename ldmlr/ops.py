@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ldmlr import _native
+from ldmlr import isa as cpu
 from ldmlr.errors import UsageError
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cuda import elementwise
 from ldmlr.sampler.noise import standard_normal
 

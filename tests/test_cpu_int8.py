@@ -10,13 +10,13 @@ import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from ldmlr import isa as cpu
 from ldmlr.bench.models import random_spec
 from ldmlr.device import Machine
 from ldmlr.diffusion.tables import AdaLNTables
 from ldmlr.errors import UsageError
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.sampler import backends as sampling
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import GRID, activation_ranges
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal_reference

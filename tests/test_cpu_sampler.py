@@ -10,11 +10,11 @@ import pytest
 import torch
 from support.solvers import SOLVERS
 
+from ldmlr import isa as cpu
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables
 from ldmlr.errors import UsageError
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu import sampler as native
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal_reference

@@ -8,6 +8,7 @@ import pytest
 from support.blobs import SMALL, blob_store, blobs
 
 import ldmlr
+from ldmlr.diffusion import course, fused
 from ldmlr.diffusion import train as training
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError, LdmlrError, UsageError
@@ -21,8 +22,8 @@ def store(tmp_path):
 
 
 def interrupt(monkeypatch, at):
-    """Make the training stop like a Ctrl-C in the given iteration."""
-    original = training._Objective.__call__
+    """Make the training, by either trainer, stop like a Ctrl-C in the given iteration."""
+    original, advance = training._Objective.__call__, fused.Steps.advance
     calls = {"n": 0}
 
     def call(self, *arguments):
@@ -31,14 +32,27 @@ def interrupt(monkeypatch, at):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
+    def limited(self, config, state, last, bar=None):
+        calls["n"] += last - state.done
+        if calls["n"] > at:
+            raise KeyboardInterrupt
+        advance(self, config, state, last, bar)
+
+    def restore():
+        monkeypatch.setattr(training._Objective, "__call__", original)
+        monkeypatch.setattr(fused.Steps, "advance", advance)
+
     monkeypatch.setattr(training._Objective, "__call__", call)
-    return lambda: monkeypatch.setattr(training._Objective, "__call__", original)
+    monkeypatch.setattr(fused.Steps, "advance", limited)
+    return restore
 
 
-@pytest.mark.parametrize("network", ["additive", "adaln"])
-def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monkeypatch, network):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
-    config = DiffusionConfig(**{**SMALL, "iterations": 75}, network=network)
+@pytest.mark.parametrize(
+    ("network", "trainer"), [("additive", "native"), ("additive", "reference"), ("adaln", "auto")]
+)
+def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monkeypatch, network, trainer):
+    monkeypatch.setattr(course, "CHECKPOINT_EVERY", 10)
+    config = DiffusionConfig(**{**SMALL, "iterations": 75}, network=network, trainer=trainer)
     whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
     diffuse(store, whole, config, seed=1)
     restore = interrupt(monkeypatch, 67)
@@ -61,7 +75,7 @@ def test_an_interrupted_training_resumes_to_the_same_model(store, tmp_path, monk
 
 
 def test_overwrite_starts_an_interrupted_training_afresh(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr(course, "CHECKPOINT_EVERY", 10)
     out = tmp_path / "out.safetensors"
     restore = interrupt(monkeypatch, 15)
     with pytest.raises(KeyboardInterrupt):
@@ -93,7 +107,7 @@ def test_a_finished_training_is_not_repeated(store, tmp_path):
 
 
 def test_a_model_that_cannot_be_saved_leaves_the_training(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr(course, "CHECKPOINT_EVERY", 10)
     out, config = tmp_path / "out.safetensors", DiffusionConfig(**SMALL)
 
     def full(self, path, overwrite=False):

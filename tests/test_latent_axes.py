@@ -9,11 +9,11 @@ import pytest
 import torch
 from support.latent_axes import latent_spec
 
+from ldmlr import isa as cpu
 from ldmlr.bench.models import random_spec
 from ldmlr.device import Machine
 from ldmlr.errors import UsageError
 from ldmlr.sampler import backends, reference
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import activation_ranges
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import Stream, standard_normal_reference

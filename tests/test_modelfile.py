@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import ldmlr
 from ldmlr import modelfile
-from ldmlr.diffusion.config import BEFORE_AXES
+from ldmlr.diffusion.config import BEFORE_AXES, BEFORE_TRAINERS
 from ldmlr.encoders.model import HEADER as BASELINE_HEADER
 from ldmlr.encoders.model import Baseline
 from ldmlr.errors import InputError
@@ -150,7 +150,8 @@ def test_equal_models_are_equal_files(name, new):
     numbers = {"schema_version", "version", "sha256"}
     assert header["schema_version"] == 2
     if name in ("diffusion", "adaln"):  # what options that came later stand for in such a model
-        old["config"] |= BEFORE_AXES
+        old["config"] |= {**BEFORE_AXES, **BEFORE_TRAINERS}
+        old["trained"] = {}
         old["held_out"] = {"loss_over_gaussian": None, "bands": [], "groups": {}, "rows": 0}
     if name == "head":
         old["config"] |= {"fit": "auto", "width": None, "dropout": None}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from ldmlr import isa as cpu
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.solvers import step_rows
 from ldmlr.errors import UsageError
 from ldmlr.ops import denoise_step, initial_noise
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.noise import standard_normal_reference
 
 ROWS = torch.from_numpy(step_rows("ddpm", 6, make_schedule("cosine"), clip=3.0).table())

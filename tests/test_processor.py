@@ -1,4 +1,4 @@
-"""ldmlr.sampler.cpu.processor: what ``auto`` multiplies in, on processors that are not at hand too."""
+"""ldmlr.processor: what ``auto`` multiplies in, on processors that are not at hand too."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ldmlr.bench.models import random_labels, random_spec
-from ldmlr.sampler.cpu import isa as cpu
-from ldmlr.sampler.cpu.isa import InstructionSet
-from ldmlr.sampler.cpu.processor import Processor, number_type, this_processor
+from ldmlr import isa as cpu
+from ldmlr.isa import InstructionSet
+from ldmlr.processor import Processor, number_type, this_processor
 from ldmlr.sampler.cpu.sampler import NativeSampler
 
 PLAIN = InstructionSet("avx512vnni", True, False, True)

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from ldmlr import isa as cpu
 from ldmlr.diffusion.solvers import StepRows
 from ldmlr.diffusion.tables import DenoiserTables
 from ldmlr.sampler import reference
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.noise import standard_normal, standard_normal_reference
 from ldmlr.sampler.spec import SamplerSpec

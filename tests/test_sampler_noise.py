@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ldmlr import _native
+from ldmlr import isa as cpu
 from ldmlr.errors import UsageError
 from ldmlr.sampler import noise
-from ldmlr.sampler.cpu import isa as cpu
 
 ONES = 0xFFFFFFFF
 AVAILABLE = [entry.name for entry in cpu.instruction_sets() if entry.available]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs the sampler without Python, plain, under a sanitizer, or for Arm on an emulated processor
-# (g++-aarch64-linux-gnu and qemu-user):
+# Builds and runs the sampler and the trainer without Python, plain, under a sanitizer, or for Arm on an
+# emulated processor (g++-aarch64-linux-gnu and qemu-user):
 #
 #   csrc/tests/run.sh [address|undefined|thread|aarch64]
 set -euo pipefail
@@ -28,18 +28,25 @@ compile() { # source flags...
     "$compiler" "${flags[@]}" "${@:2}" -c "$1" -o "$object"
     objects+=("$object")
 }
-for source in csrc/tests/sampler.cpp csrc/cpu/{denoise_baseline,dispatch,pack,parallel,sample}.cpp; do
+for source in csrc/cpu/{denoise_baseline,train_baseline,dispatch,pack,parallel,sample,training}.cpp; do
     compile "$source"
 done
 if [ "$machine" = x86_64 ]; then
     avx2=(-mavx2 -mfma -mf16c)
     avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
-    compile csrc/cpu/denoise_avx2.cpp "${avx2[@]}"
-    compile csrc/cpu/denoise_avx512.cpp "${avx512[@]}"
-    compile csrc/cpu/denoise_avx512vnni.cpp "${avx512[@]}" -mavx512vnni
     bf16=("${avx512[@]}" -mavx512vnni -mavx512bf16)
-    compile csrc/cpu/denoise_avx512bf16.cpp "${bf16[@]}"
+    for kind in denoise train; do
+        compile "csrc/cpu/${kind}_avx2.cpp" "${avx2[@]}"
+        compile "csrc/cpu/${kind}_avx512.cpp" "${avx512[@]}"
+        compile "csrc/cpu/${kind}_avx512bf16.cpp" "${bf16[@]}"
+    done
+    compile csrc/cpu/denoise_avx512vnni.cpp "${avx512[@]}" -mavx512vnni
     compile csrc/cpu/denoise_amx.cpp "${bf16[@]}" -mamx-tile -mamx-bf16 -mamx-int8
 fi
-"$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/sampler"
-"${run[@]}" "$folder/sampler"
+kernels=("${objects[@]}")
+for driver in sampler trainer; do
+    objects=("${kernels[@]}")
+    compile "csrc/tests/$driver.cpp"
+    "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/$driver"
+    "${run[@]}" "$folder/$driver"
+done

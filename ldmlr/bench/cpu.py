@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ldmlr import _native
+from ldmlr import isa as sets
 from ldmlr.bench import peers
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.table import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
-from ldmlr.sampler.cpu import isa as sets
-from ldmlr.sampler.cpu.processor import number_type
+from ldmlr import isa as sets
+from ldmlr.processor import number_type
 from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler
 from ldmlr.sampler.spec import SamplerSpec
 

@@ -13,6 +13,9 @@ TRANSFORMS = ("whitened", "standardised")
 BASES = ("eigen", "cholesky")
 # What models that were saved before these options existed stand for.
 BEFORE_AXES = {"basis": "cholesky", "latent": "none", "error_power": 0.0, "held_out": 0.0}
+BEFORE_TRAINERS = {"trainer": "reference", "precision": "float32"}
+TRAINERS = ("auto", "native", "reference")
+PRECISIONS = ("auto", "float32", "bfloat16")
 PREDICTIONS = ("v", "eps", "x0")
 SCHEDULES = ("cosine", "linear")
 
@@ -54,6 +57,17 @@ class DiffusionConfig(Config):
     layers: int = option(2, "Residual layers of the denoiser.", minimum=1)
     prediction: str = option("v", "What the denoiser predicts.", choices=PREDICTIONS)
     noise_schedule: str = option("cosine", "Noise schedule.", choices=SCHEDULES)
+    trainer: str = option(
+        "auto",
+        "What trains: the fused trainer of the extension (native), or PyTorch (reference), which auto takes "
+        "for AdaLN and on a CUDA device.",
+        choices=TRAINERS,
+    )
+    precision: str = option(
+        "auto",
+        "Type of the native trainer's products: float32, or bfloat16 with float32 sums and weights.",
+        choices=PRECISIONS,
+    )
     iterations: int = option(1500, "Training steps.", minimum=1)
     batch_size: int = option(512, "Rows in a batch.", minimum=1)
     lr: float = option(2e-3, "Learning rate after the warm-up (AdamW, cosine to zero).", above=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,28 +14,19 @@ from torch.nn.functional import silu
 
 from ldmlr import progress
 from ldmlr.device import set_threads, torch_threads
+from ldmlr.diffusion import course
 from ldmlr.diffusion.checkpoint import State, resumed
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.course import RESOLUTION
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.weights import TIME_FEATURES
-from ldmlr.errors import LdmlrError, opt
-from ldmlr.learning_rate import cosine_decay
 
-# The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
-RESOLUTION = 16384
 # A training step with fewer multiply-adds than this runs on one thread: on more, waiting for each other
 # costs more than it saves, and many times more on a busy machine (15 x measured with H 128).
 SERIAL_STEP = 1e9
-# Iterations between two checkpoints, and between two looks at the loss.
-CHECKPOINT_EVERY, REPORT_EVERY = 500, 50
-# A network in which fewer units than this answer to their input is dead: no gradient comes back. Training
-# starts again with a quarter of the rate, so many times.
-ALIVE, ANSWER, RESTARTS = 0.05, 1e-4, 2
-
-
-class Dead(Exception):
-    """The network stopped to answer to its input."""
+# A unit answers to its input where its standard deviation over a batch is above this.
+ANSWER = 1e-4
 
 
 @contextmanager
@@ -120,20 +110,11 @@ def train(
         The loss is no longer finite, or the network died at every rate that was tried.
     """
     weight = np.ones(z.shape[1]) if importance is None else importance
-    keys = [f"{key} {attempt}" if attempt else key for attempt in range(RESTARTS + 1)]
-    first = resumed(checkpoint, keys) if resume and checkpoint is not None else 0
-    for attempt, own in list(enumerate(keys))[first:]:
-        lowered = config.replace(lr=config.lr / 4**attempt)
-        try:
-            return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own)
-        except Dead:
-            # What was saved on the way belongs to the training that died.
-            if checkpoint is not None:
-                checkpoint.unlink(missing_ok=True)
-    raise LdmlrError(
-        f"the network dies in training, with rates from {config.lr:g} down to {lowered.lr:g}: hardly any of "
-        f"its units answers to its input any more; check the features for wild values, or lower {opt('lr')}"
-    )
+
+    def run(lowered: DiffusionConfig, own: str) -> tuple[Denoiser, list[float]]:
+        return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own)
+
+    return course.attempts(config, key, checkpoint, resumed if resume else None, run)
 
 
 def _train(
@@ -157,22 +138,21 @@ def _train(
     with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
         for step in range(state.done, config.iterations):
             for group in state.optimiser.param_groups:
-                group["lr"] = config.lr * _rate(step, config)
+                group["lr"] = config.lr * course.rate(step, config)
             rows, classes = batches.draw(config.batch_size, state.generator)
             loss = objective(state.network, rows, classes, state.generator)
             state.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             state.optimiser.step()
-            decay = min(config.ema, (1 + step) / (10 + step)) if config.ema else 0.0
-            torch._foreach_lerp_(state.averaged, parameters, 1 - decay)
+            torch._foreach_lerp_(state.averaged, parameters, course.averaging(step, config))
             state.total += loss.detach()
             state.done = step + 1
             bar.update(1)
-            if state.done % REPORT_EVERY == 0 or state.done == config.iterations:
+            if state.done % course.REPORT_EVERY == 0 or state.done == config.iterations:
                 _report(state, config)
                 _check_alive(state.network, objective.seen)
                 bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
-            due = state.done % CHECKPOINT_EVERY == 0 and state.done < config.iterations
+            due = state.done % course.CHECKPOINT_EVERY == 0 and state.done < config.iterations
             if checkpoint is not None and due:
                 state.save(checkpoint, key)
     for parameter, average in zip(parameters, state.averaged, strict=True):
@@ -209,19 +189,15 @@ def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> Non
     if len(batch[0]) < 2:
         return
     spread = silu(network.residual_stream(*batch)).std(dim=0)
-    if float((spread > ANSWER).float().mean()) < ALIVE:
-        raise Dead
+    if float((spread > ANSWER).float().mean()) < course.ALIVE:
+        raise course.Dead
 
 
 def _report(state: State, config: DiffusionConfig) -> None:
     """Note the mean loss since the last report."""
-    mean = float(state.total) / (state.done - (state.done - 1) // REPORT_EVERY * REPORT_EVERY)
-    if not math.isfinite(mean):
-        raise LdmlrError(
-            f"the loss is not finite at step {state.done}; "
-            f"check the features, or lower {opt('lr')} ({config.lr:g})"
-        )
-    state.losses.append(mean)
+    every = course.REPORT_EVERY
+    mean = float(state.total) / (state.done - (state.done - 1) // every * every)
+    state.losses.append(course.check_loss(mean, state.done, config))
     state.total.zero_()
 
 
@@ -257,11 +233,3 @@ class _Objective:
         self.seen = x, t, labels
         loss: Tensor = ((network(x, t, labels) - target) ** 2 * self.importance).mean()
         return loss
-
-
-def _rate(step: int, config: DiffusionConfig) -> float:
-    """Return the learning rate relative to its maximum: linear warm-up, then a cosine to zero."""
-    warmup = min(config.warmup_iterations, config.iterations - 1)
-    if step < warmup:
-        return (step + 1) / warmup
-    return cosine_decay(step - warmup, max(config.iterations - warmup, 1))

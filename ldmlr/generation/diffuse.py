@@ -51,10 +51,10 @@ def diffuse(
 
     Returns
     -------
-    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``axes`` (how many were
-    diffused), ``held_out`` and ``learned`` (what training added to the class Gaussian, as data and in words),
-    ``features`` (whether the encoder has seen the rows, and how that is known), ``seconds``,
-    ``finished_before``.
+    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``trained`` (what trained),
+    ``axes`` (how many were diffused), ``held_out`` and ``learned`` (what training added to the class
+    Gaussian, as data and in words), ``features`` (whether the encoder has seen the rows, and how that is
+    known), ``seconds``, ``finished_before``.
 
     Raises
     ------
@@ -149,6 +149,7 @@ def _figures(out: Path, model: LatentDiffusion) -> dict[str, Any]:
         "views": model.provenance["views"],
         "loss": model.losses[-1],
         "losses": model.losses,
+        "trained": model.trained,
         "axes": model.transform.latent,
         "held_out": model.held_out,
         "learned": model.learned,

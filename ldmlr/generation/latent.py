@@ -12,9 +12,10 @@ import numpy.typing as npt
 from ldmlr import modelfile
 from ldmlr.arguments import check_first_row, check_labels, check_seed, class_count, type_name
 from ldmlr.config import config_hash
-from ldmlr.device import Machine, resolve_device
+from ldmlr.device import Machine, device_name
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.fit import train
 from ldmlr.diffusion.heldout import HeldOut, examine, hold_out
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.schedule import make_schedule
@@ -58,6 +59,8 @@ class LatentDiffusion:
         The training loss, averaged over every 50 iterations.
     provenance
         Where the training rows came from, if from a store: plain data, saved with the model.
+    trained
+        What trained it: ``trainer`` (its name), ``precision`` and ``isa``; empty for a model of before.
     held_out
         How the loss on held-out rows compares with that of the class Gaussian: ``loss_over_gaussian`` (1:
         nothing learned beyond it; None: not known), the same per ``bands`` of time and per shot group
@@ -89,6 +92,7 @@ class LatentDiffusion:
         self.class_names: tuple[str, ...] | None = None
         self.losses: list[float] = []
         self.provenance: dict[str, Any] = {}
+        self.trained: dict[str, Any] = {}
         self._held_out = HeldOut(NOTHING, None)
         self._weights: Weights | None = None
         self._transform: Transform | None = None
@@ -188,8 +192,6 @@ class LatentDiffusion:
         InputError
             Features or labels that cannot be trained on.
         """
-        from ldmlr.diffusion.train import thread_count, train
-
         features = rows.check_features(X)
         labels = rows.check_labels(y, len(features), num_classes)
         classes = num_classes or class_count([("labels", labels)])
@@ -197,7 +199,7 @@ class LatentDiffusion:
             raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
         trained_on = rows.rows_per_class(labels, classes, counts)
         blocks = rows.blocks(features, labels, views)
-        device_found = resolve_device(device)
+        place = device_name(device)
         checkpoint = None if checkpoint is None else Path(checkpoint)
         names = tuple(class_names) if class_names is not None else None
         transform = fit_transform(
@@ -215,17 +217,24 @@ class LatentDiffusion:
             else transform.axes.importance(self.config.error_power)
         )
         key = config_hash(self.config, self.seed, rows.digest(blocks))
-        with thread_count(self.config, transform.latent, threads):
-            network, losses = train(
-                self.config, z[kept], z_labels[kept], trained_on, seed=self.seed, device=device_found,
-                checkpoint=checkpoint, resume=resume, key=key, importance=importance,
-            )  # fmt: skip
+        weights, losses, trainer = train(
+            self.config, z[kept], z_labels[kept], trained_on, seed=self.seed, device=place,
+            threads=threads, checkpoint=checkpoint, resume=resume, key=key, importance=importance,
+        )  # fmt: skip
+        found = HeldOut(NOTHING, None)
+        if held.any():
+            from ldmlr.diffusion.denoiser import module_of
+            from ldmlr.diffusion.train import thread_count
+
             clean = z[: len(labels)]
-            found = examine(network, clean[held], labels[held], trained_on, importance, self.config)
+            with thread_count(self.config, transform.latent, threads):
+                found = examine(
+                    module_of(weights), clean[held], labels[held], trained_on, importance, self.config
+                )
         # Together and only now: a training that fails or is interrupted must not leave half a new model.
-        self._weights, self._transform, self.losses = network.weights(), transform, losses
+        self._weights, self._transform, self.losses = weights, transform, losses
         self.counts, self.class_names, self.provenance = trained_on, names, {}
-        self._held_out = found
+        self._held_out, self.trained = found, trainer.document()
         return self
 
     def fit_store(self, store: FeatureStore, **options: Any) -> Self:
@@ -400,7 +409,7 @@ class LatentDiffusion:
     def _parts(self) -> Trained:
         return Trained(
             self.config, self.seed, self.weights, self.transform, self.counts, self.class_names, self.losses,
-            self._held_out, self.provenance,
+            self._held_out, self.provenance, self.trained,
         )  # fmt: skip
 
     @classmethod
@@ -420,4 +429,5 @@ class LatentDiffusion:
         model._weights, model._transform, model._held_out = found.weights, found.transform, found.held_out
         model.counts, model.class_names = found.counts, found.class_names
         model.losses, model.provenance = found.losses, found.provenance
+        model.trained = found.trained
         return model

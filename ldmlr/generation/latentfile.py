@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ldmlr import modelfile
 from ldmlr.config import config_hash
-from ldmlr.diffusion.config import BEFORE_AXES, DiffusionConfig
+from ldmlr.diffusion.config import BEFORE_AXES, BEFORE_TRAINERS, DiffusionConfig
 from ldmlr.diffusion.heldout import BANDS, HeldOut
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
@@ -44,6 +44,7 @@ class Trained:
     losses: list[float]
     held_out: HeldOut
     provenance: dict[str, Any]
+    trained: dict[str, Any]
 
     def contents(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Return header and tensors of its file."""
@@ -64,6 +65,7 @@ class Trained:
             "class_names": None if names is None else [str(name) for name in names],
             "floor": floor if one_floor else None, "bound": transform.bound,
             "losses": self.losses, "held_out": self.held_out.document, "provenance": self.provenance,
+            "trained": self.trained,
         }  # fmt: skip
         return header, tensors
 
@@ -71,9 +73,10 @@ class Trained:
         """Return a hash of everything the generated rows depend on."""
         header, tensors = self.contents()
         facts = {key: header[key] for key in ("config", "floor", "bound")}
-        if not self.config.in_axes:
-            # Options that did nothing: models from before them keep their names.
-            facts["config"] = {n: value for n, value in facts["config"].items() if n not in BEFORE_AXES}
+        # Options that did nothing, or nothing that the weights do not show: models from before them keep
+        # their names.
+        silent = {*BEFORE_TRAINERS, *(() if self.config.in_axes else BEFORE_AXES)}
+        facts["config"] = {n: value for n, value in facts["config"].items() if n not in silent}
         return config_hash(facts, modelfile.checksum(tensors))
 
 
@@ -85,7 +88,7 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
     ValueError, LookupError, RuntimeError, LdmlrError
         They do not fit each other.
     """
-    config = DiffusionConfig.from_mapping({**BEFORE_AXES, **header["config"]})
+    config = DiffusionConfig.from_mapping({**BEFORE_AXES, **BEFORE_TRAINERS, **header["config"]})
     dim, classes, names = header["dim"], header["num_classes"], header["class_names"]
     transform, counts = _transform(config, header, tensors)
     if names is not None and len(names) != classes:
@@ -105,6 +108,7 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
         config, header["seed"], Weights(config.network, weights), transform, counts,
         None if names is None else tuple(str(name) for name in names), list(header["losses"]),
         HeldOut(dict(header.get("held_out", NOTHING)), gain), dict(header["provenance"]),
+        dict(header.get("trained", {})),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ldmlr.diffusion.train import REPORT_EVERY
+from ldmlr.diffusion.course import REPORT_EVERY
 from ldmlr.errors import InputError
 from ldmlr.files import parse_json
 from ldmlr.report.opening import OpenedRun

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import _native
+from ldmlr import isa as cpu
 from ldmlr.arguments import MAX_ROWS
 from ldmlr.errors import UsageError
-from ldmlr.sampler.cpu import isa as cpu
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint32]
@@ -46,6 +46,9 @@ class Stream(enum.IntEnum):
     SOLVER = 1  # noise of the solver's steps, K dims, by step
     CALIBRATION = 2  # start (step 0) and steps (step + 1) of the draw that finds the ranges of int8
     REMAINDER = 3  # what the latent axes do not hold, D dims, step 0
+    TRAIN_NOISE = 4  # noise of a training step's rows, K dims, by step
+    TRAIN_ROW = 5  # words: class, row of it, and whether its label is dropped
+    TRAIN_TIME = 6  # words: times of a training step
 
 
 def standard_normal(

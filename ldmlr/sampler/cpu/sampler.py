@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import _native
+from ldmlr import isa as cpu
 from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.sampler.cpu import isa as cpu
 from ldmlr.sampler.cpu.int8 import activation_ranges
-from ldmlr.sampler.cpu.processor import number_type
+from ldmlr.processor import number_type
 from ldmlr.sampler.noise import check_counter
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.units import KAPPA, kernel_tables
@@ -66,7 +66,7 @@ class NativeSampler:
         Denoiser, solver table, transform, guidance and seed.
     weights
         ``float32``, ``bfloat16``, ``int8`` or ``auto``: bfloat16 where this processor multiplies it faster
-        than float32 (`ldmlr.sampler.cpu.processor`).
+        than float32 (`ldmlr.processor`).
         int8 rounds weights and activations to 8 bits, with ranges measured on a draw of its own.
     isa
         Instruction set; None: the fastest, or that of ``LDMLR_ISA``.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr import _native
-from ldmlr.sampler.cpu.isa import InstructionSet
+from ldmlr.isa import InstructionSet
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
 TILES = "amx"

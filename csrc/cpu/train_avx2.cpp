@@ -1,0 +1,21 @@
+// Kernels of training for AVX2, FMA and F16C.
+#include "isa.h"
+#include "train.h"
+namespace ldmlr {
+constexpr int tile_rows = train_rows;
+#include "simd_avx2.inc"
+#include "noise_vector.inc"
+#include "product.inc"
+#include "tile.inc"
+#include "train_draw.inc"
+#include "train_operand.inc"
+#include "train_weights.inc"
+#include "train_tile.inc"
+extern const TrainSet train_avx2;
+const TrainSet train_avx2 = {
+    "avx2",
+    panel,
+    {train_scratch<float>, train_tile<float>, train_task<float>, pack_matrix<float>, answering<float>},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+}  // namespace ldmlr

@@ -1,0 +1,152 @@
+"""Which trainer trains: the fused one of the extension where it can, else that of PyTorch.
+
+Torch is imported only for the latter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr import isa
+from ldmlr.diffusion import fused
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.weights import Weights
+from ldmlr.errors import UsageError, opt
+from ldmlr.processor import Processor, number_type
+
+# The counter of the fused trainer's draws holds so many steps, and rows of a batch are 32-bit numbers.
+MOST_STEPS, MOST_ROWS = 2**24, 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """What trains.
+
+    Attributes
+    ----------
+    name
+        ``native`` or ``reference``.
+    precision
+        Type of the products: ``float32`` or ``bfloat16``; sums and weights are float32.
+    isa
+        Instruction set of the native trainer, ``torch`` for the reference.
+    """
+
+    name: str
+    precision: str
+    isa: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {"trainer": self.name, "precision": self.precision, "isa": self.isa}
+
+
+def choose(config: DiffusionConfig, device: str, processor: Processor | None = None) -> Trainer:
+    """Return what trains a configuration.
+
+    Parameters
+    ----------
+    config
+        Its ``trainer`` and ``precision`` say what is wanted.
+    device
+        ``cpu``, or the name of a CUDA device.
+    processor
+        What ``auto`` products are chosen for; None: this one.
+
+    Raises
+    ------
+    UsageError
+        The native trainer was asked for and cannot train this, or the products that were asked for are not
+        there.
+    """
+    reason = refuses(config, device)
+    if config.trainer == "native" and reason:
+        raise UsageError(
+            f"{opt('trainer', 'native')}: {reason}; use {opt('trainer', 'reference')}, or leave it out"
+        )
+    chosen = isa.choose()
+    if config.trainer == "reference" or reason:
+        if config.precision == "bfloat16":
+            raise UsageError(
+                f"{opt('precision', 'bfloat16')}: only the native trainer multiplies bfloat16; "
+                f"use {opt('precision', 'float32')}"
+            )
+        return Trainer("reference", "float32", "torch")
+    if config.precision == "bfloat16" and not chosen.bfloat16:
+        raise UsageError(
+            f"{opt('precision', 'bfloat16')}: {chosen.name} has no bfloat16 products; "
+            f"use {opt('precision', 'float32')}"
+        )
+    # The trainer has no products by tiles: there it multiplies as the instruction set below does.
+    plain = dataclasses.replace(chosen, name="avx512bf16") if chosen.name == "amx" else chosen
+    auto = config.precision == "auto"
+    precision = number_type(plain, processor).name if auto else config.precision
+    return Trainer("native", precision, chosen.name)
+
+
+def refuses(config: DiffusionConfig, device: str) -> str | None:
+    """Return why the native trainer cannot train a configuration on a device, or None if it can."""
+    if config.network != "additive":
+        return f"it trains the additive network, not {opt('network', config.network)}"
+    if not device.startswith("cpu"):
+        return f"it trains on the CPU, not on {device}"
+    if config.iterations > MOST_STEPS or config.batch_size > MOST_ROWS:
+        return f"it takes {MOST_STEPS:,} steps and {MOST_ROWS:,} rows in a batch at most"
+    return None
+
+
+def train(
+    config: DiffusionConfig,
+    z: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    device: str,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    key: str = "",
+    importance: npt.NDArray[np.float64] | None = None,
+) -> tuple[Weights, list[float], Trainer]:
+    """Train a denoiser and return its averaged weights, the course of the loss, and what trained.
+
+    Parameters
+    ----------
+    config, z, labels, counts, seed, checkpoint, resume, key, importance
+        As of `ldmlr.diffusion.train.train`.
+    device
+        Where to train: ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        CPU threads; None: all usable cores, or for the reference and a small network one.
+
+    Raises
+    ------
+    UsageError
+        As of `choose`.
+    LdmlrError
+        The loss is no longer finite, or the network died at every rate that was tried.
+    """
+    trainer = choose(config, device)
+    if trainer.name == "reference":
+        import torch
+
+        from ldmlr.diffusion.train import thread_count
+        from ldmlr.diffusion.train import train as train_reference
+
+        with thread_count(config, z.shape[1], threads):
+            network, losses = train_reference(
+                config, z, labels, counts, seed=seed, device=torch.device(device), checkpoint=checkpoint,
+                resume=resume, key=key, importance=importance,
+            )  # fmt: skip
+        return network.weights(), losses, trainer
+    arrays, losses = fused.train(
+        config, z, labels, counts, seed=seed, products=trainer.precision, threads=threads,
+        checkpoint=checkpoint, resume=resume, key=key, importance=importance,
+    )  # fmt: skip
+    return Weights(config.network, arrays), losses, trainer

@@ -1,0 +1,274 @@
+"""The fused trainer: whole steps in the extension (``csrc/cpu/train*``), for the additive network on CPUs.
+
+All draws of a step are a pure function of (seed, step, row of the batch) and gradients are summed over the
+rows in their order, so the model is the same to the bit for any number of threads and whatever the point
+of resumption. The PyTorch trainer (`ldmlr.diffusion.train`) trains the same network by the same objective
+with other draws. NumPy in and out; imports no torch.
+
+Times are stratified over the batch and shared by `SHARE` rows each: the network that embeds them, a
+third of the operations, is evaluated once per time instead of once per row, and a batch covers the times
+evenly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr import _native, isa, progress
+from ldmlr.device import thread_number
+from ldmlr.diffusion import course, fused_state
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.course import RESOLUTION, Dead
+from ldmlr.diffusion.schedule import make_schedule
+
+# Rows of a batch that share a time.
+SHARE = 8
+# Rows that one thread takes at a time (csrc/cpu/train.h): there is no work for more threads than tiles.
+TILE = 64
+BETA1, BETA2 = 0.9, 0.999
+PRODUCTS = {"float32": _native.Dtype.float32, "bfloat16": _native.Dtype.bfloat16}
+PREDICTIONS = ("v", "eps", "x0")
+# Makes the generator of initial weights another one than those of other uses of the seed.
+INITIAL = 0x1A17
+
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Arrays = dict[str, Floats]
+
+
+def train(
+    config: DiffusionConfig,
+    z: Floats,
+    labels: Labels,
+    counts: Labels,
+    *,
+    seed: int,
+    products: str,
+    threads: int | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    key: str = "",
+    importance: npt.NDArray[np.float64] | None = None,
+) -> tuple[Arrays, list[float]]:
+    """Train a denoiser and return its averaged weights, by name, and the course of the loss.
+
+    Parameters
+    ----------
+    config
+        Network and training.
+    z, labels
+        Rows in the space of the diffusion ``[N, K]`` and their classes ``[N]``.
+    counts
+        Clean rows per class ``[C]``.
+    seed
+        Determines initial weights and all draws.
+    products
+        ``float32``, or ``bfloat16``: products of bfloat16 with float32 sums and weights.
+    threads
+        CPU threads; None: all usable cores. The model does not depend on it.
+    checkpoint, resume, key, importance
+        As of `ldmlr.diffusion.train.train`.
+
+    Raises
+    ------
+    LdmlrError
+        The loss is no longer finite, or the network died at every rate that was tried.
+    """
+    weight = np.ones(z.shape[1]) if importance is None else importance
+    found = Steps(config, z, labels, counts, weight, seed, products, threads)
+
+    def run(lowered: DiffusionConfig, own: str) -> tuple[Arrays, list[float]]:
+        return found.run(lowered, checkpoint, resume, own)
+
+    continued = fused_state.resumed if resume else None
+    # The state of one type of products is no state of the other.
+    return course.attempts(config, f"{key} {products}", checkpoint, continued, run)
+
+
+class Steps:
+    """The steps of a training: what the extension is told of them.
+
+    Parameters
+    ----------
+    config, z, labels, counts, importance, seed, products, threads
+        As of `train`.
+    set_name
+        Instruction set; None: the fastest, or that of ``LDMLR_ISA``.
+    share
+        Rows of a batch that share a time: a power of two up to 64.
+    """
+
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        z: Floats,
+        labels: Labels,
+        counts: Labels,
+        importance: npt.NDArray[np.float64],
+        seed: int,
+        products: str,
+        threads: int | None = None,
+        *,
+        set_name: str | None = None,
+        share: int = SHARE,
+    ) -> None:
+        self.seed, self.products, self.isa = seed, products, isa.choose(set_name).name
+        self.threads = min(thread_number(threads), -(-config.batch_size // TILE))
+        self.importance = importance
+        self._arrays: list[npt.NDArray[Any]] = []  # what the addresses below point into
+        rows = np.bincount(labels, minlength=len(counts))
+        schedule = make_schedule(config.noise_schedule)
+        t = np.arange(RESOLUTION + 1) / RESOLUTION
+        self.params = _native.TrainParams(
+            latent=z.shape[1], hidden=config.hidden, layers=config.layers, classes=len(counts),
+            batch=config.batch_size, share=share, prediction=PREDICTIONS.index(config.prediction),
+            resolution=RESOLUTION, seed=seed, dropped=round(config.label_dropout * 2**32),
+            z=self._keep(z, np.float32),
+            order=self._keep(np.argsort(labels, kind="stable"), np.int64),
+            first=self._keep(np.cumsum(rows) - rows, np.int64),
+            rows=self._keep(rows, np.int64),
+            cumulative=self._keep(thresholds(counts.astype(np.float64) ** config.class_power), np.uint32),
+            alpha=self._keep(schedule.alpha(t), np.float32), sigma=self._keep(schedule.sigma(t), np.float32),
+            features=self._keep(time_features(), np.float32),
+            importance=self._keep(importance, np.float32),
+        )  # fmt: skip
+
+    def _keep(self, array: npt.NDArray[Any], kind: type[Any]) -> int:
+        self._arrays.append(np.ascontiguousarray(array, kind))
+        return int(self._arrays[-1].ctypes.data)
+
+    def start(self, config: DiffusionConfig) -> fused_state.State:
+        """Return a training before its first iteration."""
+        arrays = initial(self.params.latent, self.params.classes, config, self.importance, self.seed)
+        weights = fused_state.flat(arrays)
+        assert len(weights) == _native.train_numbers(self.params)
+        moments = np.zeros_like(weights)
+        return fused_state.State(np.stack([weights, moments, moments, weights]))
+
+    def run(
+        self, config: DiffusionConfig, checkpoint: Path | None, resume: bool, key: str
+    ) -> tuple[Arrays, list[float]]:
+        """Train to the end, from a checkpoint if it is there and wanted; see `train`."""
+        state = self.start(config)
+        if resume and checkpoint is not None and checkpoint.exists():
+            state.load(checkpoint, key)
+        with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
+            while state.done < config.iterations:
+                last = config.iterations
+                if checkpoint is not None:
+                    last = min(last, (state.done // course.CHECKPOINT_EVERY + 1) * course.CHECKPOINT_EVERY)
+                self.advance(config, state, last, bar)
+                if checkpoint is not None and state.done < config.iterations:
+                    state.save(checkpoint, key)
+        return fused_state.named(state.state[3], *self.sizes(config)), state.losses
+
+    def sizes(self, config: DiffusionConfig) -> tuple[int, int, int, int]:
+        """Return K, C, H and L."""
+        return self.params.latent, self.params.classes, config.hidden, config.layers
+
+    def advance(self, config: DiffusionConfig, state: fused_state.State, last: int, bar: Any = None) -> None:
+        """Train until `last` iterations are done.
+
+        Raises
+        ------
+        Dead
+            Hardly a unit answers to its input any more.
+        LdmlrError
+            The loss is no longer finite.
+        """
+        first, every = state.done, course.REPORT_EVERY
+        told = first
+        table, losses = step_table(config), np.zeros(last - first)
+        self.params.steps, self.params.state = table.ctypes.data, state.state.ctypes.data
+        self.params.losses = losses.ctypes.data
+
+        def report(done: int, answering: float) -> None:
+            nonlocal told
+            for loss in losses[told - first : done - first].tolist():
+                state.total += loss  # one by one: the sum does not depend on where calls begin
+            told = done
+            if done % every == 0 or done == config.iterations:
+                mean = state.total / (done - (done - 1) // every * every)
+                state.losses.append(course.check_loss(mean, done, config))
+                state.total = 0.0
+                if config.batch_size > 1 and answering < course.ALIVE:
+                    raise Dead
+                if bar is not None:
+                    bar.set_postfix(loss=f"{mean:.4f}")
+            if bar is not None:
+                bar.update(done - bar.n)
+
+        _native.train(
+            self.isa, self.params, PRODUCTS[self.products], first, last - first, self.threads, every, report
+        )
+        state.done = last
+
+
+def step_table(config: DiffusionConfig) -> Floats:
+    """Return the numbers of every step ``[iterations, 4]``: ``TrainStep`` of csrc/cpu/train.h."""
+    table = np.empty((config.iterations, 4))
+    for step in range(config.iterations):
+        rate = config.lr * course.rate(step, config)
+        table[step] = (
+            1 - rate * config.weight_decay, rate / (1 - BETA1 ** (step + 1)),
+            1 / math.sqrt(1 - BETA2 ** (step + 1)), course.averaging(step, config),
+        )  # fmt: skip
+    return table.astype(np.float32)
+
+
+def thresholds(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint32]:
+    """Return the largest word of 32 bits that stands for each class, of weights ``[C]``."""
+    share = np.cumsum(weights) / weights.sum()
+    last: npt.NDArray[np.uint32] = np.clip(np.round(share * 2**32) - 1, 0, 2**32 - 1).astype(np.uint32)
+    last[np.flatnonzero(weights)[-1] :] = 2**32 - 1
+    return last
+
+
+@lru_cache(maxsize=1)
+def time_features() -> Floats:
+    """Return the cosines and sines of `ldmlr.diffusion.denoiser` for every time ``[resolution + 1, 64]``."""
+    frequencies = np.exp(-math.log(1e4) * np.arange(32) / 32)
+    angles = 1000 / RESOLUTION * np.arange(RESOLUTION + 1)[:, None] * frequencies
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def initial(
+    latent: int, classes: int, config: DiffusionConfig, importance: npt.NDArray[np.float64], seed: int
+) -> Mapping[str, Floats]:
+    """Return initial weights, of the distributions of `ldmlr.diffusion.denoiser`.
+
+    A layer's weights and biases are uniform within the inverse root of its inputs, the table of classes is
+    normal of deviation 0.5, the last layer zero; the weights of the first are scaled by the roots of
+    importance.
+
+    Parameters
+    ----------
+    latent, classes
+        Numbers of a row K, and classes C.
+    config
+        Width and layers.
+    importance
+        Of each number ``[K]``.
+    seed
+        Determines them.
+    """
+    random = np.random.Generator(np.random.Philox([seed, INITIAL]))
+    shapes = fused_state.shapes(latent, classes, config.hidden, config.layers)
+    found = {}
+    for name, shape in shapes.items():
+        if name == "classes.weight":
+            found[name] = (0.5 * random.standard_normal(shape)).astype(np.float32)
+        elif name.startswith("output."):
+            found[name] = np.zeros(shape, np.float32)
+        else:
+            inputs = shapes[f"{name.rpartition('.')[0]}.weight"][1]
+            found[name] = (random.uniform(-1, 1, shape) / math.sqrt(inputs)).astype(np.float32)
+    found["input.weight"] *= np.sqrt(importance).astype(np.float32)
+    return found

@@ -1,0 +1,268 @@
+"""The fused trainer (csrc/cpu/train*, ldmlr/diffusion/fused.py) beside autograd; what must not change it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from support.blobs import SMALL, blobs
+from support.training_twin import Twin
+
+import ldmlr
+from ldmlr import isa
+from ldmlr.diffusion import course, fused, fused_state
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.course import Dead
+from ldmlr.diffusion.fit import choose
+from ldmlr.errors import InputError, LdmlrError, UsageError
+
+AVAILABLE = [entry for entry in isa.instruction_sets() if entry.available]
+KERNELS = [(entry.name, "float32") for entry in AVAILABLE]
+KERNELS += [(entry.name, "bfloat16") for entry in AVAILABLE if entry.bfloat16]
+# K, H, L, C, B, rows that share a time, prediction: nothing a multiple of anything, and the recipe.
+SHAPES = [
+    (10, 16, 1, 3, 64, 8, "v"),
+    (33, 40, 2, 5, 100, 8, "v"),
+    (5, 7, 3, 1, 13, 1, "eps"),
+    (1, 1, 1, 1, 1, 8, "v"),
+    (70, 130, 2, 3, 130, 4, "x0"),
+    (64, 128, 2, 10, 512, 8, "v"),
+]
+# Largest error of a gradient, in units of the largest gradient of its array, that a type explains: sums of
+# some hundred terms.
+TOLERANCE = {"float32": 3e-5, "bfloat16": 4e-2}
+
+
+class Case:
+    """Random rows, a configuration, and both trainers on them."""
+
+    def __init__(self, shape, seed=7, iterations=60, **options):
+        latent, hidden, layers, classes, batch, self.share, prediction = shape
+        random = np.random.default_rng(1)
+        self.z = random.standard_normal((300, latent)).astype(np.float32)
+        self.z[:, 0] = np.sign(self.z[:, 0])
+        self.labels = np.arange(300) ** 2 % classes if classes > 1 else np.zeros(300, np.int64)
+        self.counts = np.maximum(np.bincount(self.labels, minlength=classes), 1)
+        self.labels[:classes] = np.arange(classes)
+        self.importance = random.uniform(0.5, 1.5, latent)
+        self.seed = seed
+        self.config = DiffusionConfig(
+            hidden=hidden, layers=layers, batch_size=batch, prediction=prediction, iterations=iterations,
+            warmup_iterations=3, **options,
+        )  # fmt: skip
+
+    def steps(self, products="float32", set_name=None, threads=2):
+        return fused.Steps(
+            self.config, self.z, self.labels, self.counts, self.importance, self.seed, products, threads,
+            set_name=set_name, share=self.share,
+        )  # fmt: skip
+
+    def twin(self, dtype=torch.float64):
+        return Twin(
+            self.config, self.z, self.labels, self.counts, self.importance, self.seed, self.share, dtype
+        )
+
+    def trained(self, stops=(), **options):
+        """Return the state behind all steps, in calls that end at `stops` too."""
+        steps = self.steps(**options)
+        state = steps.start(self.config)
+        for stop in (*stops, self.config.iterations):
+            steps.advance(self.config, state, stop)
+        return state
+
+
+@pytest.fixture(autouse=True)
+def no_network_is_dead(request, monkeypatch):
+    # A network on so few steps of random rows may well be; what is asked here is something else.
+    if "dies" not in request.node.name:
+        monkeypatch.setattr(course, "ALIVE", -1.0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "products"), KERNELS)
+def test_loss_and_gradients_are_those_of_autograd(name, products, shape):
+    case = Case(shape)
+    twin, steps = case.twin(), case.steps(products, name)
+    # The last layer starts at zero, which would hide most of the gradient.
+    with torch.no_grad():
+        twin.network.output.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
+        twin.network.output.weight.copy_(twin.network.output.weight.float())
+    names = fused_state.shapes(*steps.sizes(case.config))
+    found = dict(twin.network.named_parameters())
+    weights = fused_state.flat({name: found[name].detach().numpy().astype(np.float32) for name in names})
+    state = steps.start(case.config)
+    state.state[0] = weights
+    steps.advance(case.config, state, 1)
+    loss, exact = twin.gradients(0)
+    assert state.total == pytest.approx(loss, rel=TOLERANCE[products] / 10)
+    first = fused_state.named(state.state[1] / np.float32(1 - fused.BETA1), *steps.sizes(case.config))
+    for name, gradient in fused_state.named(exact, *steps.sizes(case.config)).items():
+        allowed = TOLERANCE[products] * np.abs(gradient).max() + 1e-9
+        assert np.abs(first[name] - gradient).max() <= allowed, name
+
+
+@pytest.mark.parametrize(
+    ("products", "weights", "losses"), [("float32", 1e-4, 1e-5), ("bfloat16", None, 1e-2)]
+)
+def test_the_course_of_a_training_is_that_of_pytorch(products, weights, losses):
+    """Sixty steps of AdamW and averages: float32 stays beside float64, bfloat16 within a hundredth."""
+    if products == "bfloat16" and not isa.choose().bfloat16:
+        pytest.skip("this instruction set has no such products")
+    case = Case((20, 32, 2, 4, 64, 8, "v"), weight_decay=0.01)
+    state, twin = case.trained(products=products), case.twin()
+    parameters = list(twin.network.parameters())
+    averages = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.AdamW(parameters, weight_decay=case.config.weight_decay)
+    exact = []
+    for step in range(case.config.iterations):
+        optimiser.param_groups[0]["lr"] = case.config.lr * course.rate(step, case.config)
+        loss = twin.loss(step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        torch._foreach_lerp_(averages, parameters, course.averaging(step, case.config))
+        exact.append(float(loss.detach()))
+    assert state.losses == pytest.approx([np.mean(exact[:50]), np.mean(exact[50:])], rel=losses)
+    if weights is None:
+        return
+    names = fused_state.shapes(20, 4, 32, 2)
+    own = [name for name, _ in twin.network.named_parameters()]
+    for which, values in ((0, parameters), (3, averages)):
+        found = fused_state.named(state.state[which], 20, 4, 32, 2)
+        for name in names:
+            value = values[own.index(name)].detach().numpy()
+            assert np.abs(found[name] - value).max() < weights, name
+
+
+@pytest.mark.parametrize(("name", "products"), KERNELS)
+def test_threads_and_calls_change_no_bit(name, products):
+    case = Case((20, 40, 2, 30, 200, 8, "v"), iterations=12)
+    whole = case.trained(products=products, set_name=name, threads=1)
+    for threads, stops in ((2, ()), (3, (1, 5)), (4, (7,))):
+        parts = case.trained(products=products, set_name=name, threads=threads, stops=stops)
+        assert np.array_equal(parts.state, whole.state)
+        assert (parts.losses, parts.total) == (whole.losses, whole.total)
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    case = Case((6, 16, 1, 3, 64, 8, "v"), iterations=2)
+    first = case.trained()
+    assert np.array_equal(first.state, case.trained().state)
+    other = Case((6, 16, 1, 3, 64, 8, "v"), iterations=2, seed=2**63 + 1).trained()
+    assert not np.array_equal(first.state, other.state)
+
+
+def test_times_are_stratified_and_cover_the_whole_range():
+    case = Case((2, 4, 1, 2, 64, 8, "v"))
+    twin = case.twin()
+    times = np.array([[twin.time(step, row) for row in range(64)] for step in range(50)])
+    assert (np.diff(times.reshape(50, 8, 8), axis=2) == 0).all()
+    strata = times[:, ::8] * 8 // (course.RESOLUTION + 1)
+    assert (strata == np.arange(8)).all()
+    assert times.min() < 400
+    assert times.max() > course.RESOLUTION - 400
+
+
+def test_classes_are_drawn_by_their_weights():
+    last = fused.thresholds(np.array([3.0, 1.0, 0.0, 4.0, 0.0]))
+    assert last.tolist() == [2**32 // 8 * 3 - 1, 2**31 - 1, 2**31 - 1, 2**32 - 1, 2**32 - 1]
+
+
+def test_the_state_survives_its_file(tmp_path):
+    case = Case((6, 16, 1, 3, 64, 8, "v"), iterations=20)
+    steps, path = case.steps(), tmp_path / "checkpoint"
+    state = steps.start(case.config)
+    steps.advance(case.config, state, 13)
+    state.save(path, "key 1")
+    loaded = steps.start(case.config)
+    loaded.load(path, "key 1")
+    assert fused_state.resumed(path, ["key", "key 1"]) == 1
+    for found in (state, loaded):
+        steps.advance(case.config, found, 20)
+    assert np.array_equal(state.state, loaded.state)
+    assert (state.losses, state.done) == (loaded.losses, 20)
+    with pytest.raises(UsageError, match="other settings or data"):
+        loaded.load(path, "key")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        loaded.load(path, "key 1")
+    state.save(path, "key")
+    other = Case((7, 16, 1, 3, 64, 8, "v"))
+    narrow = other.steps().start(other.config)
+    with pytest.raises(InputError, match=r"damaged checkpoint \(its arrays do not fit\)"):
+        narrow.load(path, "key")
+
+
+def test_ctrl_c_ends_a_training_between_two_steps():
+    case = Case((64, 256, 2, 4, 512, 8, "v"), iterations=1000000)
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        case.trained()
+    timer.join()
+
+
+def test_a_loss_that_is_not_finite_is_said(monkeypatch):
+    features, labels = blobs()
+    model = ldmlr.LatentDiffusion(**{**SMALL, "iterations": 100}, lr=1e30, trainer="native")
+    with pytest.raises(LdmlrError, match="the loss is not finite at step 50"):
+        model.fit(features, labels)
+
+
+def test_a_network_that_dies_is_reported():
+    case = Case((8, 16, 1, 3, 64, 8, "v"), lr=5.0, iterations=400)
+    with pytest.raises(Dead):
+        case.trained()
+
+
+def test_auto_takes_the_native_trainer_where_it_can():
+    assert choose(DiffusionConfig(), "cpu").name == "native"
+    for config, device in ((DiffusionConfig(network="adaln"), "cpu"), (DiffusionConfig(), "cuda:0")):
+        found = choose(config, device)
+        assert (found.name, found.precision) == ("reference", "float32")
+    assert choose(DiffusionConfig(iterations=2**25), "cpu").name == "reference"
+    assert choose(DiffusionConfig(trainer="reference"), "cpu").name == "reference"
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "message"),
+    [
+        ({"network": "adaln"}, "cpu", "--trainer native: it trains the additive network"),
+        ({}, "cuda", "--trainer native: it trains on the CPU, not on cuda; use --trainer reference"),
+    ],
+)
+def test_what_the_native_trainer_cannot_do_is_said(options, device, message):
+    with pytest.raises(UsageError) as caught:
+        choose(DiffusionConfig(trainer="native", **options), device)
+    assert message in caught.value.on_command_line()
+
+
+def test_products_that_are_not_there_are_said(monkeypatch):
+    monkeypatch.setenv(isa.VARIABLE, "baseline")
+    config = DiffusionConfig(precision="bfloat16")
+    with pytest.raises(UsageError, match="baseline has no bfloat16 products; use precision='float32'"):
+        choose(config, "cpu")
+    with pytest.raises(UsageError, match="only the native trainer multiplies bfloat16"):
+        choose(config.replace(trainer="reference"), "cpu")
+
+
+def test_a_model_says_what_trained_it(tmp_path):
+    features, labels = blobs()
+    model = ldmlr.LatentDiffusion(**SMALL, precision="float32").fit(features, labels)
+    assert model.trained == {"trainer": "native", "precision": "float32", "isa": isa.choose().name}
+    model.save(tmp_path / "m.safetensors")
+    loaded = ldmlr.LatentDiffusion.load(tmp_path / "m.safetensors")
+    assert loaded.trained == model.trained
+    reference = ldmlr.LatentDiffusion(**SMALL, trainer="reference").fit(features, labels)
+    assert reference.trained == {"trainer": "reference", "precision": "float32", "isa": "torch"}
+
+
+def test_the_fused_trainer_imports_no_torch():
+    script = "import sys; import ldmlr.diffusion.fused; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
