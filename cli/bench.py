@@ -59,6 +59,9 @@ def command(
     measures the kernels chosen for each size instead, beside a large bfloat16 product and PyTorch on that
     device.
 
+    train: steps of stage 2's fused trainer: their share of the multiply-add peak (the fewest operations
+    counted), and how many times faster they are than the steps of PyTorch, eager and as one compiled graph.
+
     store: a feature store written, read, verified and iterated, beside a copy of its file or its bytes read.
 
     augment: stores of 1,000 rows augmented from end to end, in turn and side by side, and by SMOTE.
@@ -67,6 +70,7 @@ def command(
     Examples:
       ldmlr bench sample
       ldmlr bench sample --no-compile --threads 1 --json
+      ldmlr bench train --threads 2
       ldmlr bench all --quick --out before
       ldmlr bench all --quick --against before/result.json
     """

@@ -263,6 +263,7 @@ void def_structs(py::module_ &m) {
         .field("classes", &TrainParams::classes)
         .field("batch", &TrainParams::batch)
         .field("share", &TrainParams::share)
+        .field("tile", &TrainParams::tile)
         .field("prediction", &TrainParams::prediction)
         .field("resolution", &TrainParams::resolution)
         .field("seed", &TrainParams::seed)

@@ -14,8 +14,9 @@
 
 namespace ldmlr {
 
-// Rows of a tile, and the rows there is room for: a group of a product may run over the last one.
-constexpr int train_rows = 64, train_room = 76;
+// A tile has a multiple of so many rows, at most so many, and room for some more: a group of a product may
+// run over the last one.
+constexpr int tile_step = 64, most_rows = 256, spare_rows = 12;
 constexpr int time_inputs = 64;    // cosines and sines of a time
 constexpr int block_outputs = 32;  // outputs of a block of weights
 
@@ -31,7 +32,8 @@ struct TrainStep {
 struct TrainParams {
     int32_t latent, hidden, layers, classes;
     int32_t batch;       // B
-    int32_t share;       // rows in a row that have one time, a power of two up to train_rows
+    int32_t share;       // rows in a row that have one time, a power of two up to tile_step
+    int32_t tile;        // rows of a tile: of no influence on the state
     int32_t prediction;  // 0: v, 1: eps, 2: x0
     int32_t resolution;  // times are 0 .. resolution
     uint64_t seed;
@@ -88,15 +90,15 @@ struct TrainTask {
 // What the functions below see.
 struct Training {
     TrainParams p;
-    int32_t tiles, times;  // tiles of the batch; times of a whole tile
-    int32_t time_room;
+    int32_t tiles, times;                          // tiles of the batch; times of a whole tile
+    int32_t room, time_room;                       // of a tile, with spare rows
     float *weights, *moment1, *moment2, *average;  // padded, [total] each
     const TrainMatrix *matrices;  // input, first, second, output, time_in, time_out of each layer
     const TrainVector *vectors;   // input, first, second, output, time_in, time_out of each layer
     const TrainSlot *slots;
     const TrainTask *tasks;
     int64_t class_offset;
-    int32_t *label;        // [tiles * train_rows]
+    int32_t *label;        // [tiles * tile]
     int32_t *class_rows;   // rows of the batch, class by class
     int32_t *class_first;  // [C + 2]
     double *row_loss;      // [B]

@@ -2,7 +2,7 @@
 #include "isa.h"
 #include "train.h"
 namespace ldmlr {
-constexpr int tile_rows = train_rows;
+constexpr int tile_rows = most_rows;
 #include "simd_avx512.inc"
 #include "noise_vector.inc"
 #include "product.inc"

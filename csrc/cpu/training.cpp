@@ -4,12 +4,18 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -41,6 +47,22 @@ class FlushSubnormals {
     unsigned before_;
 #endif
 };
+
+using Memory = std::unique_ptr<char, void (*)(void *)>;
+
+// Zeros. Phases walk over some megabytes in strides of a row: with large pages, where the system has them
+// to give, addresses are translated from the cache.
+Memory make_memory(size_t bytes) {
+    constexpr size_t page = size_t{1} << 21;
+    const size_t all = (bytes + page - 1) / page * page;
+    Memory memory(static_cast<char *>(std::aligned_alloc(page, all)), std::free);
+    if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+    madvise(memory.get(), all, MADV_HUGEPAGE);
+#endif
+    std::memset(memory.get(), 0, all);
+    return memory;
+}
 
 // Helpers wait here for the caller's thread between the phases of a step, and it for them.
 class Gate {
@@ -111,9 +133,10 @@ class Trainer {
           kernels_(products == Dtype::bfloat16 ? set.bfloat16 : set.float32),
           paired_(products == Dtype::bfloat16) {
         t_.p = params;
-        t_.tiles = (params.batch + train_rows - 1) / train_rows;
-        t_.times = train_rows / params.share;
-        t_.time_room = t_.times + (train_room - train_rows);
+        t_.tiles = (params.batch + params.tile - 1) / params.tile;
+        t_.times = params.tile / params.share;
+        t_.room = params.tile + spare_rows;
+        t_.time_room = t_.times + spare_rows;
         list();
     }
 
@@ -215,21 +238,20 @@ class Trainer {
                                                                            : width;
             // A line of slack: rows whose stride is a power of two would share sets of the cache.
             const int stride = columns + 16;
-            const int64_t rows = slots.timed(slot) ? t_.time_room : train_room;
+            const int64_t rows = slots.timed(slot) ? t_.time_room : t_.room;
             const int64_t tile = (paired_ ? (rows + 1) / 2 : rows) * stride * 4;
             slots_.push_back({nullptr, tile, stride});
             places.push_back(take(tile * t_.tiles));
         }
-        const int64_t label = take(static_cast<int64_t>(t_.tiles) * train_rows * 4);
+        const int64_t label = take(static_cast<int64_t>(t_.tiles) * t_.p.tile * 4);
         const int64_t class_rows = take(static_cast<int64_t>(t_.p.batch) * 4);
         const int64_t class_first = take((static_cast<int64_t>(t_.p.classes) + 2) * 4);
-        const int64_t row_loss = take(static_cast<int64_t>(t_.tiles) * train_rows * 8);
+        const int64_t row_loss = take(static_cast<int64_t>(t_.tiles) * t_.p.tile * 8);
         const int64_t scratch = (kernels_.tile_scratch(t_) + 2 * line - 1) / line * line;
         scratch_.clear();
         for (int i = 0; i < threads; ++i) scratch_.push_back(reinterpret_cast<char *>(take(scratch)));
-        memory_.assign(static_cast<size_t>(bytes + line), 0);
-        char *base = memory_.data();
-        base += (static_cast<uintptr_t>(line) - reinterpret_cast<uintptr_t>(base) % line) % line;
+        memory_ = make_memory(static_cast<size_t>(bytes));
+        char *base = memory_.get();
         float **arrays[4] = {&t_.weights, &t_.moment1, &t_.moment2, &t_.average};
         for (int i = 0; i < 4; ++i) *arrays[i] = reinterpret_cast<float *>(base + state[i]);
         std::memcpy(base + importance, t_.p.importance, static_cast<size_t>(t_.p.latent) * 4);
@@ -379,7 +401,7 @@ class Trainer {
     std::vector<TrainSlot> slots_;
     std::vector<TrainTask> tasks_;
     std::vector<char *> scratch_;  // of each thread
-    std::vector<char> memory_;
+    Memory memory_{nullptr, std::free};
     std::vector<int32_t> places_;
     float *importance_ = nullptr;
     std::atomic<int> next_{0};

@@ -104,6 +104,7 @@ void check(const TrainSet &set, Dtype products, const char *isa) {
         Problem problem(shape);
         std::vector<float> whole;
         for (const int threads : {1, 2, 4}) {
+            problem.params.tile = 64 * threads;
             problem.start();
             uint32_t reports = 0;
             const auto report = [&](uint32_t, double answering) {

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 # What each part measures.
 PARTS = {
     "sample": "drawing rows, beside the ceilings of the machine and its peers",
+    "train": "steps of stage 2, beside the ceilings of the machine and PyTorch",
     "store": "a feature store written, read, verified and iterated, beside a copy",
     "augment": "stores in, balanced stores out, from end to end",
 }

@@ -30,8 +30,8 @@ from ldmlr.diffusion.schedule import make_schedule
 
 # Rows of a batch that share a time.
 SHARE = 8
-# Rows that one thread takes at a time (csrc/cpu/train.h): there is no work for more threads than tiles.
-TILE = 64
+# Rows that a thread takes at a time: a multiple of the first, at most the second; a tile reads all weights.
+TILE, MOST = 64, 256
 BETA1, BETA2 = 0.9, 0.999
 PRODUCTS = {"float32": _native.Dtype.float32, "bfloat16": _native.Dtype.bfloat16}
 PREDICTIONS = ("v", "eps", "x0")
@@ -103,6 +103,9 @@ class Steps:
         Instruction set; None: the fastest, or that of ``LDMLR_ISA``.
     share
         Rows of a batch that share a time: a power of two up to 64.
+    tile
+        Rows that a thread takes at a time, a multiple of 64 up to 256; None: as the threads allow. The model
+        does not depend on it.
     """
 
     def __init__(
@@ -118,9 +121,12 @@ class Steps:
         *,
         set_name: str | None = None,
         share: int = SHARE,
+        tile: int | None = None,
     ) -> None:
         self.seed, self.products, self.isa = seed, products, isa.choose(set_name).name
         self.threads = min(thread_number(threads), -(-config.batch_size // TILE))
+        if tile is None:
+            tile = min(MOST, -(-config.batch_size // self.threads // TILE) * TILE)
         self.importance = importance
         self._arrays: list[npt.NDArray[Any]] = []  # what the addresses below point into
         rows = np.bincount(labels, minlength=len(counts))
@@ -129,7 +135,7 @@ class Steps:
         self.params = _native.TrainParams(
             latent=z.shape[1], hidden=config.hidden, layers=config.layers, classes=len(counts),
             batch=config.batch_size, share=share, prediction=PREDICTIONS.index(config.prediction),
-            resolution=RESOLUTION, seed=seed, dropped=round(config.label_dropout * 2**32),
+            tile=tile, resolution=RESOLUTION, seed=seed, dropped=round(config.label_dropout * 2**32),
             z=self._keep(z, np.float32),
             order=self._keep(np.argsort(labels, kind="stable"), np.int64),
             first=self._keep(np.cumsum(rows) - rows, np.int64),
