@@ -28,10 +28,9 @@ from ldmlr.generation.config import SampleConfig
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import labels_of, plan
 from ldmlr.generation.train_rows import train_rows
+from ldmlr.processor import number_type
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.sampler import reference
-from ldmlr import isa as cpu
-from ldmlr.processor import number_type
 from ldmlr.sampler.cpu.sampler import NativeSampler
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.store import FeatureStore

@@ -20,10 +20,10 @@ def command(as_json: bool) -> None:
     """
     from ldmlr import results
     from ldmlr.device import cuda_devices
-    from ldmlr.sampler import backends as sampling
-    from ldmlr.sampler.cpu import sampler as native
     from ldmlr.isa import choose
     from ldmlr.processor import number_type
+    from ldmlr.sampler import backends as sampling
+    from ldmlr.sampler.cpu import sampler as native
 
     chosen = number_type(choose())
     document: dict[str, Any] = {

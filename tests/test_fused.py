@@ -21,6 +21,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.course import Dead
 from ldmlr.diffusion.fit import choose
 from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.processor import Processor
 
 AVAILABLE = [entry for entry in isa.instruction_sets() if entry.available]
 KERNELS = [(entry.name, "float32") for entry in AVAILABLE]
@@ -57,10 +58,10 @@ class Case:
             warmup_iterations=3, **options,
         )  # fmt: skip
 
-    def steps(self, products="float32", set_name=None, threads=2):
+    def steps(self, products="float32", set_name=None, threads=2, tile=None):
         return fused.Steps(
             self.config, self.z, self.labels, self.counts, self.importance, self.seed, products, threads,
-            set_name=set_name, share=self.share,
+            set_name=set_name, share=self.share, tile=tile,
         )  # fmt: skip
 
     def twin(self, dtype=torch.float64):
@@ -141,11 +142,11 @@ def test_the_course_of_a_training_is_that_of_pytorch(products, weights, losses):
 
 
 @pytest.mark.parametrize(("name", "products"), KERNELS)
-def test_threads_and_calls_change_no_bit(name, products):
+def test_threads_calls_and_tiles_change_no_bit(name, products):
     case = Case((20, 40, 2, 30, 200, 8, "v"), iterations=12)
     whole = case.trained(products=products, set_name=name, threads=1)
-    for threads, stops in ((2, ()), (3, (1, 5)), (4, (7,))):
-        parts = case.trained(products=products, set_name=name, threads=threads, stops=stops)
+    for threads, stops, tile in ((2, (), None), (3, (1, 5), 64), (4, (7,), 128)):
+        parts = case.trained(products=products, set_name=name, threads=threads, stops=stops, tile=tile)
         assert np.array_equal(parts.state, whole.state)
         assert (parts.losses, parts.total) == (whole.losses, whole.total)
 
@@ -230,6 +231,17 @@ def test_auto_takes_the_native_trainer_where_it_can():
     assert choose(DiffusionConfig(trainer="reference"), "cpu").name == "reference"
 
 
+def test_auto_multiplies_as_the_processor_does_it_faster(monkeypatch):
+    zen, rapids = Processor("AuthenticAMD", 0x1A, 2), Processor("GenuineIntel", 6, 0xCF)
+    for name, processor, precision in (
+        ("avx2", zen, "float32"), ("avx512bf16", zen, "bfloat16"), ("avx512bf16", rapids, "float32"),
+        ("amx", rapids, "float32"),
+    ):  # fmt: skip
+        entry = isa.InstructionSet(name, True, name != "avx2", False)
+        monkeypatch.setattr(isa, "choose", lambda entry=entry: entry)
+        assert choose(DiffusionConfig(), "cpu", processor).precision == precision
+
+
 @pytest.mark.parametrize(
     ("options", "device", "message"),
     [
@@ -264,5 +276,11 @@ def test_a_model_says_what_trained_it(tmp_path):
 
 
 def test_the_fused_trainer_imports_no_torch():
-    script = "import sys; import ldmlr.diffusion.fused; assert 'torch' not in sys.modules"
+    """Nor does a fit of few dimensions from start to end."""
+    script = (
+        "import sys; import numpy as np; from ldmlr import LatentDiffusion\n"
+        "rows = np.random.default_rng(0).standard_normal((200, 5))\n"
+        "LatentDiffusion(iterations=30, hidden=16).fit(rows, np.arange(200) % 3, device='cpu')\n"
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldmlr.bench.models import random_labels, random_spec
 from ldmlr import isa as cpu
+from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.isa import InstructionSet
 from ldmlr.processor import Processor, number_type, this_processor
 from ldmlr.sampler.cpu.sampler import NativeSampler

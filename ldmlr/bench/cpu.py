@@ -17,7 +17,6 @@ from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.table import Row, table_row
 from ldmlr.bench.timing import Work, pair, shortest
 from ldmlr.bench.torch_sampler import TorchSampler, product
-from ldmlr import isa as sets
 from ldmlr.processor import number_type
 from ldmlr.sampler.cpu.sampler import WEIGHTS, NativeSampler
 from ldmlr.sampler.spec import SamplerSpec

@@ -16,7 +16,7 @@ from ldmlr.bench.torch_trainer import TorchTrainer
 from ldmlr.diffusion import course
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.fused import PRODUCTS, SHARE, Steps
-from ldmlr.diffusion.fused_state import TIME_FEATURES
+from ldmlr.diffusion.weights import TIME_FEATURES
 from ldmlr.text import table
 
 # Multiply-adds of one timed call on one thread: about a third of a second at 250 GFLOP/s.

@@ -16,8 +16,8 @@ from ldmlr import _native
 from ldmlr import isa as cpu
 from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.sampler.cpu.int8 import activation_ranges
 from ldmlr.processor import number_type
+from ldmlr.sampler.cpu.int8 import activation_ranges
 from ldmlr.sampler.noise import check_counter
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.units import KAPPA, kernel_tables
