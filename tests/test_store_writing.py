@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.store import FeatureStore, SplitData, StoreWriter, verify
+from ldmlr.store.layout import StoredHead
 
 DATA = SplitData(np.arange(12, dtype=np.float32).reshape(6, 2), np.arange(6) % 3)
 
@@ -223,3 +225,16 @@ def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_the_same_contents_are_the_same_bytes_whenever_they_are_written(tmp_path):
+    data, head = (
+        SplitData(DATA.features, DATA.labels, ids=list("abcdef")),
+        StoredHead("linear", np.ones((3, 2))),
+    )
+    written = []
+    for name in ("one.h5", "two.h5"):
+        FeatureStore.write(tmp_path / name, train=data, test=data, head=head, class_names=("x", "y", "z"))
+        written.append((tmp_path / name).read_bytes())
+        time.sleep(1.1)  # HDF5 counts in whole seconds
+    assert written[0] == written[1]

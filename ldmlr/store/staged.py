@@ -104,13 +104,35 @@ def staged(descriptor: int, mode: str) -> Iterator[h5py.File]:
 
     The file format is that of HDF5 1.8 and later, whose metadata carry checksums. Objects are
     aligned to 64 bytes, so that memory maps are aligned for any element type and vector width.
+    No times are kept: the same contents are the same bytes, whenever they are written.
     """
     stage = StagedFile(descriptor)
+    if mode == "w":
+        _begin(stage)
+        mode = "r+"
     with h5py.File(
         stage, mode, libver=("v108", "v108"), alignment_threshold=1, alignment_interval=64
     ) as handle:  # fmt: skip
         yield handle
     stage.commit()
+
+
+def _begin(stage: StagedFile) -> None:
+    """Write an empty file whose root group keeps no times, which `h5py.File` cannot be asked for."""
+    creation, access = h5py.h5p.create(h5py.h5p.FILE_CREATE), h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    creation.set_obj_track_times(False)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
+    access.set_alignment(1, 64)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, stage)
+    h5py.h5f.create(b"staged", h5py.h5f.ACC_TRUNC, creation, access).close()
+
+
+def new_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """Create a group that keeps no times."""
+    settings = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    settings.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=settings))
 
 
 def pwrite(descriptor: int, data: memoryview, offset: int) -> None:

@@ -43,7 +43,7 @@ from ldmlr.store.layout import (
 from ldmlr.store.rows import Rows
 from ldmlr.store.split import Split
 from ldmlr.store.split_writer import IdKind, SplitWriter
-from ldmlr.store.staged import staged
+from ldmlr.store.staged import new_group, staged
 
 # Endings of other kinds of files, which would lie about a store.
 OTHER_KINDS = (".npz", ".npy", ".parquet", ".csv", ".json", ".safetensors", ".pt")
@@ -200,7 +200,7 @@ class StoreWriter:
             )
         offsets: dict[str, int] = {}
         with self.session() as handle:
-            group = handle.create_group(name)
+            group = new_group(handle, name)
 
             def lay_out(key: str, shape: tuple[int, ...], kind: np.dtype[Any]) -> h5py.Dataset:
                 dataset = _contiguous(group, key, shape, kind)
@@ -240,7 +240,7 @@ class StoreWriter:
             arrays = {"weight": as_array(self.head.weight).astype("<f4"), **self.head.extra}
             if self.head.bias is not None:
                 arrays["bias"] = as_array(self.head.bias).astype("<f4")
-            handle.create_group("head").attrs["kind"] = self.head.kind
+            new_group(handle, "head").attrs["kind"] = self.head.kind
         for key, values in arrays.items():
             values = as_array(values)
             if not np.isfinite(values).all():
