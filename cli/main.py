@@ -28,6 +28,8 @@ COMMANDS = {
     "augment": "Stage 2 in one go: stores in, balanced stores out.",
     "finetune": "Stage 3: fine-tune the head on encoded and pseudo-features.",
     "evaluate": "Accuracy of heads: all, many, medium, few and per class, and calibration.",
+    "predict": "Class names and probabilities for new features or images.",
+    "export": "A head, or encoder and head, in the form of another program.",
     "compare": "LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.",
     "ablate": "One setting of generation varied: ratio, groups, steps, guidance or width.",
     "report": "A self-contained HTML page of a run: figures, pictures, verdict.",

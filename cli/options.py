@@ -53,6 +53,8 @@ STAGES = (
     "augment",
     "finetune",
     "evaluate",
+    "predict",
+    "export",
     "select",
     "run",
     "compare",

@@ -21,7 +21,7 @@ from ldmlr.store.rows import DataFile, Rows
 # A row of genes, once dense, is far from small: a matrix whose store would be larger than this is refused.
 DENSE_BYTES = 64 << 30
 # Names of label columns that only this field has, tried after the common ones.
-LABEL_COLUMNS = ("cell_type", "celltype", "cell_label", "louvain", "leiden")
+CELL_COLUMNS = ("cell_type", "celltype", "cell_label", "louvain", "leiden")
 
 
 class SparseRows(Rows):
@@ -86,17 +86,9 @@ def read_anndata(
     """
     with open_hdf5(path) as handle:
         try:
-            file = DataFile.of(path)
-            key = (features_key or "X").strip("/")
-            if key not in handle:
-                there = [f"{group}/{name}" for group in ("obsm", "layers") for name in handle.get(group, ())]
-                raise InputError(
-                    f"{path}: has no {key}; it holds {', '.join(['X', *there][:8])}: correct "
-                    f"{opt('features_key')}"
-                )
-            rows = _matrix(file, handle, key)
+            rows = open_matrix(path, handle, features_key)
             obs = handle["obs"]
-            names = [name for name in (*label_names, *LABEL_COLUMNS) if name in obs]
+            names = [name for name in (*label_names, *CELL_COLUMNS) if name in obs]
             if not names:
                 raise InputError(
                     f"{path}: obs has no column {' or '.join(label_names[:3])}; its columns are "
@@ -106,6 +98,17 @@ def read_anndata(
             return rows, labels, classes
         except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
             raise damaged(path, error) from error
+
+
+def open_matrix(path: Path, handle: h5py.File, features_key: str | None) -> Rows:
+    """Return a matrix of an open file as rows on disk: ``X``, ``obsm/NAME`` or ``layers/NAME``."""
+    key = (features_key or "X").strip("/")
+    if key not in handle:
+        there = [f"{group}/{name}" for group in ("obsm", "layers") for name in handle.get(group, ())]
+        raise InputError(
+            f"{path}: has no {key}; it holds {', '.join(['X', *there][:8])}: correct {opt('features_key')}"
+        )
+    return _matrix(DataFile.of(path), handle, key)
 
 
 def _matrix(file: DataFile, handle: h5py.File, key: str) -> Rows:

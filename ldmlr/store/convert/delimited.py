@@ -83,7 +83,7 @@ class DelimitedRows(StreamRows):
 
 
 def read_delimited(
-    path: Path, features_key: str | None, label_names: Sequence[str]
+    path: Path, features_key: str | None, label_names: Sequence[str], *, labelled: bool = True
 ) -> tuple[DelimitedRows, Array]:
     """Open a table of text: its features as rows on disk, and its labels.
 
@@ -95,6 +95,8 @@ def read_delimited(
         A pattern such as ``f*`` of numeric columns; by default every numeric column but the label and ids.
     label_names
         Names of the label column, tried in turn.
+    labelled
+        Whether there has to be one; without one the labels are empty.
 
     Returns
     -------
@@ -112,13 +114,13 @@ def read_delimited(
         names = next(csv.reader([first], delimiter=delimiter), [])
         _check_names(path, names)
         label = next((name for name in label_names if name in names), None)
-        if label is None:
+        if label is None and labelled:
             listed = ", ".join(names[:8])
             raise InputError(
                 f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are {listed}: "
                 f"name it with {opt('labels_key')}"
             )
-        at = names.index(label)
+        at = None if label is None else names.index(label)
         reader = csv.reader(handle, delimiter=delimiter)
         labels: list[str] = []
         start: list[list[str]] = []
@@ -130,15 +132,15 @@ def read_delimited(
                 raise InputError(
                     f"{path}: line {line}: has {len(row)} fields, expected {len(names)}; write the file again"
                 )
-            if not row[at].strip():
+            if at is not None and labelled and not row[at].strip():
                 raise InputError(f"{path}: line {line}: {label} is empty; remove the line, or label it")
-            labels.append(row[at].strip())
+            labels.append("" if at is None else row[at].strip())
             if len(start) < LOOKED_AT:
                 start.append(row)
     if not labels:
         raise InputError(f"{path}: has column names only; expected at least one row")
     columns = _columns(path, names, at, start, features_key)
-    return DelimitedRows(path, delimiter, columns, len(labels)), _typed(labels)
+    return DelimitedRows(path, delimiter, columns, len(labels)), _typed(labels) if labelled else np.empty(0)
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _columns(
-    path: Path, names: list[str], label: int, start: list[list[str]], key: str | None
+    path: Path, names: list[str], label: int | None, start: list[list[str]], key: str | None
 ) -> dict[int, str]:
     """Return the columns of features: those that a pattern names, else all that start with numbers."""
     from ldmlr.store.convert.parquet import NOT_FEATURES

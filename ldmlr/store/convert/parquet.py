@@ -112,7 +112,12 @@ class ParquetTable:
 
 
 def read_parquet(
-    path: Path, features_key: str | None, label_names: Sequence[str], opened: Opened | None = None
+    path: Path,
+    features_key: str | None,
+    label_names: Sequence[str],
+    opened: Opened | None = None,
+    *,
+    labelled: bool = True,
 ) -> ParquetTable:
     """Open a table: features and labels, and the columns ``source`` and ``id`` as an export writes them.
 
@@ -127,6 +132,8 @@ def read_parquet(
         Names of the label column, tried in turn.
     opened
         Opens another kind of table with the interface of a Parquet file, such as `SavedDataset`.
+    labelled
+        Whether there has to be a label column; without one the labels are empty.
     """
     arrow = pyarrow()
     opened = opened or (lambda: arrow.parquet.ParquetFile(path))
@@ -134,25 +141,25 @@ def read_parquet(
         with opened() as file:
             schema = file.schema_arrow
             label = next((name for name in label_names if name in schema.names), None)
-            if label is None:
+            if label is None and labelled:
                 raise InputError(
                     f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
                     f"{', '.join(schema.names[:8])}: name it with {opt('labels_key')}"
                 )
-            column = file.read(columns=[label]).column(0)
-            source, ids = _export_columns(file, label)
+            # Whatever column it is, it has as many entries as there are rows.
+            column = file.read(columns=[label or schema.names[0]]).column(0)
+            source, ids = _export_columns(file, label or "")
     except (arrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    if column.null_count:
+    if label is not None and labelled and column.null_count:
         raise InputError(f"{path}: {label}: {column.null_count} labels are null; remove these rows")
     if arrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    names, is_list = _feature_columns(path, schema, features_key, label)
+    names, is_list = _feature_columns(path, schema, features_key, label or "")
     kept = (schema.metadata or {}).get(b"class_names")
-    return ParquetTable(
-        ParquetRows(path, names, is_list, len(column), opened), np.asarray(column.to_numpy()), source, ids,
-        _class_names(kept), label,
-    )  # fmt: skip
+    labels = np.asarray(column.to_numpy()) if labelled else np.empty(0)
+    rows = ParquetRows(path, names, is_list, len(column), opened)
+    return ParquetTable(rows, labels, source, ids, _class_names(kept), label or "")
 
 
 def _class_names(text: bytes | None) -> tuple[str, ...] | None:

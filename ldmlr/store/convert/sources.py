@@ -45,7 +45,7 @@ _MORE = ("source", "ids", "views", "view_kinds")
 _MORE_KEYS = ("{split}/{what}", "{split}_{what}", "{what}_{split}")
 # What features and their labels are called in .npy files of their own.
 _NPY_NAMES = (("X", "y"), ("x", "y"), ("features", "labels"), ("embeddings", "labels"), ("feats", "labels"))
-_COLUMN_KEYS = ("label", "labels", "target", "targets", "y", "class")
+LABEL_COLUMNS = ("label", "labels", "target", "targets", "y", "class")
 
 
 @dataclasses.dataclass
@@ -118,7 +118,7 @@ def open_source(
             path, npz_members(path), lambda name: npz_rows(path, name), lambda name: load_member(path, name),
             features_key, labels_key,
         )  # fmt: skip
-    names = (labels_key,) if labels_key else _COLUMN_KEYS
+    names = (labels_key,) if labels_key else LABEL_COLUMNS
     if start.startswith(b"PAR1"):
         table = read_parquet(path, features_key, names)
         split = RawSplit(table.rows, table.labels, table.source, table.ids)
@@ -141,7 +141,7 @@ def open_source(
 
 
 def _saved_dataset(path: Path, features_key: str | None, labels_key: str | None) -> Source:
-    names = (labels_key,) if labels_key else _COLUMN_KEYS
+    names = (labels_key,) if labels_key else LABEL_COLUMNS
     splits, classes = {}, None
     for split, folder in split_folders(path).items():
         table = read_parquet(folder, features_key, names, functools.partial(SavedDataset, folder))
