@@ -159,7 +159,7 @@ def test_nan_in_views_head_and_bfloat16(path):
         ("train/labels", np.array([0, 1, 2, -1, 1, 0]), r"labels outside 0 \.\. 2: 1, .* -1 in row 3"),
         ("train/labels", np.arange(6) / 2, "is float64, expected whole numbers"),
         ("train/labels", np.arange(5) % 3, r"has shape \(5,\), but /train/features has 6 rows"),
-        ("train/labels", np.zeros((6, 1), int), "give one label per row"),
+        ("train/labels", np.zeros((6, 2), int), "give one label per row"),
         ("train/features", np.zeros((6, 2, 2)), r"expected \[N, D\]"),
         ("train/features", np.zeros((6, 0)), r"expected \[N, D\]"),
         ("train/features", np.zeros((6, 3), np.uint16), "needs the attribute dtype='bfloat16'"),

@@ -33,6 +33,7 @@ from ldmlr.store.layout import (
     outside_remedy,
 )
 from ldmlr.store.opening import Report, damaged, open_hdf5
+from ldmlr.store.packed import TurnedRows, is_turned, missing_labels, unpacked
 from ldmlr.store.rows import DataFile, Rows, Views
 
 # Features up to this size are looked through for NaN and infinity when a store is opened; larger
@@ -40,6 +41,8 @@ from ldmlr.store.rows import DataFile, Rows, Views
 CHECK_BYTES = 64 << 20
 
 REQUIRED = ("schema_version", "complete", "num_classes", "dim", "encoder", "created_with", "config")
+# What other programs may mean something else by: in their files these say nothing of ours.
+OURS = ("format", "schema_version", "complete", "num_classes", "dim")
 
 
 @dataclasses.dataclass
@@ -53,6 +56,7 @@ class SplitParts:
     views: Views | None = None
     view_kinds: tuple[str, ...] = ()
     raw_labels: Array | None = None  # as they are in the file, for importers that map them
+    label_names: dict[str, int] | None = None  # of an enumeration
 
 
 @dataclasses.dataclass
@@ -156,6 +160,8 @@ class _Reader:
 
     def read(self, found: dict[str, tuple[str, str]]) -> FileParts:
         attributes = {key: _plain(value) for key, value in self.handle.attrs.items()}
+        if not str(attributes.get("format", "")).startswith("ldmlr"):
+            attributes = {key: value for key, value in attributes.items() if key not in OURS}
         self._check_attributes(attributes)
         splits = {name: self._split(name, *keys) for name, keys in found.items()}
         dim = next(iter(splits.values())).rows.shape[1]
@@ -171,7 +177,7 @@ class _Reader:
             self.problem(
                 "", f"the attribute dim is {attributes['dim']}, but dim is {dim}", "write the store again"
             )
-        head, names = self._head(), self._class_names()
+        head, names = self._head(), self._class_names() or _enum_names(splits)
         labels = {f"/{name}/labels": parts.labels for name, parts in splits.items()}
         known = known_count(attributes, head, names)
         classes = known or class_count(
@@ -227,7 +233,8 @@ class _Reader:
                 f"{self.path}: {features_key}: has shape {dataset.shape}, expected [N, D]; flatten the "
                 "features to one row per sample"
             )
-        rows = rows_of(self.file, dataset)
+        rows = TurnedRows(self.file, dataset) if is_turned(dataset) else rows_of(self.file, dataset)
+        rows = unpacked(rows, dataset)
         self._check_finite([rows], features_key, dataset.dtype)
         parts = SplitParts(rows, np.zeros(len(rows), np.int64))
         self._labels(labels_key, f"/{name}/labels", features_key, parts)
@@ -249,12 +256,18 @@ class _Reader:
             self.problem(key, "is missing", remedy)
             return
         dataset = self._dataset(key, name)
-        if dataset.shape != (count,):
+        # One column of labels is what pandas, keras and MATLAB write.
+        if dataset.shape not in ((count,), (count, 1), (1, count)):
             self.problem(
                 key, f"has shape {dataset.shape}, but {features} has {count} rows", "give one label per row"
             )
             return
-        values = dataset[...]
+        values = dataset[...].reshape(-1)
+        missing = missing_labels(values, dataset)
+        if missing.any():
+            row = int(missing.argmax())
+            self.problem(key, f"row {row} holds {values[row]}, which stands for a missing value", "remove it")
+        parts.label_names = h5py.check_enum_dtype(dataset.dtype)
         if self.any_labels:
             parts.raw_labels = values
             return
@@ -385,6 +398,15 @@ class _Reader:
                     outside_remedy(all_labels, classes, known),
                 )
                 parts.labels = np.clip(parts.labels, 0, classes - 1)
+
+
+def _enum_names(splits: dict[str, SplitParts]) -> tuple[str, ...] | None:
+    """Return the names of an enumeration of labels, if it numbers the classes 0 .. C-1 in all splits."""
+    found = next((parts.label_names for parts in splits.values() if parts.label_names), None)
+    if not found or any(parts.label_names != found for parts in splits.values()):
+        return None
+    order = sorted(found, key=lambda name: found[name])
+    return tuple(order) if [found[name] for name in order] == list(range(len(order))) else None
 
 
 def _absolute(key: str, split: str) -> str:

@@ -26,6 +26,7 @@ from ldmlr.store.convert.saved_dataset import is_saved_dataset
 from ldmlr.store.convert.sources import labels_beside
 from ldmlr.store.layout import FORMAT
 from ldmlr.store.opening import open_hdf5
+from ldmlr.store.packed import PACKING, is_turned
 from ldmlr.store.shards import is_manifest
 from ldmlr.store.store import FeatureStore
 
@@ -138,7 +139,7 @@ def _is_plain(group: h5py.Group) -> bool:
         return False
     if labels.dtype.kind not in "iu" or h5py.check_enum_dtype(labels.dtype) is not None or labels.ndim != 1:
         return False
-    if {"scale_factor", "add_offset", "_FillValue", "missing_value"} & set(features.attrs):
+    if set(PACKING) & set(features.attrs) or is_turned(features):
         return False
     try:
         found = np.unique(labels[...])

@@ -27,7 +27,7 @@ from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
 from ldmlr.store.opening import Report, check_file, open_hdf5
-from ldmlr.store.reading import read_config, read_file
+from ldmlr.store.reading import SplitParts, read_config, read_file
 from ldmlr.store.rows import Rows
 from ldmlr.store.shards import is_manifest, read_manifest
 
@@ -332,7 +332,7 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
         unused = set(there) - {key.lstrip("/") for key in parts.names.values()}
     splits = {
         name: RawSplit(
-            split.rows, split.labels if split.raw_labels is None else split.raw_labels, split.source,
+            split.rows, split.labels if split.raw_labels is None else _named(split), split.source,
             split.ids, split.views, split.view_kinds,
         )
         for name, split in parts.splits.items()
@@ -342,6 +342,16 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
         splits, parts.head, parts.class_names, parts.num_classes if fixed else None,
         str(parts.attributes.get("encoder", "")), read_config(parts.attributes), tuple(sorted(unused)),
     )  # fmt: skip
+
+
+def _named(split: SplitParts) -> Array:
+    """Return labels as they are in the file: those of an enumeration that does not count from 0, as texts."""
+    assert split.raw_labels is not None
+    names = split.label_names
+    if not names or sorted(names.values()) == list(range(len(names))):
+        return split.raw_labels
+    texts = {value: name for name, value in names.items()}
+    return np.array([texts.get(value, str(value)) for value in split.raw_labels.tolist()], dtype=str)
 
 
 def _first(there: Collection[str], templates: Collection[str]) -> str | None:
