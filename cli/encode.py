@@ -56,11 +56,12 @@ def command(
 ) -> None:
     """Stage 1: encode images into a feature store, with the baseline's head.
 
-    MODEL is the folder or file that ldmlr baseline wrote, a pretrained network as
-    package.module:factory or FILE.py:factory, or a program of torch.export (.pt2); the last two are
-    code that is run. SOURCE is the image set; with --imbalance-factor, --seed draws the same images as in
-    the training; it also seeds the views, and the weights that a factory draws. What a network says of
-    itself (pretrained_cfg, default_cfg, mean and std) is used, and printed.
+    MODEL is the folder or file that ldmlr baseline wrote (of one trained on other classes the head is left
+    out), a pretrained network as timm:NAME or open_clip:NAME[/WEIGHTS], as package.module:factory or
+    FILE.py:factory, or a program of torch.export (.pt2); the last three are code that is run. SOURCE is the
+    image set; with --imbalance-factor, --seed draws the same images as in the training; it also seeds the
+    views, and the weights that a factory draws. What a network says of itself (pretrained_cfg, default_cfg,
+    mean and std) is used, and printed.
 
     \b
     A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
@@ -71,6 +72,7 @@ def command(
     Examples:
       ldmlr encode runs/c10 images.h5 --out features.h5
       ldmlr encode runs/c10 images.h5 --views 4 --mirror --out features.h5
+      ldmlr encode timm:resnet50.a1_in1k photos/ --out features.h5
       ldmlr encode mynets:backbone photos/ --image-size 224 --out features.h5
     """
     if out is None and not dry_run:
@@ -91,7 +93,7 @@ def command(
     devices.set_threads(threads)
     target = devices.resolve_device(device)
     chosen = {name: values[name] for name in NAMES}
-    network = foreign_network(model, seed)
+    network = foreign_network(model, seed, config.weights)
     wanted = None if network is None or chosen["image_size"] is not None else wanted_size(network)
     if wanted is not None:
         chosen["image_size"] = wanted[0]
@@ -105,7 +107,12 @@ def command(
             f"{model}: images of {chosen['image_size']} pixels, as it wants them, from "
             f"{chosen['image_crop']:g} of the shorter side (--image-size and --image-crop change that)"
         )
-    if (
+    if encoder.baseline is not None and encoder.head is None:
+        say(
+            f"{model}: was trained on other classes ({len(encoder.baseline.class_names)}) than {source} has "
+            f"({images.num_classes}): its head is left out"
+        )
+    elif (
         encoder.baseline is not None
         and encoder.baseline.provenance.get("fingerprint") != images.fingerprint()
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ldmlr.config import Config, option
@@ -195,6 +196,11 @@ class EncodeConfig(Config):
         "which a file alone cannot ask for.",
         metavar="NAME",
     )
+
+    weights: Path | None = option(
+        None, "Weights of timm:NAME or open_clip:NAME.  [default: those of the hub or its cache]",
+        metavar="FILE",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,7 @@ from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.encoders.networks.custom import call_factory, check_encoder, load_exported
+from ldmlr.encoders.networks.hubs import hub_network, hub_of
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.encoders.wanted import normalisation
 from ldmlr.errors import UsageError, opt
@@ -37,7 +38,7 @@ class Encoder:
     name
         In words, for the store.
     head
-        The baseline's head; None for an encoder from elsewhere.
+        The baseline's head; None for an encoder from elsewhere, and for a baseline of other classes.
     flip
         Whether mirrored images are natural to it.
     provenance
@@ -83,8 +84,8 @@ class Encoder:
 
 
 @torch_defaults()
-def foreign_network(model: str, seed: int = 0) -> nn.Module | None:
-    """Return the network of an import path, before there are images for it; None for another kind of model.
+def foreign_network(model: str, seed: int = 0, weights: Path | None = None) -> nn.Module | None:
+    """Return the network of a name or an import path, before there are images for it; None for other models.
 
     Parameters
     ----------
@@ -92,7 +93,13 @@ def foreign_network(model: str, seed: int = 0) -> nn.Module | None:
         As for `open_encoder`.
     seed
         Seeds the weights that a factory draws, if it draws any.
+    weights
+        A file of weights for a network of timm or OpenCLIP.
     """
+    if hub_of(model) is not None:
+        return hub_network(model, weights)
+    if weights is not None:
+        raise UsageError(f"{opt('weights')}: goes with timm:NAME or open_clip:NAME, not with {model}")
     if not _is_import_path(model):
         return None
     # CUDA's state only where it is in use: to save it would begin its use.
@@ -120,8 +127,8 @@ def open_encoder(
     Parameters
     ----------
     model
-        A baseline's file or folder, a program of `torch.export` (``.pt2``), or
-        ``package.module:factory`` for a pretrained network.
+        A baseline's file or folder, a program of `torch.export` (``.pt2``), ``timm:NAME``,
+        ``open_clip:NAME``, or ``package.module:factory`` for a pretrained network.
     images
         The images to be encoded.
     config
@@ -164,7 +171,7 @@ def _open(
         network, dim = load_exported(path, shape)
         provenance = {"model": str(path), "model_sha256": file_hash(path)}
         return _foreign(network, dim, f"exported program {path.name}", provenance, shape, config)
-    network = network if network is not None else foreign_network(model, seed)
+    network = network if network is not None else foreign_network(model, seed, config.weights)
     if network is not None:
         dim = check_encoder(network, shape, f"MODEL: {model}")
         return _foreign(network, dim, model, {"network": model}, shape, config)
@@ -178,14 +185,16 @@ def _open(
 
 
 def _of_baseline(baseline: Baseline, path: Path, images: ImageSet) -> Encoder:
-    baseline.check_images(str(path), images)
+    baseline.check_shape(str(path), images)
+    own = baseline.class_names == images.class_names
     provenance = {
         "model": str(path), "model_sha256": file_hash(path), "network": baseline.name,
         "mean": baseline.mean, "std": baseline.std, "baseline": baseline.config,
         "trained_on": baseline.provenance,
     }  # fmt: skip
     return Encoder(
-        baseline.network, baseline.dim, baseline.mean, baseline.std, baseline.name, baseline.head,
+        baseline.network, baseline.dim, baseline.mean, baseline.std, baseline.name,
+        baseline.head if own else None,
         "flip" in baseline.config.get("augment", ()), provenance, baseline,
     )  # fmt: skip
 
@@ -205,6 +214,8 @@ def _foreign(
     provenance = {
         **provenance, "mean": found.mean, "std": found.std, "normalisation": found.origin,
     }  # fmt: skip
+    if config.weights is not None:
+        provenance["weights_sha256"] = file_hash(config.weights)
     return Encoder(
         network, dim, found.mean, found.std, name, None, True, provenance, normalised=found.words()
     )

@@ -111,12 +111,7 @@ class Baseline:
         InputError
             They differ; both are named.
         """
-        shape = common_shape(images)
-        if shape != self.shape:
-            raise InputError(
-                f"{name}: was trained on images {list(self.shape)}, but {images.name} has {list(shape)} "
-                f"(height, width, channels); use {opt('image_size')} or another model"
-            )
+        self.check_shape(name, images)
         if len(self.class_names) != images.num_classes:
             raise InputError(
                 f"{name}: was trained on {len(self.class_names)} classes, but {images.name} has "
@@ -126,6 +121,15 @@ class Baseline:
             raise InputError(
                 f"{name}: was trained on classes {_names(self.class_names)}, but {images.name} has "
                 f"{_names(images.class_names)}; use the image set it was trained on"
+            )
+
+    def check_shape(self, name: str, images: ImageSet) -> None:
+        """Refuse images of another shape than those of the training; parameters as of `check_images`."""
+        shape = common_shape(images)
+        if shape != self.shape:
+            raise InputError(
+                f"{name}: was trained on images {list(self.shape)}, but {images.name} has {list(shape)} "
+                f"(height, width, channels); use {opt('image_size')} or another model"
             )
 
     def save(self, path: Path, overwrite: bool = False) -> None:
