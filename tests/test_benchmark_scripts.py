@@ -71,6 +71,15 @@ def test_learned(tmp_path: Path) -> None:
     assert len(figures) == 2 + 3 * 2 + 1 + 3
 
 
+def test_own_features(tmp_path: Path) -> None:
+    found = run(
+        tmp_path, "owndata.py", "--rows", 60, "--dim", 4, "--classes", 3, "--folds", 2, "--seeds", 1,
+        "--generator", "gaussian", "--threads", 1,
+    )  # fmt: skip
+    assert found["seconds"] > 0
+    assert {step["stage"] for step in found["steps"]} == {"measure", "generate", "finetune"}
+
+
 def test_several_modes(tmp_path: Path) -> None:
     found = run(tmp_path, "several_modes.py", "wine", "--seeds", 2, "--quick")
     # What was measured in the same way stays in the file.

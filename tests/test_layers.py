@@ -28,6 +28,7 @@ LAYERS = (
     "generation",
     "select",
     "run engines",
+    "inference",
     "experiments",
     "report",
     "bench ops torch",

@@ -115,14 +115,14 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
     of_baseline = best is not None and best.get("method") == "baseline"
     if adjustment is None:
         adjustment = "label-shift" if best is not None and best.get("adjustment") == "label-shift" else "none"
-    names = getattr(tuned, "class_names", None) or _names_of_run(path, document)
+    names = tuned.class_names or _names_of_run(path, document)
     calibrated = not of_baseline and adjustment == "none"
     encoder = _output(path, document, "baseline", "model.safetensors")
     config = document.get("config")
     return Chosen(
         file, _module(tuned, of_baseline, adjustment), names or tuple(map(str, range(tuned.num_classes))),
         names is not None, "baseline" if of_baseline else tuned.method, adjustment,
-        getattr(tuned, "temperature", 1.0) if calibrated else 1.0, encoder,
+        tuned.temperature if calibrated else 1.0, encoder,
         config.get("encode", {}) if isinstance(config, Mapping) else {},
     )  # fmt: skip
 
