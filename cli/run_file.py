@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ldmlr.config import read_toml
+from ldmlr.config import parse_toml, read_toml
 from ldmlr.errors import UsageError, nearest
 from ldmlr.run.config import STAGES, RunConfig, StageTables, stage_tables
 
@@ -226,6 +225,6 @@ def _problem(work: Callable[[], object]) -> str | None:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text

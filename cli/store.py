@@ -66,19 +66,27 @@ def inspect_command(file: Path, features_key: str | None, labels_key: str | None
 
 @command.command("verify")
 @click.argument("files", type=path_type, nargs=-1, required=True)
+@click.option(
+    "--untrusted", is_flag=True,
+    help="Read in a process with limits of time and memory, also files that look like our stores.",
+)  # fmt: skip
 @config_option
 @json_option
-def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
+def verify_command(files: tuple[Path, ...], untrusted: bool, as_json: bool) -> int:
     """Read stores completely and name every problem: layout, checksums, NaN, labels, head.
+
+    A file from somebody else may end the process that reads it, or keep it for ever: other files than
+    stores of ldmlr, and with --untrusted those too, are read in a process with limits.
 
     \b
     Example:
       ldmlr store verify features.h5 pseudo.json
+      ldmlr store verify --untrusted downloaded.h5
     """
     from ldmlr.results import document
     from ldmlr.store import verify
 
-    found = [verify(file) for file in files]
+    found = [verify(file, untrusted) for file in files]
     problems = [LdmlrError(line).on_command_line() for one in found for line in one.problems]
     warnings = [line for one in found for line in one.warnings]
     for line in warnings:
@@ -91,8 +99,8 @@ def verify_command(files: tuple[Path, ...], as_json: bool) -> int:
     ]  # fmt: skip
     datasets = [entry for one in found for entry in one.datasets]
     result = document(
-        "store verify", {"files": files}, ok=not problems, problems=problems, warnings=warnings,
-        datasets=datasets,
+        "store verify", {"files": files, "untrusted": untrusted}, ok=not problems, problems=problems,
+        warnings=warnings, datasets=datasets,
     )  # fmt: skip
     if lines or as_json:
         emit(result, as_json, "\n".join(lines))

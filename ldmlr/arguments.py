@@ -25,7 +25,15 @@ def as_array(values: Any) -> npt.NDArray[Any]:
     """Return a NumPy array of an array, a tensor on any device or a nested list.
 
     Tensors lose their gradient; those of floating point become float32.
+
+    Raises
+    ------
+    InputError
+        It is a masked array with masked entries, whose numbers mean nothing.
     """
+    if np.ma.isMaskedArray(values) and np.ma.getmaskarray(values).any():
+        first = tuple(np.argwhere(np.ma.getmaskarray(values))[0].tolist())
+        raise InputError(f"an entry is masked, the first at {list(first)}; fill it, or leave out such rows")
     if hasattr(values, "detach"):
         values = values.detach().cpu().float() if values.is_floating_point() else values.detach().cpu()
         return np.asarray(values.numpy())

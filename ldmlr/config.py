@@ -68,6 +68,10 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class UnknownKey(UsageError):
+    """A key that is no option."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Base of all stage configurations: checked values, built from mappings, hashed."""
@@ -102,7 +106,7 @@ class Config:
             name = key.replace("-", "_")
             name = renamed.get(name, name)
             if name not in known:
-                raise UsageError(f"{prefix}unknown key {key!r}; {nearest(name, known)}")
+                raise UnknownKey(f"{prefix}unknown key {key!r}; {nearest(name, known)}")
             clean[name] = value
         try:
             return cls(**clean)
@@ -143,15 +147,25 @@ def config_hash(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what a TOML text holds; whatever is wrong with it, be it a thousand brackets, is ValueError."""
+    try:
+        return tomllib.loads(text)
+    except ValueError:
+        raise
+    except Exception as error:  # RecursionError, and what dates and numbers beyond all limits raise
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; errors name the file and the line."""
     check_input(path, "TOML file")
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a TOML file ({error}); correct it") from None
 
 
 def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:

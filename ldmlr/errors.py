@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 # Around an option in a message that is not yet spelled: code points that no text has.
-_OPEN, _VALUE, _CLOSE = "\ue000", "\ue001", "\ue002"
+_OPEN, _VALUE, _CLOSE = _MARKS = "\ue000", "\ue001", "\ue002"
 
 # (name of an option, its value as text or None) -> how it is written
 Spelling = Callable[[str, str | None], str]
@@ -69,8 +69,9 @@ class LdmlrError(Exception):
     exit_status = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        # What a file holds may be part of it: a line stays a line, and a terminal is told nothing.
+        self.message = _one_line(message)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.spelled(in_python)
@@ -117,6 +118,19 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose from {', '.join(options)}" if options else "there is none to choose from"
+
+
+def _one_line(message: str) -> str:
+    """Return a message with everything escaped that cannot be printed, but for the marks of options."""
+    if all(letter.isprintable() or letter in _MARKS for letter in message):
+        return message
+    return "".join(
+        letter if letter.isprintable() or letter in _MARKS else _escaped(letter) for letter in message.strip()
+    )
+
+
+def _escaped(letter: str) -> str:
+    return " " if letter in "\n\t" else letter.encode("unicode_escape").decode()
 
 
 def _marked(name: str, value: str | None) -> str:

@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -139,12 +140,21 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_input(path: Path, what: str = "file") -> Path:
-    """Return `path` if it exists, and is no folder where `what` is a file; an error names it."""
+    """Return `path` if it exists, and is no folder where `what` is a file; an error names it.
+
+    Pipes and devices are refused everywhere: whoever reads one may wait, or read, without end.
+    """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such {what}; check the path")
-    if what.endswith("file") and path.is_dir():
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the path
+        raise InputError(f"{path}: no such {what}; check the path") from None
+    except OSError as error:
+        raise InputError(os_error(error, path).message) from None
+    if what.endswith("file") and stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: is a device or a pipe, expected a {what}; name a file")
     return path
 
 

@@ -23,20 +23,22 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from ldmlr.arguments import SEED_LIMIT
-from ldmlr.config import MAX_WHOLE
+from ldmlr.boundary import first_line
+from ldmlr.config import MAX_WHOLE, Config, UnknownKey
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
 
 SCHEMA_VERSION = 2
 KEY = "ldmlr"
 
+C = TypeVar("C", bound=Config)
 Header = dict[str, Any]
 # By name; NumPy's arrays, or tensors of PyTorch where a kind is read or written as such.
 Tensors = dict[str, Any]
@@ -233,14 +235,16 @@ def read(
             text = (file.metadata() or {}).get(KEY)
             header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy lacks
+    except LdmlrError:
+        raise
+    except Exception as error:
         other = _other_file(path)
         if other is not None:
             raise InputError(
                 f"{path}: is {other}, not a {kind.noun}; give one made by {kind.maker}"
             ) from None
         raise InputError(
-            f"{path}: not a safetensors file, or damaged ({_first_line(error)}); make or copy it again"
+            f"{path}: not a safetensors file, or damaged ({first_line(error)}); make or copy it again"
         ) from None
     with damaged(path, kind):
         if "sha256" in header:
@@ -262,7 +266,7 @@ def noun_of(path: Path) -> str | None:
         with safe_open(path, "np") as file:
             header = parse_json((file.metadata() or {}).get(KEY, ""))
         return KINDS[header["format"]].noun
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError):
+    except Exception:
         return None
 
 
@@ -311,21 +315,29 @@ def _header(path: Path, kind: Kind, text: str | None) -> Header:
     return header
 
 
+class NewerOption(Exception):
+    """A configuration has an option that this version does not know."""
+
+
+def config_of(config: type[C], values: Mapping[str, Any]) -> C:
+    """Return the configuration of a header; an option that is not known was added by a newer version."""
+    try:
+        return config.from_mapping(values)
+    except UnknownKey as error:
+        raise NewerOption(error.message.partition(";")[0]) from None
+
+
 @contextmanager
 def damaged(path: Path, kind: Kind) -> Iterator[None]:
     """Turn whatever contents that do not fit together cause into one line that names the file."""
     try:
         yield
-    except (LdmlrError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except NewerOption as error:
+        raise InputError(f"{path}: written by a newer version ({error.args[0]}); upgrade ldmlr") from None
+    except Exception as error:
         raise InputError(
-            f"{path}: damaged {kind.file} ({_first_line(error)}); make or copy it again"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, LdmlrError) else str(error)
-    lines = text.strip().splitlines()
-    return lines[0].rstrip(" :;.") if lines else type(error).__name__
+            f"{path}: damaged {kind.file} ({first_line(error)}); make or copy it again"
+        ) from error
 
 
 def _short(value: Any) -> str:

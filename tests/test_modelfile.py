@@ -275,7 +275,11 @@ def test_a_field_of_a_wrong_type_or_range_is_named(name, write, tmp_path):
         ("diffusion", {"class_names": ["ant", "bee"]}, "it has 2 class names for 3 classes"),
         ("diffusion", {"config": {"hidden": 1 << 30}}, "the weights do not fit the configuration"),
         ("diffusion", {"config": {"hidden": 8, "layers": 1 << 30}}, "the weights do not fit"),
-        ("diffusion", {"config": {"hidden": 8, "colour": "red"}}, "unknown key 'colour'"),
+        (
+            "diffusion",
+            {"config": {"hidden": 8, "colour": "red"}},
+            "written by a newer version (unknown key 'colour')",
+        ),
         ("diffusion", {"config": {"hidden": "wide"}}, "hidden: expected a whole number"),
         ("head", {"kinds": {"head": "wcdas", "baseline": "linear"}}, "its arrays do not fit"),
         ("head", {"config": {"epochs": 0}}, "epochs: must be at least 1"),

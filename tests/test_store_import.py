@@ -15,6 +15,7 @@ from ldmlr.store import FeatureStore, SplitData, verify
 from ldmlr.store.convert.exporting import export_store
 from ldmlr.store.convert.importing import import_store
 from ldmlr.store.convert.labels import map_labels
+from ldmlr.store.convert.sources import open_source
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((3000, 5)).astype("f4"), np.arange(3000) % 3
@@ -178,7 +179,7 @@ def test_without_pyarrow_the_remedy_is_named(tmp_path, out, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "x.parquet").write_bytes(b"PAR1....")
     with pytest.raises(LdmlrError, match=r"pip install 'ldmlr\[parquet\]'"):
-        import_store(tmp_path / "x.parquet", out)
+        open_source(tmp_path / "x.parquet")
     store = FeatureStore.write(out, train=SplitData(X, Y))
     with pytest.raises(LdmlrError, match=r"pip install 'ldmlr\[parquet\]'"):
         export_store(store, tmp_path / "y.parquet")

@@ -84,8 +84,9 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path, out):
         with pytest.raises(InputError, match=message) as caught:
             import_store(tmp_path / name, out)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match=r"x\.npy: holds features only; name .* with test_labels"):
-        import_store(tmp_path / "x.npy", out, labels=tmp_path / "y.npy", test=tmp_path / "x.npy")
+    np.save(tmp_path / "alone.npy", X)
+    with pytest.raises(UsageError, match=r"alone\.npy: holds features only; name .* with test_labels"):
+        import_store(tmp_path / "x.npy", out, labels=tmp_path / "y.npy", test=tmp_path / "alone.npy")
     assert not out.exists()
 
 

@@ -25,6 +25,7 @@ from ldmlr.files import os_error
 PIXELS = 3 * 32 * 32
 # The largest real member has 155 MB; a longer one is no CIFAR file, whatever it inflates to.
 _LONGEST_MEMBER = 512 * 2**20
+_LONGEST_ARCHIVE = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,13 @@ def _read_archive(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
+            unpacked = 0
             for member in archive:
+                unpacked += member.size
+                if unpacked > _LONGEST_ARCHIVE:
+                    raise InputError(
+                        f"{path}: unpacks to far more than a CIFAR archive; download the archive again"
+                    )
                 name = member.name.rpartition("/")[2]
                 if name not in _NAMES or not member.isreg():
                     continue
@@ -128,8 +135,9 @@ def _read_archive(path: Path) -> dict[str, bytes]:
                 content = archive.extractfile(member)
                 files[name] = content.read() if content else b""
             # The checksum of a compressed archive stands at its end.
-            while archive.fileobj is not None and archive.fileobj.read(2**20):
-                pass
+            for _ in range(_LONGEST_ARCHIVE >> 20):
+                if archive.fileobj is None or not archive.fileobj.read(2**20):
+                    break
     except PermissionError as error:
         raise os_error(error, path) from None
     except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:

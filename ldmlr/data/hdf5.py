@@ -6,16 +6,20 @@ numbers in ``0 .. C-1``, optionally the same under ``test`` and ``val``, and ``c
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ldmlr.boundary import boundary
 from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
 from ldmlr.errors import InputError
-from ldmlr.files import os_error
+from ldmlr.files import check_input
+from ldmlr.store.datasets import check_filters
 from ldmlr.store.layout import repeated_name
+from ldmlr.store.opening import open_hdf5, probe
 
 SPLITS = ("train", "test", "val")
 
@@ -35,14 +39,10 @@ def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, Arra
     InputError
         The file is damaged, or its layout is not the one above.
     """
-    try:
-        file = h5py.File(path, "r")
-    except PermissionError as error:
-        raise os_error(error, path) from None
-    except OSError as error:
-        reason = "the file is truncated" if "truncated" in str(error) else "not an HDF5 file, or damaged"
-        raise InputError(f"{path}: {reason}; copy or download it again") from None
-    with file:
+    if not h5py.is_hdf5(check_input(path, "image file")) and os.access(path, os.R_OK):
+        raise InputError(f"{path}: not an HDF5 file, or damaged; copy or download it again")
+    probe(path)
+    with open_hdf5(path) as file, boundary(path, "HDF5 file", "copy or download it again"):
         arrays = {name: _read_split(path, file, name) for name in SPLITS if name in file or name == "train"}
         names = _class_names(path, file)
     num_classes = len(names) if names else infer_classes(arrays["train"][1], f"{path}: train/labels")
@@ -82,7 +82,7 @@ def _read_split(path: Path, file: Any, name: str) -> tuple[Images, Labels]:
         raise InputError(f"{path}: {name}/images are empty {list(shape)}; leave out a split without images")
     try:
         pixels, classes = images[()], labels[()]
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise InputError(
             f"{path}: {name} cannot be read ({one_line(error)}); copy or download it again"
         ) from None
@@ -96,6 +96,7 @@ def _dataset(path: Path, file: Any, key: str) -> Any:
             f"{path}: no dataset {key}; expected train/images [N, H, W, C] uint8 and train/labels [N], "
             "and the same under test and val if there"
         )
+    check_filters(f"{path}: {key}", found)
     if found.shape is None:
         raise InputError(f"{path}: {key} is an empty dataspace, without any values; write the arrays again")
     return found

@@ -72,7 +72,13 @@ def _looked_up(
 ) -> list[ImageFile]:
     """Return the images of a list; those that are not there are refused, or left out where that is asked."""
     files, missing = [], []
+    inside = os.path.join(os.path.abspath(root), "")
     for line, (name, _) in track(entries.items(), f"looking up {listing.name}", len(entries)):
+        if not os.path.abspath(root / name).startswith(inside):
+            raise InputError(
+                f"{listing}: line {line}: {name} leads out of the image root {root}; name a folder above the "
+                f"images with {opt('image_root')}"
+            )
         try:
             status = os.stat(root / name)
         except (OSError, ValueError):

@@ -20,6 +20,7 @@ from ldmlr.data.lists import read_lists
 from ldmlr.data.longtail import LongTailedDraw, hold_out, is_imbalanced
 from ldmlr.data.reading import Reading
 from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.files import check_input
 
 BUILTIN = ("digits-lt",)
 MAX_TEST_FRACTION = 0.9
@@ -222,6 +223,7 @@ def _kind(source: str | Path) -> str:
             raise InputError(f"{source}: no such file or folder; check the path")
         hint = nearest(str(source), BUILTIN)
         raise InputError(f"{source}: no such file, folder or built-in set; {hint}")
+    check_input(path, "image set")
     for kind, endings in _KINDS.items():
         if path.name.lower().endswith(endings):
             return kind

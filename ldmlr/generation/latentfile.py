@@ -88,7 +88,8 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
     ValueError, LookupError, RuntimeError, LdmlrError
         They do not fit each other.
     """
-    config = DiffusionConfig.from_mapping({**BEFORE_AXES, **BEFORE_TRAINERS, **header["config"]})
+    values = {**BEFORE_AXES, **BEFORE_TRAINERS, **header["config"]}
+    config = modelfile.config_of(DiffusionConfig, values)
     dim, classes, names = header["dim"], header["num_classes"], header["class_names"]
     transform, counts = _transform(config, header, tensors)
     if names is not None and len(names) != classes:

@@ -229,8 +229,9 @@ class FinetunedHead(Classifier):
             names = header.get("class_names")
             if names is not None and len(names) != shape[0]:
                 raise ValueError(f"it names {len(names)} classes, but its head has {shape[0]}")
+            config = modelfile.config_of(FinetuneConfig, header["config"])
             return cls(
-                head, baseline, header["origin"], counts, FinetuneConfig.from_mapping(header["config"]),
+                head, baseline, header["origin"], counts, config,
                 header["seed"], header["history"], header["generated"], header["selection"],
                 header.get("chosen"), shift, None if names is None else tuple(names),
                 float(header.get("temperature", 1.0)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from ldmlr.data.featuresets import FEATURE_SETS
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
-from ldmlr.files import parse_json
+from ldmlr.files import check_input, parse_json
 from ldmlr.run.steps import RECORD
 from ldmlr.store.convert.ready import holds_features
 from ldmlr.store.opening import open_hdf5
@@ -39,6 +39,7 @@ def kind_of(source: str) -> str:
             raise InputError(f"{source}: no such file or folder; check the path")
         hint = nearest(source, (*BUILTIN, *FEATURE_SETS))
         raise UsageError(f"{source}: neither a file nor a folder nor a built-in set; {hint}")
+    check_input(path, "source")
     if path.suffix == ".toml":
         return "toml"
     _check_not_result(source, path)

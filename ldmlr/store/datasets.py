@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,12 @@ from ldmlr.store.rows import DataFile, MappedRows, Rows, Views
 # A chunked or compressed dataset up to this size is read into memory when its rows are first
 # asked for; a larger one is streamed.
 IN_MEMORY_BYTES = 1 << 30
+# Filters by the numbers that the HDF Group gave them.
+FILTERS = {
+    305: "lzo", 307: "bzip2", 32000: "lzf", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp",
+    32015: "zstd", 32017: "sz", 32018: "fcidecomp", 32019: "jpeg", 32024: "sz3", 32026: "blosc2",
+    32028: "sperr",
+}  # fmt: skip
 
 
 def text(value: Any) -> str:
@@ -28,6 +36,7 @@ def text(value: Any) -> str:
 def check_present(file: DataFile, handle: h5py.File, dataset: h5py.Dataset) -> None:
     """Raise if rows of a dataset are not in the file: HDF5 would read fill values instead."""
     where = f"{file.path}: {dataset.name}"
+    check_filters(where, dataset)
     if h5py.h5o.get_info(dataset.id).fileno != h5py.h5o.get_info(handle.id).fileno:
         raise InputError(f"{where}: is a link into another file; copy the dataset into this one")
     layout = dataset.id.get_create_plist().get_layout()
@@ -51,6 +60,27 @@ def check_present(file: DataFile, handle: h5py.File, dataset: h5py.Dataset) -> N
             raise InputError(f"{where}: was never written; write the file again")
         if offset + dataset.id.get_storage_size() > file.size:
             raise InputError(f"{where}: the file is truncated; copy it again")
+
+
+def check_filters(where: str, dataset: h5py.Dataset) -> None:
+    """Raise if a dataset was written through a filter (a compression) that is not installed, naming it.
+
+    Those of the package hdf5plugin are there once it is imported, which is done where one is missing.
+    """
+    plist = dataset.id.get_create_plist()
+    for place in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(place)
+        if h5py.h5z.filter_avail(code):
+            continue
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+        if h5py.h5z.filter_avail(code):
+            continue
+        known = FILTERS.get(code) or text(name).split(";")[0].strip() or "without a name"
+        raise InputError(
+            f"{where}: was compressed with the HDF5 filter {known} (number {code}), which is not installed; "
+            "run pip install 'ldmlr[filters]', or write the file with gzip"
+        )
 
 
 def storage_name(where: str, dataset: h5py.Dataset) -> str:

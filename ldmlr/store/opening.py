@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 
+from ldmlr import isolated
+from ldmlr.boundary import boundary, first_line
 from ldmlr.errors import InputError
 from ldmlr.files import os_error
+from ldmlr.store.heaps import check_heaps
+from ldmlr.store.rows import DataFile
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Of a packed array that unpacks to more, the first and last blocks are probed.
+PROBED_BYTES, PROBED_BLOCK = 1 << 28, 1 << 22
+# Files that this process has probed.
+_probed: set[tuple[int, ...]] = set()
+# Files whose texts it has looked through.
+_looked: set[tuple[int, ...]] = set()
 
 
 class Report:
@@ -69,8 +83,11 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
     start = b""
     try:
         with open(place, "rb") as handle:
-            start = handle.read(8)
-        return h5py.File(place, "r", locking="best-effort")
+            start = handle.read(9)
+        if start.startswith(SIGNATURE) and start[8:] < b"\x02":
+            probe(path, place)
+        start = start[:8]
+        return _looked_through(path, place)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except PermissionError:
@@ -86,11 +103,80 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
 
 
+def probe(path: Path, place: Path | None = None) -> None:
+    """Read everything in an HDF5 file whose structures have no checksums, in a process with limits.
+
+    The library loops for ever or crashes on some damaged files. Stores and other files of superblock 2 and
+    later carry checksums, and are looked through here (`ldmlr.store.heaps`); older ones, as h5py writes them
+    by default, are read elsewhere first. Once for each file and process: what was read once is known.
+
+    Raises
+    ------
+    InputError
+        Reading it ended that process, or took too long. Whatever else is wrong is left to the reader.
+    """
+    where = Path(place or path).absolute()
+    if isolated.inside():
+        return
+    mark = _mark(where)
+    if mark not in _probed:
+        isolated.call(read_all, where, path=path, size=where.stat().st_size)
+        _probed.add(mark)
+
+
+def _looked_through(path: Path, place: Path) -> h5py.File:
+    """Open a file whose texts, looked through once, HDF5 can walk."""
+    file = h5py.File(place, "r", locking="best-effort")
+    try:
+        mark = _mark(place)
+        if mark not in _looked:
+            with boundary(path, "HDF5 file", "copy it again"):
+                check_heaps(DataFile.of(path, place), file)
+            _looked.add(mark)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def note_known(place: Path) -> None:
+    """Take a file as read before: by the process that this one works for."""
+    _probed.add(_mark(place))
+
+
+def _mark(place: Path) -> tuple[int, ...]:
+    state = os.stat(place)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def read_all(path: str) -> None:
+    """Read all attributes, texts and packed numbers of an HDF5 file; errors are none of its concern."""
+    # Which errors there are and what they mean is for the reader to say, who reads the same again.
+    with suppress(Exception), _looked_through(Path(path), Path(path)) as file:
+        file.visititems(_read_item)
+        _read_item("/", file)
+
+
+def _read_item(_: str, item: h5py.HLObject) -> None:
+    for name in item.attrs:
+        with suppress(Exception):
+            item.attrs[name]
+    if not isinstance(item, h5py.Dataset) or not item.shape:
+        return
+    with suppress(Exception):
+        if item.chunks is None and item.dtype.kind in "iufb":
+            return  # plain bytes at a place: nothing is followed
+        width = max(1, math.prod(item.shape[1:]) * item.dtype.itemsize)
+        step = max(1, PROBED_BLOCK // width)
+        stops = range(0, item.shape[0], step)
+        many = len(stops) * step * width > PROBED_BYTES
+        for start in (*stops[:2], *stops[-2:]) if many else stops:
+            item[start : start + step]
+
+
 def damaged(path: Path, error: BaseException) -> InputError:
     """Return an error for a file whose structure HDF5 cannot follow."""
-    text = str(error).strip("'\"").splitlines()
-    detail = text[0][:160] if text else type(error).__name__
-    return InputError(f"{path}: is a damaged HDF5 file ({detail}); copy it again")
+    return InputError(f"{path}: is a damaged HDF5 file ({first_line(error)}); copy it again")
 
 
 def _model(path: Path) -> str | None:
@@ -105,9 +191,14 @@ def _what_instead(start: bytes, size: int, error: BaseException) -> str:
     imported = "`ldmlr store import` turns it into a store"
     if not size:
         return "is empty; write or copy it again"
-    if start == b"\x89HDF\r\n\x1a\n":
+    if start == SIGNATURE:
         if "truncated" in str(error):
             return f"is truncated: the HDF5 file goes on after its {size} bytes; copy it again"
+        if "clear file consistency flags" in str(error) or "SWMR" in str(error):
+            return (
+                "is marked as being written: wait if that is so; if its writer was killed, clear the mark "
+                "with h5clear -s FILE (of the HDF5 tools)"
+            )
         if "unable to lock" in str(error) or "already open" in str(error):
             return "is being written by another process; wait until it is done"
         return f"is a damaged HDF5 file ({str(error).splitlines()[0][:160]}); copy it again"

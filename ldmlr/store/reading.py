@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import beyond_int64, class_count
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
-from ldmlr.store.heaps import check_heaps
 from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import (
     FORMAT,
@@ -32,7 +32,7 @@ from ldmlr.store.layout import (
     known_count,
     outside_remedy,
 )
-from ldmlr.store.opening import Report, damaged, open_hdf5
+from ldmlr.store.opening import Report, open_hdf5
 from ldmlr.store.packed import TurnedRows, is_turned, missing_labels, unpacked
 from ldmlr.store.rows import DataFile, Rows, Views
 
@@ -103,15 +103,10 @@ def read_file(
         Where the file lies, if `path` is relative to a working folder of the past.
     """
     path = Path(path)
-    with open_hdf5(path, place) as handle:
-        try:
-            file = DataFile.of(path, place)
-            check_heaps(file, handle)
-            reader = _Reader(file, handle, report, check_values, any_labels)
-            return reader.read(reader.find(features_key, labels_key))
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            # Which exception h5py raises for a damaged object depends on the damage.
-            raise damaged(path, error) from error
+    with open_hdf5(path, place) as handle, boundary(path, "HDF5 file", "copy it again"):
+        file = DataFile.of(path, place)
+        reader = _Reader(file, handle, report, check_values, any_labels)
+        return reader.read(reader.find(features_key, labels_key))
 
 
 def read_config(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +127,7 @@ class _Reader:
         self.file, self.path, self.handle, self.report = file, file.path, handle, report
         self.check_values, self.any_labels = check_values, any_labels
         self.names: dict[str, str] = {}
+        self.ours = False
 
     def problem(self, dataset: str, what: str, remedy: str) -> None:
         where = f"{self.path}: {dataset}" if dataset else str(self.path)
@@ -192,7 +188,9 @@ class _Reader:
 
     def _check_attributes(self, attributes: dict[str, Any]) -> None:
         kind = str(attributes.get("format", ""))
-        if not kind.startswith("ldmlr"):
+        self.ours = kind.startswith("ldmlr")
+        if not self.ours:
+            attributes.pop("sha256", None)  # of something else
             return  # a plain file: what is missing is derived
         if kind != FORMAT:
             self.problem("", f"its format is {kind!r}, expected {FORMAT!r}", "name a feature store")
@@ -213,10 +211,15 @@ class _Reader:
 
     def _checksum(self, key: str) -> str | None:
         attributes = self.handle[key].attrs
-        return text(attributes["sha256"]) if "sha256" in attributes else None
+        return text(attributes["sha256"]) if self.ours and "sha256" in attributes else None
 
     def _dataset(self, key: str, name: str) -> h5py.Dataset:
         """Return a dataset that is wholly there; `name` is what the format calls it."""
+        link = self.handle.get(key, getlink=True)
+        if isinstance(link, h5py.SoftLink | h5py.ExternalLink) and self.handle.get(key) is None:
+            raise InputError(
+                f"{self.path}: {key}: is a link to {link.path}, where nothing is; copy the dataset itself"
+            )
         item = self.handle[key]
         if not isinstance(item, h5py.Dataset):
             raise InputError(f"{self.path}: {key}: is a group, expected a dataset; correct the layout")

@@ -192,6 +192,8 @@ def fingerprint(parts: FileParts) -> str:
 
 def is_manifest(path: Path) -> bool:
     """Tell whether a file is JSON rather than HDF5; a file that cannot be read is neither."""
+    if not Path(path).is_file():  # a pipe would be waited for
+        return False
     try:
         with open(path, "rb") as handle:
             return handle.read(16).lstrip()[:1] == b"{"
@@ -271,6 +273,7 @@ def _is_entry(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("file"), str)
         and Path(entry["file"]).name == entry["file"]
+        and entry["file"] not in ("", ".", "..")
         and isinstance(entry.get("bytes"), int)
         and isinstance(entry.get("fingerprint"), str)
     )

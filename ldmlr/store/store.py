@@ -23,7 +23,7 @@ from ldmlr.store.layout import (
     contents_sha256,
     known_count,
 )
-from ldmlr.store.opening import Report, check_file
+from ldmlr.store.opening import Report, check_file, note_known
 from ldmlr.store.reading import FileParts, read_config, read_file
 from ldmlr.store.rows import DataFile
 from ldmlr.store.shards import is_manifest, read_manifest
@@ -272,6 +272,7 @@ def _reopen(file: DataFile, keys: tuple[str | None, str | None], name: str | Non
     """Open a store again in another process; a file that has changed is an error."""
     check_file(file.path, file.place)
     file.check()
+    note_known(file.place)
     store = FeatureStore._open(file.path, *keys, check_values=False, place=file.place)
     return store if name is None else store.split(name)
 

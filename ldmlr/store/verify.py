@@ -11,11 +11,13 @@ import h5py
 import numpy as np
 
 from ldmlr import progress
+from ldmlr.boundary import boundary
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
+from ldmlr.isolated import call, inside, size_of
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
-from ldmlr.store.opening import Collector, check_file, damaged, open_hdf5
+from ldmlr.store.opening import SIGNATURE, Collector, check_file, damaged, open_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
 
@@ -42,13 +44,69 @@ class Verification:
     datasets: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
-def verify(path: str | Path) -> Verification:
+def verify(path: str | Path, untrusted: bool = False) -> Verification:
     """Read a store (or all shards of one) completely and return everything that is wrong with it.
 
     Layout, attributes, labels, head, checksums, and NaN or infinity in any row.
+
+    Parameters
+    ----------
+    path
+        The file.
+    untrusted
+        Read in a process with limits of time and memory, whatever the file: it may have been made to do
+        harm. A file that is no store of this package, or one in shards, is read so anyway.
     """
+    path = Path(path)
+    if inside() or not (untrusted or _is_foreign(path)):
+        return _verify(path)
+    try:
+        plain = call(_verify_plainly, path, path=path, size=sum(map(size_of, _files(path))))
+    except LdmlrError as error:
+        return Verification(path, [error.message])
+    return Verification(path, **plain)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Tell whether a file is anything but HDF5 whose structures carry checksums, as stores have them."""
+    try:
+        check_file(path)
+        with open(path, "rb") as handle:
+            start = handle.read(9)
+    except (OSError, LdmlrError):
+        return False
+    return not start.startswith(SIGNATURE) or start[8:] < b"\x02"
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files that a check reads."""
+    try:
+        return [path, *manifest_shards(path)] if is_manifest(path) else [path]
+    except LdmlrError:
+        return [path]
+
+
+def _verify_plainly(path: str) -> dict[str, Any]:
+    """Return what `_verify` finds as plain data, for the process that asked."""
+    found = dataclasses.asdict(_verify(Path(path)))
+    del found["path"]
+    return found
+
+
+def _verify(path: Path) -> Verification:
     found = Verification(Path(path))
     report = Collector()
+    try:
+        with boundary(path, "feature store", "copy or write it again"):
+            _verify_all(found, report)
+    except LdmlrError as error:
+        if error.message not in report.problems:
+            report.problem(error.message)
+    found.problems = report.problems
+    return found
+
+
+def _verify_all(found: Verification, report: Collector) -> None:
     try:
         check_file(found.path)
         if is_manifest(found.path):
@@ -61,11 +119,6 @@ def verify(path: str | Path) -> Verification:
         found.warnings += _class_warnings(parts)
     except OSError as error:
         report.problem(os_error(error, found.path).message)
-    except LdmlrError as error:
-        if error.message not in report.problems:
-            report.problem(error.message)
-    found.problems = report.problems
-    return found
 
 
 class _Deduplicated(Collector):

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr.arguments import view_group
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
+from ldmlr.isolated import bounded, size_of
 from ldmlr.store.convert.labels import map_labels, renumbered
 from ldmlr.store.convert.sources import Source, open_source
 from ldmlr.store.layout import SplitData
 from ldmlr.store.store import FeatureStore
+
+# Rows that take more than this as a store, and so many times their file, are a trap.
+UNPACKED_BYTES, MOST_UNPACKED = 8 << 30, 200
 
 
 @dataclasses.dataclass
@@ -25,6 +30,12 @@ class Imported:
     notes: list[str]
 
 
+def _opened(notes: list[str], source: str | Path, out: str | Path, **_: Any) -> Imported:
+    """Return what an import that ran in a process of its own has made."""
+    return Imported(FeatureStore.open(out), notes)
+
+
+@bounded("file of features", lambda done: done.notes, _opened, more=("test",))
 def import_store(
     source: str | Path,
     out: str | Path,
@@ -45,7 +56,7 @@ def import_store(
     """Write a store from a file of any kind that `ldmlr.store.convert.sources` reads.
 
     Every value is read and checked. Memory does not grow with the rows, but for arrays in Fortran
-    order.
+    order. It runs in a process with limits (`ldmlr.isolated`): the source may be anybody's.
 
     Parameters
     ----------
@@ -76,17 +87,16 @@ def import_store(
         Replace `out` if it exists.
     """
     check_output(Path(out), overwrite)
-    found = open_source(
-        source, labels, features_key=features_key, labels_key=labels_key, remedy=remedy
-    )  # fmt: skip
+    found = open_source(source, labels, features_key=features_key, labels_key=labels_key, remedy=remedy)
     notes = [_unused(source, found.unused)]
     if test is not None:
         if "test" in found.splits:
             raise UsageError(f"{opt('test')}: {source} holds a test split already; leave out {opt('test')}")
-        other = open_source(
-            test, test_labels, features_key=features_key, labels_key=labels_key,
-            remedy=f"name the .npy file of their labels with {opt('test_labels')}",
-        )  # fmt: skip
+        with boundary(test, "file of features"):
+            other = open_source(
+                test, test_labels, features_key=features_key, labels_key=labels_key,
+                remedy=f"name the .npy file of their labels with {opt('test_labels')}",
+            )  # fmt: skip
         rows = other.splits.get("test") or next(iter(other.splits.values()))
         if found.class_names and other.class_names:
             rows.labels = renumbered(str(test), rows.labels, other.class_names, found.class_names)
@@ -95,6 +105,7 @@ def import_store(
     elif test_labels is not None:
         raise UsageError(f"{opt('test_labels')}: goes with {opt('test')}; name the file of test features")
     _check_shapes(source, test, found)
+    _check_unpacked(source, test, found)
     notes += [_kinds(name, split.view_kinds) for name, split in found.splits.items()]
     if num_classes is not None and found.head is not None and len(found.head.weight) != num_classes:
         raise UsageError(f"{opt('num_classes')}: {source} has a head for {len(found.head.weight)} classes")
@@ -158,6 +169,17 @@ def _check_shapes(source: str | Path, test: str | Path | None, found: Source) ->
                 f"{where}: {len(split.rows)} rows of {name} features but {len(split.labels)} labels; "
                 "give one label per row"
             )
+
+
+def _check_unpacked(source: str | Path, test: str | Path | None, found: Source) -> None:
+    """Refuse a file that unpacks to far more than any sound one: the store would fill the disk."""
+    packed = size_of(source) + (0 if test is None else size_of(test))
+    rows = sum(4 * split.rows.shape[0] * split.rows.shape[1] for split in found.splits.values())
+    if rows > UNPACKED_BYTES and rows > MOST_UNPACKED * packed:
+        raise InputError(
+            f"{source}: unpacks to {rows / 1e9:,.0f} GB, {MOST_UNPACKED} times the file and more; write it "
+            "without compression if that is meant"
+        )
 
 
 def _same_type(found: Source) -> str:

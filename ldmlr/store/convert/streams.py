@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from ldmlr.store.datasets import number_type
 from ldmlr.store.layout import ONE_NUMBER_A_ROW, Array, block_rows, encode
 from ldmlr.store.rows import DataFile, MappedRows, Rows
 
+# An array that is read whole and unpacks to more, and to so many times its file, is a trap.
+WHOLE_BYTES, MOST_PACKED = 1 << 30, 100
 _DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError)
 
 
@@ -74,7 +77,8 @@ def npz_rows(path: Path, member: str) -> Rows:
     where = f"{path}: {member}"
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
-            shape, fortran, _ = array_header(handle, where)
+            shape, fortran, dtype = array_header(handle, where)
+            _check_length(where, shape, dtype, archive.getinfo(f"{member}.npy").file_size)
     except _DAMAGE as error:
         raise InputError(f"{where}: {_reason(error)}") from error
     if fortran and len(shape) > 1:
@@ -127,6 +131,9 @@ def npy_rows(path: Path) -> Rows:
 def load_array(path: Path) -> Array:
     """Load a whole ``.npy`` file."""
     try:
+        with open(path, "rb") as handle:
+            shape, _, dtype = array_header(handle, str(path))
+            _check_length(str(path), shape, dtype, path.stat().st_size)
         return np.asarray(np.load(path, allow_pickle=False))
     except _DAMAGE as error:
         raise InputError(f"{path}: {_reason(error)}") from error
@@ -135,6 +142,15 @@ def load_array(path: Path) -> Array:
 def load_member(path: Path, member: str) -> Array:
     """Load a whole array of an ``.npz`` file."""
     try:
+        with zipfile.ZipFile(path) as packed, packed.open(f"{member}.npy") as handle:
+            shape, _, dtype = array_header(handle, f"{path}: {member}")
+            length = packed.getinfo(f"{member}.npy").file_size
+            _check_length(f"{path}: {member}", shape, dtype, length)
+            if length > WHOLE_BYTES and length > MOST_PACKED * path.stat().st_size:
+                raise InputError(
+                    f"{path}: {member}: unpacks to {length / 1e9:,.0f} GB, {MOST_PACKED} times its file and "
+                    "more; save it without compression if that is meant"
+                )
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive[member])
     except _DAMAGE as error:
@@ -164,6 +180,12 @@ def array_header(handle: BinaryIO | Any, where: str) -> tuple[tuple[int, ...], b
     if dtype.hasobject:
         raise InputError(f"{where}: holds pickled objects, which are never loaded; save plain numbers")
     return shape, fortran, dtype
+
+
+def _check_length(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], length: int) -> None:
+    """Refuse an array that is longer than what holds it, before memory is asked for."""
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > length:
+        raise InputError(f"{where}: its shape {shape} needs more bytes than there are; write the file again")
 
 
 def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:

@@ -1,0 +1,63 @@
+"""The boundary to what others wrote: whatever a reading library raises becomes one line that names the file.
+
+Which exception comes out of a damaged file depends on the library, its version and the damage (h5py alone
+raises five kinds), so none is listed. Inside a boundary stands reading and nothing else: a fault of this
+package there would be called damage. The first exception stays attached as the cause.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ldmlr.errors import InputError, LdmlrError
+from ldmlr.files import os_error
+
+# Errors of the system, not of the contents.
+_SYSTEM = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def boundary(path: str | Path, what: str, remedy: str = "copy or write it again") -> Iterator[None]:
+    """Turn whatever is raised within into `InputError`, unless it is an `LdmlrError` already.
+
+    Parameters
+    ----------
+    path
+        The file, for the message.
+    what
+        What it should be, such as ``Parquet file``.
+    remedy
+        What to do.
+    """
+    try:
+        yield
+    except LdmlrError:
+        raise
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: its contents need more memory than there is, if it is no damaged {what}; use a larger "
+            "machine, or get the file again"
+        ) from error
+    except RecursionError as error:
+        raise InputError(
+            f"{path}: is a damaged {what} (brackets within brackets without end); {remedy}"
+        ) from error
+    except OSError as error:
+        if error.errno in _SYSTEM:
+            raise os_error(error, Path(path)) from error
+        raise InputError(f"{path}: is a damaged {what} ({first_line(error)}); {remedy}") from error
+    except Exception as error:
+        raise InputError(f"{path}: is a damaged {what} ({first_line(error)}); {remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, without its end, or the name of its kind."""
+    text = error.message if isinstance(error, LdmlrError) else str(error)
+    if isinstance(error, KeyError):
+        text = text.strip("'\"")
+    lines = text.strip().splitlines()
+    line = lines[0] if lines else ""
+    return (line if isinstance(error, LdmlrError) else line[:160]).rstrip(" :;.") or type(error).__name__
