@@ -9,6 +9,7 @@ import pytest
 
 from ldmlr.heads.evaluation import Variant, measure
 from ldmlr.heads.headfile import FinetunedHead
+from ldmlr.heads.logits import head_logits
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 TRIED = ("ncm", "balanced-softmax", "smote", "gaussian")
@@ -38,7 +39,8 @@ def make(path, *, test=True, val=False, head=False, wrong_test=False):
 
 
 def run(run_cli, store, out, *more):
-    done = run_cli("run", store, "--auto", "--seeds", 2, *SMALL, *more, "--out", out, "--json")
+    seeds = () if "--seed" in more else ("--seeds", 2)
+    done = run_cli("run", store, "--auto", *seeds, *SMALL, *more, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -112,3 +114,33 @@ def test_without_a_test_split_the_held_out_rows_speak(run_cli, tmp_path):
     assert result["best"]["method"] == result["auto"]["method"]
     assert result["best"]["all"]["mean"] == pytest.approx(result["auto"]["accuracy"])
     assert FinetunedHead.load(result["head"]).num_classes == 3
+
+
+def test_features_in_another_form_are_taken_as_they_are_and_predict_uses_the_head(run_cli, tmp_path):
+    features, labels = rows(COUNTS, 0)
+    names = np.array(["ant", "bee", "cat"])
+    np.savez(tmp_path / "emb.npz", features=features, labels=names[labels])
+    np.save(tmp_path / "new.npy", features)
+    result = run(run_cli, tmp_path / "emb.npz", tmp_path / "run", "--folds", 2)
+    assert {row["measured_on"] for row in result["rows"]} == {"folds"}
+    assert result["best"]["method"] == result["auto"]["method"] in TRIED
+    done = run_cli(
+        "predict", tmp_path / "run", tmp_path / "new.npy", "--out", tmp_path / "predictions.csv", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["method"] == result["auto"]["method"]
+    head = FinetunedHead.load(result["head"])
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in lines] == names[head.logits(features).argmax(axis=1)].tolist()
+
+
+def test_what_the_runs_own_head_subtracts_is_no_part_of_the_head_that_is_chosen(run_cli, tmp_path):
+    result = run(
+        run_cli, make(tmp_path / "s.h5"), tmp_path / "run", "--foreign-encoder", "--seed", 0,
+        "--set", "finetune.fit=tuned", "--set", "finetune.loss=cross-entropy",
+        "--set", "generate.strategy=ratio",
+    )  # fmt: skip
+    own = FinetunedHead.load(next((tmp_path / "run").glob("seed-0/finetune-*/head.safetensors")))
+    assert own.shift is not None and np.ptp(own.shift) > 0.1
+    head, features = FinetunedHead.load(result["head"]), rows((5, 5, 5), 3)[0]
+    np.testing.assert_allclose(head.logits(features), head_logits(head.label_shifted(), features), atol=1e-6)

@@ -112,7 +112,8 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
         file = _head_file(path, document)
     tuned = FinetunedHead.load(file)
     best = document.get("best") if isinstance(document.get("best"), Mapping) else None
-    of_baseline = best is not None and best.get("method") == "baseline"
+    row = best.get("method") if best is not None else None
+    of_baseline = row == "baseline"
     if adjustment is None:
         adjustment = "label-shift" if best is not None and best.get("adjustment") == "label-shift" else "none"
     names = tuned.class_names or _names_of_run(path, document)
@@ -121,7 +122,7 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
     config = document.get("config")
     return Chosen(
         file, _module(tuned, of_baseline, adjustment), names or tuple(map(str, range(tuned.num_classes))),
-        names is not None, "baseline" if of_baseline else tuned.method, adjustment,
+        names is not None, row if isinstance(row, str) else tuned.method, adjustment,
         tuned.temperature if calibrated else 1.0, encoder,
         config.get("encode", {}) if isinstance(config, Mapping) else {},
     )  # fmt: skip

@@ -191,7 +191,7 @@ def _head(contest: Contest, answer: Answer, recipe: FinetunedHead, seed: int) ->
         if not isinstance(shifted, Head):
             return recipe  # its label shift takes both heads
         config = recipe.config.replace(average=0.0, tau_shift=0.0)
-        return dataclasses.replace(recipe, head=shifted, config=config)
+        return dataclasses.replace(recipe, head=shifted, config=config, shift=None, temperature=1.0)
     head, shift, rows = contest.head(answer.trial, seed)
     counts = contest.held.rows.counts
     if shift.any():
@@ -200,10 +200,11 @@ def _head(contest: Contest, answer: Answer, recipe: FinetunedHead, seed: int) ->
         assert head.bias is not None
         with torch.no_grad():
             head.bias.sub_(torch.from_numpy(shift).float())
-    config = FinetuneConfig(init="fresh", average=0.0, tau_shift=0.0, mix=1.0)
+    config = FinetuneConfig(head=head.kind, init="fresh", average=0.0, tau_shift=0.0, mix=1.0)
     return dataclasses.replace(
-        recipe, head=head, counts=counts, config=config, seed=seed, history=[], generated=rows.generated
-    )
+        recipe, head=head, counts=counts, config=config, seed=seed, history=[], generated=rows.generated,
+        chosen={"method": answer.method, **answer.trial.chosen()}, shift=None, temperature=1.0,
+    )  # fmt: skip
 
 
 def _spoken(method: str) -> str:
