@@ -141,6 +141,7 @@ def test_what_the_runs_own_head_subtracts_is_no_part_of_the_head_that_is_chosen(
         "--set", "generate.strategy=ratio",
     )  # fmt: skip
     own = FinetunedHead.load(next((tmp_path / "run").glob("seed-0/finetune-*/head.safetensors")))
-    assert own.shift is not None and np.ptp(own.shift) > 0.1
+    assert own.shift is not None
+    assert np.ptp(own.shift) > 0.1
     head, features = FinetunedHead.load(result["head"]), rows((5, 5, 5), 3)[0]
     np.testing.assert_allclose(head.logits(features), head_logits(head.label_shifted(), features), atol=1e-6)
