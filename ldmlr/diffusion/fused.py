@@ -217,6 +217,7 @@ class Steps:
         state.done = last
 
 
+@lru_cache(maxsize=2)  # a training asks for it once a checkpoint
 def step_table(config: DiffusionConfig) -> Floats:
     """Return the numbers of every step ``[iterations, 4]``: ``TrainStep`` of csrc/cpu/train.h."""
     table = np.empty((config.iterations, 4))
