@@ -94,7 +94,8 @@ def command(
     results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
-    encoded = ready(store, out, values).open()
+    source = ready(store, out, values)
+    encoded = source.open()
     generated = [FeatureStore.open(path) for path in pseudo]
     start = time.perf_counter()
     outcome = finetune_seeds(
@@ -114,8 +115,8 @@ def command(
         )
     say_baseline(store, outcome.figures)
     resolved = {
-        "store": store, "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds, "groups": groups,
-        "select_on_test": select_on_test, "device": str(place), "threads": used,
+        "store": store, **source.as_config(), "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds,
+        "groups": groups, "select_on_test": select_on_test, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(
         "finetune", resolved, rows=outcome.rows, **outcome.figures,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 
+import numpy as np
 import pytest
 from support.axes import draw
 from support.stage3 import write_stores
@@ -76,3 +78,44 @@ def test_a_run_notices_another_store_too(run_cli, folder, tmp_path, monkeypatch)
     shutil.copy(folder / "balanced.h5", tmp_path / "features.h5")
     left_out = sections(run_cli, "run")
     assert all("features.h5: is another store" in left_out[name] for name in ("measured", "quality"))
+
+
+def test_a_run_by_folds_says_so_and_names_the_head(run_cli, tmp_path, monkeypatch):
+    features, labels = draw((30, 12, 6), seed=1)
+    monkeypatch.chdir(tmp_path)
+    np.savez("emb.npz", features=features, labels=np.array(["ant", "bee", "cat"])[labels])
+    done = run_cli(
+        "run", "emb.npz", "--seeds", 2, "--folds", 2, "--auto", "--foreign-encoder", "--out", "run", "--json",
+        "--set", "diffuse.iterations=5", "--set", "diffuse.hidden=8",
+        "--set", "select.methods=ncm,balanced-softmax",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    # The folder may move: the copy of the features lies in it.
+    (tmp_path / "run").rename(tmp_path / "moved")
+    done = run_cli("report", "moved", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [entry["section"] for entry in found["missing"]] == ["measured"]
+    assert [entry["name"] for entry in found["classes"]] == ["ant", "bee", "cat"]
+    for row in result["rows"]:
+        name = row["method"] if row["adjustment"] == "none" else f"{row['method']} + {row['adjustment']}"
+        share = sum(entry["accuracy"][name] * entry["train_rows"] for entry in found["classes"]) / 48
+        assert share == pytest.approx(row["all"]["mean"])
+    page = html.unescape((tmp_path / "moved" / "report.html").read_text())
+    for said in (
+        result["auto"]["headline"], result["head"], result["verdict"], "2 stratified folds",
+        "ldmlr predict moved FEATURES --out predictions.csv",
+    ):  # fmt: skip
+        assert said in page
+
+
+def test_a_head_of_features_in_another_form_is_measured_again(run_cli, tmp_path, monkeypatch):
+    parts = {"train": draw((30, 12, 6), seed=1), "test": draw((9, 9, 9), seed=2)}
+    monkeypatch.chdir(tmp_path)
+    np.savez("emb.npz", **{f"{name}_{what}": array for name, pair in parts.items()
+                           for what, array in zip(("features", "labels"), pair, strict=True)})  # fmt: skip
+    done = run_cli("finetune", "emb.npz", "--seeds", 1, "--epochs", 1, "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / json.loads(done.stdout)["config"]["converted"]).is_file()
+    assert "measured" not in sections(run_cli, "run")

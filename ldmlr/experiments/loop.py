@@ -298,7 +298,7 @@ def over_seeds(
         "baseline_head": origin,
         "groups": dict(group_sizes(counts, chosen)),
         "encoded_rows": int(counts.sum()),
-        "measured": measuring.words(),
+        "measured": measuring.in_full(),
         "unmeasured": list(measuring.unmeasured(store)),
     }
     answers = Answers.of(runs, labels, counts, chosen)

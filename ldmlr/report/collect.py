@@ -16,6 +16,7 @@ from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.metrics.accuracy import confused_pairs
 from ldmlr.metrics.generated_store import store_quality
 from ldmlr.progress import track
+from ldmlr.report.answer import answer
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.learned import held_out
 from ldmlr.report.opening import OpenedRun
@@ -52,7 +53,7 @@ def collect(run: OpenedRun, config: ReportConfig) -> tuple[Figures, list[dict[st
     if not isinstance(figures["rows"], list):
         figures["rows"] = []
     parts: list[tuple[str, Callable[[OpenedRun, ReportConfig, Figures], Any]]] = [
-        ("measured", _measured), ("classes", _classes), ("training", _training),
+        ("answer", _answer), ("measured", _measured), ("classes", _classes), ("training", _training),
         ("learned", _learned), ("quality", _quality), ("projection", _projection),
         ("calibration", _calibration), ("choice", _choice), ("times", _times), ("verdict", _verdict),
     ]  # fmt: skip
@@ -81,6 +82,11 @@ def _again(run: OpenedRun) -> str:
     return f"ldmlr run {source} --out {run.folder}"
 
 
+def _answer(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures | None:
+    """Return what to use, the file of its head and what the figures were measured on; None where unsaid."""
+    return answer(run) or None
+
+
 def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures:
     """Return calibration and confusion of the heads on the test rows, summed over the seeds."""
     if run.command == "evaluate":
@@ -99,6 +105,11 @@ def _measured(run: OpenedRun, config: ReportConfig, figures: Figures) -> Figures
             raise Missing("the store of encoded rows is not where it was", _again(run))
         tuned = FinetunedHead.load(path)
         store = FeatureStore.open(place)
+        if store.test is None:
+            raise Missing(
+                "without a test split no rows are left that the saved head has not seen",
+                "a source with a test split",
+            )
         keep = store.num_classes <= MOST_CLASSES
         found = measure(
             [*plain_variants("baseline", tuned.baseline, tuned.counts), *tuned_variants(tuned, method)],
@@ -144,6 +155,9 @@ def _made_by(run: OpenedRun) -> str | None:
     """Return what the result calls the rows of its heads, as a head file does not know the generator."""
     rows = run.document.get("rows", [])
     methods = {row.get("method") for row in rows if isinstance(row, dict)} - {"baseline"}
+    auto = run.document.get("auto")
+    if len(methods) > 1 and isinstance(auto, dict):
+        methods.discard(auto.get("method"))
     name = methods.pop() if len(methods) == 1 else None
     return name if isinstance(name, str) else None
 
@@ -201,7 +215,7 @@ def _classes(run: OpenedRun, config: ReportConfig, figures: Figures) -> list[Fig
     elif run.command == "evaluate" and "counts" in run.document:
         counts, names = np.asarray(run.document["counts"], np.int64), run.document.get("class_names")
     else:
-        raise Missing("neither heads nor class counts are beside the result", "ldmlr run")
+        counts, names = _counts(run)
     if not table and measured is not None:
         table = {_key(entry): entry["per_class"] for entry in measured["entries"]}
     if not table:
@@ -219,14 +233,23 @@ def _classes(run: OpenedRun, config: ReportConfig, figures: Figures) -> list[Fig
     ]  # fmt: skip
 
 
+def _counts(run: OpenedRun) -> tuple[np.ndarray[Any, Any], tuple[str, ...] | None]:
+    """Return the encoded training rows per class, and the names, of the store of the first seed."""
+    place = run.store_of(run.seeds[0]) if run.seeds else None
+    if place is None:
+        raise Missing("neither heads nor class counts are beside the result", "ldmlr run")
+    store = FeatureStore.open(place)
+    return store.split("train").encoded_counts, store.class_names
+
+
 def _per_class_rows(run: OpenedRun) -> dict[str, list[float | None]]:
     """Return the accuracy per class of each row of the table, mean over the seeds."""
     if run.command == "evaluate":
         rows = run.document.get("rows", [])
         return {_key(row): row["per_class"] for row in rows if "per_class" in row}
     found: dict[str, list[list[float]]] = {}
-    for step in run.steps("finetune"):
-        for entry in step["figures"]["measured"]:
+    for measured in run.measured():
+        for entry in measured:
             shares = [np.nan if share is None else share for share in entry["per_class"]]
             found.setdefault(_key(entry), []).append(shares)
     means = {name: np.mean(runs, axis=0) for name, runs in found.items()}
@@ -292,7 +315,7 @@ def _calibration(run: OpenedRun, config: ReportConfig, figures: Figures) -> list
     if rows:
         kept = ("head", "name", "method", "setting", "adjustment", *names)
         return [{key: row[key] for key in kept if key in row} for row in rows]
-    runs = [step["figures"]["measured"] for step in run.steps("finetune")]
+    runs = run.measured()
     return [
         {
             "method": entries[0]["method"],

@@ -13,7 +13,8 @@ from ldmlr.report.words import is_spread, number, spread
 KNOWN = {
     "command", "command_line", "config", "versions", "hardware", "created", "steps", "groups", "choice",
     "verdict", "seeds", "best", "comparison", "test_rows", "seconds", "class_names", "counts", "history",
-    "losses", "generated_quality", "held_out", "axes", "learned", "features",
+    "losses", "auto", "head", "measured", "unmeasured", "generated_quality",
+    "held_out", "axes", "learned", "features",
 }  # fmt: skip
 ROWS = 300
 

@@ -10,6 +10,7 @@ from typing import Any
 from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json
 from ldmlr.store import FeatureStore
+from ldmlr.store.convert.ready import FOLDER as CONVERTED
 
 RESULT = "result.json"
 
@@ -78,7 +79,17 @@ class OpenedRun:
             shared = next(iter(encoded.values())) if len(self.steps("encode")) == 1 else None
             return encoded.get(seed, shared)
         given = self.config.get("source" if self.command == "run" else "store")
-        return self._beside(given) if isinstance(given, str) else None
+        return self._beside(given, self.config.get("converted")) if isinstance(given, str) else None
+
+    def measured(self) -> list[list[dict[str, Any]]]:
+        """Return the rows of the table of each seed as its steps measured them, held out or not."""
+        records = self.steps("measure") or self.steps("finetune")
+        found = [step["figures"]["measured"] for step in records if step["figures"]["measured"]]
+        # The head that --auto has chosen is measured with all seeds in one step.
+        chosen = [entry for step in self.steps("auto") for entry in step["figures"]["measured"]]
+        if len(chosen) != len(found):
+            return found
+        return [[*rows, entry] for rows, entry in zip(found, chosen, strict=True)]
 
     def heads(self) -> list[tuple[int, Path]]:
         """Return (seed, head file) of the seeds whose head is there."""
@@ -98,15 +109,20 @@ class OpenedRun:
             return self._beside(str(given[seed if seed < len(given) else 0]))
         return drawn.get(seed)
 
-    def _beside(self, name: str) -> Path | None:
+    def _beside(self, name: str, copy: object = None) -> Path | None:
         """Return a store by its path as it was given, or from the folder of the run.
+
+        Of a source that is no store, `copy` is where the store lies that was made of it.
 
         Raises
         ------
         InputError
             There is one of that name, but its contents are not those that the result was computed from.
         """
-        found = [path for path in (Path(name), self.folder / name) if path.is_file()]
+        places = (Path(name), self.folder / name)
+        if isinstance(copy, str):
+            places = (Path(copy), self.folder / CONVERTED / Path(copy).name)
+        found = [path for path in places if path.is_file()]
         inputs = self.document.get("inputs")
         wanted = inputs.get(name) if isinstance(inputs, dict) else None
         if wanted is None or not found:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldmlr.files import check_output, write_bytes, write_text
 from ldmlr.report import generic, sections
+from ldmlr.report.answer import what_to_use
 from ldmlr.report.blocks import Bullets, Section
 from ldmlr.report.canvas import NARROW, WIDE
 from ldmlr.report.collect import MISSHAPEN, collect
@@ -25,14 +26,15 @@ from ldmlr.report.theme import DARK, LIGHT, THEMES, Theme
 FILENAME = "report.html"
 # What the sections are called where they are missing.
 NAMES = {
-    "measured": "Calibration and confusion", "classes": "Accuracy per class and plan", "training": "Training",
-    "learned": "What the diffusion learned",
+    "answer": "What to use", "measured": "Calibration and confusion",
+    "classes": "Accuracy per class and plan", "training": "Training", "learned": "What the diffusion learned",
     "quality": "Quality of generated rows", "projection": "Rows in the plane", "times": "Times",
     "verdict": "Verdict", "calibration": "Calibration in figures", "pictures": "Pictures",
 }  # fmt: skip
 
 # In the order of the page; tables of whatever else the document holds, times and settings follow.
 SECTIONS: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
+    what_to_use,
     sections.verdict,
     sections.accuracy,
     sections.classes,

@@ -195,7 +195,7 @@ class Run:
         ]  # fmt: skip
         return {
             "rows": [{**row, "measured_on": facts.measuring.measured_on} for row in accuracy_rows(runs)],
-            "measured": facts.measuring.words(),
+            "measured": facts.measuring.in_full(),
             "unmeasured": list(self._unmeasured),
             "head": str(kept.last.output if auto is None else self.plan.auto().output),
             "auto": None if auto is None else auto["auto"],

@@ -50,8 +50,7 @@ class Facts:
 
     def as_store(self) -> dict[str, str]:
         """Return where the store lies that the source was converted to, as documents say it."""
-        place = None if self.store is None else self.store.place
-        return {} if place is None else {"converted": str(place)}
+        return {} if self.store is None else self.store.as_config()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,6 +113,12 @@ class Measuring:
             return f"measured on {self.fraction:.3g} of the rows of every class, drawn as a test split"
         return "measured on the test split"
 
+    def in_full(self) -> str:
+        """Return it in words, with what it means for the figures."""
+        if self.whole:
+            return self.words()
+        return f'{self.words()}; "all" counts rows, so the frequent classes weigh most in it'
+
     def parts(self, store: FeatureStore, seed: int) -> Iterator[FeatureStore]:
         """Yield the stores that one seed is measured on: one, or one per fold."""
         if self.whole:

@@ -62,6 +62,10 @@ class Ready:
         """Where the store lies that messages call by the name of the source; None where it is the source."""
         return None if self.path == self.source else self.path
 
+    def as_config(self) -> dict[str, str]:
+        """Return the place as configurations in result documents say it."""
+        return {} if self.place is None else {"converted": str(self.place)}
+
     def open(self) -> FeatureStore:
         """Open the store; its errors name the source."""
         return FeatureStore.open(self.source, place=self.place)
