@@ -7,7 +7,9 @@ import json
 import pytest
 from PIL import Image
 
+from ldmlr.data.open import open_image_set
 from ldmlr.encoders.config import EncodeConfig
+from ldmlr.store import FeatureStore
 
 
 @pytest.fixture
@@ -52,6 +54,35 @@ def test_bad_images_are_skipped_and_recorded(run_cli, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"] == {"train": 6, "test": 2}
     assert "is not the image set" not in done.stderr
+
+
+def test_a_run_draws_the_test_split_that_baseline_and_encode_draw(run_cli, photos, tmp_path):
+    (photos / "a" / "bad.png").unlink()
+    settings = {
+        "baseline.network": "small", "baseline.epochs": 1, "baseline.batch_size": 4,
+        "baseline.precision": "float32", "diffuse.hidden": 8, "diffuse.iterations": 5, "finetune.epochs": 1,
+        "generate.strategy": "ratio",
+    }  # fmt: skip
+    assigned = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    common = ("run", photos, "--seed", 0, "--threads", 1, *assigned)
+    refused = run_cli(*common, "--out", tmp_path / "no")
+    assert refused.returncode == 1
+    assert "has no test images to measure on; add a test split, or draw one with --test-fraction" in (
+        refused.stderr
+    )
+    done = run_cli(*common, "--test-fraction", 0.25, "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    encoded = FeatureStore.open(next((tmp_path / "run").glob("seed-0/encode-*/features.h5")))
+    drawn = open_image_set(photos, test_fraction=0.25)
+    assert (len(encoded.split("train")), len(encoded.split("test"))) == (6, 2)
+    assert encoded.split("test").ids.tolist() == list(drawn.test.ids)
+    assert result["test_rows"] == 2
+    assert {row["measured_on"] for row in result["rows"]} == {"test"}
+    folds = run_cli(*common, "--folds", 3, "--out", tmp_path / "folds")
+    assert (folds.returncode, folds.stderr.count("\n")) == (2, 1)
+    assert "--folds: the network would have to be trained anew for every fold" in folds.stderr
+    assert not (tmp_path / "folds").exists()
 
 
 def test_the_layout_of_a_folder_is_in_the_help(run_cli):

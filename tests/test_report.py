@@ -45,8 +45,8 @@ def test_a_run_has_a_page_with_every_section(run_cli, whole_run, tmp_path):
     figures = json.loads(done.stdout)
     page = check_page(tmp_path / "page.html")
     assert section_names(page) == [
-        "verdict", "accuracy", "classes", "plan", "training", "learned", "quality", "rows", "calibration",
-        "confusion", "figures", "times", "about",
+        "answer", "verdict", "accuracy", "classes", "plan", "training", "learned", "quality", "rows",
+        "calibration", "confusion", "times", "about",
     ]  # fmt: skip
     assert figures["missing"] == []
     assert figures["bytes"] == (tmp_path / "page.html").stat().st_size
@@ -99,7 +99,7 @@ def test_missing_files_cost_their_sections_only(run_cli, run_copy):
     assert run_cli("report", run_copy, "--overwrite").returncode == 0
     page = check_page(run_copy / "report.html")
     assert section_names(page) == [
-        "verdict", "accuracy", "learned", "calibration", "figures", "times", "about", "left-out",
+        "answer", "verdict", "accuracy", "learned", "calibration", "times", "about", "left-out",
     ]  # fmt: skip
 
 

@@ -11,10 +11,9 @@ from ldmlr.generation.generate import check_not_empty
 from ldmlr.generation.generators.catalogue import check_read, entry_of
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.store.convert.config import SourceConfig
-from ldmlr.store.heldout import HeldOutConfig
 
-# What says how features are found, and which of them are held out.
-HELD_OUT = (*SourceConfig.names(), *HeldOutConfig.names())
+# What says how features are found.
+OF_FEATURES = SourceConfig.names()
 
 
 def check_settings(source: str, kind: str, config: RunConfig, tables: StageTables, machine: Machine) -> None:
@@ -29,7 +28,12 @@ def check_settings(source: str, kind: str, config: RunConfig, tables: StageTable
     if not config.auto and config.refit is None:
         check_read(config.generator, tables.diffuse, tables.generate, backend=machine.backend)
     if kind != "store":
-        unread = [opt(name) for name in HELD_OUT if getattr(config, name) is not None]
+        if config.folds is not None:
+            raise UsageError(
+                f"{opt('folds')}: the network would have to be trained anew for every fold of {source}; give "
+                f"{opt('test_fraction')}, or run on the features that ldmlr encode writes"
+            )
+        unread = [opt(name) for name in OF_FEATURES if getattr(config, name) is not None]
         if unread:
             raise UsageError(f"{unread[0]}: is for features, and {source} holds images; leave it out")
         return

@@ -13,7 +13,7 @@ from ldmlr.encoders.baseline import earlier_models, held_out_record, training_sp
 from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, opt
 from ldmlr.generation.ahead import Material
 from ldmlr.metrics.familiar import Familiar, familiar
 from ldmlr.run.config import RunConfig, StageTables
@@ -131,7 +131,10 @@ class ImageOrigin:
         for seed in config.seed_list if per_seed else config.seed_list[:1]:
             images = self.images(seed)
             if images.test is None:
-                raise InputError(f"{source}: has no test images to measure on; add a test split")
+                raise InputError(
+                    f"{source}: has no test images to measure on; add a test split, or draw one with "
+                    f"{opt('test_fraction')}"
+                )
             if baseline is None:
                 preset = preset or default_preset(max(image_shape(images.train)[:2]))
                 baseline = baseline_config(preset, tables.baseline)
@@ -177,7 +180,8 @@ class ImageOrigin:
             self._images[seed] = open_image_set(
                 self.source, imbalance_factor=self.config.imbalance_factor, seed=seed,
                 image_root=self.config.image_root, image_size=self.config.image_size,
-                image_crop=self.config.image_crop, skip_bad=self.config.skip_bad,
+                image_crop=self.config.image_crop, test_fraction=self.config.test_fraction,
+                skip_bad=self.config.skip_bad,
             )  # fmt: skip
         return self._images[seed]
 

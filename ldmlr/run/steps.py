@@ -18,7 +18,7 @@ from ldmlr.errors import LdmlrError
 from ldmlr.files import make_folder, parse_json, write_text
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
-SCHEMA = 4
+SCHEMA = 5
 RECORD = "step.json"
 
 

@@ -37,7 +37,7 @@ class HeldOutConfig(Config):
     """What is measured on where a store has no test split."""
 
     folds: int | None = option(
-        None, f"Without a test split: measure by so many stratified folds, drawn anew for every seed.  "
+        None, "Features without a test split: measure by so many stratified folds, anew for every seed.  "
         f"[default: {FOLDS}]", minimum=2, maximum=1000, metavar="K",
     )  # fmt: skip
     test_fraction: float | None = option(
