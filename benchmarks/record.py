@@ -3,8 +3,8 @@
 A ``result.json`` holds more than anyone reads twice: a figure for each class, the loss of each epoch,
 a record of each step of a run, comparisons that follow from the rows. What is kept is small enough to
 be read in a diff: rows with mean, standard deviation and the seeds' values, the configuration, versions
-and hardware, a row a line. ``DROPPED`` says what is left out; accuracies are rounded to six decimals (the
-seeds' values to four), other figures to six digits.
+and hardware, a row a line. ``DROPPED`` says what is left out, and of an absolute path the last name is kept;
+accuracies are rounded to six decimals (the seeds' values to four), other figures to six digits.
 
     python benchmarks/record.py runs/compare/result.json --topic accuracy --id compare-mine
 
@@ -34,8 +34,10 @@ DROPPED = {
     "steps": "the record of each step of a run (a number of solver steps is kept)",
     "losses": "losses of epochs or intervals; the last one is kept",
     "per_class": "figures of single classes",
-    "verdict": "sentences and comparisons, which follow from the rows",
+    "verdict": "lists of sentences; the one of a run is kept, as it knows the right answers of each test row",
     "comparisons": "comparisons, which follow from the rows",
+    "comparison": "the same of a run, in words",
+    "best": "the best row, which is among the rows",
     "k": "how much wider held-out rows lie, by class",
     "candidates": "the candidates of a choice; what was chosen is kept",
     "family": "the family of a method",
@@ -64,7 +66,8 @@ def _origin(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dropped(name: str, value: Any) -> bool:
-    return name in DROPPED and not isinstance(value, int)
+    sentence = name == "verdict" and isinstance(value, str)
+    return name in DROPPED and not isinstance(value, int) and not sentence
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +94,8 @@ def _slim(name: str, value: Any) -> Any:
         return {key: _slim(key, item) for key, item in value.items() if not _dropped(key, item)}
     if isinstance(value, list):
         return [_slim(name, item) for item in value]
+    if isinstance(value, str) and value.startswith("/"):  # where it lay on the machine that measured
+        return Path(value).name
     return _short(value) if isinstance(value, float) else value
 
 

@@ -10,24 +10,39 @@ import h5py
 import numpy as np
 import pytest
 from ldmlr_cli.options import RUN_FILE_KEYS
+from PIL import Image
 from support.pages import PAGES, ROOT, anchors, blocks, commands, links, parse, read
 
 from ldmlr.run.config import STAGES, RunConfig
 
-COMMANDS = "docs/commands.md"
+# Pages whose commands run, in this order and in one folder: a page may use the files of those before.
+HOW_TO = (
+    "stages",
+    "features",
+    "production",
+    "encoders",
+    "generators",
+    "compare",
+    "cluster",
+    "reproducibility",
+)
+IN_ORDER = ["docs/tutorial.md", *(f"docs/howto/{name}.md" for name in HOW_TO), "docs/method.md"]
+COMMANDS = "docs/howto/stages.md"
 # What is added to commands so that they take seconds here; the README's run as they stand.
 QUICKER = {
     "augment": "--iterations 60",
     "diffuse": "--iterations 200",
+    "baseline": "--epochs 20",
     "compare": "--set diffuse.iterations=60",
     "ablate": "--set diffuse.iterations=60",
     "run": "--set diffuse.iterations=60",
 }
+NEEDS = {"--format onnx": "onnx"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the files that the page of commands takes for granted."""
+    """A folder with the files that the pages take for granted."""
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path_factory.mktemp("commands")
     (path / "experiment.toml").write_text(blocks(COMMANDS, "toml")[0].text)
@@ -40,41 +55,94 @@ def folder(tmp_path_factory):
     np.save(path / "y.npy", labels)
     columns = {f"f{i}": rows[:, i] for i in range(5)} | {"species": np.array(["a", "b", "c"])[labels]}
     parquet.write_table(pyarrow.table(columns), path / "table.parquet")
+    for split in ("train", "test"):
+        for label, count in enumerate((24, 12, 8)):
+            place = path / "photos" / split / f"kind{label}"
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (8, 8, 3), np.uint8)
+                pixels[..., label] += 120
+                Image.fromarray(pixels).save(place / f"{i}.jpg")
     return path
 
 
-RUNNING = [line for line, runs in commands(COMMANDS) if runs]
+def quicker(words):
+    """Return what is added to a command that runs here."""
+    added = "" if {"--generator", "--refit", "--dry-run"} & set(words) else QUICKER.get(words[0], "")
+    if words[:2] in (["run", "photos"], ["run", "digits-lt"]):
+        added += f" --set baseline.epochs={2 if words[1] == 'photos' else 20}"
+    if "--auto" in words:
+        added += ' --set select.methods=\'["balanced-softmax", "ldmlr"]\''
+    return shlex.split(added)
 
 
-@pytest.mark.parametrize("line", RUNNING, ids=lambda line: line[:50])
-def test_every_command_of_the_page_of_commands_runs(line, folder, monkeypatch, run_cli):
+RUNNING = [(page, line) for page in IN_ORDER for line, runs in commands(page) if runs]
+
+
+@pytest.mark.parametrize(("page", "line"), RUNNING, ids=[f"{p[5:-3]}: {line[6:50]}" for p, line in RUNNING])
+def test_every_command_of_a_page_runs(page, line, folder, monkeypatch, run_cli):
+    for words, package in NEEDS.items():
+        if words in line:
+            pytest.importorskip(package)
     monkeypatch.chdir(folder)
     words = shlex.split(line)[1:]
-    quicker = QUICKER.get(words[0], "") if "--generator" not in words and "--refit" not in words else ""
-    done = run_cli(*words, *quicker.split())
+    done = run_cli(*words, *quicker(words))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
-def test_the_shards_of_the_page_of_commands_are_the_rows_of_one_process(folder, monkeypatch, run_cli):
+def test_every_page_with_commands_runs_them_here_or_says_why_not():
+    others = {"README.md", "CONTRIBUTING.md", "benchmarks/README.md"}  # the README has a test of its own
+    left = [
+        page
+        for page in PAGES
+        if page not in others | set(IN_ORDER) and any(runs for _, runs in commands(page))
+    ]
+    assert left == []
+
+
+def test_shards_are_the_rows_of_one_process(folder, monkeypatch, run_cli):
     monkeypatch.chdir(folder)
     assert run_cli("store", "merge", "parts.json", "--out", "merged.h5").returncode == 0
     with h5py.File("merged.h5") as parts, h5py.File("pseudo.h5") as whole:
         assert np.array_equal(parts["train/features"], whole["train/features"])
 
 
-def test_the_snippets_of_the_page_of_commands_run(folder, monkeypatch):
+def test_the_files_that_are_said_to_be_the_same_are(folder):
+    assert (folder / "once.h5").read_bytes() == (folder / "twice.h5").read_bytes()
+
+
+def run_snippets(page, names):
+    for code in blocks(page, "python"):
+        if code.runs:
+            exec(compile(code.text, page, "exec"), names)
+    return names
+
+
+def test_the_snippets_about_python_run(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    names: dict[str, object] = {}
-    for code in blocks(COMMANDS, "python"):
-        exec(compile(code.text, COMMANDS, "exec"), names)
+    names = run_snippets("docs/howto/python.md", {})
     assert names["rows"].shape == (100, names["store"].dim)
     rows, again = names["rows"], names["again"].sample(np.full(100, 9), steps=10, guidance=1.5, seed=0)
     assert np.array_equal(rows, again)
     assert names["logits"].shape == (540, 10)
     features, labels = next(iter(names["loader"]))[:2]
     assert len(features) == len(labels) == 256
-    assert np.bincount(names["y2"]).tolist() == [120] * 10
+    assert np.bincount(names["data"].labels).tolist() == [120] * 10
+
+
+def test_the_snippets_about_tables_run():
+    pytest.importorskip("imblearn")
+    names = run_snippets("docs/howto/tables.md", {})
+    assert (names["kinds"] == "rare").sum() == (names["kinds"] == "common").sum() == 180
+    assert list(names["more"].columns) == ["length", "count", "site"]
+    assert len(names["drawn"]) == 160
+    assert set(names["drawn"]["site"]) <= {"north", "south"}
+    assert names["score"] > 0.5
+
+
+def test_the_snippet_with_a_denoiser_runs():
+    names = run_snippets("docs/howto/denoiser.md", {})
     # With a prediction of zero every step only scales the noise.
     assert names["x"].isfinite().all()
     assert not names["x"].equal(names["initial_noise"](0, 0, 100, 64))
@@ -113,14 +181,15 @@ def test_every_link_of_a_page_leads_somewhere(name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_file_of_the_project_that_a_page_names_is_there(name):
-    named = re.findall(r"`((?:csrc|ldmlr|cli|tests|benchmarks|docs|presets)/[\w./]+)`", read(name))
+    named = re.findall(r"`((?:csrc|ldmlr|cli|tests|benchmarks|docs|presets|examples)/[\w./]+)`", read(name))
     known = (ROOT, ROOT / "csrc")  # csrc has tests of its own
     assert [path for path in named if not any((root / path).exists() for root in known)] == []
 
 
 @pytest.mark.parametrize("name", [page for page in PAGES if page.startswith("docs/")])
-def test_every_page_of_the_documentation_is_linked_in_the_readme(name):
-    assert name in links("README.md")
+def test_every_page_of_the_documentation_is_in_the_contents_of_the_site(name):
+    contents = read("mkdocs.yml").split("\nnav:\n")[1]
+    assert f": {name.removeprefix('docs/')}\n" in contents
 
 
 def test_the_keys_of_a_toml_file_are_all_there():
