@@ -26,8 +26,10 @@ from .options import (
     ready,
     repeats_option,
     say,
+    say_unmeasured,
     set_option,
     source_options,
+    source_values,
     stages_file_option,
     threads_option,
 )
@@ -128,8 +130,10 @@ def command(
             opened, kind, config, tables, seeds=seeds, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
+    say_unmeasured(store, figures)
     resolved = {
-        "store": store, "kind": kind, "values": figures["values"], "seeds": len(figures["seeds"]),
+        "store": store, **source_values(values), "kind": kind, "values": figures["values"],
+        "seeds": len(figures["seeds"]),
         "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
         "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},

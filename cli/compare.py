@@ -24,8 +24,10 @@ from .options import (
     ready,
     repeats_option,
     say,
+    say_unmeasured,
     set_option,
     source_options,
+    source_values,
     stages_file_option,
     threads_option,
 )
@@ -105,8 +107,10 @@ def command(
             opened, config, tables, seeds=seeds, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
+    say_unmeasured(store, figures)
     resolved = {
-        "store": store, "methods": config.methods or "all", "seeds": len(figures["seeds"]),
+        "store": store, **source_values(values), "methods": config.methods or "all", "head": config.head,
+        "seeds": len(figures["seeds"]),
         "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
         "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},

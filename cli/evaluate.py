@@ -18,8 +18,10 @@ from .options import (
     groups_option,
     json_option,
     ready,
+    say_unmeasured,
     seed_option,
     source_options,
+    source_values,
     threads_option,
 )
 
@@ -102,6 +104,7 @@ def command(
     from ldmlr.heads.headfile import LAST_EPOCH, FinetunedHead
     from ldmlr.metrics.generated_store import store_quality
     from ldmlr.store import FeatureStore
+    from ldmlr.store.heldout import untested
 
     shot_groups = parse_groups(groups)
     if out is not None:
@@ -130,7 +133,8 @@ def command(
             row["confusion"], row["reliability"] = entry.confusion.tolist(), entry.reliability
         rows.append(row)
     resolved = {
-        "store": store, "heads": list(heads), "split": split, "tau": tau, "groups": groups,
+        "store": store, **source_values(values), "heads": list(heads), "split": split, "tau": tau,
+        "groups": groups,
         "generated": generated, "sample": sample, "seed": seed, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(
@@ -139,6 +143,9 @@ def command(
         selection={name: tuned.selection for name, tuned in loaded},
         **({} if quality is None else {"generated_quality": quality}),
     )  # fmt: skip
+    if measured:
+        result["unmeasured"] = list(untested(rows_of, split))
+        say_unmeasured(store, result)
     if out is not None:
         make_folder(out)
         results.write_result(out, result)

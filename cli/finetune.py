@@ -23,8 +23,10 @@ from .options import (
     ready,
     say,
     say_baseline,
+    say_unmeasured,
     seeds_option,
     source_options,
+    source_values,
     threads_option,
 )
 
@@ -114,8 +116,10 @@ def command(
             "--pseudo"
         )
     say_baseline(store, outcome.figures)
+    say_unmeasured(store, outcome.figures)
     resolved = {
-        "store": store, **source.as_config(), "pseudo": list(pseudo), **config.to_dict(), "seeds": seeds,
+        "store": store, **source_values(values), **source.as_config(), "pseudo": list(pseudo),
+        **config.to_dict(), "seeds": seeds,
         "groups": groups, "select_on_test": select_on_test, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(

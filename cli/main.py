@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import click
 
-from ldmlr.errors import LdmlrError
+from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.invocation import note_invocation
 
 from .nearest import Group, in_style
+from .origin import with_file
 
 # Command, module and help line. The line stands here so that ``ldmlr --help`` imports no
 # command; a test compares it with the command's own help.
@@ -63,6 +64,13 @@ class LazyGroup(Group):
         module = importlib.import_module(f"{__package__}.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error over a value of its --config file names the file."""
+        try:
+            return super().invoke(ctx)
+        except (UsageError, click.UsageError) as error:
+            raise with_file(ctx, error) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above, without importing them."""

@@ -21,6 +21,14 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class UnknownWord(click.UsageError):
+    """A value of an option that is none of its words."""
+
+    def __init__(self, message: str, ctx: click.Context | None, param: click.Parameter) -> None:
+        super().__init__(message, ctx)
+        self.param = param
+
+
 class Word(click.Choice[str]):
     """One of some words; another one is refused with the nearest of them."""
 
@@ -30,7 +38,8 @@ class Word(click.Choice[str]):
             return super().convert(value, param, ctx)
         flags = [flag for flag in param.opts if flag.startswith("--")]
         name = flags[0] if flags else str(param.name).upper()
-        raise click.UsageError(f"{name}: unknown value {value!r}; {nearest(str(value), self.choices)}", ctx)
+        message = f"{name}: unknown value {value!r}; {nearest(str(value), self.choices)}"
+        raise UnknownWord(message, ctx, param)
 
 
 def in_style(error: click.ClickException) -> str:

@@ -7,7 +7,7 @@ import json
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.heldout import REPEATS
 
 from .nearest import Word
+from .origin import note_file
 
 if TYPE_CHECKING:
     from ldmlr.store.convert.ready import Ready
@@ -159,6 +160,7 @@ def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) 
     if value is None:
         return None
     document = read_toml(value)
+    note_file(ctx, value)
     known = _option_keys(ctx.command)
     defaults: dict[str, Any] = {}
     own = ctx.command.name or ""
@@ -339,6 +341,11 @@ def source_options(function: F) -> F:
     return config_options(SourceConfig)(function)
 
 
+def source_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was said of how to read a SOURCE, as the configuration of a result says it."""
+    return {name: values[name] for name in SourceConfig.names()}
+
+
 def ready(source: Path, folder: Path | None, values: Mapping[str, Any]) -> Ready:
     """Return a SOURCE as a store, and say where a copy was made; with --json or not, on standard error.
 
@@ -372,6 +379,18 @@ def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:
 def say(message: str) -> None:
     """Print a message for people on standard error."""
     click.echo(message, err=True)
+
+
+def say_unmeasured(store: object, figures: Mapping[str, Any]) -> None:
+    """Say which classes no figure is of, where there are any."""
+    if figures.get("unmeasured"):
+        say(f"{store}: {unmeasured_in_words(figures['unmeasured'])}")
+
+
+def unmeasured_in_words(classes: Sequence[str]) -> str:
+    """Return which classes have no row to measure on, as a sentence."""
+    more = f" and {len(classes) - 8:,} more" if len(classes) > 8 else ""
+    return f"not measured, and in no mean, as no row of them is tested: {', '.join(classes[:8])}{more}"
 
 
 def say_baseline(store: object, figures: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from .options import (
     say_baseline,
     set_option,
     threads_option,
+    unmeasured_in_words,
 )
 from .run_file import RunFile, checked_tables, parse_set, read_run_file
 
@@ -193,12 +194,10 @@ def _configured(
 
 def _measured(figures: dict[str, Any]) -> str:
     """Say what the table was measured on, where that is no test split of the source."""
-    if figures["rows"][0]["measured_on"] == "test" and not figures["unmeasured"]:
-        return ""
     classes = figures["unmeasured"]
-    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
-    left_out = f"; not measured, for their only row is trained on: {', '.join(classes[:8])}{more}"
-    return f"{figures['measured']}{left_out if classes else ''}"
+    if figures["rows"][0]["measured_on"] == "test" and not classes:
+        return ""
+    return f"{figures['measured']}{f'; {unmeasured_in_words(classes)}' if classes else ''}"
 
 
 def _next(run: Run, root: Path, figures: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ldmlr.config import parse_toml, read_toml
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, in_toml, nearest
 from ldmlr.run.config import STAGES, RunConfig, StageTables, stage_tables
 
 from .options import RUN_FILE_FLAGS, RUN_FILE_KEYS
@@ -195,14 +195,6 @@ def checked_tables(
             build(both, "--set")
         with _as_in_file():
             raise
-
-
-def in_toml(name: str, value: str | None) -> str:
-    """Spell an option as a TOML file does."""
-    if value is None:
-        return name
-    words = {"True": "true", "False": "false"}
-    return f"{name} = {words.get(value, value.replace(chr(39), chr(34)))}"
 
 
 @contextmanager

@@ -57,6 +57,14 @@ def with_dashes(name: str, value: str | None) -> str:
     return flag if value in (None, "True") else f"{flag} {str(value).strip(chr(39))}"
 
 
+def in_toml(name: str, value: str | None) -> str:
+    """Spell an option as a TOML file does."""
+    if value is None:
+        return name
+    words = {"True": "true", "False": "false"}
+    return f"{name} = {words.get(value, value.replace(chr(39), chr(34)))}"
+
+
 class LdmlrError(Exception):
     """Something failed: the message says what, where, and what to do.
 

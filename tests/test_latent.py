@@ -10,6 +10,7 @@ import torch
 from support.blobs import SMALL, blob_store, blobs
 
 import ldmlr
+from ldmlr import modelfile
 from ldmlr.diffusion import train as training
 from ldmlr.diffusion.rows import choose_views
 from ldmlr.errors import InputError, UsageError
@@ -242,3 +243,23 @@ def test_rows_are_a_tensor_or_an_array_as_the_labels_are(model):
         assert tensor.dtype == getattr(torch, dtype)
         assert torch.equal(tensor, torch.from_numpy(single).to(tensor.dtype))
         assert np.array_equal(tensor.view(torch.uint16).numpy(), array.view(np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("dim", "latent", "meant"), [(6, "auto", "cholesky"), (6, "4", "eigen"), (70, "auto", "eigen")]
+)
+def test_a_basis_that_was_called_auto_is_what_it_meant(tmp_path, dim, latent, meant):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [60, 30])
+    rows = (rng.standard_normal((90, dim)) + labels[:, None]).astype(np.float32)
+    options = {} if latent == "auto" else {"latent": latent}
+    model = ldmlr.LatentDiffusion(hidden=8, layers=1, iterations=3, basis=meant, **options).fit(rows, labels)
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    header, tensors = modelfile.read(path, modelfile.DIFFUSION, {})
+    assert header["config"]["basis"] == meant
+    fields = {**header, "config": {**header["config"], "basis": "auto"}}
+    modelfile.write(path, modelfile.DIFFUSION, fields, tensors, overwrite=True)
+    again = ldmlr.LatentDiffusion.load(path)
+    assert again.config.basis == meant
+    np.testing.assert_array_equal(again.sample(labels, seed=1), model.sample(labels, seed=1))

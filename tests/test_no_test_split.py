@@ -191,7 +191,7 @@ def test_the_text_of_a_run_says_what_was_measured_and_what_to_do_next(run_cli, t
     )
     assert done.returncode == 0, done.stderr
     assert "measured by 2 stratified folds" in done.stdout
-    assert "not measured, for their only row is trained on: 3" in done.stdout
+    assert "not measured, and in no mean, as no row of them is tested: 3" in done.stdout
     *_, head, following = done.stdout.strip().split("\n")
     assert head.startswith(f"head: {tmp_path / 'run'}")
     assert following == f"next: ldmlr predict {tmp_path / 'run'} FEATURES --out predictions.csv"
@@ -226,3 +226,34 @@ def test_a_head_for_use_needs_no_test_split(run_cli, tmp_path):
     result = json.loads(done.stdout)
     assert result["rows"] == []
     assert FinetunedHead.load(tmp_path / "head" / "head-seed1.safetensors").counts.tolist() == list(COUNTS)
+
+
+def test_classes_without_test_rows_are_named_where_means_leave_them_out(run_cli, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [30, 12, 6])
+    rows = (2 * np.eye(3, 5)[labels] + rng.standard_normal((48, 5))).astype(np.float32)
+    tested = labels < 2
+    path = tmp_path / "s.h5"
+    FeatureStore.write(
+        path, train=SplitData(rows, labels), test=SplitData(rows[tested], labels[tested]),
+        class_names=("ant", "bee", "cat"),
+    )  # fmt: skip
+    said = f"{path}: not measured, and in no mean, as no row of them is tested: cat"
+    small = ("--set", "diffuse.iterations=3", "--set", "diffuse.hidden=8", "--set", "finetune.epochs=1")
+    for command, more in {
+        "finetune": ("--seeds", 1, "--epochs", 1),
+        "compare": ("--seeds", 1, "--methods", "baseline,smote", *small),
+        "run": ("--seeds", 1, *small),
+    }.items():
+        done = run_cli(command, path, *more, "--out", tmp_path / command, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["unmeasured"] == ["cat"]
+        assert command == "run" or said in done.stderr
+    head = tmp_path / "finetune" / "head-seed0.safetensors"
+    done = run_cli("evaluate", path, "--head", head, "--json")
+    assert json.loads(done.stdout)["unmeasured"] == ["cat"]
+    assert said in done.stderr
+    done = run_cli("run", path, "--seeds", 1, *small, "--out", tmp_path / "run")
+    assert "measured on the test split; not measured, and in no mean, as no row of them is tested: cat" in (
+        done.stdout
+    )

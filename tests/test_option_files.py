@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -171,3 +173,75 @@ def test_set_may_put_right_what_a_file_has_wrong(run_cli, store, tmp_path):
     file.write_text("[finetune]\nepochs = 0\n")
     done = run_cli("run", store, "--config", file, "--set", "finetune.epochs=1", "--dry-run")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr = 0", "lr: must be above 0, not 0.0"),
+        ("[diffuse]\nlabel_dropout = 2", "label_dropout: must be at most 1, not 2.0"),
+        ("[diffuse]\nnetwork = 'adlan'", "unknown value 'adlan'; did you mean 'adaln'?"),
+        ("threads = 0", "invalid value for '--threads': 0 is not in the range x>=1"),
+        ("ema = 1", "ema: must be below 1, not 1.0"),
+        ("latent = 3\nbasis = 'cholesky'", 'latent = "3": only a whitened space'),
+        ("device = 'gpu'", "device"),
+    ],
+)
+def test_a_value_out_of_range_is_that_of_the_file(run_cli, store, tmp_path, text, message):
+    file = tmp_path / "Options.toml"
+    file.write_text(text)
+    done = run_cli("diffuse", store, "--out", tmp_path / "m.safetensors", "--config", file)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"Error: {file}: "), done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_file_is_not_blamed_for_the_command_line(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    file.write_text("lr = 0.1\nhidden = 0")
+    common = ("diffuse", store, "--out", tmp_path / "m.safetensors", "--config", file)
+    done = run_cli(*common, "--hidden", 8, "--lr", 0)
+    assert done.returncode == 2
+    assert done.stderr == "Error: --lr: must be above 0, not 0.0\n"
+    done = run_cli(*common, "--hidden", 8, "--lr", 0.1, "--network", "adlan")
+    assert done.stderr.startswith("Error: --network: unknown value 'adlan'")
+
+
+def test_finetune_compare_and_ablate_keep_every_option_and_the_whole_command(run_cli, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [30, 12])
+    rows = rng.standard_normal((42, 4)).astype(np.float32) + labels[:, None]
+    source = tmp_path / "rows.npz"
+    np.savez(source, a=rows, b=labels, c=rows)
+    keys = ("--features-key", "a", "--labels-key", "b")
+    model = ("--set", "diffuse.iterations=3", "--set", "diffuse.hidden=8", "--set", "finetune.epochs=1")
+    commands = {
+        "finetune": ("--seeds", 1, "--epochs", 1),
+        "compare": ("--seeds", 1, "--methods", "baseline,smote", "--folds", 2, "--head", "cosine", *model),
+        "ablate": ("--seeds", 1, "--values", "0.5", "--folds", 2, *model),
+    }
+    for command, more in commands.items():
+        words = (command, *(("ratio",) if command == "ablate" else ()), source, *keys, *more)
+        words = (*words, "--threads", 1, "--out", tmp_path / command)
+        done = run_cli(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        result = json.loads((tmp_path / command / "result.json").read_text())
+        assert result["command_line"] == shlex.join(map(str, ("ldmlr", *words)))
+        config = result["config"]
+        assert (config["features_key"], config["labels_key"], config["threads"]) == ("a", "b", 1)
+        said = {*config, *(key for table in config.values() if isinstance(table, dict) for key in table)}
+        # What says where results go, not what they are.
+        params = importlib.import_module(f"ldmlr_cli.{command}").command.params
+        options = {flag[2:].replace("-", "_") for one in params for flag in one.opts if flag.startswith("--")}
+        assert options - said <= {
+            "out",
+            "csv",
+            "plot",
+            "overwrite",
+            "json",
+            "quiet",
+            "config",
+            "set",
+            "batch",
+        }

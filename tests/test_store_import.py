@@ -356,3 +356,14 @@ def test_values_that_are_wrong_are_those_of_the_source(tmp_path):
     with pytest.raises(InputError, match=r"bad\.npz: /test/features: rows with NaN"):
         import_store(tmp_path / "good.npz", tmp_path / "out.h5", test=tmp_path / "bad.npz")
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_label_that_only_test_rows_have_is_said(tmp_path, out):
+    np.savez(tmp_path / "train.npz", features=X[:6], labels=np.array(["ant", "bee"] * 3))
+    np.savez(tmp_path / "test.npz", features=X[:3], labels=np.array(["ant", "Bee", "bee"]))
+    done = import_store(tmp_path / "train.npz", out, test=tmp_path / "test.npz")
+    assert done.store.class_names == ("Bee", "ant", "bee")
+    said = "test.npz: no training row has the label Bee; correct the labels if that is not meant"
+    assert [note for note in done.notes if note.endswith(said)] == [f"{tmp_path}/{said}"]
+    done = import_store(tmp_path / "train.npz", out, test=tmp_path / "train.npz", overwrite=True)
+    assert not any("no training row" in note for note in done.notes)

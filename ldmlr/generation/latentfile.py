@@ -31,6 +31,10 @@ HEADER = {
 }
 
 
+# Up to so many numbers a row the basis ``auto`` was the Cholesky factor.
+NARROW = 64
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained model as parts; see `ldmlr.LatentDiffusion` for what they are."""
@@ -89,6 +93,8 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
         They do not fit each other.
     """
     values = {**BEFORE_AXES, **BEFORE_TRAINERS, **header["config"]}
+    if values["basis"] == "auto":
+        values["basis"] = _basis(values, header["dim"])
     config = modelfile.config_of(DiffusionConfig, values)
     dim, classes, names = header["dim"], header["num_classes"], header["class_names"]
     transform, counts = _transform(config, header, tensors)
@@ -111,6 +117,12 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
         HeldOut(dict(header.get("held_out", NOTHING)), gain), dict(header["provenance"]),
         dict(header.get("trained", {})),
     )  # fmt: skip
+
+
+def _basis(values: Mapping[str, Any], dim: int) -> str:
+    """Return what ``auto`` meant as a basis: eigenvectors for wide rows, and where axes were chosen."""
+    eigen = values.get("transform") == "whitened" and (dim > NARROW or str(values["latent"]).isdigit())
+    return "eigen" if eigen else "cholesky"
 
 
 def _transform(

@@ -36,7 +36,7 @@ def what_to_use(figures: Figures) -> Section | None:
         blocks.append(Words(f"The accuracies below are {found['measured']}."))
     if "unmeasured" in found:
         classes = ", ".join(map(str, found["unmeasured"]))
-        blocks.append(Words(f"Not measured, for their only row is trained on: {classes}."))
+        blocks.append(Words(f"Not measured, and in no mean, as no row of them is tested: {classes}."))
     if "head" in found:
         blocks.append(Facts({"head": str(found["head"])}))
     if "next" in found:

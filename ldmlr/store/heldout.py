@@ -153,12 +153,23 @@ class Measuring:
         return np.array(np.asarray(store.split("train").labels)[index], np.int64)
 
     def unmeasured(self, store: FeatureStore) -> tuple[str, ...]:
-        """Return the classes that are not measured, as their only row is trained on; by name, or number."""
+        """Return the classes that no row is measured of, by name, or number.
+
+        They have no test row, or, where rows are held out, their only row is trained on.
+        """
         if self.whole:
-            return ()
-        names = store.class_names
-        single = np.flatnonzero(store.split("train").encoded_counts == 1)
-        return tuple(names[label] if names else str(label) for label in single.tolist())
+            return untested(store)
+        return _named(store, store.split("train").encoded_counts == 1)
+
+
+def untested(store: FeatureStore, split: str = "test") -> tuple[str, ...]:
+    """Return the classes without an encoded row in a split, by name, or number: no mean has them."""
+    return _named(store, store.split(split).encoded_counts == 0)
+
+
+def _named(store: FeatureStore, which: Array) -> tuple[str, ...]:
+    names = store.class_names
+    return tuple(names[label] if names else str(label) for label in np.flatnonzero(which).tolist())
 
 
 def fold_numbers(labels: Int64, folds: int, seed: int) -> Int64:

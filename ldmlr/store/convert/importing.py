@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldmlr.arguments import view_group
 from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
 from ldmlr.isolated import bounded, size_of
-from ldmlr.store.convert.labels import map_labels, renumbered
+from ldmlr.store.convert.labels import MappedLabels, map_labels, renumbered
 from ldmlr.store.convert.sources import Source, open_source
 from ldmlr.store.layout import SplitData
 from ldmlr.store.store import FeatureStore
@@ -119,6 +121,7 @@ def import_store(
         )
         for name, split in found.splits.items()
     }
+    notes.append(_untrained(str(source if test is None else test), mapped))
     config = {**found.config, "imported_from": Path(source).name, **(origin or {})}
     if encoder_trained_on_rows is not None:
         config["encoder_trained_on_rows"] = encoder_trained_on_rows
@@ -153,6 +156,22 @@ def _kinds(name: str, kinds: Sequence[str]) -> str:
     others = [kind for kind in dict.fromkeys(kinds) if kind not in ("weak", "strong")]
     listed = ", ".join(f"{kind!r} counts as {view_group(kind)}" for kind in others[:8])
     return f"{name} views: expected the kinds weak and strong; {listed}" if others else ""
+
+
+def _untrained(path: str, mapped: MappedLabels) -> str:
+    """Return a note on classes that have rows in other splits alone: often a label with a slip."""
+    rows = {name: np.bincount(labels, minlength=mapped.num_classes) for name, labels in mapped.labels.items()}
+    if "train" not in rows:
+        return ""
+    others = sum(count for name, count in rows.items() if name != "train")
+    alone = np.flatnonzero((rows["train"] == 0) & (others > 0)).tolist()
+    names = [mapped.class_names[label] if mapped.class_names else str(label) for label in alone]
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+    return (
+        f"{path}: no training row has the label {listed}; correct the labels if that is not meant"
+        if names
+        else ""
+    )
 
 
 def _check_shapes(source: str | Path, test: str | Path | None, found: Source) -> None:
