@@ -36,6 +36,8 @@ from .options import (
 @config_options(EncoderConfig)
 @source_options
 @seed_option
+@click.option("--card", is_flag=True, help="Write the model's card beside it, OUT with the ending .md.")
+@click.option("--license", metavar="ID", help="Licence on the card, such as mit.  [default: not stated]")
 @device_option
 @threads_option
 @resume_option
@@ -48,6 +50,8 @@ def command(
     out: Path,
     encoder_trained_on_rows: bool | None,
     seed: int,
+    card: bool,
+    license: str | None,
     device: str,
     threads: int | None,
     resume: bool,
@@ -66,12 +70,20 @@ def command(
       ldmlr diffuse features.h5 --out model.safetensors
       ldmlr diffuse features.h5 --hidden 256 --iterations 5000 --out wide.safetensors
       ldmlr diffuse features.h5 --transform standardised --out paper.safetensors
+      ldmlr diffuse features.h5 --out model.safetensors --card --license mit
     """
     from ldmlr import results
     from ldmlr import text as tables
     from ldmlr.device import resolve_device
+    from ldmlr.errors import UsageError, opt
+    from ldmlr.files import check_output, write_text
     from ldmlr.generation.diffuse import diffuse, preview
 
+    beside = out.with_suffix(".md")
+    if license is not None and not card:
+        raise UsageError(f"{opt('license')}: stands on the card; pass {opt('card', True)} too")
+    if card and not resume:
+        check_output(beside, overwrite)  # before a training that would be in vain
     config = pick(DiffusionConfig, values)
     place = str(resolve_device(device))
     rows_of = ready(store, None if dry_run else out.parent, values).open()
@@ -84,7 +96,7 @@ def command(
         text = tables.table(["diffuse", ""], [[name, str(value)] for name, value in summary.items()])
         emit({"command": "diffuse", "dry_run": True, **summary, "config": settings}, as_json, text)
         return
-    _, figures = diffuse(
+    model, figures = diffuse(
         rows_of, out, config, seed=seed, trained_on_rows=encoder_trained_on_rows, device=place,
         threads=threads, resume=resume, overwrite=overwrite,
     )  # fmt: skip
@@ -94,6 +106,8 @@ def command(
         say(f"{out}: this model is finished; nothing to do")
     else:
         results.write_result(out, result)
+    if card:
+        write_text(beside, model.card(out.stem, license=license), overwrite or resume)
     text = (
         f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
         f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"

@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": "LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.",
     "ablate": "One setting of generation varied: ratio, groups, steps, guidance or width.",
     "report": "A self-contained HTML page of a run: figures, pictures, verdict.",
+    "model": "Show what a model file holds, and write the card of a diffusion model.",
     "store": "Inspect, verify, import, export and merge feature stores.",
     "bench": "Throughput of this machine beside its ceilings and its peers.",
     "info": "Versions, CPU instruction sets, CUDA devices and the kernels that will run.",

@@ -260,6 +260,25 @@ def read(
     return header, tensors
 
 
+def kind_of(path: Path) -> Kind:
+    """Return what kind of model a file holds.
+
+    Raises
+    ------
+    InputError
+        The file is missing, or none of the kinds; the message names them.
+    """
+    check_input(path, "model file")
+    try:
+        with safe_open(path, "np") as file:
+            header = parse_json((file.metadata() or {}).get(KEY, ""))
+        return KINDS[header["format"]]
+    except Exception:
+        what = _other_file(path) or "no model file of ldmlr, or damaged"
+        makers = ", ".join(kind.maker for kind in KINDS.values())
+        raise InputError(f"{path}: is {what}; give one made by {makers}") from None
+
+
 def noun_of(path: Path) -> str | None:
     """Return what a model file holds, in words; None if it is no model file."""
     try:

@@ -141,6 +141,13 @@ def test_the_snippets_about_tables_run():
     assert names["score"] > 0.5
 
 
+def test_the_snippet_about_the_hub_runs(folder, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.chdir(folder)
+    names = run_snippets("docs/howto/production.md", {})
+    assert names["again"].fingerprint() == names["model"].fingerprint()
+
+
 def test_the_snippet_with_a_denoiser_runs():
     names = run_snippets("docs/howto/denoiser.md", {})
     # With a prediction of zero every step only scales the noise.

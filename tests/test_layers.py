@@ -31,7 +31,7 @@ LAYERS = (
     "inference",
     "experiments",
     "report",
-    "bench ops torch",
+    "bench hub ops torch",
     "__init__",  # the facade, whose imports are lazy
     "ldmlr_cli",  # the folder cli/
     "__main__",  # `python -m ldmlr`

@@ -23,6 +23,7 @@ from ldmlr.diffusion.solvers import step_rows
 from ldmlr.diffusion.transform import Transform, fit_transform
 from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.generation.card import card
 from ldmlr.generation.latentfile import HEADER, Trained, restore
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
@@ -405,6 +406,23 @@ class LatentDiffusion:
         """Write the model as safetensors, whole or not at all."""
         header, tensors = self._parts().contents()
         modelfile.write(Path(path), modelfile.DIFFUSION, header, tensors, overwrite)
+
+    def card(self, name: str = "model", *, license: str | None = None) -> str:
+        """Return its card: Markdown with the fields of a Hugging Face model card on top.
+
+        Parameters
+        ----------
+        name
+            Its title.
+        license
+            Identifier of its licence, such as ``mit``; None: not stated.
+
+        Raises
+        ------
+        UsageError
+            It is not trained, or the licence is no identifier.
+        """
+        return card(self._parts(), name, license)
 
     def _parts(self) -> Trained:
         return Trained(
