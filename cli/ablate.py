@@ -18,6 +18,7 @@ from .options import (
     csv_option,
     device_option,
     emit,
+    entry_lines,
     groups_option,
     json_option,
     out_option,
@@ -39,7 +40,8 @@ from .run_file import checked_tables, stage_values
 TABLES = ("diffuse", "generate", "finetune")
 
 KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
-    f"  {name:<10}{kind.what}\n            {', '.join(kind.values)}" for name, kind in KINDS.items()
+    f"{entry_lines(name, kind.what, 14)}\n{entry_lines('', ', '.join(kind.values), 14)}"
+    for name, kind in KINDS.items()
 )
 
 
@@ -93,8 +95,8 @@ def command(
       ldmlr ablate ratio features.h5
       ldmlr ablate groups features.h5 --out runs/groups
       ldmlr ablate steps features.h5 --values ddim:5,dpmpp2m:5,heun:5 --seeds 3
-      ldmlr ablate guidance features.h5 --values 1,1.5 --csv guidance.csv --plot guidance.svg
-      ldmlr ablate groups features.h5 --set generate.strategy=ratio --set generate.ratio=0.2
+      ldmlr ablate guidance features.h5 --values 1,1.5 --plot guidance.svg
+      ldmlr ablate groups features.h5 --set generate.strategy=ratio
     """
     config: AblateConfig = pick(AblateConfig, values)
     plot_kind = plot_file.suffix.lower()[1:] if plot_file is not None else ""

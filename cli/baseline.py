@@ -27,14 +27,18 @@ from .options import (
     threads_option,
 )
 
+PRESET = Word(sorted(PRESETS))
+
 
 @click.command(name="baseline")
 @click.argument("source")
 @out_option("Folder for model.safetensors, train.jsonl and result.json.", required=False)
 @click.option(
-    "--preset", type=Word(sorted(PRESETS)), default=None,
-    help="Recipe that sets the defaults below.  [default: digits up to 16 pixels, cifar-ce-mixup up to "
-    "64, imagenet-ce above]",
+    "--preset", type=PRESET, default=None,
+    help=PRESET.listed(
+        "Recipe that sets the defaults below.  [default: digits up to 16 pixels, cifar-ce-mixup up to "
+        "64, imagenet-ce above]"
+    ),
 )  # fmt: skip
 @image_options
 @config_options(BaselineConfig)
@@ -70,7 +74,8 @@ def command(
     \b
     A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
       SRC/train/CLASS/*.jpg
-      SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
+      SRC/test/CLASS/*.jpg
+      SRC/val/CLASS/*.jpg       if there are any; without test the test set
 
     \b
     Examples:

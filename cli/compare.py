@@ -16,6 +16,7 @@ from .options import (
     csv_option,
     device_option,
     emit,
+    entry_lines,
     groups_option,
     json_option,
     out_option,
@@ -37,7 +38,9 @@ from .run_file import checked_tables, stage_values
 TABLES = ("diffuse", "generate", "finetune")
 
 
-METHOD_LIST = "\b\nMethods:\n" + "\n".join(f"  {name:<24}{entry.what}" for name, entry in METHODS.items())
+METHOD_LIST = "\b\nMethods:\n" + "\n".join(
+    entry_lines(name, entry.what, 24) for name, entry in METHODS.items()
+)
 
 
 @click.command(name="compare", epilog=METHOD_LIST)
@@ -83,7 +86,7 @@ def command(
     Examples:
       ldmlr compare features.h5
       ldmlr compare features.h5 --out runs/compare --csv comparison.csv
-      ldmlr compare features.h5 --methods baseline,smote,gaussian-wide,ldmlr --seeds 3
+      ldmlr compare features.h5 --methods baseline,smote,ldmlr --seeds 3
       ldmlr compare features.h5 --set finetune.mix=1 --set generate.guidance=2
     """
     config = pick(CompareConfig, values)

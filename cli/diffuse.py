@@ -68,7 +68,7 @@ def command(
     \b
     Examples:
       ldmlr diffuse features.h5 --out model.safetensors
-      ldmlr diffuse features.h5 --hidden 256 --iterations 5000 --out wide.safetensors
+      ldmlr diffuse features.h5 --hidden 256 --out wide.safetensors
       ldmlr diffuse features.h5 --transform standardised --out paper.safetensors
       ldmlr diffuse features.h5 --out model.safetensors --card --license mit
     """

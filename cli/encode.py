@@ -66,7 +66,8 @@ def command(
     \b
     A folder of images has a folder per class (SRC/CLASS/*.jpg, or with splits):
       SRC/train/CLASS/*.jpg
-      SRC/test/CLASS/*.jpg      and SRC/val/CLASS/*.jpg; without test, val is the test set
+      SRC/test/CLASS/*.jpg
+      SRC/val/CLASS/*.jpg       if there are any; without test the test set
 
     \b
     Examples:

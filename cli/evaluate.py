@@ -92,7 +92,7 @@ def command(
     \b
     Examples:
       ldmlr evaluate features.h5
-      ldmlr evaluate features.h5 --head runs/heads/head-seed0.safetensors --per-class
+      ldmlr evaluate features.h5 --head runs/head.safetensors --per-class
       ldmlr evaluate features.h5 --generated pseudo.h5
       ldmlr evaluate features.h5 --confusion --out runs/evaluation
     """

@@ -47,7 +47,7 @@ def command(
     Examples:
       ldmlr export runs/emb --format onnx --out head.onnx
       ldmlr export runs/photos --format torch --with-encoder --out whole.pt2
-      ldmlr export runs/heads/head-seed0.safetensors --format sklearn --out head.joblib
+      ldmlr export head.safetensors --format sklearn --out head.joblib
     """
     from ldmlr import results
     from ldmlr.inference.chosen import choose

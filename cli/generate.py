@@ -84,8 +84,8 @@ def command(
     Examples:
       ldmlr generate model.safetensors --dry-run
       ldmlr generate model.safetensors --out pseudo.h5
-      ldmlr generate model.safetensors --strategy ratio --ratio 0.2 --only few --out pseudo.h5
-      ldmlr generate model.safetensors --count horse=500 --count 8=200 --out pseudo.h5
+      ldmlr generate model.safetensors --strategy ratio --only few --out few.h5
+      ldmlr generate model.safetensors --count horse=500,8=200 --out some.h5
       ldmlr generate model.safetensors --shard 0/8 --out pseudo.h5
       ldmlr generate model.safetensors --engine ray --shards 64 --out pseudo.h5
       ldmlr generate features.h5 --generator smote --out pseudo.h5

@@ -29,8 +29,30 @@ class UnknownWord(click.UsageError):
         self.param = param
 
 
+# The words of an option stand beside its name where they fit; longer lists stand in its help.
+WIDEST = 60
+
+
 class Word(click.Choice[str]):
     """One of some words; another one is refused with the nearest of them."""
+
+    def get_metavar(self, param: click.Parameter, *rest: Any, **named: Any) -> str | None:
+        """Return what stands for the words beside the name of an option."""
+        if isinstance(param, click.Option) and self.is_long:
+            return "NAME"
+        return super().get_metavar(param, *rest, **named)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the words are too many to stand beside a name."""
+        return len("|".join(self.choices)) > WIDEST
+
+    def listed(self, help: str) -> str:
+        """Return a help text, with the words in it where they are many."""
+        if not self.is_long:
+            return help
+        text, mark, default = help.partition("  [default")
+        return f"{text} One of {', '.join(self.choices)}.{mark}{default}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the word."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -144,7 +145,8 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
         off = field.metadata["off"] or f"no-{flag[2:]}"
         return click.option(f"{flag}/--{off}", **settings)
     if field.metadata["choices"]:
-        settings["type"] = Word(field.metadata["choices"])
+        settings["type"] = kind = Word(field.metadata["choices"])
+        settings["help"] = kind.listed(settings["help"])
     else:
         settings["type"] = click.Path(path_type=Path) if hint is Path else hint
         settings["metavar"] = field.metadata["metavar"]
@@ -302,9 +304,10 @@ backend_option = click.option(
     "--backend", type=Word(["auto", "reference", "native", "cuda"]), default="auto",
     show_default=True, help="What draws the rows.",
 )  # fmt: skip
+_GENERATOR = Word(list(GENERATORS))
 generator_option = click.option(
-    "--generator", type=Word(list(GENERATORS)), default="diffusion", show_default=True,
-    help="What generates.",
+    "--generator", type=_GENERATOR, default="diffusion", show_default=True,
+    help=_GENERATOR.listed("What generates."),
 )  # fmt: skip
 csv_option = click.option(
     "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
@@ -321,6 +324,14 @@ shard_option = click.option(
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 resume_option = click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+
+
+def entry_lines(name: str, what: str, width: int) -> str:
+    """Return an entry of a list below a help text: a name and what it is, in 80 columns."""
+    return textwrap.fill(
+        what, 78, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2),
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def out_option(help: str, required: bool = True) -> Callable[[F], F]:

@@ -61,7 +61,7 @@ def command(
     Examples:
       ldmlr predict runs/emb new.npz --out predictions.csv
       ldmlr predict runs/photos holiday/ --out predictions.parquet
-      ldmlr predict runs/heads/head-seed0.safetensors features.h5 --split test --out predictions.csv
+      ldmlr predict head.safetensors features.h5 --split val --out val.csv
     """
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads

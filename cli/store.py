@@ -52,7 +52,7 @@ def inspect_command(file: Path, features_key: str | None, labels_key: str | None
     \b
     Example:
       ldmlr store inspect features.h5
-      ldmlr store inspect other.h5 --features-key "{split}/x" --labels-key "{split}/y"
+      ldmlr store inspect x.h5 --features-key {split}/x --labels-key {split}/y
     """
     from ldmlr.results import document
     from ldmlr.store import FeatureStore
@@ -140,8 +140,8 @@ def import_command(source: Path, out: Path, as_json: bool, **options: Any) -> No
     Example:
       ldmlr store import train.npz --test test.npz --out features.h5
       ldmlr store import X.npy y.npy --out features.h5
-      ldmlr store import table.parquet --features-key "f*" --labels-key species --out features.h5
-      ldmlr store import other.h5 --features-key "{split}/x" --labels-key "{split}/y" --out features.h5
+      ldmlr store import table.parquet --labels-key species --out features.h5
+      ldmlr store import x.h5 --features-key x --labels-key y --out features.h5
     """
     from ldmlr.store.convert.importing import import_store
 
