@@ -22,8 +22,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ldmlr import progress
 from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 
+# What system calls say where a file system, such as one of a network, has no such thing.
+_LACKING = (errno.ENODEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 # Of a file name in most file systems, bytes.
 _LONGEST_NAME = 255
 # Folders in which this process has looked for what dead ones left.
@@ -217,12 +220,42 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder to the disk; where that is not to be had, it is said once."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        # A folder that one may write in, and not list, can only be flushed by others.
+        if error.errno not in (*_LACKING, errno.EACCES, errno.EPERM, errno.EBADF):
+            raise
+        place = path if path.is_dir() else path.parent
+        progress.say_once(
+            f"note: {place}: files here cannot be flushed to the disk ({error.strerror}); after a loss of "
+            "power, look whether the last output is whole"
+        )
+
+
+def no_maps(error: BaseException | None, path: Path) -> bool:
+    """Tell whether an error is that a file system has no memory maps, and say once that files are read.
+
+    Parameters
+    ----------
+    error
+        What the map ended with. Some libraries have the number in their text alone.
+    path
+        The file.
+    """
+    if not isinstance(error, OSError):
+        return False
+    if error.errno not in _LACKING and not any(f"(os error {number})" in str(error) for number in _LACKING):
+        return False
+    progress.say_once(
+        f"note: {path.parent}: this file system has no memory maps; files are read into memory instead"
+    )
+    return True
 
 
 def os_error(error: OSError, path: Path) -> LdmlrError:

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.numpy import save
 
 from ldmlr.arguments import SEED_LIMIT
@@ -34,6 +33,7 @@ from ldmlr.boundary import first_line
 from ldmlr.config import MAX_WHOLE, Config, UnknownKey
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
+from ldmlr.tensorfile import open_tensors
 
 SCHEMA_VERSION = 2
 KEY = "ldmlr"
@@ -231,7 +231,7 @@ def read(
     """
     check_input(path, kind.file)
     try:
-        with safe_open(path, framework) as file:
+        with open_tensors(path, framework) as file:
             text = (file.metadata() or {}).get(KEY)
             header = _header(path, kind, text)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -282,7 +282,7 @@ def kind_of(path: Path) -> Kind:
 def noun_of(path: Path) -> str | None:
     """Return what a model file holds, in words; None if it is no model file."""
     try:
-        with safe_open(path, "np") as file:
+        with open_tensors(path, "np") as file:
             header = parse_json((file.metadata() or {}).get(KEY, ""))
         return KINDS[header["format"]].noun
     except Exception:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
 from ldmlr.diffusion.denoiser import Denoiser
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import write_bytes
+from ldmlr.tensorfile import open_tensors
 
 FORMAT = "ldmlr-diffusion-checkpoint"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -103,7 +104,7 @@ def resumed(path: Path, keys: list[str]) -> int:
     if not path.exists():
         return 0
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path, "pt") as file:
             key = (file.metadata() or {}).get("key")
     except (SafetensorError, OSError):
         return 0  # `State.load` says what is wrong
@@ -111,7 +112,7 @@ def resumed(path: Path, keys: list[str]) -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    with safe_open(path, "pt") as file:
+    with open_tensors(path, "pt") as file:
         header = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if header.get("format") != FORMAT:

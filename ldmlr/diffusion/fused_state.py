@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from ldmlr.diffusion.weights import TIME_FEATURES
 from ldmlr.errors import InputError, UsageError
 from ldmlr.files import write_bytes
+from ldmlr.tensorfile import open_tensors
 
 FORMAT = "ldmlr-fused-checkpoint"
 
@@ -96,7 +97,7 @@ class State:
             It belongs to another configuration or other data.
         """
         try:
-            with safe_open(path, "np") as file:
+            with open_tensors(path, "np") as file:
                 header = file.metadata() or {}
                 state = file.get_tensor("state") if header.get("format") == FORMAT else None
             if header.get("key") != key:
@@ -118,7 +119,7 @@ def resumed(path: Path, keys: list[str]) -> int:
     if not path.exists():
         return 0
     try:
-        with safe_open(path, "np") as file:
+        with open_tensors(path, "np") as file:
             key = (file.metadata() or {}).get("key")
     except (SafetensorError, OSError):
         return 0  # `State.load` says what is wrong

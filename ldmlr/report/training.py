@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ldmlr.diffusion.course import REPORT_EVERY
 from ldmlr.errors import InputError
 from ldmlr.files import parse_json
 from ldmlr.report.opening import OpenedRun
+from ldmlr.tensorfile import open_tensors
 
 Line = list[tuple[float, float]]
 STAGES = {
@@ -85,7 +86,7 @@ def _numbers(values: Any) -> list[float]:
 def _header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a model or head file, without its tensors."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with open_tensors(path, "np") as file:
             found = parse_json((file.metadata() or {}).get("ldmlr", ""))
     except (SafetensorError, OSError, ValueError):
         raise InputError(f"{path}: not a readable safetensors file of ldmlr; run this stage again") from None

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ldmlr.errors import InputError
-from ldmlr.files import os_error
+from ldmlr.files import no_maps, os_error
 from ldmlr.store.layout import Array, Float32, block_rows, decode_bfloat16
 
 Key = Any  # int, slice, index array, boolean mask, or a tuple that selects columns too
@@ -103,6 +103,10 @@ class DataFile:
                     mmap.PROT_READ | mmap.PROT_WRITE, offset=start,
                 )  # fmt: skip
         except InputError as error:
+            if no_maps(error.__cause__, self.path):
+                values = self.read(offset, shape, dtype)
+                values.flags.writeable = False
+                return values
             if not _no_memory(error):
                 raise
             return self.map(offset, shape, dtype)
@@ -276,11 +280,11 @@ class MappedRows(Rows):
         return self.file.private_map(self.offset, self.shape, self.element)
 
     def gather(self, index: Array) -> Array:
-        """Return rows through the memory map, or by reads where the map does not fit."""
+        """Return rows through the memory map, or by reads where the map does not fit or cannot be had."""
         try:
             mapped = self.memmap()
         except InputError as error:
-            if _no_memory(error):
+            if _no_memory(error) or no_maps(error.__cause__, self.file.path):
                 return super().gather(index)
             raise
         return np.asarray(mapped[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.errors import InputError
+from ldmlr.files import no_maps
 from ldmlr.store.layout import Array
 
 
@@ -39,7 +41,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Array], frozenset[str]]:
     import torch  # stores are read without it
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            number = re.search(r"unable to mmap .*\((\d+)\)", str(error))
+            if number is None or not no_maps(OSError(int(number[1]), str(error)), path):
+                raise
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: holds more than tensors, numbers and texts, which is not read; save a dictionary of "
