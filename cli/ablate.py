@@ -21,6 +21,7 @@ from .options import (
     entry_lines,
     groups_option,
     json_option,
+    one_seed_option,
     out_option,
     overwrite_option,
     pick,
@@ -28,6 +29,7 @@ from .options import (
     repeats_option,
     say,
     say_unmeasured,
+    seeds_of,
     set_option,
     source_options,
     source_values,
@@ -52,6 +54,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @source_options
 @set_option(TABLES)
 @repeats_option
+@one_seed_option
 @groups_option
 @out_option("Folder for result.json and plot.svg.", required=False)
 @csv_option
@@ -70,6 +73,7 @@ def command(
     store: Path,
     assignments: tuple[str, ...],
     seeds: int | None,
+    seed: int | None,
     groups: str,
     out: Path | None,
     csv_file: Path | None,
@@ -120,7 +124,7 @@ def command(
     from ldmlr.report.ablation import ablation_plot
     from ldmlr.report.picture import INSTALL, missing, require
 
-    shot_groups = parse_groups(groups)
+    numbers, shot_groups = seeds_of(seed, seeds), parse_groups(groups)
     check_outputs([out and out / "result.json", out and out / "plot.svg", csv_file, plot_file], overwrite)
     if plot_file is not None:
         require()
@@ -129,13 +133,13 @@ def command(
     start = time.perf_counter()
     with ready(store, out, values).open() as opened:
         figures = ablate(
-            opened, kind, config, tables, seeds=seeds, groups=shot_groups,
+            opened, kind, config, tables, seeds=numbers, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     say_unmeasured(store, figures)
     resolved = {
         "store": store, **source_values(values), "kind": kind, "values": figures["values"],
-        "seeds": len(figures["seeds"]),
+        "seeds": len(figures["seeds"]), "seed": seed,
         "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
         "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},

@@ -19,6 +19,7 @@ from .options import (
     entry_lines,
     groups_option,
     json_option,
+    one_seed_option,
     out_option,
     overwrite_option,
     pick,
@@ -26,6 +27,7 @@ from .options import (
     repeats_option,
     say,
     say_unmeasured,
+    seeds_of,
     set_option,
     source_options,
     source_values,
@@ -49,6 +51,7 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(
 @source_options
 @set_option(TABLES)
 @repeats_option
+@one_seed_option
 @groups_option
 @out_option("Folder for result.json.", required=False)
 @csv_option
@@ -62,6 +65,7 @@ def command(
     store: Path,
     assignments: tuple[str, ...],
     seeds: int | None,
+    seed: int | None,
     groups: str,
     out: Path | None,
     csv_file: Path | None,
@@ -99,7 +103,7 @@ def command(
     from ldmlr.groups import parse_groups
     from ldmlr.run.config import RunConfig
 
-    shot_groups = parse_groups(groups)
+    numbers, shot_groups = seeds_of(seed, seeds), parse_groups(groups)
     tables = checked_tables(of_file, assigned, RunConfig(groups=groups), str(file) if file else "")
     check_outputs([out and out / "result.json", csv_file], overwrite)
     place = resolve_device(device)
@@ -107,13 +111,13 @@ def command(
     start = time.perf_counter()
     with ready(store, out, values).open() as opened:
         figures = compare(
-            opened, config, tables, seeds=seeds, groups=shot_groups,
+            opened, config, tables, seeds=numbers, groups=shot_groups,
             device=str(place), threads=threads, backend=backend, report=say,
         )  # fmt: skip
     say_unmeasured(store, figures)
     resolved = {
         "store": store, **source_values(values), "methods": config.methods or "all", "head": config.head,
-        "seeds": len(figures["seeds"]),
+        "seeds": len(figures["seeds"]), "seed": seed,
         "folds": config.folds, "test_fraction": config.test_fraction, "groups": groups,
         "encoder_trained_on_rows": config.encoder_trained_on_rows,
         **{name: getattr(tables, name).to_dict() for name in TABLES},

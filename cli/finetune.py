@@ -17,6 +17,7 @@ from .options import (
     emit,
     groups_option,
     json_option,
+    one_seed_option,
     out_option,
     overwrite_option,
     pick,
@@ -24,6 +25,7 @@ from .options import (
     say,
     say_baseline,
     say_unmeasured,
+    seeds_of,
     seeds_option,
     source_options,
     source_values,
@@ -41,6 +43,7 @@ from .options import (
 @config_options(FinetuneConfig)
 @source_options
 @seeds_option
+@one_seed_option
 @groups_option
 @click.option(
     "--select-on-test", is_flag=True,
@@ -56,6 +59,7 @@ def command(
     pseudo: tuple[Path, ...],
     out: Path,
     seeds: int,
+    seed: int | None,
     groups: str,
     select_on_test: bool,
     device: str,
@@ -84,6 +88,7 @@ def command(
     from ldmlr import results
     from ldmlr import text as tables
     from ldmlr.device import resolve_device, set_threads
+    from ldmlr.experiments.loop import seed_numbers
     from ldmlr.experiments.protocol import finetune_seeds
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
@@ -91,8 +96,8 @@ def command(
     from ldmlr.store import FeatureStore
 
     config = pick(FinetuneConfig, values)
-    shot_groups = parse_groups(groups)
-    targets = [check_output(out / f"head-seed{seed}.safetensors", overwrite) for seed in range(seeds)]
+    shot_groups, numbers = parse_groups(groups), seed_numbers(seeds_of(seed, seeds) or seeds)
+    targets = [check_output(out / f"head-seed{number}.safetensors", overwrite) for number in numbers]
     results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
@@ -101,7 +106,7 @@ def command(
     generated = [FeatureStore.open(path) for path in pseudo]
     start = time.perf_counter()
     outcome = finetune_seeds(
-        encoded, generated, config, seeds=seeds, groups=shot_groups, device=str(place),
+        encoded, generated, config, seeds=numbers, groups=shot_groups, device=str(place),
         select_on_test=select_on_test,
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -119,7 +124,7 @@ def command(
     say_unmeasured(store, outcome.figures)
     resolved = {
         "store": store, **source_values(values), **source.as_config(), "pseudo": list(pseudo),
-        **config.to_dict(), "seeds": seeds,
+        **config.to_dict(), "seeds": len(numbers), "seed": seed,
         "groups": groups, "select_on_test": select_on_test, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(
@@ -129,9 +134,9 @@ def command(
     )  # fmt: skip
     results.write_result(out, result)
     text = tables.accuracy_table(outcome.rows) if outcome.rows else "no test split: nothing is measured on it"
-    for seed, head in enumerate(outcome.heads):
+    for number, head in zip(numbers, outcome.heads, strict=True):
         if head.chosen is not None:
-            text += f"\n{_choice(seed, head.chosen, head.config.weight_decay)}"
+            text += f"\n{_choice(number, head.chosen, head.config.weight_decay)}"
     if select_on_test:
         text = f"Selection: {BEST_ON_TEST}\n{text}"
     emit(result, as_json, text)

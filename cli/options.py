@@ -17,7 +17,7 @@ import click
 from ldmlr import progress
 from ldmlr.config import Config, plain, read_toml
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
 from ldmlr.run.config import MAX_SEEDS, RunConfig
@@ -270,11 +270,29 @@ def json_option(function: F) -> F:
     return _json_flag(_quiet_flag(function))
 
 
-def _check_seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
+def _check_seed(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
     """Refuse a seed of more than 64 bits; IntRange would show the limit in every help text."""
     from ldmlr.arguments import check_seed
 
-    return check_seed(value)
+    return None if value is None else check_seed(value)
+
+
+def seeds_of(seed: int | None, seeds: int | None) -> int | tuple[int] | None:
+    """Return the seeds of a command that has ``--seed`` and ``--seeds``: the command line over a file.
+
+    Raises
+    ------
+    UsageError
+        Both are given in one place.
+    """
+    if seed is None:
+        return seeds
+    ctx = click.get_current_context()
+    places = [ctx.get_parameter_source(name) for name in ("seed", "seeds")]
+    if places[0] is places[1]:
+        raise UsageError(f"{opt('seed')}, {opt('seeds')}: one seed or several; leave one out")
+    # --seeds of the command line over the seed of a file.
+    return seeds if places[1] is click.core.ParameterSource.COMMANDLINE else (seed,)
 
 
 seed_option = click.option(
@@ -289,6 +307,10 @@ repeats_option = click.option(
     "--seeds", type=click.IntRange(1, MAX_SEEDS), default=None, metavar="K",
     help="Run seeds 0 .. K-1 and report mean and standard deviation.  "
     f"[default: 5; {REPEATS} by folds]",
+)  # fmt: skip
+one_seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=None, metavar="N", callback=_check_seed,
+    help="Run this one seed instead.",
 )  # fmt: skip
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."

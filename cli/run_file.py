@@ -39,6 +39,8 @@ class RunFile:
 
     def drop(self, given: set[str]) -> dict[str, Any]:
         """Return the values of the run that the command line does not give."""
+        # One seed, or several: whichever the command line says, the file's other word is none.
+        given = given | ({"seed", "seeds"} if given & {"seed", "seeds"} else set())
         return {name: value for name, value in self.values.items() if name not in given}
 
     def machine(self, ctx: click.Context, **options: Any) -> dict[str, Any]:

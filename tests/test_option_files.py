@@ -245,3 +245,48 @@ def test_finetune_compare_and_ablate_keep_every_option_and_the_whole_command(run
             "set",
             "batch",
         }
+
+
+def test_one_seed_is_that_of_several(run_cli, store, tmp_path):
+    one = run_cli("finetune", store, "--seed", 1, "--epochs", 1, "--out", tmp_path / "one", "--json")
+    assert one.returncode == 0, one.stderr
+    two = run_cli("finetune", store, "--seeds", 2, "--epochs", 1, "--out", tmp_path / "two", "--json")
+    first, second = json.loads(one.stdout), json.loads(two.stdout)
+    assert (first["seeds"], second["seeds"]) == ([1], [0, 1])
+    assert [row["all"]["values"] for row in first["rows"]] == [
+        row["all"]["values"][1:] for row in second["rows"]
+    ]
+    names = [path.name for path in (tmp_path / "one").glob("head*")]
+    assert names == ["head-seed1.safetensors"]
+    assert (tmp_path / "one" / names[0]).read_bytes() == (tmp_path / "two" / names[0]).read_bytes()
+    words = ("compare", store, "--methods", "baseline,smote", "--seed", 7, "--json")
+    found = json.loads(run_cli(*words).stdout)
+    assert (found["seeds"], found["config"]["seed"]) == ([7], 7)
+
+
+@pytest.mark.parametrize("command", ["finetune", "compare", "ablate", "run"])
+def test_one_seed_or_several(run_cli, store, tmp_path, command):
+    words = (command, *(("ratio",) if command == "ablate" else ()), store, "--out", tmp_path / "out")
+    said = "seed{0}, {1}seeds: one seed or several; leave one out\n"
+    done = run_cli(*words, "--seed", 1, "--seeds", 3)
+    assert (done.returncode, done.stderr) == (2, "Error: --" + said.format("", "--"))
+    file = tmp_path / "options.toml"
+    file.write_text("seed = 1\nseeds = 3\n")
+    done = run_cli(*words, "--config", file)
+    assert (done.returncode, done.stderr.startswith(f"Error: {file}: ")) == (2, True), done.stderr
+    assert "one seed or several" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_of_the_command_line_go_before_the_seed_of_a_file(run_cli, store, tmp_path):
+    file = tmp_path / "options.toml"
+    small = "\n[diffuse]\niterations = 3\nhidden = 8\n[finetune]\nepochs = 1\n"
+    file.write_text(f"seed = 5\n{small}")
+    for command in ("finetune", "run"):
+        words = (command, store, "--config", file, "--out", tmp_path / command, "--json")
+        found = json.loads(run_cli(*words, "--seeds", 2).stdout)
+        assert found["seeds"] == [0, 1]
+    file.write_text(f"seeds = 2\n{small}")
+    for command in ("finetune", "run"):
+        words = (command, store, "--config", file, "--out", tmp_path / f"{command}-5", "--json")
+        assert json.loads(run_cli(*words, "--seed", 5).stdout)["seeds"] == [5]

@@ -39,14 +39,14 @@ def ablate(
     config: AblateConfig,
     tables: StageTables,
     *,
-    seeds: int | None = None,
+    seeds: int | Sequence[int] | None = None,
     groups: ClassGroups | None = None,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
     report: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Run every setting with seeds 0 .. K-1 and return the figures of the result document.
+    """Run every setting with every seed and return the figures of the result document.
 
     A diffusion model is trained once per seed and configuration: settings that only draw otherwise share it.
 

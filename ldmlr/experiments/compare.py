@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import Machine, resolve_device
@@ -37,14 +37,14 @@ def compare(
     config: CompareConfig,
     tables: StageTables,
     *,
-    seeds: int | None = None,
+    seeds: int | Sequence[int] | None = None,
     groups: ClassGroups | None = None,
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
     report: Report = lambda message: None,
 ) -> dict[str, Any]:
-    """Run every method with seeds 0 .. K-1 and return the figures of the result document.
+    """Run every method with every seed and return the figures of the result document.
 
     Parameters
     ----------

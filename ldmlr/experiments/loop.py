@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -202,13 +202,18 @@ def baseline_arm(seed: Seed) -> Made:
     return Made(plain_variants("baseline", seed.baseline, seed.rows.counts, BASELINE_TAU))
 
 
+def seed_numbers(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds that a number of them, or a list, stands for: K are 0 .. K-1."""
+    return tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+
+
 def over_seeds(
     arms: Mapping[str, Arm],
     store: FeatureStore,
     rows: TrainingRows | Callable[[int], TrainingRows],
     config: FinetuneConfig,
     *,
-    seeds: int,
+    seeds: int | Sequence[int],
     groups: ClassGroups | None = None,
     device: str = "cpu",
     label: str = "experiment",
@@ -217,7 +222,7 @@ def over_seeds(
     measuring: Measuring | None = None,
     setup: Setup | None = None,
 ) -> Outcome:
-    """Run every arm with seeds 0 .. K-1 and measure its heads on the test split, or on held-out rows.
+    """Run every arm with every seed and measure its heads on the test split, or on held-out rows.
 
     Parameters
     ----------
@@ -230,7 +235,7 @@ def over_seeds(
     config
         Stage 3.
     seeds
-        K.
+        K, which is 0 .. K-1, or the seeds themselves.
     groups
         Shot groups; many > 100, few < 20 by default.
     device
@@ -258,8 +263,9 @@ def over_seeds(
     counts = store.split("train").encoded_counts
     records = {name: Record() for name in arms}
     runs: list[list[dict[str, Any]]] = []
-    with progress.bar(seeds * parts * len(arms), label, "arm") as bar:
-        for number in range(seeds):
+    numbers = seed_numbers(seeds)
+    with progress.bar(len(numbers) * parts * len(arms), label, "arm") as bar:
+        for number in numbers:
             begin = time.perf_counter()
             made: list[tuple[FeatureStore, dict[str, list[Variant]]]] = []
             for part in measuring.parts(store, number):
@@ -294,7 +300,7 @@ def over_seeds(
             report(f"seed {number}  {said or f'{len(arms)} arms'}  {time.perf_counter() - begin:.1f} s")
     rows_of_table = [{**row, "measured_on": measuring.measured_on} for row in accuracy_rows(runs)]
     figures = {
-        "seeds": list(range(seeds)),
+        "seeds": list(numbers),
         "baseline_head": origin,
         "groups": dict(group_sizes(counts, chosen)),
         "encoded_rows": int(counts.sum()),

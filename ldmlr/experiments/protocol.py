@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
-from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds, start_of
+from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds, seed_numbers, start_of
 from ldmlr.experiments.verdict import best_row, run_verdict
 from ldmlr.generation.generators.catalogue import DIFFUSION, GENERATORS
 from ldmlr.groups import ClassGroups, ShotGroups
@@ -50,12 +50,12 @@ def finetune_seeds(
     pseudo: Sequence[FeatureStore] = (),
     config: FinetuneConfig | None = None,
     *,
-    seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
     groups: ClassGroups | None = None,
     device: str = "cpu",
     select_on_test: bool = False,
 ) -> StageThree:
-    """Fine-tune with seeds 0 .. K-1 and measure on the test split, if there is one.
+    """Fine-tune with several seeds and measure on the test split, if there is one.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def finetune_seeds(
     config
         The recipe.
     seeds
-        K.
+        K, which is 0 .. K-1, or the seeds themselves.
     groups
         Shot groups.
     select_on_test
@@ -80,14 +80,18 @@ def finetune_seeds(
         stage = stage.fitted(recipe=True)
     stage = config_for(store, stage)
     views = held_views(store) if stage.fit == TUNED else ((), ())
-    if len(pseudo) not in (0, 1, seeds):
-        raise UsageError(f"{opt('pseudo')}: give one file, or one per seed ({seeds}), not {len(pseudo)}")
+    numbers = seed_numbers(seeds)
+    if len(pseudo) not in (0, 1, len(numbers)):
+        raise UsageError(
+            f"{opt('pseudo')}: give one file, or one per seed ({len(numbers)}), not {len(pseudo)}"
+        )
     heads: list[FinetunedHead] = []
     epochs: list[list[int]] = []
     method = _made_by(pseudo)
 
     def rows_of(seed: int) -> TrainingRows:
-        return gather_rows(store, pseudo[seed if len(pseudo) == seeds else 0] if pseudo else None)
+        own = numbers.index(seed) if len(pseudo) == len(numbers) else 0
+        return gather_rows(store, pseudo[own] if pseudo else None)
 
     def tuned(seed: Seed) -> Made:
         watch = _BestEpochs(store.split("test"), chosen, method) if select_on_test else None
@@ -105,16 +109,16 @@ def finetune_seeds(
 
     if store.test is None or not len(store.test):
         place = resolve_device(device)
-        for number in range(seeds):
+        for number in numbers:
             tuned(start_of(number, rows_of(number), store, stage, str(place)))
         return StageThree(heads, [], {
-            "seeds": list(range(seeds)), "baseline_head": heads[0].origin,
+            "seeds": list(numbers), "baseline_head": heads[0].origin,
             "groups": dict(group_sizes(heads[0].counts, chosen)), "encoded_rows": int(heads[0].counts.sum()),
             "selection": LAST_EPOCH, **_of_heads(heads),
         })  # fmt: skip
     found = over_seeds(
         {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, stage,
-        seeds=seeds, groups=chosen, device=str(resolve_device(device)), label="finetune",
+        seeds=numbers, groups=chosen, device=str(resolve_device(device)), label="finetune",
     )  # fmt: skip
     rows = found.rows
     if select_on_test:
