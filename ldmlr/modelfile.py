@@ -270,7 +270,7 @@ def kind_of(path: Path) -> Kind:
     """
     check_input(path, "model file")
     try:
-        with safe_open(path, "np") as file:
+        with open_tensors(path, "np") as file:
             header = parse_json((file.metadata() or {}).get(KEY, ""))
         return KINDS[header["format"]]
     except Exception:
