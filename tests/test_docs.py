@@ -39,6 +39,8 @@ QUICKER = {
 }
 NEEDS = {"--format onnx": "onnx"}
 
+PHOTOS = " --set baseline.epochs=2 --image-size 8"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -70,7 +72,7 @@ def quicker(words):
     """Return what is added to a command that runs here."""
     added = "" if {"--generator", "--refit", "--dry-run"} & set(words) else QUICKER.get(words[0], "")
     if words[:2] in (["run", "photos"], ["run", "digits-lt"]):
-        added += f" --set baseline.epochs={2 if words[1] == 'photos' else 20}"
+        added += " --set baseline.epochs=20" if words[1] == "digits-lt" else PHOTOS
     if "--auto" in words:
         added += ' --set select.methods=\'["balanced-softmax", "ldmlr"]\''
     return shlex.split(added)

@@ -18,7 +18,7 @@ README = read("README.md")
 # What is added to a command so that it takes seconds here.
 QUICKER = {
     "ldmlr run digits-lt": "--seeds 2 --set baseline.epochs=20 --set diffuse.iterations=300",
-    "ldmlr run photos": "--seeds 2 --set baseline.epochs=2 --set diffuse.iterations=60",
+    "ldmlr run photos": "--seeds 2 --image-size 8 --set baseline.epochs=2 --set diffuse.iterations=60",
     "ldmlr run emb.npz": "--folds 2 --seed 0 --set diffuse.iterations=30",
 }
 
