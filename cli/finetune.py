@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ldmlr.heads.config import FinetuneConfig
+from ldmlr.store.heldout import HeldOutConfig
 
 from .options import (
     config_option,
@@ -41,6 +42,11 @@ from .options import (
 )  # fmt: skip
 @out_option("Folder for head-seed0.safetensors, ... and result.json.")
 @config_options(FinetuneConfig)
+@config_options(HeldOutConfig)
+@click.option(
+    "--calibrate", is_flag=True,
+    help="Give heads the temperature that suits validation rows (val), or else those held out.",
+)  # fmt: skip
 @source_options
 @seeds_option
 @one_seed_option
@@ -62,6 +68,7 @@ def command(
     seed: int | None,
     groups: str,
     select_on_test: bool,
+    calibrate: bool,
     device: str,
     threads: int | None,
     overwrite: bool,
@@ -72,7 +79,8 @@ def command(
 
     STORE holds the encoded rows and the baseline's head (one is fitted where it has none).
     Generated rows come from --pseudo, or from STORE itself after ldmlr augment. The test split, where there
-    is one, is used once, at the end.
+    is one, is used once, at the end. Without one nothing is measured, unless --folds or --test-fraction hold
+    rows out: the heads that are written are trained on all rows all the same.
 
     Where the encoder has trained on the rows, the head takes some passes from the baseline's (--fit
     recipe). Elsewhere it is fitted anew, a linear one to convergence, with the weight decay that does best
@@ -95,7 +103,7 @@ def command(
     from ldmlr.heads.headfile import BEST_ON_TEST
     from ldmlr.store import FeatureStore
 
-    config = pick(FinetuneConfig, values)
+    config, held_out = pick(FinetuneConfig, values), pick(HeldOutConfig, values)
     shot_groups, numbers = parse_groups(groups), seed_numbers(seeds_of(seed, seeds) or seeds)
     targets = [check_output(out / f"head-seed{number}.safetensors", overwrite) for number in numbers]
     results.check_result(out, "finetune", overwrite)
@@ -107,7 +115,7 @@ def command(
     start = time.perf_counter()
     outcome = finetune_seeds(
         encoded, generated, config, seeds=numbers, groups=shot_groups, device=str(place),
-        select_on_test=select_on_test,
+        select_on_test=select_on_test, held_out=held_out, calibrate=calibrate,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     for target, head in zip(targets, outcome.heads, strict=True):
@@ -125,7 +133,8 @@ def command(
     resolved = {
         "store": store, **source_values(values), **source.as_config(), "pseudo": list(pseudo),
         **config.to_dict(), "seeds": len(numbers), "seed": seed,
-        "groups": groups, "select_on_test": select_on_test, "device": str(place), "threads": used,
+        "groups": groups, "select_on_test": select_on_test, **held_out.to_dict(),
+        "calibrate": calibrate, "device": str(place), "threads": used,
     }  # fmt: skip
     result = results.document(
         "finetune", resolved, rows=outcome.rows, **outcome.figures,
@@ -134,9 +143,13 @@ def command(
     )  # fmt: skip
     results.write_result(out, result)
     text = tables.accuracy_table(outcome.rows) if outcome.rows else "no test split: nothing is measured on it"
+    if outcome.rows and (held_out.folds or held_out.test_fraction):
+        text += f"\n{outcome.figures['measured']}"
     for number, head in zip(numbers, outcome.heads, strict=True):
         if head.chosen is not None:
             text += f"\n{_choice(number, head.chosen, head.config.weight_decay)}"
+    if calibrate:
+        text += f"\ntemperature: {', '.join(f'{head.temperature:.3g}' for head in outcome.heads)}"
     if select_on_test:
         text = f"Selection: {BEST_ON_TEST}\n{text}"
     emit(result, as_json, text)

@@ -7,19 +7,33 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ldmlr.device import resolve_device
 from ldmlr.errors import UsageError, opt
-from ldmlr.experiments.loop import Made, Seed, baseline_arm, over_seeds, seed_numbers, start_of
+from ldmlr.experiments.loop import (
+    Arm,
+    Made,
+    Seed,
+    Setup,
+    baseline_arm,
+    over_seeds,
+    seed_numbers,
+    start_of,
+)
 from ldmlr.experiments.verdict import best_row, run_verdict
 from ldmlr.generation.generators.catalogue import DIFFUSION, GENERATORS
 from ldmlr.groups import ClassGroups, ShotGroups
+from ldmlr.heads.classifier import temperature_of
 from ldmlr.heads.config import TUNED, FinetuneConfig
 from ldmlr.heads.evaluation import Variant, group_sizes, measure, tuned_variants
 from ldmlr.heads.finetune import config_for, tuned_head
 from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows, gather_rows
-from ldmlr.heads.tuned import held_views
+from ldmlr.heads.tuned import Views, held_views
+from ldmlr.store.heldout import HeldOutConfig, Measuring
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore, Split
@@ -54,8 +68,10 @@ def finetune_seeds(
     groups: ClassGroups | None = None,
     device: str = "cpu",
     select_on_test: bool = False,
+    held_out: HeldOutConfig | None = None,
+    calibrate: bool = False,
 ) -> StageThree:
-    """Fine-tune with several seeds and measure on the test split, if there is one.
+    """Fine-tune with several seeds and measure on the test split, if there is one, or on rows held out.
 
     Parameters
     ----------
@@ -72,6 +88,16 @@ def finetune_seeds(
     select_on_test
         Report the best epoch on the test set instead of the last one, for each row apart, as the published
         code does. It makes the figures look better than they are; the result says so.
+    held_out
+        Rows to measure on where there is no test split: heads of their own are trained without them. By
+        default nothing is measured then.
+    calibrate
+        Give every head the temperature that suits validation rows, or else the rows of `held_out`.
+
+    Raises
+    ------
+    UsageError
+        There are no rows to calibrate on, or generated rows, which may be made from those held out.
     """
     chosen = groups or ShotGroups()
     stage = config or FinetuneConfig()
@@ -84,6 +110,12 @@ def finetune_seeds(
     if len(pseudo) not in (0, 1, len(numbers)):
         raise UsageError(
             f"{opt('pseudo')}: give one file, or one per seed ({len(numbers)}), not {len(pseudo)}"
+        )
+    measuring = _measuring(store, pseudo, held_out)
+    if calibrate and measuring is None and (store.val is None or not len(store.val)):
+        raise UsageError(
+            f"{opt('calibrate', True)}: needs rows that no head is trained on: a validation split (val), or "
+            f"{opt('folds')} where there is no test split"
         )
     heads: list[FinetunedHead] = []
     epochs: list[list[int]] = []
@@ -107,19 +139,23 @@ def finetune_seeds(
         heads.append(head)
         return Made(variants, head.generated)
 
+    place = str(resolve_device(device))
+    apart = _Apart(method)
     if store.test is None or not len(store.test):
-        place = resolve_device(device)
         for number in numbers:
-            tuned(start_of(number, rows_of(number), store, stage, str(place)))
-        return StageThree(heads, [], {
-            "seeds": list(numbers), "baseline_head": heads[0].origin,
-            "groups": dict(group_sizes(heads[0].counts, chosen)), "encoded_rows": int(heads[0].counts.sum()),
-            "selection": LAST_EPOCH, **_of_heads(heads),
-        })  # fmt: skip
+            tuned(start_of(number, rows_of(number), store, stage, place))
+        if measuring is None:
+            heads = _calibrated(heads, store, apart) if calibrate else heads
+            return StageThree(heads, [], {
+                "seeds": list(numbers), "baseline_head": heads[0].origin,
+                "groups": dict(group_sizes(heads[0].counts, chosen)),
+                "encoded_rows": int(heads[0].counts.sum()), "selection": LAST_EPOCH, **_of_heads(heads),
+            })  # fmt: skip
     found = over_seeds(
-        {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, stage,
-        seeds=numbers, groups=chosen, device=str(resolve_device(device)), label="finetune",
+        {"baseline": baseline_arm, "tuned": tuned}, store, rows_of, stage, seeds=numbers, groups=chosen,
+        device=place, label="finetune", measuring=measuring, setup=apart.setup(stage.fit == TUNED),
     )  # fmt: skip
+    heads = _calibrated(heads, store, apart) if calibrate else heads
     rows = found.rows
     if select_on_test:
         for at, row in enumerate(rows[2:]):
@@ -147,7 +183,70 @@ def _of_heads(heads: Sequence[FinetunedHead]) -> dict[str, Any]:
         "history": [head.history for head in heads],
         "heads": [head.config.to_dict() for head in heads],
         "chosen": [head.chosen for head in heads],
+        "temperatures": [head.temperature for head in heads],
     }
+
+
+def _measuring(
+    store: FeatureStore, pseudo: Sequence[FeatureStore], held_out: HeldOutConfig | None
+) -> Measuring | None:
+    """Return what rows are held out where that is asked for."""
+    given = {} if held_out is None else {name: value for name, value in held_out.to_dict().items() if value}
+    if held_out is None or not given:
+        return None
+    measuring = Measuring.of(store, held_out)
+    if pseudo or store.split("train").generated_rows:
+        raise UsageError(
+            f"{opt(next(iter(given)))}: generated rows may be made from the rows that are held out; use "
+            "ldmlr run, which draws them anew for every fold"
+        )
+    return measuring
+
+
+def _calibrated(heads: Sequence[FinetunedHead], store: FeatureStore, apart: _Apart) -> list[FinetunedHead]:
+    """Return heads with the temperature that suits validation rows, or rows that were held out."""
+    if store.val is not None and len(store.val):
+        kept = slice(None) if store.val.source is None else np.asarray(store.val.source) == 0
+        rows, labels = store.val.float32()[kept], np.asarray(store.val.labels, np.int64)[kept]
+        return [head.calibrated(rows, labels) for head in heads]
+    return [dataclasses.replace(head, temperature=apart.temperature(head.seed)) for head in heads]
+
+
+class _Apart:
+    """Heads that are trained without the rows held out, and what they say of these."""
+
+    def __init__(self, method: str | None) -> None:
+        self.method = method
+        self._said: dict[int, list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]] = {}
+
+    def setup(self, with_views: bool) -> Setup:
+        """Return what makes the arms and the training rows of a part of a store."""
+
+        def made(part: FeatureStore) -> tuple[dict[str, Arm], TrainingRows]:
+            views = held_views(part) if with_views else ((), ())
+            return {"baseline": baseline_arm, "tuned": self.arm(part, views)}, gather_rows(part, None)
+
+        return made
+
+    def arm(self, part: FeatureStore, views: Views) -> Arm:
+        """Return what trains a head on the training rows of a part."""
+
+        def tuned(seed: Seed) -> Made:
+            head = tuned_head(
+                seed.rows, seed.baseline, seed.origin, seed.tuning, seed.number,
+                views=views, device=seed.device,
+            )  # fmt: skip
+            held = part.split("test")
+            logits = head.logits(held.float32())
+            self._said.setdefault(seed.number, []).append((logits, np.asarray(held.labels, np.int64)))
+            return Made(tuned_variants(head, self.method), head.generated)
+
+        return tuned
+
+    def temperature(self, number: int) -> float:
+        """Return the temperature that suits all rows held out with a seed."""
+        logits, labels = zip(*self._said[number], strict=True)
+        return temperature_of(np.concatenate(logits), np.concatenate(labels))
 
 
 def _made_by(pseudo: Sequence[FeatureStore]) -> str | None:

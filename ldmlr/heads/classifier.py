@@ -126,15 +126,7 @@ class Classifier:
         labels = self._labels(y, len(as_array(X)))
         if not len(labels):
             raise InputError("calibrated: there are no rows to find a temperature on")
-        logits = self.logits(X).astype(np.float64)
-        count = np.bincount(labels, minlength=self.num_classes)
-        weight = 1 / count[labels]
-
-        def loss(log_temperature: float) -> float:
-            own = log_softmax(logits / np.exp(log_temperature))[np.arange(len(labels)), labels]
-            return float(-(weight * own).sum())
-
-        found = float(np.exp(_lowest(loss, np.log(COLDEST), np.log(HOTTEST))))
+        found = temperature_of(self.logits(X), labels)
         changed: Self = dataclasses.replace(self, temperature=found)  # type: ignore[type-var]
         return changed
 
@@ -154,6 +146,24 @@ class Classifier:
             wrong = labels[(labels < 0) | (labels >= self.num_classes)][0]
             raise InputError(f"head: label {wrong} is none of its classes 0 .. {self.num_classes - 1}")
         return labels.astype(np.int64)
+
+
+def temperature_of(logits: npt.NDArray[Any], labels: Labels) -> float:
+    """Return the temperature that suits held-out rows, all classes alike.
+
+    Parameters
+    ----------
+    logits, labels
+        Of rows that no head was trained on which these are the logits of, ``[N, C]`` and ``[N]``.
+    """
+    wide = logits.astype(np.float64)
+    weight = 1 / np.bincount(labels, minlength=wide.shape[1])[labels]
+
+    def loss(log_temperature: float) -> float:
+        own = log_softmax(wide / np.exp(log_temperature))[np.arange(len(labels)), labels]
+        return float(-(weight * own).sum())
+
+    return float(np.exp(_lowest(loss, np.log(COLDEST), np.log(HOTTEST))))
 
 
 def _lowest(function: Any, low: float, high: float, steps: int = 60) -> float:
