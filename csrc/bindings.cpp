@@ -219,7 +219,9 @@ void def_structs(py::module_ &m) {
         .field("diagonal", &Transform::diagonal)
         .field("matrix", &Transform::matrix)
         .field("psi", &Transform::psi)
-        .field("floor", &Transform::floor);
+        .field("floor", &Transform::floor)
+        .field("slope", &Transform::slope)
+        .field("curve", &Transform::curve);
 
     Struct<SampleParams>(m, "SampleParams")
         .copied()
@@ -346,6 +348,8 @@ void def_cuda(py::module_ &m) {
         .field("diagonal", &cuda::Model::diagonal)
         .field("psi", &cuda::Model::psi)
         .field("floor", &cuda::Model::floor)
+        .field("slope", &cuda::Model::slope)
+        .field("curve", &cuda::Model::curve)
         .field("gain", &cuda::Model::gain)
         .field("mean", &cuda::Model::mean)
         .field("b_in", &cuda::Model::b_in)

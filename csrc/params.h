@@ -51,8 +51,8 @@ struct Denoiser {
     const float *quantise;
 };
 
-// row = max(floor, mean[y] + scale z + psi e), e standard normals; the widening k is a factor of scale and
-// psi.
+// v = max(floor, mean[y] + scale z + psi e), e standard normals; the widening k is a factor of scale and psi.
+// row = v, or v (slope[y] + curve[y] v) where there are slopes.
 struct Transform {
     int32_t dim;
     int32_t triangular;     // 1: `matrix` is a lower triangle, K = D
@@ -61,6 +61,8 @@ struct Transform {
     const void *matrix;     // packed float32 K' -> D', or null with a diagonal
     const float *psi;       // [D'], or null
     const float *floor;     // [D'], -inf: none
+    const float *slope;     // [C, D'], or null
+    const float *curve;     // [C, D'], where there are slopes
 };
 
 struct SampleParams {

@@ -70,15 +70,16 @@ def test_a_wide_row() -> None:
 @pytest.mark.parametrize("psi", [False, True])
 @pytest.mark.parametrize("floors", [False, True])
 @pytest.mark.parametrize("gain", [False, True])
-def test_each_piece_alone(psi: bool, floors: bool, gain: bool) -> None:
-    check(latent_spec(70, 9, psi=psi, floors=floors, gain=gain, solver="ddpm"), rows=30)
+@pytest.mark.parametrize("bend", [False, True])
+def test_each_piece_alone(psi: bool, floors: bool, gain: bool, bend: bool) -> None:
+    check(latent_spec(70, 9, psi=psi, floors=floors, gain=gain, bend=bend, solver="ddpm"), rows=30)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "triangle"])
 def test_the_pieces_go_with_every_scale(kind: str) -> None:
     square = random_spec(37, 24, steps=3, classes=3, diagonal=kind == "diagonal")
     other = latent_spec(37, 37)
-    spec = dataclasses.replace(square, psi=other.psi, floor=other.floor, gain=other.gain)
+    spec = dataclasses.replace(square, psi=other.psi, floor=other.floor, gain=other.gain, bend=other.bend)
     assert spec.triangular == (kind == "triangle")
     check(spec, rows=30)
 
@@ -105,7 +106,9 @@ def test_the_reference_is_what_the_formula_says() -> None:
 
     z = solve(spec.rows, normals(6, Stream.START), network, lambda step: normals(6, Stream.SOLVER))
     spread = z @ spec.scale.T + spec.psi * normals(20, Stream.REMAINDER)
-    expected = np.maximum(spec.floor, spec.mean[labels] + spec.k * spread)
+    cut = np.maximum(spec.floor, spec.mean[labels] + spec.k * spread)
+    assert spec.bend is not None
+    expected = cut * (spec.bend[0, labels] + spec.bend[1, labels] * cut)
     np.testing.assert_allclose(exact(spec, labels, 5), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -169,8 +172,9 @@ def test_a_widening_per_class(backend: str) -> None:
     for label, factor in enumerate(each.class_k):
         one = backends.prepare(dataclasses.replace(spec, k=factor), machine, "float32")(labels, 3)
         np.testing.assert_allclose(found[labels == label], one[labels == label], rtol=1e-5, atol=1e-5)
-    assert (found >= np.float32(spec.floor)).all()
-    assert (found == np.float32(spec.floor)).any()
+    straight = slice(0, None, 2)  # which dimensions are not bent
+    assert (found >= np.float32(spec.floor))[:, straight].all()
+    assert (found == np.float32(spec.floor))[:, straight].any()
 
 
 def test_the_ranges_of_int8_know_the_gain() -> None:

@@ -19,7 +19,7 @@ FIELDS: dict[type[Any], list[tuple[str, str]]] = {
     ],
     _native.Transform: [
         ("dim", "i"), ("triangular", "i"),
-        *((name, "P") for name in ("mean", "diagonal", "matrix", "psi", "floor")),
+        *((name, "P") for name in ("mean", "diagonal", "matrix", "psi", "floor", "slope", "curve")),
     ],
     _native.NoiseParams: [
         ("seed", "Q"), ("first_row", "Q"), ("rows", "q"), ("dim", "q"), ("stride", "q"), ("stream", "I"),
@@ -30,8 +30,8 @@ FIELDS: dict[type[Any], list[tuple[str, str]]] = {
         *((name, "i") for name in ("dim_padded", "latent_padded", "hidden_padded", "num_steps", "folded")),
         ("guidance", "f"), ("seed", "Q"),
         *((name, "P") for name in ("input", "first", "w1", "w2", "output", "matrix", "diagonal", "psi")),
-        *((name, "P") for name in ("floor", "gain", "mean", "b_in", "b2", "b_out", "bias_step")),
-        *((name, "P") for name in ("bias_class", "steps")),
+        *((name, "P") for name in ("floor", "slope", "curve", "gain", "mean", "b_in", "b2")),
+        *((name, "P") for name in ("b_out", "bias_step", "bias_class", "steps")),
     ],
 }  # fmt: skip
 

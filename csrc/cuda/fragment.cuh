@@ -137,11 +137,22 @@ LDMLR_DEVICE void add_remainder(const Model &m, uint64_t row, int column, float 
     y[3] = fmaf(psi.w, e[3], y[3]);
 }
 
-// Four columns of a finished row, clamped to the floor and rounded to the output's type.
+// v (slope + curve v) for four columns of a row of some class.
+LDMLR_DEVICE void bend4(const Model &m, int64_t label, int column, float (&v)[4]) {
+    const int64_t at = label * m.dim_padded + column;
+    const float4 slope = constant_at(m.slope + at), curve = constant_at(m.curve + at);
+    v[0] *= fmaf(curve.x, v[0], slope.x);
+    v[1] *= fmaf(curve.y, v[1], slope.y);
+    v[2] *= fmaf(curve.z, v[2], slope.z);
+    v[3] *= fmaf(curve.w, v[3], slope.w);
+}
+
+// Four columns of a finished row, clamped to the floor, bent and rounded to the output's type.
 LDMLR_DEVICE void write4(const Model &m, const Rows &rows, int64_t row, int column, const float (&value)[4]) {
     const float4 least = constant_at(m.floor + column);
-    const float v[4] = {value[0] < least.x ? least.x : value[0], value[1] < least.y ? least.y : value[1],
-                        value[2] < least.z ? least.z : value[2], value[3] < least.w ? least.w : value[3]};
+    float v[4] = {value[0] < least.x ? least.x : value[0], value[1] < least.y ? least.y : value[1],
+                  value[2] < least.z ? least.z : value[2], value[3] < least.w ? least.w : value[3]};
+    if (m.slope) bend4(m, rows.labels[row], column, v);
     const int64_t at = row * m.dim + column;
     const bool whole = m.dim % 4 == 0;  // then rows start at a multiple of four values
     if (rows.out_dtype == Dtype::float32) {

@@ -29,11 +29,14 @@ struct Model {
     const void *w1;      // L - 1 matrices H' -> H', layers 1 and up
     const void *w2;      // L matrices H' -> H'
     const void *output;  // H' -> K'
-    // row = max(floor, mean[y] + scale z + psi e); the scale is a matrix or, where K = D, may be a diagonal.
+    // v = max(floor, mean[y] + scale z + psi e); the scale is a matrix or, where K = D, may be a diagonal.
+    // row = v, or v (slope[y] + curve[y] v) where there are slopes.
     const void *matrix;       // 3 K' -> D': its high part, the high part again, its low part; or null
     const float *diagonal;    // [D'], or null
     const float *psi;         // [D'], or null
     const float *floor;       // [D'], -inf: none
+    const float *slope;       // [C, D'], or null
+    const float *curve;       // [C, D'], where there are slopes
     const float *gain;        // [S, C] factors of f, or null
     const float *mean;        // [C, D']
     const float *b_in;        // [H']

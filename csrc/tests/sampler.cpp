@@ -57,10 +57,11 @@ struct Shape {
 struct Model {
     std::vector<char> input, first, w1, w2, output, matrix;
     std::vector<float> b_in, b2, b_out, bias_step, bias_class, quantise, mean, psi, floor, gain;
+    std::vector<float> slope, curve;
     std::vector<StepRow> steps;
     SampleParams params{};
 
-    // A square matrix is a triangle; where there are fewer axes, a remainder and gains come with them.
+    // A square matrix is a triangle; where there are fewer axes, a remainder, gains and bends come with them.
     Model(const Kernels &kernels, Dtype dtype, const Shape &shape, float guidance) {
         const auto [dim, latent, hidden, layers, classes] = shape;
         const bool folded = latent < hidden, square = dim == latent;
@@ -79,14 +80,23 @@ struct Model {
         mean = random(classes, dim, 1.0f, 30);
         psi = random(1, dim, 0.5f, 31);
         floor.assign(static_cast<size_t>(padded(dim)), 0.0f);
+        slope.assign(static_cast<size_t>(classes) * floor.size(), 0.5f);
+        curve.assign(slope.size(), 0.25f);
         gain.assign(steps.size() * static_cast<size_t>(classes), 0.5f);
         quantise.assign(static_cast<size_t>(2 * layers + 2), 16.0f);
         params.net = {latent,         hidden,       layers,       classes,          folded,
                       input.data(),   first.data(), w1.data(),    w2.data(),        output.data(),
                       b_in.data(),    b2.data(),    b_out.data(), bias_step.data(), bias_class.data(),
                       quantise.data()};
-        params.transform = {
-            dim, square, mean.data(), nullptr, matrix.data(), square ? nullptr : psi.data(), floor.data()};
+        params.transform = {dim,
+                            square,
+                            mean.data(),
+                            nullptr,
+                            matrix.data(),
+                            square ? nullptr : psi.data(),
+                            floor.data(),
+                            square ? nullptr : slope.data(),
+                            square ? nullptr : curve.data()};
         params.steps = steps.data();
         params.num_steps = static_cast<int32_t>(steps.size());
         params.guidance = guidance;

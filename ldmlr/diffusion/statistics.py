@@ -34,8 +34,27 @@ REACH, SAMPLE = 20.0, 256
 ROUNDING = 1e-12
 # Rows of all classes together that the spread of a dimension is taken from.
 POOLED = 4096
+# A dimension has zeros to keep where more than this share of its values is exactly zero and none is below.
+ZEROS = 0.05
 # Quantiles of |x - median| and what they are in deviations of a normal: over all classes, and of one class.
 WIDE, HALF = (0.95, 1.96), (0.75, 1.15)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithZeros:
+    """The dimensions that are often exactly zero and never below.
+
+    Attributes
+    ----------
+    columns
+        The dimensions, int64 ``[M]``, ascending.
+    share, variance
+        Share of zeros and variance of each class ``[C, M]``.
+    """
+
+    columns: Labels
+    share: Array
+    variance: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +72,8 @@ class Statistics:
         where they are taken as they are.
     lowest, zeros
         Smallest value of each dimension ``[D]``, and which share of its values is exactly zero.
+    censored
+        The classes' zeros where a dimension has many; None where none has.
     """
 
     mean: Array
@@ -61,6 +82,7 @@ class Statistics:
     high: Array
     lowest: Array
     zeros: Array
+    censored: WithZeros | None = None
 
     def residuals(self, features: npt.NDArray[Any], labels: Labels) -> Array:
         """Return rows minus their class means, wild values pulled in."""
@@ -109,12 +131,21 @@ def measure(blocks: Sequence[Block], counts: npt.NDArray[np.int64], *, pull_in: 
         lowest = np.minimum(lowest, features.min(axis=0))
         zeros += (features == 0).sum(axis=0)
     mean /= rows[:, None]
-    found = Statistics(mean, np.zeros((dim, dim)), low, high, lowest, zeros / rows.sum())
+    zeros /= rows.sum()
+    columns = np.flatnonzero((zeros > ZEROS) & (lowest >= 0))
+    share, variance = np.zeros((classes, len(columns))), np.zeros((classes, len(columns)))
+    censored = WithZeros(columns, share, variance) if len(columns) else None
+    found = Statistics(mean, np.zeros((dim, dim)), low, high, lowest, zeros, censored)
     row_weight, total = counts**-0.5, 0.0
     for features, labels in chunks(blocks):
         residual, weight = found.residuals(features, labels), row_weight[labels]
         found.covariance[:] += residual.T @ (residual * weight[:, None])
         total += float(weight.sum())
+        if censored:
+            share += class_sums((features[:, columns] == 0).astype(np.float64), labels, classes)
+            variance += class_sums(residual[:, columns] ** 2, labels, classes)
+    share /= rows[:, None]
+    variance /= rows[:, None]
     found.covariance[:] /= total
     if not np.trace(found.covariance) > 0:
         raise InputError(

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from ldmlr.diffusion.axes import Axes, fit_axes
 from ldmlr.diffusion.statistics import (
     RIDGE,
+    ZEROS,
     Array,
     Block,
     Labels,
@@ -33,13 +34,14 @@ from ldmlr.diffusion.statistics import (
     measure,
     parts,
 )
+from ldmlr.diffusion.zeros import Censored, censored
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
 
 # Rows beyond this many standard deviations are pulled in: they are errors of the encoder.
 CLAMP = 8.0
-# A floor at zero is kept where at most this share of the training values is exactly zero, and where it lifts
-# class means by at most so many standard deviations, on average over the classes.
-ZEROS, LIFT = 0.05, 0.16
+# A floor at zero is kept where few training values are exactly zero, and where it lifts class means by at
+# most so many standard deviations, on average over the classes.
+LIFT = 0.16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Transform:
         What was fitted, where `scale` is of axes; None for a transform read from a file.
     low, high
         The intervals ``[C, D]`` that training values are pulled into; None: they are taken as they are.
+    zeros
+        The dimensions that are often exactly zero, which the sampler's last step keeps so; None: none is.
     """
 
     kind: str
@@ -75,6 +79,7 @@ class Transform:
     axes: Axes | None = None
     low: Array | None = None
     high: Array | None = None
+    zeros: Censored | None = None
 
     @property
     def dim(self) -> int:
@@ -115,7 +120,7 @@ class Transform:
         return z, np.concatenate([labels for _, labels in blocks])
 
     def inverse(self, z: npt.NDArray[np.float32], labels: Labels, k: float = 1.0) -> Array:
-        """Return ``max(floor, mean[y] + k scale z)`` in float64: the sampler's last step without `psi`."""
+        """Return ``max(floor, mean[y] + k scale z)`` in float64: the last step without `psi` and `zeros`."""
         wide = z.astype(np.float64)
         spread = wide @ self.scale.T if self.scale.ndim == 2 else wide * self.scale
         return np.asarray(np.maximum(self._mean_of(labels) + k * spread, self.floor))
@@ -195,6 +200,7 @@ def _in_axes(blocks: Sequence[Block], counts: npt.NDArray[np.int64], latent: str
     return Transform(
         "whitened", found.mean, axes.scale, floors(found), CLAMP,
         psi=axes.psi, axes=axes, low=found.low, high=found.high,
+        zeros=censored(found, counts, axes.scale.shape[1]),
     )  # fmt: skip
 
 
@@ -212,7 +218,7 @@ def floors(statistics: Statistics) -> Array:
 
     A normal of mean m and deviation s that is cut at zero has its mean lifted by ``s (phi(a) - a Phi(-a))``,
     a = m / s. Features that are zero in half of the rows would be lifted by a fifth of their spread, so they
-    are drawn without a floor: their means stay.
+    have no floor but a cut of their own (`ldmlr.diffusion.zeros`).
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,7 @@ from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.generation.card import card
 from ldmlr.generation.latentfile import HEADER, Trained, restore
+from ldmlr.generation.standardise import standardise
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
     from ldmlr.diffusion.denoiser import Denoiser
     from ldmlr.store import FeatureStore
+
+# Seed of the rows that zeros are standardised by.
+CALIBRATION = 2**64 - 1
 
 
 class LatentDiffusion:
@@ -232,6 +237,12 @@ class LatentDiffusion:
                 found = examine(
                     module_of(weights), clean[held], labels[held], trained_on, importance, self.config
                 )
+        if transform.zeros:
+            plain = LatentDiffusion(self.config, seed=self.seed)
+            plain._weights, plain._transform = weights, dataclasses.replace(transform, zeros=None)
+            plain._held_out, plain.counts = found, trained_on
+            spec = plain.spec(SampleConfig(guidance=1.0), CALIBRATION)
+            transform = standardise(transform, spec, z, z_labels, trained_on, threads)
         # Together and only now: a training that fails or is interrupted must not leave half a new model.
         self._weights, self._transform, self.losses = weights, transform, losses
         self.counts, self.class_names, self.provenance = trained_on, names, {}
@@ -298,12 +309,17 @@ class LatentDiffusion:
         )  # fmt: skip
         assert chosen.scale is not None
         assert chosen.guidance is not None
+        class_k = class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names)
+        mean, floor, bend = transform.class_means(self.num_classes), transform.floor, None
+        scale = transform.scale
+        if transform.zeros:
+            scale = transform.zeros.widened(scale)
+            wide = chosen.scale if class_k is None else class_k
+            mean, floor, bend = transform.zeros.tables(mean, floor, wide)
         return SamplerSpec(
             tables=self.weights.tables(table.t), rows=table,
-            mean=transform.class_means(self.num_classes), scale=transform.scale,
-            k=chosen.scale, floor=transform.floor, psi=transform.psi, gain=self.gain(table.t),
-            guidance=chosen.guidance, seed=seed,
-            class_k=class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names),
+            mean=mean, scale=scale, k=chosen.scale, floor=floor, psi=transform.psi,
+            gain=self.gain(table.t), guidance=chosen.guidance, seed=seed, class_k=class_k, bend=bend,
         )  # fmt: skip
 
     def sampler(

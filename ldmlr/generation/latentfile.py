@@ -16,6 +16,7 @@ from ldmlr.diffusion.heldout import BANDS, HeldOut
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights, shapes
+from ldmlr.diffusion.zeros import Censored
 
 # What the header of a model file holds.
 HEADER = {
@@ -60,6 +61,9 @@ class Trained:
             "transform.floor": floor if isinstance(floor, np.ndarray) else None,
         }  # fmt: skip
         tensors |= {name: array for name, array in arrays.items() if array is not None}
+        if transform.zeros:
+            for field in dataclasses.fields(transform.zeros):
+                tensors[f"zeros.{field.name}"] = getattr(transform.zeros, field.name)
         names = self.class_names
         # JSON has no infinity: a missing floor is null.
         one_floor = isinstance(floor, float) and np.isfinite(floor)
@@ -147,5 +151,19 @@ def _transform(
     found = Transform(
         config.transform, mean, scale, extra.get("transform.floor", floor), float(header["bound"]),
         psi=extra.get("transform.psi"),
+        zeros=_zeros(tensors, classes, dim, scale.shape[-1]) if "zeros.columns" in tensors else None,
     )  # fmt: skip
     return found, counts
+
+
+def _zeros(tensors: Mapping[str, npt.NDArray[Any]], classes: int, dim: int, latent: int) -> Censored:
+    """Return the dimensions with zeros, of the shapes and types they must have."""
+    arrays = {field.name: tensors[f"zeros.{field.name}"] for field in dataclasses.fields(Censored)}
+    columns = arrays["columns"]
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(arrays, (classes, len(columns)))
+    wanted |= {"columns": (len(columns),), "factors": (latent,)}
+    inside = columns.dtype == np.int64 and bool(np.all(np.diff(columns, prepend=-1, append=dim) > 0))
+    types = all(array.dtype == np.float32 for name, array in arrays.items() if name != "columns")
+    if not (inside and types) or {name: array.shape for name, array in arrays.items()} != wanted:
+        raise ValueError("the tables of zeros do not fit the configuration")
+    return Censored(**arrays)

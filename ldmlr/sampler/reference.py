@@ -109,6 +109,7 @@ class _Tile:
         self.floor = self._tensor(spec.floor) if isinstance(spec.floor, np.ndarray) else spec.floor
         self.psi = None if spec.psi is None else self._tensor(spec.psi)
         self.gain = None if spec.gain is None else self._tensor(spec.gain)
+        self.bend = None if spec.bend is None else self._tensor(spec.bend)
 
     def _tensor(self, array: npt.NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, self.precision)
@@ -143,7 +144,8 @@ class _Tile:
         spread = x @ self.scale.T if self.scale.ndim == 2 else x * self.scale
         if self.psi is not None:
             spread = spread + self.psi * self._noise(start, rows, Stream.REMAINDER)
-        return (self.mean[labels] + spec.k * spread).clamp_min(self.floor)
+        v = (self.mean[labels] + spec.k * spread).clamp_min(self.floor)
+        return v if self.bend is None else v * (self.bend[0, labels] + self.bend[1, labels] * v)
 
 
 def additive(w: dict[str, Tensor], h: Tensor, step: int, labels: Tensor) -> Tensor:

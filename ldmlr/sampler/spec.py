@@ -27,7 +27,7 @@ class SamplerSpec:
     scale
         float64: what leads from the K latent axes of the solver back to D features; a diagonal ``[D]``
         (K = D), a lower triangle ``[D, D]`` or any matrix ``[D, K]``. A row is
-        ``max(floor, mean[y] + k (scale z + psi e))`` of the final z.
+        ``v = max(floor, mean[y] + k (scale z + psi e))`` of the final z, bent.
     k
         Widening of the generated rows around their class mean.
     floor
@@ -44,6 +44,8 @@ class SamplerSpec:
     gain
         float64 ``[S, C]``: a factor of the network's output f, guidance included, for each row of the
         solver's table and each class; None: 1.
+    bend
+        float64 ``[2, C, D]``: a row is ``v (bend[0, y] + bend[1, y] v)``; None: it is v.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class SamplerSpec:
     class_k: npt.NDArray[np.float64] | None = None
     psi: npt.NDArray[np.float64] | None = None
     gain: npt.NDArray[np.float64] | None = None
+    bend: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 2:
@@ -78,6 +81,7 @@ class SamplerSpec:
             "class_k": [(classes,)],
             "psi": [(dim,)],
             "gain": [(len(self.rows), classes)],
+            "bend": [(2, classes, dim)],
         }
         for name, wanted in shapes.items():
             value = getattr(self, name)

@@ -1,9 +1,10 @@
 """A widening of its own for every class, around a sampler that has one for all.
 
 The samplers apply one factor k to the residual of every row. Rows with a factor per class are drawn with
-k = 1 and without the floor, in float32, and finished here: ``max(floor, mean[y] + k[y] (row - mean[y]))``.
-That is exact up to the rounding of float32 and, being a function of the row and its class alone, keeps
-the promise of the samplers: the same rows whatever the batch.
+k = 1 and without floor and bend, in float32, and finished here:
+``max(floor, mean[y] + k[y] (row - mean[y]))``, bent as they are. That is exact up to the rounding of float32
+and, being a function of the row and its class alone, keeps the promise of the samplers: the same rows
+whatever the batch.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def class_scales(
 
 
 def plain_spec(spec: SamplerSpec) -> SamplerSpec:
-    """Return the spec that a sampler runs: k = 1 and no floor where every class has a factor of its own."""
+    """Return the spec that a sampler runs: k = 1, no floor, no bend, where classes have their own factors."""
     if spec.class_k is None:
         return spec
-    return dataclasses.replace(spec, k=1.0, floor=-np.inf, class_k=None)
+    return dataclasses.replace(spec, k=1.0, floor=-np.inf, class_k=None, bend=None)
 
 
 def widen(spec: SamplerSpec, rows: Floats, labels: npt.NDArray[np.int64]) -> Floats:
@@ -71,6 +72,7 @@ def widen(spec: SamplerSpec, rows: Floats, labels: npt.NDArray[np.int64]) -> Flo
         return rows
     mean, factor = spec.mean.astype(rows.dtype), spec.class_k.astype(rows.dtype)
     floor = np.asarray(spec.floor, rows.dtype)
+    bend = None if spec.bend is None else spec.bend.astype(rows.dtype)
     # Some at a time: the mean of every row would take as much memory as the rows.
     for start in range(0, len(rows), AT_A_TIME):
         classes = labels[start : start + AT_A_TIME]
@@ -80,4 +82,6 @@ def widen(spec: SamplerSpec, rows: Floats, labels: npt.NDArray[np.int64]) -> Flo
         part *= factor[classes, None]
         part += centre
         np.maximum(part, floor, out=part)
+        if bend is not None:
+            part *= bend[0, classes] + bend[1, classes] * part
     return rows

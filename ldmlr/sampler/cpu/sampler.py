@@ -198,6 +198,8 @@ class NativeSampler:
             transform.diagonal = self._pad(scale)
         if spec.psi is not None:
             transform.psi = self._pad(spec.k * spec.psi)
+        if spec.bend is not None:
+            transform.slope, transform.curve = self._pad(spec.bend[0]), self._pad(spec.bend[1])
         return transform
 
     def _factors(self, spec: SamplerSpec) -> npt.NDArray[np.float32]:

@@ -66,6 +66,8 @@ def prepare(spec: SamplerSpec, tier: Tier) -> tuple[_native.CudaModel, Arrays]:
         arrays["diagonal"] = pad(scale, d)
     if spec.psi is not None:
         arrays["psi"] = pad(spec.k * spec.psi, d)
+    if spec.bend is not None:
+        arrays["slope"], arrays["curve"] = pad(spec.bend[0], d), pad(spec.bend[1], d)
     if spec.gain is not None:
         arrays["gain"] = spec.gain.astype(np.float32)
     model = _native.CudaModel(
