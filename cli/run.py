@@ -11,6 +11,7 @@ import click
 from ldmlr import progress
 from ldmlr.errors import UsageError, opt
 from ldmlr.run.config import STAGES, RunConfig, StageTables
+from ldmlr.store.heldout import Measuring
 
 from .image_options import checked
 from .options import (
@@ -163,7 +164,7 @@ def command(
     result = results.document("run", config_said, **figures, verdict=verdict, best=best, comparison=found)
     results.write_result(root, result)
     _remark(run, root, figures)
-    said = [accuracy_table(figures["rows"]), _measured(figures), verdict, _next(run, root, figures)]
+    said = [accuracy_table(figures["rows"]), _measured(run, figures), verdict, _next(run, root, figures)]
     text = "\n\n".join(filter(None, said))
     if auto is not None:
         evidence = None if figures["choice"] is None else evidence_table(figures["choice"])
@@ -193,10 +194,10 @@ def _configured(
     return config, checked_tables(document.tables, assigned, config, document.name, choice)
 
 
-def _measured(figures: dict[str, Any]) -> str:
+def _measured(run: Run, figures: dict[str, Any]) -> str:
     """Say what the table was measured on, where that is no test split of the source."""
     classes = figures["unmeasured"]
-    if figures["rows"][0]["measured_on"] == "test" and not classes:
+    if run.plan.facts.measuring == Measuring() and not classes:
         return ""
     return f"{figures['measured']}{f'; {unmeasured_in_words(classes)}' if classes else ''}"
 

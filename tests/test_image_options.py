@@ -78,6 +78,7 @@ def test_a_run_draws_the_test_split_that_baseline_and_encode_draw(run_cli, photo
     assert (len(encoded.split("train")), len(encoded.split("test"))) == (6, 2)
     assert encoded.split("test").ids.tolist() == list(drawn.test.ids)
     assert result["test_rows"] == 2
+    assert result["measured"].startswith("measured on 0.25 of the images of every class, drawn as a test")
     assert {row["measured_on"] for row in result["rows"]} == {"test"}
     folds = run_cli(*common, "--folds", 3, "--out", tmp_path / "folds")
     assert (folds.returncode, folds.stderr.count("\n")) == (2, 1)

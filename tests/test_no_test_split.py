@@ -197,6 +197,15 @@ def test_the_text_of_a_run_says_what_was_measured_and_what_to_do_next(run_cli, t
     assert following == f"next: ldmlr predict {tmp_path / 'run'} FEATURES --out predictions.csv"
 
 
+def test_the_text_of_a_run_says_that_its_test_split_was_drawn(run_cli, tmp_path):
+    write(tmp_path / "s.h5")
+    done = run_cli(
+        "run", tmp_path / "s.h5", "--out", tmp_path / "run", *QUICK, "--test-fraction", "0.3", "--seeds", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "measured on 0.3 of the rows of every class, drawn as a test split" in done.stdout
+
+
 def test_compare_and_ablate_measure_by_folds(run_cli, tmp_path):
     features, labels = blobs()
     np.savez(tmp_path / "emb.npz", X=features, y=labels)

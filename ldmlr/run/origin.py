@@ -146,7 +146,10 @@ class ImageOrigin:
             inputs[seed] = (images.fingerprint(), *hashes)
         assert baseline is not None
         self.baseline: BaselineConfig = baseline
-        self.facts = Facts(source, inputs, baseline, preset, per_seed)
+        self.facts = Facts(
+            source, inputs, baseline, preset, per_seed,
+            measuring=Measuring(of_images=config.test_fraction or 0.0),
+        )  # fmt: skip
 
     @property
     def num_classes(self) -> int:

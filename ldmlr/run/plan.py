@@ -152,7 +152,7 @@ class RunPlan:
         steps = self.steps(seed)
         settings = {
             step.stage: step.settings for step in (steps.diffuse, steps.generate, steps.finetune) if step
-        } | {"held_out": dataclasses.asdict(self.facts.measuring)}
+        } | {"held_out": {"folds": self.facts.measuring.folds, "fraction": self.facts.measuring.fraction}}
         return self._step("measure", seed, settings, [steps.store_key], "measured.json")
 
     def before_choice(self, seed: int) -> SeedSteps:

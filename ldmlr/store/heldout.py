@@ -61,10 +61,13 @@ class Measuring:
         K; 0 with a test split of the store's own or a drawn one.
     fraction
         Share of every class that is drawn as a test split; 0 where none is drawn.
+    of_images
+        Likewise, but drawn of the images before they were encoded: the store has it as its own.
     """
 
     folds: int = 0
     fraction: float = 0.0
+    of_images: float = 0.0
 
     @classmethod
     def of(cls, store: FeatureStore, config: HeldOutConfig) -> Measuring:
@@ -111,11 +114,13 @@ class Measuring:
             return f"measured by {self.folds} stratified folds, drawn anew for every seed"
         if self.fraction:
             return f"measured on {self.fraction:.3g} of the rows of every class, drawn as a test split"
+        if self.of_images:
+            return f"measured on {self.of_images:.3g} of the images of every class, drawn as a test split"
         return "measured on the test split"
 
     def in_full(self) -> str:
         """Return it in words, with what it means for the figures."""
-        if self.whole:
+        if self == Measuring():
             return self.words()
         return f'{self.words()}; "all" counts rows, so the frequent classes weigh most in it'
 
