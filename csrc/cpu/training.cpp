@@ -147,7 +147,7 @@ class Trainer {
         allocate(std::min<int>(threads, static_cast<int>(tasks_.size())));
         move(true);
         {
-            const FlushSubnormals flush;
+            [[maybe_unused]] const FlushSubnormals flush;
             for (const TrainMatrix &matrix : matrices_) kernels_.pack(t_, matrix);
             stopped_ = false;
             work(first, count, every, report, poll);
@@ -322,7 +322,7 @@ class Trainer {
     }
 
     void help(Gate &gate, int worker, uint32_t first, uint32_t count) {
-        const FlushSubnormals flush;
+        [[maybe_unused]] const FlushSubnormals flush;
         unsigned phase = 0;
         for (uint32_t step = first; step < first + count; ++step) {
             if (!gate.next(phase)) return;

@@ -67,6 +67,7 @@ struct Problem {
         params.classes = classes;
         params.batch = batch;
         params.share = share;
+        params.tile = 64;
         params.resolution = resolution;
         params.seed = 11;
         params.dropped = 1u << 29;
@@ -121,8 +122,11 @@ void check(const TrainSet &set, Dtype products, const char *isa) {
                 fail("a training did not finish", isa);
             }
             if (reports != (threads == 2 ? 2u : 3u)) fail("a wrong number of reports", isa);
+            // Of a few rows alone the loss may be anything: it is a mean of squares of normal numbers.
+            const bool many = shape.batch * shape.latent > 500;
             for (const double loss : problem.losses)
-                if (!(loss > 0.2 && loss < 3.0)) fail("a loss out of range", isa);
+                if (!(std::isfinite(loss) && loss >= 0.0 && (!many || (loss > 0.2 && loss < 3.0))))
+                    fail("a loss out of range", isa);
             if (whole.empty()) whole = problem.state;
             if (whole != problem.state) fail("the state depends on threads or calls", isa);
         }

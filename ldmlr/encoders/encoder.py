@@ -83,7 +83,6 @@ class Encoder:
         return (features.float() + mirrored.float()) / 2
 
 
-@torch_defaults()
 def foreign_network(model: str, seed: int = 0, weights: Path | None = None) -> nn.Module | None:
     """Return the network of a name or an import path, before there are images for it; None for other models.
 
@@ -114,6 +113,7 @@ def _is_import_path(model: str) -> bool:
     return ":" in model and not Path(model).exists() and Path(model).suffix != ".pt2"
 
 
+@torch_defaults()
 def open_encoder(
     model: str,
     images: ImageSet,
