@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ldmlr import LatentDiffusion
-from ldmlr.diffusion.config import NARROW
+from ldmlr.diffusion.axes import NARROW
 
 COUNTS = np.array([90, 30, 6])
 LABELS = np.repeat(np.arange(3), COUNTS)
