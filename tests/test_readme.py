@@ -89,7 +89,7 @@ def test_the_python_snippet_runs(folder, monkeypatch):
 
 def test_the_test_command_is_the_one_that_ci_runs():
     after = README.split("<!-- test command -->\n", 1)[1]
-    assert re.match(r"```sh\npip install -c constraints\.txt -e '\.\[test\]' && pytest\n```\n", after)
+    assert re.match(r"```sh\npip install -c constraints\.txt -e '\.\[test\]' && pytest -n auto\n```\n", after)
     assert "<!-- test command -->" in (ROOT / ".ci" / "run").read_text()
 
 
