@@ -40,6 +40,7 @@ from ldmlr.experiments.catalogue import COPIES, DIFFUSION, GAUSSIAN, INTERPOLATI
 from ldmlr.experiments.compare import compare
 from ldmlr.experiments.verdict import Duel
 from ldmlr.files import write_text
+from ldmlr.metrics.familiar import KEY, familiar
 from ldmlr.run.config import RunConfig, StageTables, stage_tables
 from ldmlr.store import FeatureStore, SplitData
 from ldmlr.text import accuracy_cell, row_name, table
@@ -117,6 +118,8 @@ def merged_store(path: Path, name: str, folder: Path) -> Path:
                 views=np.stack(views) if views else None, view_kinds=train.view_kinds,
             ),
             test=SplitData(test.float32(), merged[test.labels]),
+            # The head told that the encoder has seen these rows, and is left out.
+            config={KEY: familiar(store).trained_on_rows},
         )  # fmt: skip
     return target
 
@@ -260,10 +263,10 @@ def text(name: str, rows: Sequence[dict[str, Any]]) -> str:
     ]
     lines = [f"\n{name}", table(["top-1 %", "all", "many", "medium", "few"], body)]
     for entry in duels(rows):
-        deviations = "-" if entry["deviations"] is None else f"{entry['deviations']:+.1f}"
+        error = "-" if entry["error"] is None else f"{entry['error']:.2f}"
         lines.append(
             f"  {entry['adjustment']}: {entry['first']} - {entry['second']} ({entry['question']}): "
-            f"{entry['difference']:+.2f} points, {deviations} deviations, "
+            f"{entry['difference']:+.2f} points, standard error {error}, "
             f"ahead in {entry['seeds_ahead']} seeds: {entry['outcome']}"
         )
     return "\n".join(lines)

@@ -93,7 +93,7 @@ def test_several_modes(tmp_path: Path) -> None:
     comparisons = [entry for entry in more["comparisons"] if entry["data"] == "wine"]
     assert comparisons == found["comparisons"] != []
     for entry in comparisons:
-        assert entry["outcome"] in ("ahead", "behind", "within noise")
+        assert entry["outcome"] in ("ahead", "behind", "level", "undecided")
         assert 0 <= entry["seeds_ahead"] <= 2
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.experiments import methods
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.experiments.compare import compare
+from ldmlr.experiments.methods import draw_rows
 from ldmlr.generation import parts
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate
@@ -19,6 +21,7 @@ from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import prepare_from_rows
 from ldmlr.run.config import RunConfig, stage_tables
 from ldmlr.select.choose import Seed, Settings
+from ldmlr.select.inner import fill_plan
 from ldmlr.store import FeatureStore, SplitData
 
 UNTRAINED = [name for name, entry in GENERATORS.items() if not entry.trains]
@@ -83,12 +86,14 @@ def test_generate_augment_run_and_select_draw_the_same_rows(name, store, run_cli
 
 
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_compare_trains_on_the_rows_of_run(name, store, run_cli, tmp_path):
-    done = run_cli("run", store.path, "--generator", name, "--seeds", 2, "--out", tmp_path, "--json")
+def test_compare_fine_tunes_on_the_rows_of_run(name, store, run_cli, tmp_path):
+    """Where the encoder has seen the rows and heads are fine-tuned, both have the same plan and figures."""
+    pinned = ("--encoder-trained-on-rows", "--set", "finetune.fit=recipe")
+    done = run_cli("run", store.path, "--generator", name, *pinned, "--seeds", 2, "--out", tmp_path, "--json")
     assert done.returncode == 0, done.stderr
-    figures = compare(
-        store, CompareConfig(methods=(name,)), stage_tables({}, RunConfig(), ""), seeds=2, device="cpu"
-    )
+    config = CompareConfig(methods=(name,), encoder_trained_on_rows=True)
+    tables = stage_tables({"finetune": {"fit": "recipe"}}, RunConfig(), "")
+    figures = compare(store, config, tables, seeds=2, device="cpu")
     result = json.loads(done.stdout)
     # A run calls them as a comparison does, in its table, its steps and its verdict.
     assert [row["method"] for row in result["rows"]] == ["baseline", "baseline", name, name]
@@ -99,6 +104,28 @@ def test_compare_trains_on_the_rows_of_run(name, store, run_cli, tmp_path):
     theirs = [row["all"] for row in result["rows"] if row["method"] == name]
     ours = [row["all"] for row in figures["rows"] if row["method"] == name]
     assert [row["values"] for row in ours] == [row["values"] for row in theirs]
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_compare_draws_the_rows_of_generate_up_to_the_filling_it_chose(name, store, monkeypatch):
+    drawn = []
+
+    def watched(*args):
+        found = draw_rows(*args)
+        drawn.append(found)
+        return found
+
+    monkeypatch.setattr(methods, "draw_rows", watched)
+    config = CompareConfig(methods=(name,), encoder_trained_on_rows=False)
+    tables = stage_tables({}, RunConfig(), "")
+    (row, *_) = compare(store, config, tables, seeds=[3], device="cpu")["rows"]
+    plan = fill_plan(np.array((40, 12, 3)), row["chosen"]["fill"], tables.generate)
+    counts = tuple(f"{label}={count}" for label, count in zip(("ant", "bee", "cow"), plan, strict=True))
+    wanted = prepare_from_rows(name, store, GenerateConfig(count=counts), seed=3)
+    (found,) = drawn
+    assert row["generated"] == [len(found.labels)] == [plan.sum()]
+    np.testing.assert_array_equal(found.labels, labels_of(wanted.plan, 0, wanted.rows))
+    np.testing.assert_array_equal(found.features, wanted.generator.draw(found.labels, 3))
 
 
 @pytest.mark.parametrize("args", [(), ("--select-on-test",)])
@@ -291,4 +318,10 @@ def test_a_choice_may_try_any_generator(store, run_cli, tmp_path):
         "--json",
     )
     assert refit.returncode == 0, refit.stderr
-    assert json.loads(refit.stdout)["rows"] == result["rows"]
+    # The head of the choice itself is what --auto adds to the table, and nothing else.
+    auto, rows = result["auto"], json.loads(refit.stdout)["rows"]
+    assert rows == result["rows"][: len(rows)]
+    assert {row["method"] for row in rows} == {"baseline", result["choice"]["generator"]}
+    assert [(row["method"], row["adjustment"]) for row in result["rows"][len(rows) :]] == [
+        (auto["method"], auto["adjustment"])
+    ]
