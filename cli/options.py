@@ -94,10 +94,10 @@ class ListOption(click.Option):
 
     @staticmethod
     def parts(item: Any) -> list[Any]:
-        """Return the values that stand in one."""
+        """Return the values that stand in one; nothing between two commas is refused where values are."""
         if not isinstance(item, str) or "," not in item:
             return [item]
-        return [part.strip() for part in item.split(",") if part.strip()]
+        return [part.strip() for part in item.split(",")]
 
 
 class RenamedOption(click.Option):

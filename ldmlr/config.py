@@ -183,8 +183,8 @@ def _check(field: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         if isinstance(value, str):
-            # As lists are written on one line, such as 124,116,104.
-            value = [_of_text(item, part.strip()) for part in value.split(",") if part.strip()]
+            # As lists are written on one line, such as 124,116,104; an empty text is an empty list.
+            value = [_of_text(item, part.strip()) for part in value.split(",")] if value.strip() else []
         elif isinstance(value, int | float):
             value = (value,)
         try:

@@ -100,8 +100,9 @@ def test_the_table_and_the_plot_of_the_terminal(run_cli, store):
     names = [line.split()[0] for line in lines[2:8]]
     assert names == ["baseline", "baseline", "1.5", "1.5", "1", "1"]
     assert sum("o" in line and ".." in line for line in lines) == 6
-    assert "test figures, which show what a setting does and choose none" in done.stdout
-    assert "label shift of every trained head: 0.5 x baseline head + 0.5 x new head" in done.stdout
+    said = "Selection: last epoch; measured on the test split: shows what a setting does, and chooses none."
+    assert said in done.stdout
+    assert "label shift of every fine-tuned head: 0.5 x baseline head + 0.5 x new head" in done.stdout
 
 
 def test_the_same_seeds_give_the_same_figures_whatever_else_is_tried(run_cli, store):

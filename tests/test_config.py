@@ -88,3 +88,6 @@ def test_toml_errors_name_the_file(tmp_path):
 def test_a_list_may_be_written_as_text_with_commas():
     assert Example(milestones="10, 20,30").milestones == (10, 20, 30)
     assert Example(milestones="10").milestones == (10,)
+    assert Example(milestones="").milestones == ()
+    with pytest.raises(UsageError, match="expected a whole number, not ''"):
+        Example(milestones="10,")

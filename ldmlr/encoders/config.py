@@ -125,7 +125,7 @@ class BaselineConfig(Config):
         if isinstance(names, str):
             names = (names,)
         if isinstance(names, list | tuple):
-            words = [word.strip() for name in names for word in str(name).split(",") if word.strip()]
+            words = [word.strip() for name in names for word in str(name).split(",")]
             object.__setattr__(self, "augment", tuple(sort_augmentations(words)))
         super().__post_init__()
         if self.ema >= 1:
