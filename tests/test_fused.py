@@ -202,11 +202,16 @@ def test_the_state_survives_its_file(tmp_path):
 
 def test_ctrl_c_ends_a_training_between_two_steps():
     case = Case((64, 256, 2, 4, 512, 8, "v"), iterations=1000000)
+    # A process that was started in the background of a shell ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        case.trained()
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            case.trained()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_loss_that_is_not_finite_is_said(monkeypatch):
