@@ -11,10 +11,11 @@ import click
 from ldmlr.errors import UsageError
 from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
 
+from .config_file import stages_file_option
+from .fields import config_options, pick
 from .nearest import Word
 from .options import (
     backend_option,
-    config_options,
     csv_option,
     device_option,
     emit,
@@ -24,7 +25,6 @@ from .options import (
     one_seed_option,
     out_option,
     overwrite_option,
-    pick,
     ready,
     repeats_option,
     say,
@@ -33,7 +33,6 @@ from .options import (
     set_option,
     source_options,
     source_values,
-    stages_file_option,
     threads_option,
 )
 from .run_file import checked_tables, stage_values

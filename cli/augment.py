@@ -12,17 +12,16 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import LdmlrError
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
+from .config_file import config_option
+from .fields import config_options, pick
 from .options import (
     backend_option,
-    config_option,
-    config_options,
     device_option,
     dry_run_option,
     emit,
     generator_option,
     json_option,
     overwrite_option,
-    pick,
     ready,
     resume_option,
     say,

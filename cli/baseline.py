@@ -9,11 +9,11 @@ import click
 
 from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
 
+from .config_file import config_option
+from .fields import config_options
 from .image_options import NAMES, image_options, open_images
 from .nearest import Word
 from .options import (
-    config_option,
-    config_options,
     device_option,
     dry_run_option,
     emit,

@@ -9,8 +9,9 @@ import click
 
 from ldmlr.bench.parts import ALL, PARTS
 
+from .config_file import config_option
 from .nearest import Word
-from .options import config_option, device_option, emit, json_option, threads_option
+from .options import device_option, emit, json_option, threads_option
 
 
 @click.command(name="bench")

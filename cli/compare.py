@@ -10,9 +10,10 @@ import click
 
 from ldmlr.experiments.catalogue import METHODS, CompareConfig
 
+from .config_file import stages_file_option
+from .fields import config_options, pick
 from .options import (
     backend_option,
-    config_options,
     csv_option,
     device_option,
     emit,
@@ -22,7 +23,6 @@ from .options import (
     one_seed_option,
     out_option,
     overwrite_option,
-    pick,
     ready,
     repeats_option,
     say,
@@ -31,7 +31,6 @@ from .options import (
     set_option,
     source_options,
     source_values,
-    stages_file_option,
     threads_option,
 )
 from .run_file import checked_tables, stage_values

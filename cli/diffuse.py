@@ -10,16 +10,15 @@ import click
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.generation.config import EncoderConfig
 
+from .config_file import config_option
+from .fields import config_options, pick
 from .options import (
-    config_option,
-    config_options,
     device_option,
     dry_run_option,
     emit,
     json_option,
     out_option,
     overwrite_option,
-    pick,
     ready,
     resume_option,
     say,

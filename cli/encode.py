@@ -9,10 +9,10 @@ import click
 
 from ldmlr.encoders.config import EncodeConfig
 
+from .config_file import config_option
+from .fields import config_options, pick
 from .image_options import NAMES, image_options, open_images
 from .options import (
-    config_option,
-    config_options,
     device_option,
     dry_run_option,
     emit,
@@ -20,7 +20,6 @@ from .options import (
     json_option,
     out_option,
     overwrite_option,
-    pick,
     say,
     seed_option,
     threads_option,

@@ -10,9 +10,9 @@ import click
 
 from ldmlr.errors import UsageError
 
+from .config_file import config_option
 from .nearest import Word
 from .options import (
-    config_option,
     device_option,
     emit,
     groups_option,

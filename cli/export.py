@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from .config_file import config_option
 from .nearest import Word
-from .options import config_option, emit, json_option, out_option, overwrite_option, say
+from .options import emit, json_option, out_option, overwrite_option, say
 
 
 @click.command(name="export")

@@ -11,9 +11,9 @@ import click
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.store.heldout import HeldOutConfig
 
+from .config_file import config_option
+from .fields import config_options, pick
 from .options import (
-    config_option,
-    config_options,
     device_option,
     emit,
     groups_option,
@@ -21,7 +21,6 @@ from .options import (
     one_seed_option,
     out_option,
     overwrite_option,
-    pick,
     ready,
     say,
     say_baseline,

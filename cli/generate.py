@@ -13,10 +13,10 @@ from ldmlr.engines.config import EngineConfig
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import VIEWS
 
+from .config_file import config_option
+from .fields import config_options, pick
 from .options import (
     backend_option,
-    config_option,
-    config_options,
     device_option,
     dry_run_option,
     emit,
@@ -24,7 +24,6 @@ from .options import (
     json_option,
     out_option,
     overwrite_option,
-    pick,
     resume_option,
     say,
     seed_option,

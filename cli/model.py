@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from .config_file import config_option
 from .nearest import Group
-from .options import config_option, emit, json_option, overwrite_option
+from .options import emit, json_option, overwrite_option
 
 path_type = click.Path(path_type=Path)
 

@@ -1,13 +1,10 @@
-"""Options that several commands share, and options made from a stage's configuration."""
+"""Options that several commands share, and what commands print."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 import textwrap
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,235 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ldmlr import progress
-from ldmlr.config import Config, plain, read_toml
-from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.generation.config import GenerateConfig
+from ldmlr.config import plain
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.generators.catalogue import GENERATORS
-from ldmlr.run.config import MAX_SEEDS, RunConfig
+from ldmlr.run.config import MAX_SEEDS
 from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.heldout import REPEATS
 
+from .fields import config_options, pick
 from .nearest import Word
-from .origin import note_file
 
 if TYPE_CHECKING:
     from ldmlr.store.convert.ready import Ready
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-# Flags of ``ldmlr run`` that are no part of its configuration.
-RUN_FILE_FLAGS = ("json", "dry_run", "quiet")
-# Keys at the top of a file that describes a whole run, besides the options of ``ldmlr run``.
-RUN_FILE_KEYS = ("source", "out", "device", "threads", "backend", *RUN_FILE_FLAGS)
-
-# Commands that do the work of several stages read their tables too; the command's own comes last.
-BORROWED: dict[str, dict[str, type[Config]]] = {
-    "augment": {"diffuse": DiffusionConfig, "generate": GenerateConfig}
-}
-# What such a table may say to the command of its own name alone.
-OF_A_COMMAND = (
-    "out", "store", "seed", "backend", "device", "threads", "shard", "resume", "overwrite", *RUN_FILE_FLAGS
-)  # fmt: skip
-
-# Tables of a TOML file that describe a whole run; a command reads its own and ignores the rest.
-STAGES = (
-    "baseline",
-    "encode",
-    "diffuse",
-    "generate",
-    "augment",
-    "finetune",
-    "evaluate",
-    "predict",
-    "export",
-    "select",
-    "run",
-    "compare",
-    "ablate",
-    "report",
-    "bench",
-)
-
-
-def config_options(config: type[Config], *, exclude: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """Add one command-line option per field of a configuration, in the order of its fields."""
-    hints = typing.get_type_hints(config)
-
-    def decorate(function: F) -> F:
-        for field in reversed(dataclasses.fields(config)):
-            if field.name not in exclude:
-                function = _field_option(field, hints[field.name])(function)
-        return function
-
-    return decorate
-
-
-def pick(config: type[Config], values: Mapping[str, Any], **fixed: Any) -> Any:
-    """Build a configuration from a command's keyword arguments (those that are its fields)."""
-    chosen = {name: values[name] for name in config.names() if name in values}
-    return config.from_mapping({**chosen, **fixed})
-
-
-class ListOption(click.Option):
-    """An option that may be repeated; several values may also stand in one, between commas."""
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return the values as a tuple."""
-        return super().type_cast_value(ctx, [part for item in value or () for part in self.parts(item)])
-
-    @staticmethod
-    def parts(item: Any) -> list[Any]:
-        """Return the values that stand in one; nothing between two commas is refused where values are."""
-        if not isinstance(item, str) or "," not in item:
-            return [item]
-        return [part.strip() for part in item.split(",")]
-
-
-class RenamedOption(click.Option):
-    """An option with a name that it had before, which works and is not shown."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Return the line of the help text, with the name of today alone."""
-        names, self.opts = self.opts, self.opts[:1]
-        try:
-            return super().get_help_record(ctx)
-        finally:
-            self.opts = names
-
-
-class TableOption(ListOption):
-    """An option whose values are ``CLASS=VALUE`` texts; a file may hold a table instead, kept as it is."""
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Return a table as it is, and texts as a tuple."""
-        return value if isinstance(value, Mapping) else super().type_cast_value(ctx, value)
-
-    @staticmethod
-    def parts(item: Any) -> list[Any]:
-        """Return the texts that stand in one; a comma may also be part of a class's name."""
-        found = ListOption.parts(item)
-        return found if all("=" in str(part) for part in found) else [item]
-
-
-def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
-    flag = f"--{field.name.replace('_', '-')}"
-    if typing.get_origin(hint) is Mapping:
-        return click.option(
-            flag, cls=TableOption, multiple=True, help=field.metadata["help"],
-            metavar=field.metadata["metavar"],
-        )  # fmt: skip
-    multiple = typing.get_origin(hint) is tuple
-    if multiple:
-        hint = typing.get_args(hint)[0]
-    elif typing.get_origin(hint) in (typing.Union, types.UnionType):
-        arms = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        hint = arms[0] if len(arms) == 1 else str
-    settings: dict[str, Any] = {"help": field.metadata["help"], "default": field.default}
-    settings["show_default"] = field.default is not None
-    if hint is bool:
-        off = field.metadata["off"] or f"no-{flag[2:]}"
-        return click.option(f"{flag}/--{off}", **settings)
-    if field.metadata["choices"]:
-        settings["type"] = kind = Word(field.metadata["choices"])
-        settings["help"] = kind.listed(settings["help"])
-    else:
-        settings["type"] = click.Path(path_type=Path) if hint is Path else hint
-        settings["metavar"] = field.metadata["metavar"]
-    if (old := field.metadata["formerly"]) is not None:
-        return click.option(flag, f"--{old.replace('_', '-')}", field.name, cls=RenamedOption, **settings)
-    if multiple:
-        return click.option(flag, cls=ListOption, multiple=True, **settings)
-    return click.option(flag, **settings)
-
-
-def load_config(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    """Make the keys of a TOML file the defaults of the command (the command line still wins)."""
-    if value is None:
-        return None
-    document = read_toml(value)
-    note_file(ctx, value)
-    known = _option_keys(ctx.command)
-    defaults: dict[str, Any] = {}
-    own = ctx.command.name or ""
-    sections = {}
-    for name in (*BORROWED.get(own, ()), *([own] if own not in known else [])):
-        sections[name] = document.get(name, {})
-        if not isinstance(sections[name], dict):
-            raise UsageError(f"{value}: {name}: expected a table, not {sections[name]!r}")
-    tables = {key for key, entry in document.items() if isinstance(entry, dict)}
-    stages = {*STAGES, *([own] if own not in known else [])}
-    for name in tables - stages:
-        if name.replace("-", "_") not in known:
-            raise UsageError(f"{value}: unknown table [{name}]; {nearest(name, STAGES)}")
-    shared = {key: entry for key, entry in document.items() if key not in stages}
-    # A file that describes a whole run has keys for other commands at its top level.
-    lenient = {*RunConfig.names(), *RUN_FILE_KEYS}
-    for table, entries in (("", shared), *sections.items()):
-        where = f" [{table}]" if table else ""
-        borrowed = BORROWED.get(own, {}).get(table)
-        passed = OF_A_COMMAND if borrowed else () if table else lenient
-        for key, entry in entries.items():
-            name = key.replace("-", "_")
-            if name in known and (borrowed is None or name in borrowed.names()):
-                option = known[name]
-                defaults[option.name or name] = _file_value(f"{value}:{where} {key}", option, entry)
-            elif name not in passed:
-                options = known if borrowed is None else borrowed.names()
-                raise UsageError(f"{value}:{where} unknown key {key!r}; {nearest(name, options)}")
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return value
-
-
-def _option_keys(command: click.Command) -> dict[str, click.Option]:
-    """Return the options of a command by their keys in a file: their flags, with underscores."""
-    return {
-        flag[2:].replace("-", "_"): option
-        for option in command.params
-        if isinstance(option, click.Option)
-        for flag in option.opts
-        if flag.startswith("--") and flag != "--config"
-    }
-
-
-# What a file must hold for an option of a type, and how that is called. Click would turn 5.9 into 5 and
-# true into 1.
-_FILE_KINDS: tuple[tuple[type[click.ParamType[Any]], tuple[type, ...], str], ...] = (
-    (click.types.BoolParamType, (bool,), "true or false"),
-    (click.types.IntParamType, (int,), "a whole number"),
-    (click.types.FloatParamType, (int, float), "a number"),
-    (click.Path, (str,), "a text"),
-    (click.Choice, (str,), "a text"),
-    (click.types.StringParamType, (str, int, float), "a text or a number"),
-)
-
-
-def _file_value(where: str, option: click.Option, entry: Any) -> Any:
-    """Return the value of a key, refusing what is of another type than the option."""
-    if isinstance(option, TableOption) and isinstance(entry, dict):
-        return entry
-    # A list of NAME=VALUE may be written as a table, a list of one without brackets.
-    if option.multiple and isinstance(entry, dict):
-        entry = [f"{item}={value}" for item, value in entry.items()]
-    if option.multiple and not isinstance(entry, list):
-        entry = [entry]
-    for item in entry if option.multiple else [entry]:
-        for kind, types_of, words in _FILE_KINDS:
-            if isinstance(option.type, kind):
-                whole = int in types_of and isinstance(item, float) and item.is_integer()
-                fits = isinstance(item, types_of) and (bool in types_of or not isinstance(item, bool))
-                if not (fits or whole):
-                    raise UsageError(f"{where}: expected {words}, not {item!r}")
-                break
-    return entry
-
-
-def config_option(function: F) -> F:
-    """Add ``--config FILE.toml``."""
-    return click.option(
-        "--config", type=click.Path(path_type=Path), is_eager=True, callback=load_config, expose_value=False,
-        metavar="FILE.toml", help="Read options from a TOML file; the command line wins.",
-    )(function)  # fmt: skip
 
 
 def _silence(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
@@ -334,11 +116,6 @@ generator_option = click.option(
 csv_option = click.option(
     "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
     help="Write the table as CSV too.",
-)  # fmt: skip
-# Beside `load_config`, the command reads the tables of the stages from the file.
-stages_file_option = click.option(
-    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
-    metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
 )  # fmt: skip
 shard_option = click.option(
     "--shard", default=None, metavar="I/N", help="Do only part I (from 0) of N equal parts."

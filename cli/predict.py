@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from .config_file import config_option
 from .nearest import Word
 from .options import (
-    config_option,
     device_option,
     emit,
     json_option,

@@ -9,17 +9,9 @@ import click
 
 from ldmlr.report.config import ReportConfig
 
-from .options import (
-    config_option,
-    config_options,
-    emit,
-    json_option,
-    out_option,
-    overwrite_option,
-    pick,
-    say,
-    threads_option,
-)
+from .config_file import config_option
+from .fields import config_options, pick
+from .options import emit, json_option, out_option, overwrite_option, say, threads_option
 
 
 @click.command(name="report")

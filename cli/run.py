@@ -13,15 +13,14 @@ from ldmlr.errors import UsageError, opt
 from ldmlr.run.config import STAGES, RunConfig, StageTables
 from ldmlr.store.heldout import Measuring
 
+from .fields import config_options, pick
 from .image_options import checked
 from .options import (
-    config_options,
     device_option,
     dry_run_option,
     emit,
     json_option,
     out_option,
-    pick,
     say,
     say_baseline,
     set_option,

@@ -14,7 +14,7 @@ from ldmlr.config import parse_toml, read_toml
 from ldmlr.errors import UsageError, in_toml, nearest
 from ldmlr.run.config import STAGES, RunConfig, StageTables, stage_tables
 
-from .options import RUN_FILE_FLAGS, RUN_FILE_KEYS
+from .config_file import RUN_FILE_FLAGS, RUN_FILE_KEYS
 
 if TYPE_CHECKING:
     from ldmlr.select.choice import Choice

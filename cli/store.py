@@ -11,8 +11,10 @@ import click
 from ldmlr.errors import LdmlrError
 from ldmlr.generation.config import EncoderConfig
 
+from .config_file import config_option
+from .fields import config_options
 from .nearest import Group, Word
-from .options import config_option, config_options, emit, json_option, out_option, overwrite_option, say
+from .options import emit, json_option, out_option, overwrite_option, say
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore

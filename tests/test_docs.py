@@ -9,7 +9,7 @@ import tomllib
 import h5py
 import numpy as np
 import pytest
-from ldmlr_cli.options import RUN_FILE_KEYS
+from ldmlr_cli.config_file import RUN_FILE_KEYS
 from PIL import Image
 from support.pages import PAGES, ROOT, anchors, blocks, commands, links, parse, read
 
