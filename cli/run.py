@@ -115,6 +115,7 @@ def command(
     from ldmlr import results
     from ldmlr.device import Machine
     from ldmlr.experiments.verdict import best_row, chosen_row, run_verdict
+    from ldmlr.run.opened import OpenedRun
     from ldmlr.run.pipeline import open_run
     from ldmlr.run.source import default_name
     from ldmlr.select.report import evidence_table, trials_table
@@ -161,9 +162,10 @@ def command(
             "all": results.spread([auto["accuracy"]]), "measured_on": auto["held_out"],
         }  # fmt: skip
     result = results.document("run", config_said, **figures, verdict=verdict, best=best, comparison=found)
-    results.write_result(root, result)
+    done = OpenedRun(result, results.write_result(root, result))
     _remark(run, root, figures)
-    said = [accuracy_table(figures["rows"]), _measured(run, figures), verdict, _next(run, root, figures)]
+    use = f"head: {figures['head']}\nnext: {done.next_command}"
+    said = [accuracy_table(figures["rows"]), _measured(run, figures), verdict, use]
     text = "\n\n".join(filter(None, said))
     if auto is not None:
         evidence = None if figures["choice"] is None else evidence_table(figures["choice"])
@@ -199,12 +201,6 @@ def _measured(run: Run, figures: dict[str, Any]) -> str:
     if run.plan.facts.measuring == Measuring() and not classes:
         return ""
     return f"{figures['measured']}{f'; {unmeasured_in_words(classes)}' if classes else ''}"
-
-
-def _next(run: Run, root: Path, figures: dict[str, Any]) -> str:
-    """Name the head, and the command that uses it."""
-    new = "IMAGES" if run.plan.facts.baseline is not None else "FEATURES"
-    return f"head: {figures['head']}\nnext: ldmlr predict {root} {new} --out predictions.csv"
 
 
 def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ from ldmlr.errors import UsageError
 from ldmlr.files import check_output, parse_json, write_bytes, write_text
 from ldmlr.invocation import command_line
 
+# What every command calls the document of its figures.
+RESULT = "result.json"
 GROUP_COLUMNS = ("all", "many", "medium", "few")
 
 
@@ -54,10 +56,10 @@ def write_result(output: Path, result: Mapping[str, Any]) -> Path:
     output = Path(output)
     text = json.dumps(plain(result), indent=2, allow_nan=False) + "\n"
     if output.is_dir():
-        path = output / "result.json"
+        path = output / RESULT
         write_text(path, text)
         return path
-    common, own = output.parent / "result.json", output.with_name(f"{output.name}.result.json")
+    common, own = output.parent / RESULT, output.with_name(f"{output.name}.{RESULT}")
     kept = _is_only_copy(common)
     write_text(own, text)
     if kept:
@@ -77,7 +79,7 @@ def restore_result(output: Path, result: Mapping[str, Any]) -> None:
         What to write if it has no document at all; one that lacks ``result.json`` alone gets it back.
     """
     output = Path(output)
-    common, own = output.parent / "result.json", output.with_name(f"{output.name}.result.json")
+    common, own = output.parent / RESULT, output.with_name(f"{output.name}.{RESULT}")
     if not own.exists():
         write_result(output, result)
     elif not common.exists():
@@ -101,7 +103,7 @@ def check_result(folder: Path, command: str, overwrite: bool = False) -> None:
     UsageError
         There is such a result.
     """
-    path = check_output(Path(folder) / "result.json", overwrite=True)
+    path = check_output(Path(folder) / RESULT, overwrite=True)
     if overwrite or not _is_only_copy(path):
         return
     try:
@@ -118,7 +120,7 @@ def _is_only_copy(path: Path) -> bool:
     """Tell whether a ``result.json`` is there of which no output in its folder has a copy."""
     try:
         text = path.read_bytes()
-        copies = [copy for copy in path.parent.glob("*.result.json") if copy.stat().st_size == len(text)]
+        copies = [copy for copy in path.parent.glob(f"*.{RESULT}") if copy.stat().st_size == len(text)]
         return all(copy.read_bytes() != text for copy in copies)
     except FileNotFoundError:
         return False

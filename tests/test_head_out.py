@@ -221,6 +221,30 @@ def test_a_run_is_used_as_its_best_row_says(tmp_path, run_cli):
     assert model.predict(rows).tolist() == [row["prediction"] for row in table]
 
 
+@pytest.mark.parametrize("baseline", ["linear", "cosine"])
+def test_the_baseline_is_used_where_its_row_is_best(tmp_path, baseline):
+    path = tmp_path / "seed-0" / "finetune-11111111" / "head.safetensors"
+    path.parent.mkdir(parents=True)
+    tuned = FinetunedHead.load(head_file(path, "mlp", baseline))
+    document = {"command": "run", "head": str(path), "best": {"method": "baseline"}}
+    with torch.no_grad():
+        logits = tuned.baseline(torch.from_numpy(X)).numpy()
+    for adjustment, subtracted in (("none", 0), ("label-shift", np.log(tuned.counts / tuned.counts.sum()))):
+        document["best"]["adjustment"] = adjustment
+        (tmp_path / "result.json").write_text(json.dumps(document))
+        odds = np.exp(logits - subtracted)
+        wanted = odds / odds.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(choose(tmp_path).probabilities(X), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_head_of_a_folder_is_that_of_its_result(tmp_path):
+    for seed in (0, 3, 11):
+        head_file(tmp_path / f"head-seed{seed}.safetensors")
+    for seeds, first in (([3], 3), ([11, 3], 11)):
+        (tmp_path / "result.json").write_text(json.dumps({"command": "finetune", "seeds": seeds}))
+        assert choose(tmp_path).path == tmp_path / f"head-seed{first}.safetensors"
+
+
 @pytest.fixture
 def image_run(tmp_path):
     """The folder of a run that started from images, with a small network of random weights."""

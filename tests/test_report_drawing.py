@@ -15,10 +15,10 @@ from ldmlr.report.canvas import NARROW, WIDE
 from ldmlr.report.collect import collect
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.labels import Box
-from ldmlr.report.opening import open_run
 from ldmlr.report.page import SECTIONS
 from ldmlr.report.picture import style
 from ldmlr.report.theme import DARK, LIGHT
+from ldmlr.run.opened import read_run
 
 GROUPS = ("all", "many", "medium", "few")
 WIDTHS = (WIDE, NARROW)
@@ -75,7 +75,7 @@ def accuracy_rows(names: list[str]) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_word_of_a_run_overlaps_another(whole_run, width):
-    figures, missing = collect(open_run(whole_run), ReportConfig())
+    figures, missing = collect(read_run(whole_run), ReportConfig())
     assert missing == []
     pictures = [one for make in SECTIONS if (part := make(figures)) for one in part.pictures]
     assert len(pictures) == 9

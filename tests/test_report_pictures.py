@@ -18,12 +18,12 @@ from PIL import Image
 from ldmlr.report.canvas import Sheet
 from ldmlr.report.collect import collect
 from ldmlr.report.config import ReportConfig
-from ldmlr.report.opening import open_run
 from ldmlr.report.page import write_report
 from ldmlr.report.picture import Picture
 from ldmlr.report.quality import quality
 from ldmlr.report.sections import plan, rows
 from ldmlr.report.theme import DARK, LIGHT
+from ldmlr.run.opened import read_run
 
 SPACE = "{http://www.w3.org/2000/svg}"
 NAMES = [
@@ -151,7 +151,7 @@ def test_alternative_texts_say_what_is_shown(pictures, whole_run):
 
 
 def test_drawing_again_gives_the_same_bytes(pictures, whole_run):
-    figures, _ = collect(open_run(whole_run), ReportConfig())
+    figures, _ = collect(read_run(whole_run), ReportConfig())
     drawn = [rows(figures), quality(figures), plan(figures)]
     again = {picture.name: picture for section in drawn for picture in section.pictures}
     assert set(again) == {"rows", "frechet", "scatter-ratio", "plan"}

@@ -21,6 +21,7 @@ from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
+from ldmlr.results import RESULT
 
 
 def describe(
@@ -110,7 +111,7 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
     InputError
         Its result document is damaged.
     """
-    path = out / "result.json"
+    path = out / RESULT
     if not (out / FILENAME).exists() or not path.exists():
         return None
     try:

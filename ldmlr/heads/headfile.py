@@ -82,6 +82,19 @@ class ShiftedHead(nn.Module):
 AnyHead = Head | ShiftedHead
 
 
+def shifted(baseline: Head, head: Head, share: float, subtracted: npt.NDArray[np.float64]) -> AnyHead:
+    """Return ``share * baseline + (1 - share) * head - subtracted``: one linear head if both are linear."""
+    offset = torch.from_numpy(subtracted).float()
+    if not (isinstance(head, LinearHead) and isinstance(baseline, LinearHead)):
+        return ShiftedHead(baseline, head, share, offset)
+    with torch.no_grad():
+        weight, bias = share * baseline.weight + (1 - share) * head.weight, -offset
+        for part, one in ((share, baseline), (1 - share, head)):
+            if one.bias is not None:
+                bias = bias.add(one.bias, alpha=part)
+    return linear_head(weight, bias)
+
+
 @dataclasses.dataclass(frozen=True)
 class FinetunedHead(Classifier):
     """A fine-tuned head and what its label-shift row needs.
@@ -171,15 +184,7 @@ class FinetunedHead(Classifier):
         subtracted = self.config.tau_shift * log_prior(self.counts)
         if self.shift is not None:
             subtracted = share * log_prior(self.counts) + (1 - share) * self.shift
-        offset = torch.from_numpy(subtracted).float()
-        if not (isinstance(self.head, LinearHead) and isinstance(self.baseline, LinearHead)):
-            return ShiftedHead(self.baseline, self.head, share, offset)
-        with torch.no_grad():
-            weight, bias = share * self.baseline.weight + (1 - share) * self.head.weight, -offset
-            for part, head in ((share, self.baseline), (1 - share, self.head)):
-                if head.bias is not None:
-                    bias = bias.add(head.bias, alpha=part)
-        return linear_head(weight, bias)
+        return shifted(self.baseline, self.head, share, subtracted)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write both heads, the counts and the whole configuration, whole or not at all."""

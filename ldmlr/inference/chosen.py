@@ -1,7 +1,8 @@
 """What ``RUN|HEAD`` stands for: the head of a run or a file, as it is to be used, and the encoder before it.
 
-Of a run that is the row of its table that the result calls best: the fine-tuned head or its baseline, as it
-is or with label shift. A head file has no table, and is used as it is unless label shift is asked for.
+A run says it in its result: ``head`` is the file, ``best`` the row of the table that it is used as, the head
+or its baseline, as it is or with label shift. What ``ldmlr finetune`` writes, folder or file, calls no row
+best, and is used as it is unless label shift is asked for.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import torch
 
 from ldmlr.device import resolve_device
 from ldmlr.errors import InputError, UsageError, nearest, opt
-from ldmlr.files import parse_json
-from ldmlr.heads.headfile import AnyHead, FinetunedHead, ShiftedHead
+from ldmlr.heads.headfile import AnyHead, FinetunedHead, shifted
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
-from ldmlr.heads.modules import LinearHead, linear_head
+from ldmlr.run.opened import OpenedRun, read_run
 from ldmlr.store import FeatureStore
 
 ADJUSTMENTS = ("none", "label-shift")
@@ -105,26 +105,23 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
         raise UsageError(f"{opt('adjustment')}: {wrong}")
     if not path.exists():
         raise InputError(f"{path}: no such run or head; check the path")
-    document: Mapping[str, Any] = {}
-    file = path
-    if path.is_dir():
-        document = _document(path)
-        file = _head_file(path, document)
+    run = _run(path) if path.is_dir() else OpenedRun({}, path)
+    file = _head_file(run) if path.is_dir() else path
     tuned = FinetunedHead.load(file)
-    best = document.get("best") if isinstance(document.get("best"), Mapping) else None
-    row = best.get("method") if best is not None else None
+    said = run.document.get("best")
+    best: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
+    row = best.get("method")
     of_baseline = row == "baseline"
     if adjustment is None:
-        adjustment = "label-shift" if best is not None and best.get("adjustment") == "label-shift" else "none"
-    names = tuned.class_names or _names_of_run(path, document)
+        adjustment = "label-shift" if best.get("adjustment") == "label-shift" else "none"
+    names = tuned.class_names or _names_of_run(run)
     calibrated = not of_baseline and adjustment == "none"
-    encoder = _output(path, document, "baseline", "model.safetensors")
-    config = document.get("config")
+    encoder = run.first_output("baseline", "model.safetensors")
     return Chosen(
         file, _module(tuned, of_baseline, adjustment), names or tuple(map(str, range(tuned.num_classes))),
         names is not None, row if isinstance(row, str) else tuned.method, adjustment,
         tuned.temperature if calibrated else 1.0, encoder,
-        config.get("encode", {}) if isinstance(config, Mapping) else {},
+        run.config.get("encode", {}),
     )  # fmt: skip
 
 
@@ -133,64 +130,34 @@ def _module(tuned: FinetunedHead, of_baseline: bool, adjustment: str) -> AnyHead
     if not of_baseline:
         return tuned.head if adjustment == "none" else tuned.label_shifted()
     baseline = tuned.baseline
-    if adjustment == "none":
-        return baseline
-    offset = torch.from_numpy(log_prior(tuned.counts)).float()
-    if not isinstance(baseline, LinearHead):
-        return ShiftedHead(baseline, baseline, 1.0, offset)
-    with torch.no_grad():
-        bias = -offset if baseline.bias is None else baseline.bias - offset
-        return linear_head(baseline.weight, bias)
+    return baseline if adjustment == "none" else shifted(baseline, baseline, 1.0, log_prior(tuned.counts))
 
 
-def _document(folder: Path) -> Mapping[str, Any]:
-    path = folder / "result.json"
-    try:
-        found = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: has no result.json; name the folder of a run, or a head file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run it again") from None
-    if not isinstance(found, dict) or found.get("command") not in ("run", "finetune"):
-        raise InputError(f"{path}: is not the result of ldmlr run or ldmlr finetune; name one of those")
-    return found
+def _run(folder: Path) -> OpenedRun:
+    run = read_run(folder)
+    if run.command not in ("run", "finetune"):
+        raise InputError(f"{run.path}: is not the result of ldmlr run or ldmlr finetune; name one of those")
+    return run
 
 
-def _head_file(folder: Path, document: Mapping[str, Any]) -> Path:
+def _head_file(run: OpenedRun) -> Path:
     """Return the head of a run, also where its folder has been moved."""
-    if document["command"] == "finetune":
-        found = sorted(folder.glob("head-seed*.safetensors"))
+    if run.command == "finetune":
+        found = run.heads()
         if found:
-            return found[0]
-    named = document.get("head")
+            return found[0][1]
+    named = run.document.get("head")
     if isinstance(named, str):
-        for path in (folder.joinpath(*Path(named).parts[-3:]), Path(named)):
+        for path in (run.folder.joinpath(*Path(named).parts[-3:]), Path(named)):
             if path.is_file():
                 return path
-    raise InputError(f"{folder}: its head is gone; run it again, or name a head file")
+    raise InputError(f"{run.folder}: its head is gone; run it again, or name a head file")
 
 
-def _output(folder: Path, document: Mapping[str, Any], stage: str, name: str) -> Path | None:
-    """Return a file of a stage of the first seed, or None where there is none."""
-    for step in document.get("steps") or ():
-        if isinstance(step, Mapping) and step.get("stage") == stage:
-            path = folder / f"seed-{step.get('seed')}" / f"{stage}-{str(step.get('key'))[:8]}" / name
-            return path if path.is_file() else None
-    return None
-
-
-def _names_of_run(folder: Path, document: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names of the store that a run started from, if it is there and has any."""
-    config = document.get("config")
-    given = (
-        [config.get(key) for key in ("converted", "source", "store")] if isinstance(config, Mapping) else []
-    )
-    paths = [Path(name) for name in given if isinstance(name, str)]
-    encoded = _output(folder, document, "encode", "features.h5")
-    for path in [*([encoded] if encoded else []), *(folder / "converted" / p.name for p in paths), *paths]:
-        if path.is_file():
-            try:
-                return FeatureStore.open(path).class_names
-            except InputError:
-                continue
-    return None
+def _names_of_run(run: OpenedRun) -> tuple[str, ...] | None:
+    """Return the class names of the rows that the first head learned from, if they are there and have any."""
+    try:
+        store = run.store_of(run.seeds[0]) if run.seeds else None
+        return None if store is None else FeatureStore.open(store).class_names
+    except InputError:
+        return None

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldmlr.report.blocks import Block, Code, Facts, Folded, Section, Table, Words
-from ldmlr.report.opening import OpenedRun
 from ldmlr.report.words import number, row_name
+from ldmlr.run.opened import OpenedRun
 
 Figures = Mapping[str, Any]
 # What the result of a run has on it, beside ``next``, the command that uses the head.
@@ -18,8 +18,7 @@ def answer(run: OpenedRun) -> dict[str, Any]:
     """Return those of `KEYS` that a document has, with ``next``; nothing where it has none."""
     found = {key: run.document[key] for key in KEYS if run.document.get(key)}
     if run.command == "run" and "head" in found:
-        new = "IMAGES" if run.steps("encode") else "FEATURES"
-        found["next"] = f"ldmlr predict {run.folder} {new} --out predictions.csv"
+        found["next"] = run.next_command
     return found
 
 

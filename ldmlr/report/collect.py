@@ -19,11 +19,11 @@ from ldmlr.progress import track
 from ldmlr.report.answer import answer
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.learned import held_out
-from ldmlr.report.opening import OpenedRun
 from ldmlr.report.projection import project
 from ldmlr.report.training import losses
 from ldmlr.report.words import row_name
 from ldmlr.results import shares, spread
+from ldmlr.run.opened import OpenedRun
 from ldmlr.store import FeatureStore
 
 # A confusion matrix of more classes is not kept: it would take 100 MB and nobody could read it.

@@ -7,7 +7,7 @@ from typing import Any
 
 from ldmlr.diffusion.learned import in_words, mean_of, part_in_words
 from ldmlr.report.blocks import Block, Bullets, Heading, Section, Table, Words
-from ldmlr.report.opening import OpenedRun
+from ldmlr.run.opened import OpenedRun
 
 Figures = Mapping[str, Any]
 # The bands of noise in words, from a row with hardly any noise to noise with hardly any row.

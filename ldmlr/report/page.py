@@ -18,10 +18,10 @@ from ldmlr.report.canvas import NARROW, WIDE
 from ldmlr.report.collect import MISSHAPEN, collect
 from ldmlr.report.config import ReportConfig
 from ldmlr.report.learned import learned
-from ldmlr.report.opening import OpenedRun, open_run
 from ldmlr.report.picture import FORMATS, INSTALL, Picture, missing, require
 from ldmlr.report.quality import quality
 from ldmlr.report.theme import DARK, LIGHT, THEMES, Theme
+from ldmlr.run.opened import OpenedRun, read_run
 
 FILENAME = "report.html"
 # What the sections are called where they are missing.
@@ -111,7 +111,7 @@ def write_report(
     """
     if pictures is not None:
         require()
-    run = open_run(Path(path))
+    run = read_run(Path(path))
     target = Path(out) if out is not None else run.folder / FILENAME
     check_output(target, overwrite)
     figures, left_out = collect(run, config or ReportConfig())

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from ldmlr.diffusion.course import REPORT_EVERY
 from ldmlr.errors import InputError
 from ldmlr.files import parse_json
-from ldmlr.report.opening import OpenedRun
+from ldmlr.run.opened import OpenedRun
 from ldmlr.tensorfile import open_tensors
 
 Line = list[tuple[float, float]]

@@ -17,7 +17,7 @@ from ldmlr.groups import parse_groups
 from ldmlr.heads.evaluation import group_sizes
 from ldmlr.metrics.answers import Answers
 from ldmlr.ownership import owned
-from ldmlr.results import accuracy_rows
+from ldmlr.results import RESULT, accuracy_rows
 from ldmlr.run import checks, stages
 from ldmlr.run.auto import run_auto
 from ldmlr.run.config import RunConfig, StageTables
@@ -161,7 +161,7 @@ class Run:
         LdmlrError
             Another process is at work in the folder of the run, or a step failed.
         """
-        with owned(self.plan.root / "result.json"):
+        with owned(self.plan.root / RESULT):
             return self._executed(report)
 
     def _executed(self, report: Report) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from ldmlr.data.featuresets import FEATURE_SETS
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import check_input, parse_json
+from ldmlr.results import RESULT
 from ldmlr.run.steps import RECORD
 from ldmlr.store.convert.ready import holds_features
 from ldmlr.store.opening import open_hdf5
-
-# What every command calls the document of its figures.
-RESULT = "result.json"
 
 
 def kind_of(source: str) -> str:

@@ -22,6 +22,11 @@ SCHEMA = 5
 RECORD = "step.json"
 
 
+def folder_of(root: Path, stage: str, seed: object, key: str) -> Path:
+    """Return where the outputs of a step are in the folder of a run."""
+    return root / f"seed-{seed}" / f"{stage}-{key[:8]}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One stage for one seed.
@@ -57,7 +62,7 @@ class Step:
     @property
     def folder(self) -> Path:
         """Where its outputs are."""
-        return self.root / f"seed-{self.seed}" / f"{self.stage}-{self.key[:8]}"
+        return folder_of(self.root, self.stage, self.seed, self.key)
 
     @property
     def output(self) -> Path:

@@ -1,18 +1,19 @@
-"""Opening a run: its result document, and the files of each seed beside it."""
+"""What a run left: its result document, and the files of each seed beside it."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json
+from ldmlr.results import RESULT
+from ldmlr.run.steps import folder_of
 from ldmlr.store import FeatureStore
 from ldmlr.store.convert.ready import FOLDER as CONVERTED
-
-RESULT = "result.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class OpenedRun:
 
     def output(self, step: dict[str, Any], name: str) -> Path | None:
         """Return a file of a step's folder, or None if it is gone."""
-        path = self.folder / f"seed-{step.get('seed')}" / f"{step['stage']}-{str(step.get('key'))[:8]}" / name
+        path = folder_of(self.folder, step["stage"], step.get("seed"), str(step.get("key"))) / name
         return path if path.is_file() else None
 
     def outputs(self, stage: str, name: str) -> Iterator[tuple[int, Path]]:
@@ -70,6 +71,17 @@ class OpenedRun:
             path = self.output(step, name)
             if path is not None:
                 yield int(step["seed"]), path
+
+    def first_output(self, stage: str, name: str) -> Path | None:
+        """Return a file of a stage of the first seed, or None where there is none."""
+        steps = self.steps(stage)
+        return self.output(steps[0], name) if steps else None
+
+    @property
+    def next_command(self) -> str:
+        """The command that uses the head of a run."""
+        new = "IMAGES" if self.steps("encode") else "FEATURES"
+        return shlex.join(["ldmlr", "predict", str(self.folder), new, "--out", "predictions.csv"])
 
     def store_of(self, seed: int) -> Path | None:
         """Return the store of encoded rows of a seed: its own, a shared one, or the source."""
@@ -137,7 +149,7 @@ class OpenedRun:
         )
 
 
-def open_run(path: Path) -> OpenedRun:
+def read_run(path: Path) -> OpenedRun:
     """Read the result document of a run.
 
     Parameters
