@@ -26,7 +26,7 @@ from ldmlr.heads.evaluation import Variant, measure
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import Head, LinearHead
-from ldmlr.results import shares
+from ldmlr.run import stages
 from ldmlr.select.auto import open_contest
 from ldmlr.select.contest import Contest, Trial, paired
 from ldmlr.select.entrants import ENTRANTS
@@ -105,7 +105,7 @@ def run_auto(
     seed, machine
         Of the choice.
     """
-    method = "ldmlr" if generator == "diffusion" else generator
+    method = stages.method_of(generator)
     own = FinetunedHead.load(recipe)
 
     def contest_of(store: FeatureStore) -> Contest:
@@ -127,8 +127,9 @@ def run_auto(
                 contest, fingerprint = contest_of(opened), opened.fingerprint()
             head = _head(contest, answer, own, number)
             variant = Variant(answer.method, answer.adjustment, head.label_shifted())
-            found = measure([variant], opened.test, head.counts, parse_groups(groups), machine.device)
-            measured += [{**one.entry, "per_class": shares(one.per_class)} for one in found]
+            measured += stages.entries(
+                measure([variant], opened.test, head.counts, parse_groups(groups), machine.device)
+            )
     figures = {
         "method": answer.method, "adjustment": answer.adjustment, "headline": answer.headline,
         "accuracy": answer.accuracy,

@@ -107,7 +107,6 @@ class Run:
         self.plan, self.origin, self.machine, self.choice = plan, origin, machine, choice
         # What each head of the table answered right: it pairs the rows; known when the run is done.
         self.answers: Answers | None = None
-        self._unmeasured: tuple[str, ...] = ()
 
     @property
     def from_store(self) -> bool:
@@ -188,7 +187,7 @@ class Run:
         auto = self._auto(records, report)
         if auto is not None and auto["measured"]:
             runs = [[*run, entry] for run, entry in zip(runs, auto["measured"], strict=True)]
-        self.answers, sizes = self._answers(runs)
+        self.answers, sizes, unmeasured = self._answers(runs)
         trained = [
             record["figures"] for record in records.values()
             if record["stage"] == "diffuse" and "held_out" in record["figures"]
@@ -196,7 +195,7 @@ class Run:
         return {
             "rows": [{**row, "measured_on": facts.measuring.measured_on} for row in accuracy_rows(runs)],
             "measured": facts.measuring.in_full(),
-            "unmeasured": list(self._unmeasured),
+            "unmeasured": list(unmeasured),
             "head": str(kept.last.output if auto is None else self.plan.auto().output),
             "auto": None if auto is None else auto["auto"],
             "seeds": list(seeds),
@@ -309,15 +308,17 @@ class Run:
             config.groups, **where,
         )  # fmt: skip
 
-    def _answers(self, runs: Sequence[Sequence[dict[str, Any]]]) -> tuple[Answers, dict[str, int]]:
-        """Return what was right, and the classes per shot group (of the first seed's draw)."""
+    def _answers(
+        self, runs: Sequence[Sequence[dict[str, Any]]]
+    ) -> tuple[Answers, dict[str, int], tuple[str, ...]]:
+        """Return what was right, the classes per shot group (of the first seed), and the untested ones."""
         groups = parse_groups(self.plan.config.groups)
         measuring = self.plan.facts.measuring
         with self.plan.steps(self.plan.config.seed_list[0]).store.open() as store:
             counts = store.split("train").encoded_counts
             answers = Answers.of(runs, measuring.measured_rows(store), counts, groups)
-            self._unmeasured = measuring.unmeasured(store)
-        return answers, dict(group_sizes(counts, groups))
+            unmeasured = measuring.unmeasured(store)
+        return answers, dict(group_sizes(counts, groups)), unmeasured
 
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import prepare, prepare_from_rows
 from ldmlr.groups import parse_groups
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.evaluation import Tally, Variant, measure, plain_variants, tuned_variants
+from ldmlr.heads.evaluation import Measured, Tally, Variant, measure, plain_variants, tuned_variants
 from ldmlr.heads.finetune import finetune
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.results import shares
@@ -39,6 +39,16 @@ from ldmlr.store.heldout import Measuring
 
 # The name in tables of the head that was fine-tuned on rows of the diffusion model.
 RECIPE = "ldmlr"
+
+
+def method_of(generator: str) -> str:
+    """Return what a table calls the head that was fine-tuned on the rows of a generator."""
+    return RECIPE if generator == DIFFUSION else generator
+
+
+def entries(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Return what was measured as the record of a step has it."""
+    return [{**found.entry, "per_class": shares(found.per_class)} for found in measured]
 
 
 def run_baseline(
@@ -139,7 +149,8 @@ def run_finetune(
         tuned = finetune(
             encoded, generated, config=config, seed=seed, device=machine.device, own_generated=False
         )
-        method = generator if tuned.generated and generator != DIFFUSION else None
+        # Without generated rows its own name is the right one.
+        method = method_of(generator) if tuned.generated else None
         measured = []
         if encoded.test is not None and len(encoded.test):
             measured = measure(
@@ -148,7 +159,7 @@ def run_finetune(
     tuned.save(out, overwrite=True)
     return {
         "baseline_head": tuned.origin,
-        "measured": [{**found.entry, "per_class": shares(found.per_class)} for found in measured],
+        "measured": entries(measured),
     }
 
 
@@ -171,7 +182,7 @@ def run_measure(
     The models of an interrupted repetition are used when it goes on, and removed when it is done.
     """
     models = []
-    method = RECIPE if generator == DIFFUSION else generator
+    method = method_of(generator)
     with store.open() as whole:
         counts = whole.split("train").encoded_counts
         tally = Tally(whole.num_classes)
@@ -205,7 +216,7 @@ def run_measure(
         measured = tally.measured(counts, parse_groups(groups), np.argsort(np.concatenate(order)))
     figures = {
         "baseline_head": tuned.origin,
-        "measured": [{**found.entry, "per_class": shares(found.per_class)} for found in measured],
+        "measured": entries(measured),
     }
     write_text(out, json.dumps(plain(figures), indent=2, allow_nan=False) + "\n")
     for path in models:
