@@ -85,7 +85,7 @@ def command(
     file: Path | None,
     **values: Any,
 ) -> None:
-    """One setting of generation varied: ratio, groups, steps, guidance or width.
+    """One setting of generation varied: ratio, groups, steps, guidance, axes and others.
 
     STORE holds encoded rows, best a test split, the baseline's head and augmented views; without a test
     split it is measured by folds. Everything else

@@ -32,7 +32,7 @@ COMMANDS = {
     "predict": "Class names and probabilities for new features or images.",
     "export": "A head, or encoder and head, in the form of another program.",
     "compare": "LDMLR beside other methods: same protocol, several seeds, mean and standard deviation.",
-    "ablate": "One setting of generation varied: ratio, groups, steps, guidance or width.",
+    "ablate": "One setting of generation varied: ratio, groups, steps, guidance, axes and others.",
     "report": "A self-contained HTML page of a run: figures, pictures, verdict.",
     "model": "Show what a model file holds, and write the card of a diffusion model.",
     "store": "Inspect, verify, import, export and merge feature stores.",
