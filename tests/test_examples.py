@@ -10,8 +10,8 @@ import types
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from support.pages import ROOT
+from support.photos import write_photos
 from torch import nn
 
 import ldmlr
@@ -131,18 +131,11 @@ def test_timm_features(network, tmp_path, monkeypatch, run_cli):
         assert done.returncode == 0, done.stderr
 
     monkeypatch.setattr(module, "ldmlr", here)
-    rng = np.random.default_rng(0)
-    for split, counts in (("train", (20, 10, 6)), ("test", (5, 5, 5))):
-        for label, count in enumerate(counts):
-            place = tmp_path / "photos" / split / f"kind{label}"
-            place.mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 90, (16, 16, 3), np.uint8)
-                pixels[..., label] += 120
-                Image.fromarray(pixels).save(place / f"{i}.png")
+    splits = {"train": (20, 10, 6), "test": (5, 5, 5)}
+    photos = write_photos(tmp_path / "photos", splits, 16, "png", np.random.default_rng(0))
     name, weights = network
     quick = ("--seed", 0, "--set", 'select.methods=["balanced-softmax", "gaussian"]')
-    run = module.main(tmp_path / "photos", name, tmp_path / "out", weights, quick)
+    run = module.main(photos, name, tmp_path / "out", weights, quick)
     assert (run / "result.json").is_file()
     assert ldmlr.FeatureStore.open(tmp_path / "out" / "features.h5").num_classes == 3
 
