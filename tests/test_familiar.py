@@ -85,8 +85,8 @@ def test_settings_follow_where_they_are_not_given():
     assert (open_.for_features(False).scale, open_.for_features(False).guidance) == (1.0, 1.0)
     assert given.for_features(False) == given
     assert FinetuneConfig().settled("linear").mix == 0.5
-    assert FinetuneConfig().settled("linear", trained_on_rows=False).mix == 1.0
-    assert FinetuneConfig(mix=0.7).settled("linear", trained_on_rows=False).mix == 0.7
+    assert FinetuneConfig().for_features(False).settled("linear").mix == 1.0
+    assert FinetuneConfig(mix=0.7).for_features(False).settled("linear").mix == 0.7
 
 
 def test_a_model_keeps_it_and_generate_follows(tmp_path, run_cli):

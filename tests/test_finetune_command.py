@@ -10,6 +10,7 @@ import pytest
 from support.axes import COUNTS, draw
 from support.stage3 import accuracy_of, write_stores
 
+import ldmlr
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore, SplitData
@@ -49,6 +50,18 @@ def test_command_writes_heads_table_and_result(run_cli, folder, tmp_path):
     assert refused.returncode == 2
     assert "already exists" in refused.stderr
     assert run_cli(*args, "--overwrite").returncode == 0
+
+
+@pytest.mark.parametrize(("name", "mix"), [("features.h5", 0.5), ("headless.h5", 1.0)])
+def test_rows_of_a_foreign_encoder_are_not_mixed(run_cli, folder, tmp_path, name, mix):
+    outcome = run_cli(
+        "finetune", folder / name, "--pseudo", folder / "pseudo.h5", "--seeds", 1, "--epochs", 1,
+        "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert outcome.returncode == 0, outcome.stderr
+    assert [head["mix"] for head in json.loads(outcome.stdout)["heads"]] == [mix]
+    own = ldmlr.finetune(folder / name, folder / "pseudo.h5", epochs=1)
+    assert own.config == FinetunedHead.load(tmp_path / "run" / "head-seed0.safetensors").config
 
 
 def test_command_prints_the_document_and_takes_groups(run_cli, folder, tmp_path):

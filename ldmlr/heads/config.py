@@ -109,19 +109,18 @@ class FinetuneConfig(Config):
                 f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"
             )
 
-    def settled(self, kind: str, trained_on_rows: bool = True) -> Self:
+    def settled(self, kind: str) -> Self:
         """Return the configuration with everything settled but what is chosen on held-out rows.
 
-        Heads are fitted by the recipe unless it says otherwise (`fitted`).
+        Heads are fitted by the recipe unless it says otherwise (`fitted`), and rows are mixed as those that
+        the encoder has seen (`for_features`).
 
         Parameters
         ----------
         kind
             That of the baseline's head.
-        trained_on_rows
-            Whether the encoder has seen the training rows.
         """
-        found = self.for_features(trained_on_rows)
+        found = self.for_features(True)
         head = kind if self.head == AS_BASELINE else self.head
         fit = found.fitted(True).fit
         changes: dict[str, Any] = {"head": head, "fit": fit}

@@ -95,8 +95,7 @@ def finetune(
     stored = None if isinstance(store, tuple) else store.head
     config = config_for(store, config)
     baseline, origin = baseline_head(rows, stored, seed, place)
-    seen = True if isinstance(store, tuple) else familiar(store).trained_on_rows
-    config = config.settled(baseline.kind, seen)
+    config = config.settled(baseline.kind)
     views: Views = ((), ())
     if not isinstance(store, tuple) and config.fit == TUNED:
         views = held_views(store)
@@ -106,12 +105,15 @@ def finetune(
 
 
 def config_for(store: Rows, config: FinetuneConfig) -> FinetuneConfig:
-    """Return a configuration with the way of fitting settled for a store, or for arrays.
+    """Return a configuration with the way of fitting and the head-mix settled for a store, or for arrays.
 
-    The recipe is for rows that the encoder has seen, and goes on from the head it was trained with.
+    The recipe is for rows that the encoder has seen, and goes on from the head it was trained with. Of arrays
+    nothing is known of an encoder: they are mixed as rows that it has seen.
     """
-    recipe = not isinstance(store, tuple) and store.head is not None and familiar(store).trained_on_rows
-    return config.fitted(recipe)
+    if isinstance(store, tuple):
+        return config.for_features(True).fitted(False)
+    seen = familiar(store).trained_on_rows
+    return config.for_features(seen).fitted(seen and store.head is not None)
 
 
 def tuned_head(
