@@ -40,8 +40,7 @@ from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.evaluation import Variant, tuned_variants
 from ldmlr.heads.finetune import tuned_head
-from ldmlr.heads.fit import make_path
-from ldmlr.heads.linear import shift_offset
+from ldmlr.heads.fit import fit_head
 from ldmlr.heads.modules import LinearHead
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.run.config import StageTables
@@ -146,13 +145,11 @@ def _trial(name: str, bench: Bench) -> Trial:
 
 def _fresh(trial: Trial, rows: TrainingRows, seed: Seed, drawn: Drawn | None = None) -> Made:
     """Return the head of a trial on rows, as it is and, if it has learned the prior, with label shift."""
-    ones = np.ones(len(rows.labels))
-    head = make_path(trial.spec, rows, ones, seed.number, seed.device).fit(trial.spec)
-    shift = shift_offset(trial.spec, rows, ones)
+    found = fit_head(rows, trial.spec, seed=seed.number, device=seed.device)
     name, tau = trial.entrant.name, trial.spec.tau or 1.0
-    variants = [Variant(name, "none", head)]
-    if shift.any():
-        variants.append(Variant(name, "label-shift", head, tau, shift))
+    variants = [Variant(name, "none", found.head)]
+    if found.shift.any():
+        variants.append(Variant(name, "label-shift", found.head, tau, found.shift))
     notes = (f"{values(trial)}, chosen on held-out training rows",) if trial.chosen() else ()
     if drawn is None:
         return Made(variants, notes=notes, chosen=trial.chosen())

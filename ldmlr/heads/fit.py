@@ -10,7 +10,7 @@ Fits that take long get fewer folds: five, three, or one, by a rule that knows s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,6 +146,27 @@ def make_path(
     return TrainedPath(rows, weights, seed, device)
 
 
+def held_logits(
+    path: Path, spec: HeadSpec, fold: Fold
+) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+    """Fit a head to a fold; yield its logits, shifted for classes that count alike, and labels held out.
+
+    Parameters
+    ----------
+    path
+        Of the rows of the fold (`make_path`).
+    spec
+        The head, with everything settled.
+    fold
+        The rows.
+    """
+    head = path.fit(spec, fine=False)
+    shift = shift_offset(spec, fold.rows, fold.weights)
+    for block in fold.held:
+        for part, logits in logit_blocks(head, block[fold.index]):
+            yield logits - shift, fold.labels[part]
+
+
 def choose(
     spec: HeadSpec,
     folds: Sequence[Fold],
@@ -208,12 +229,8 @@ class _Search:
             return
         self.tried.append(spec)
         for fold, path in zip(self.folds, self.paths, strict=True):
-            head = path.fit(spec, fine=False)
-            shift = shift_offset(spec, fold.rows, fold.weights)
-            for block in fold.held:
-                held = block[fold.index]
-                for part, logits in logit_blocks(head, held):
-                    self.held.add(spec, logits - shift, fold.labels[part])
+            for logits, labels in held_logits(path, spec, fold):
+                self.held.add(spec, logits, labels)
 
     def figures(self, spec: HeadSpec) -> dict[str, float]:
         """Return what was measured of a specification."""

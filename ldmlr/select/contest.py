@@ -24,10 +24,8 @@ from ldmlr.device import resolve_device
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.train_rows import TrainRows
-from ldmlr.heads.fit import choose, fold_count, make_path
+from ldmlr.heads.fit import choose, fit_head, fold_count, held_logits, make_path
 from ldmlr.heads.folds import Fold
-from ldmlr.heads.linear import shift_offset
-from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.modules import Head
 from ldmlr.heads.spec import HeadSpec
 from ldmlr.heads.training_rows import TrainingRows
@@ -215,9 +213,8 @@ class Contest:
         """
         number = self.seed if seed is None else seed
         rows = self.rows(trial, number)
-        ones = np.ones(len(rows.labels))
-        head = make_path(trial.spec, rows, ones, number, self.device).fit(trial.spec)
-        return head, shift_offset(trial.spec, rows, ones), rows
+        found = fit_head(rows, trial.spec, seed=number, device=self.device)
+        return found.head, found.shift, rows
 
     def rows(self, trial: Trial, seed: int) -> TrainingRows:
         """Return the rows that the head of a trial is fitted to in the end."""
@@ -287,12 +284,10 @@ class Contest:
         """Return what the heads of a specification have right on the held-out rows of folds."""
         right, labels = [], []
         for fold in folds:
-            head = make_path(spec, fold.rows, fold.weights, self.seed, self.device).fit(spec, fine=False)
-            shift = shift_offset(spec, fold.rows, fold.weights)
-            for block in fold.held:
-                for part, logits in logit_blocks(head, block[fold.index]):
-                    right.append((logits - shift).argmax(axis=1) == fold.labels[part])
-                    labels.append(fold.labels[part])
+            path = make_path(spec, fold.rows, fold.weights, self.seed, self.device)
+            for logits, own in held_logits(path, spec, fold):
+                right.append(logits.argmax(axis=1) == own)
+                labels.append(own)
         return Scores((np.concatenate(right),), (np.concatenate(labels),), ("held out",))
 
 
