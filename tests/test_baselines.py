@@ -15,7 +15,7 @@ from ldmlr.experiments import baselines
 from ldmlr.experiments.catalogue import CompareConfig
 from ldmlr.experiments.compare import compare
 from ldmlr.experiments.loop import Seed
-from ldmlr.experiments.methods import Bench, draw_rows, paper_settings, plain_settings
+from ldmlr.experiments.methods import Bench, draw_rows, paper_settings
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.heads.config import FinetuneConfig
@@ -96,7 +96,7 @@ def test_the_settings_of_the_paper_and_the_plain_ones():
         transform="standardised", weak_views=0, strong_views=0, class_power=1.0, label_dropout=0.0
     )
     assert drawing == GenerateConfig(strategy="ratio", scale=1.0, guidance=1.0)
-    assert plain_settings(GenerateConfig(class_scale=("0=3.0",))) == GenerateConfig(scale=1.0, guidance=1.0)
+    assert GenerateConfig(class_scale=("0=3.0",)).as_learned() == GenerateConfig(scale=1.0, guidance=1.0)
 
 
 def test_a_model_is_trained_once_and_charged_every_time():

@@ -12,7 +12,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.copies import Oversampling
 from ldmlr.generation.train_rows import TrainRows
-from ldmlr.select.auto import choose_method, open_contest
+from ldmlr.select.auto import open_contest
 from ldmlr.select.contest import Contest, Trial
 from ldmlr.select.entrants import ENTRANTS, FILLS
 from ldmlr.select.inner import Held
@@ -181,7 +181,7 @@ QUICK = DiffusionConfig(hidden=8, iterations=5)
 def test_validation_rows_are_held_out_where_there_are_such(store):
     found = open_contest(store, False, diffuse=QUICK, machine=Machine("cpu"))
     assert found.held.how == "60 validation rows"
-    choose_method(found, ("ncm", "ldmlr", "ldmlr-plain"))
+    found.enter(("ncm", "ldmlr", "ldmlr-plain"))
     assert len(found.trials["ncm"].scores.labels[0]) == 60
     # One model is trained for both ways of drawing, on all training rows.
     assert found.held.folds[0].weights.all()
@@ -194,7 +194,9 @@ def test_the_test_split_is_not_read(store, tmp_path):
     names = ("discriminant", "balanced-softmax", "gaussian")
     documents = []
     for one in (store, other):
-        document = choose_method(open_contest(one, False, machine=Machine("cpu")), names).document()
+        found = open_contest(one, False, machine=Machine("cpu"))
+        found.enter(names)
+        document = found.document()
         for entry in document["trials"]:
             entry.pop("seconds")
         documents.append(document)

@@ -210,7 +210,7 @@ def _plain_gaussian(name: str, bench: Bench, seed: Seed) -> Made:
 
 
 def _ldmlr_plain(name: str, bench: Bench, seed: Seed) -> Made:
-    own = bench.with_stages(bench.tables.diffuse, plain_settings(bench.tables.generate))
+    own = bench.with_stages(bench.tables.diffuse, bench.tables.generate.as_learned())
     return _generating(name, own, seed, generator="diffusion", mix=False)
 
 
@@ -257,15 +257,8 @@ def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[Dif
         model.replace(
             transform="standardised", weak_views=0, strong_views=0, class_power=1.0, label_dropout=0.0
         ),
-        plain_settings(drawing).replace(
-            strategy="ratio", ratio=0.2, minimum=1, target=None, only=(), count={}
-        ),
+        drawing.as_learned().replace(strategy="ratio", ratio=0.2, minimum=1, target=None, only=(), count={}),
     )
-
-
-def plain_settings(drawing: GenerateConfig) -> GenerateConfig:
-    """Return the recipe's drawing without widening and guidance: the distribution the model learned."""
-    return drawing.replace(scale=1.0, class_scale={}, guidance=1.0)
 
 
 def check_drawing(drawing: GenerateConfig, command: str) -> None:

@@ -55,6 +55,10 @@ class SampleConfig(Config):
         """Return the values as plain data that JSON and TOML can hold."""
         return {**super().to_dict(), "class_scale": saved_table(self.class_scale)}
 
+    def as_learned(self) -> Self:
+        """Return the configuration without widening and guidance: the distribution that a model learned."""
+        return self.replace(scale=1.0, class_scale={}, guidance=1.0)
+
     def resolved(self, transform: str, *, unconditional: bool = True) -> Self:
         """Return the configuration with the values left open set for a model.
 

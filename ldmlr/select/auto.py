@@ -1,4 +1,4 @@
-"""A contest over the rows of a store: ``ldmlr compare`` tunes its methods by it, and ``--auto`` chooses."""
+"""A contest over the rows of a store: ``ldmlr compare`` tunes methods by it, ``ldmlr run --auto`` chooses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.generation.config import GenerateConfig, PlanConfig
 from ldmlr.generation.generators.base import Generator
-from ldmlr.generation.generators.catalogue import entry_of, resolved
-from ldmlr.generation.generators.diffusion import Diffusion, train
+from ldmlr.generation.generators.catalogue import entry_of
 from ldmlr.generation.generators.fit import fit
 from ldmlr.generation.train_rows import TrainRows, train_rows
 from ldmlr.select.contest import Contest, contest_folds
-from ldmlr.select.entrants import ENTRANTS, FILLS
+from ldmlr.select.entrants import FILLS
 from ldmlr.select.inner import Held
 
 if TYPE_CHECKING:
@@ -73,27 +72,17 @@ def open_contest(
     chosen = Held.of(rows, val=val, use_views=trained_on_rows, used=contest_folds(rows), seed=seed)
 
     def fitted(name: str, config: GenerateConfig, own: TrainRows) -> Generator:
-        if entry_of(name).trains:
-            trained = train(own, model, seed=seed, device=place.device, threads=place.threads)
-            return Diffusion(
-                trained, resolved(name, config, model),
-                backend=place.backend, device=place.device, threads=place.threads,
-            )  # fmt: skip
-        # One Gaussian stands for the distribution as it is, the other is as wide as LDMLR's rows are to be.
-        plain = drawing.replace(scale=None, class_scale={}) if name == "gaussian" else drawing
-        return fit(name, own, plain)
+        if not entry_of(name).trains:
+            # One Gaussian stands for the distribution as it is, the other is as wide as LDMLR's rows are to
+            # be where that is said.
+            config = drawing.replace(scale=None, class_scale={}) if name == "gaussian" else drawing
+        return fit(
+            name, own, config, model,
+            seed=seed, backend=place.backend, device=place.device, threads=place.threads,
+        )  # fmt: skip
 
     usual = all(getattr(drawing, name) == getattr(PlanConfig(), name) for name in PLANNED)
     return Contest(
         chosen, fitted, drawing.for_features(trained_on_rows),
         kind=kind, fills=FILLS if usual else None, seed=seed, device=place.device,
     )  # fmt: skip
-
-
-def choose_method(contest: Contest, names: tuple[str, ...] = ()) -> Contest:
-    """Let everything try that a store allows, or what is named, and return the contest.
-
-    Cheap entrants come first; generators that cannot win are left.
-    """
-    contest.enter(names or tuple(ENTRANTS))
-    return contest

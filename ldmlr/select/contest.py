@@ -264,8 +264,7 @@ class Contest:
         name = entrant.generator
         key = (name, entrant.plain)
         if key not in self._fillings:
-            plain = {"scale": 1.0, "class_scale": {}, "guidance": 1.0}
-            drawing = self.drawing.replace(**plain) if entrant.plain else self.drawing
+            drawing = self.drawing.as_learned() if entrant.plain else self.drawing
             shared = self._fillings.get((name, not entrant.plain))
             self._fillings[key] = (
                 Filling(self.held, lambda rows: self._fit(name, drawing, rows), drawing, self.seed)
