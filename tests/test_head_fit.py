@@ -10,12 +10,13 @@ from torch.nn import functional as F
 
 from ldmlr.errors import InputError, UsageError
 from ldmlr.heads import passes
+from ldmlr.heads.config import LOSSES
 from ldmlr.heads.fit import fit_head, fold_count, make_path
 from ldmlr.heads.folds import Fold, HeldOut, fold_numbers, inner_folds
 from ldmlr.heads.lbfgs import minimise
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.softmax import SoftmaxLoss
-from ldmlr.heads.spec import KINDS, LOSSES, HeadSpec
+from ldmlr.heads.spec import KINDS, HeadSpec
 from ldmlr.heads.standard import Standard
 from ldmlr.heads.training_rows import TrainingRows
 

@@ -12,7 +12,7 @@ from ldmlr.config import option
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import EncoderConfig
 from ldmlr.generation.generators.catalogue import GENERATORS
-from ldmlr.heads.spec import FITTED_KINDS
+from ldmlr.heads.config import TUNED_HEADS
 from ldmlr.store.heldout import HeldOutConfig
 
 BASELINE, NO_GENERATION = "baseline", "no generation"
@@ -108,7 +108,7 @@ class CompareConfig(HeldOutConfig, EncoderConfig):
         "auto",
         "Kind of the heads that are trained; auto: linear where a fresh head is tuned, and that of the "
         "baseline where it is fine-tuned.",
-        choices=("auto", *FITTED_KINDS),
+        choices=("auto", *TUNED_HEADS),
     )
 
     methods: tuple[str, ...] = option(

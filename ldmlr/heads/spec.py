@@ -13,14 +13,11 @@ import dataclasses
 from typing import Any
 
 from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.heads.config import LOSSES, TUNED_HEADS
 
-# Heads that are trained; the rest are written down from class statistics or rows.
-FITTED_KINDS = ("linear", "cosine", "wcdas", "mlp")
+# Beside heads that are trained there are some that are written down from class statistics or rows.
 STATISTICAL_KINDS = ("discriminant", "ncm", "knn", "tau-norm")
-KINDS = (*FITTED_KINDS, *STATISTICAL_KINDS)
-
-# How the frequencies of classes are dealt with in training.
-LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment", "class-weights")
+KINDS = (*TUNED_HEADS, *STATISTICAL_KINDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +102,7 @@ class HeadSpec:
     @property
     def trained(self) -> bool:
         """Whether it is fitted by minimising a loss."""
-        return self.kind in FITTED_KINDS
+        return self.kind in TUNED_HEADS
 
     def ladders(self) -> tuple[Ladder, ...]:
         """Return the ladders of what is left to be chosen, in the order in which it is chosen.
