@@ -13,6 +13,7 @@ AS_BASELINE = "auto"
 INITS = ("stored", "fresh")
 # Share of itself that a generated row keeps at least, for rows that the encoder has seen.
 MIX = 0.5
+# How the frequencies of classes are dealt with in training.
 LOSSES = ("cross-entropy", "balanced-softmax", "logit-adjustment", "class-weights")
 # Heads of stage 3; an encoder trains with the first three.
 TUNED_HEADS = (*HEADS, "mlp")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.heads.lbfgs import minimise
-from ldmlr.heads.losses import log_prior
+from ldmlr.heads.losses import added_offset, log_prior
 from ldmlr.heads.modules import LinearHead, linear_head
 from ldmlr.heads.softmax import SoftmaxLoss
 from ldmlr.heads.spec import HeadSpec
@@ -42,10 +42,7 @@ def trained_offset(
     spec: HeadSpec, rows: TrainingRows, weights: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Return what is added to the logits in training, ``[C]``."""
-    if spec.loss in ("cross-entropy", "class-weights"):
-        return np.zeros(rows.num_classes)
-    tau = 1.0 if spec.loss == "balanced-softmax" or spec.tau is None else spec.tau
-    return tau * log_prior(weighted_counts(rows, weights))
+    return added_offset(spec.loss, weighted_counts(rows, weights), 1.0 if spec.tau is None else spec.tau)
 
 
 def shift_offset(

@@ -141,6 +141,25 @@ def _soft(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     return F.one_hot(targets, logits.shape[1]).to(logits)
 
 
+def added_offset(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> npt.NDArray[np.float64]:
+    """Return what a loss of `ldmlr.heads.config.LOSSES` adds to the logits, ``[C]``: zeros if nothing.
+
+    Parameters
+    ----------
+    name
+        Of the loss.
+    counts
+        What the training rows of each class count, ``[C]``.
+    tau
+        Strength of the logit adjustment.
+    """
+    if name == "balanced-softmax":
+        return log_prior(counts)
+    if name == "logit-adjustment":
+        return tau * log_prior(counts)
+    return np.zeros(len(np.asarray(counts)))
+
+
 def make_loss(name: str, counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
     """Return the loss of a name in `ldmlr.heads.config.LOSSES`.
 

@@ -18,7 +18,7 @@ from ldmlr import progress
 from ldmlr.device import torch_threads
 from ldmlr.heads.config import AUTO, MIX, FinetuneConfig
 from ldmlr.heads.constraints import limit_norms
-from ldmlr.heads.losses import Loss, cross_entropy, log_prior, make_loss
+from ldmlr.heads.losses import added_offset, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.heads.wide_steps import LONG_STEP, WideSteps
@@ -91,24 +91,25 @@ def train_head(
     generator = torch.Generator().manual_seed(seed)
     features = torch.from_numpy(rows.features).to(device)
     labels = torch.from_numpy(rows.labels).to(device)
-    loss_of = cross_entropy if config.loss in (AUTO, "cross-entropy") else _adjusted(config, rows)
+    loss_name = "cross-entropy" if config.loss == AUTO else config.loss
+    loss_of = make_loss(loss_name, rows.all_counts, config.tau)
     head.to(device).train()
-    optimiser = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0)
     total, size = len(labels), batch_size(len(labels), config.batch_size)
     steps = pass_steps(total, config.batch_size)
     history: list[dict[str, Any]] = []
     mix = MIX if config.mix is None else config.mix
     mixing = rows.generated > 0 and mix < 1
     work = size * rows.dim * rows.num_classes
-    # Written-out steps where they are long, on the CPU; the offset of the loss is that of `make_loss`.
+    # Written-out steps where they are long, on the CPU, and a loss that is a cross-entropy but for an offset.
     wide: WideSteps | None = None
-    if isinstance(head, LinearHead) and work >= LONG_STEP and features.device.type == "cpu":
-        offset = _offset(config, rows)
-        if offset is not None:
-            wide = WideSteps(head, features, size, offset)
-            optimiser = torch.optim.AdamW(
-                head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0, fused=True
-            )
+    long = work >= LONG_STEP and features.device.type == "cpu"
+    if long and isinstance(head, LinearHead) and loss_name != "class-weights":
+        offset = added_offset(loss_name, rows.all_counts, config.tau)
+        wide = WideSteps(head, features, size, torch.from_numpy(offset).float())
+    optimiser = torch.optim.AdamW(
+        head.parameters(), lr=config.lr, weight_decay=config.weight_decay or 0.0,
+        fused=None if wide is None else True,
+    )  # fmt: skip
     with progress.bar(config.epochs, label, "epoch") as shown, fitting_threads(work):
         for epoch in range(config.epochs):
             order = torch.randperm(total, generator=generator)
@@ -158,17 +159,3 @@ def train_head(
 
 # The recipe for a head from random weights.
 FITTED = FinetuneConfig(epochs=30, lr=1e-2)
-
-
-def _offset(config: FinetuneConfig, rows: TrainingRows) -> torch.Tensor | None:
-    """Return what the loss adds to the logits ``[C]``; None if that does not say what the loss is."""
-    if config.loss in (AUTO, "cross-entropy"):
-        return torch.zeros(rows.num_classes)
-    if config.loss in ("balanced-softmax", "logit-adjustment"):
-        tau = config.tau if config.loss == "logit-adjustment" else 1.0
-        return torch.from_numpy(tau * log_prior(rows.all_counts)).float()
-    return None
-
-
-def _adjusted(config: FinetuneConfig, rows: TrainingRows) -> Loss:
-    return make_loss(config.loss, rows.all_counts, config.tau)
