@@ -21,6 +21,26 @@ from ldmlr.heads.standard import Standard
 BLOCK = 1 << 19
 
 
+def to_errors(logits: torch.Tensor, labels: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Turn logits into the gradient of their cross-entropy, in place, and return the loss of each row.
+
+    Parameters
+    ----------
+    logits
+        ``[n, C]``: afterwards ``share * (softmax - one-hot)``.
+    labels
+        ``[n, 1]``.
+    share
+        What the rows weigh, ``[n, 1]``.
+    """
+    logits -= logits.amax(1, keepdim=True)
+    target = logits.gather(1, labels)
+    total = logits.exp_().sum(1, keepdim=True)
+    logits *= share / total
+    logits.scatter_add_(1, labels, -share)
+    return total.log() - target
+
+
 class SoftmaxLoss:
     """The loss of softmax regression as a function of one tensor ``[C, D + 1]``, biases last.
 
@@ -74,12 +94,8 @@ class SoftmaxLoss:
             x, z = x_buffer[: len(block)], z_buffer[: len(block)]
             torch.sub(block, self.mean, out=x).mul_(self.scale)
             torch.addmm(bias, x, weight.T, out=z)
-            z -= z.amax(1, keepdim=True)
-            target = z.gather(1, labels)
-            total = z.exp_().sum(1, keepdim=True)
-            loss += (share * (total.log() - target)).sum(dtype=torch.float64)
-            z *= share / total
-            z.scatter_add_(1, labels, -share)
+            losses = to_errors(z, labels, share)
+            loss += (share * losses).sum(dtype=torch.float64)
             gradient.addmm_(z.T, x)
             of_bias += z.sum(0, dtype=torch.float64)
         loss += decay / 2 * weight.square().sum(dtype=torch.float64)

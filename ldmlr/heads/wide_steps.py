@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from ldmlr.heads.modules import LinearHead
+from ldmlr.heads.softmax import to_errors
 
 # Multiply-adds of a step from which it is written out; those of the recipe on a hundred classes are shorter.
 LONG_STEP = 1 << 27
@@ -69,16 +70,11 @@ class WideSteps:
             added += self.offset
         self.weight_gradient.zero_()
         self.bias_gradient.zero_()
-        loss = torch.zeros(())
+        loss, share = torch.zeros(()), torch.full((len(x), 1), 1 / len(x))
         for at in range(0, len(x), self.block):
             rows, own = x[at : at + self.block], labels[at : at + self.block, None]
             z = torch.addmm(added, rows, weight.T, out=self.z[: len(rows)])
-            z -= z.amax(1, keepdim=True)
-            target = z.gather(1, own)
-            total = z.exp_().sum(1, keepdim=True)
-            loss += (total.log() - target).sum()
-            z /= total * len(x)
-            z.scatter_add_(1, own, torch.full_like(target, -1 / len(x)))
+            loss += to_errors(z, own, share[: len(rows)]).sum()
             self.weight_gradient.addmm_(z.T, rows)
             self.bias_gradient += z.sum(0)
         weight.grad = self.weight_gradient
