@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ldmlr.errors import InputError, UsageError, opt
 
+T = TypeVar("T")
 SEED_LIMIT = 2**64
 # Rows of a call, or of a plan: their numbers and offsets stay far from overflow.
 MAX_ROWS = 2**40
@@ -147,3 +148,15 @@ def whole_number(value: Any) -> int | None:
 def view_group(kind: str) -> str:
     """Return what augmented views of a kind count as: strong where its name says so, else weak."""
     return "strong" if "strong" in kind else "weak"
+
+
+def strong_views(views: Sequence[T], kinds: Sequence[str]) -> list[T]:
+    """Return the views that stand for rows that an encoder has not seen: strong ones, all if none is strong.
+
+    Parameters
+    ----------
+    views, kinds
+        Augmented views, or their numbers, and the kind of each.
+    """
+    strong = [view for view, kind in zip(views, kinds, strict=True) if view_group(kind) == "strong"]
+    return strong or list(views)

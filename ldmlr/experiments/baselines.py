@@ -24,7 +24,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ldmlr.arguments import view_group
+from ldmlr.arguments import strong_views
 from ldmlr.generation.plan import Counts
 from ldmlr.generation.train_rows import Labels, TrainRows
 from ldmlr.heads.config import FinetuneConfig
@@ -93,8 +93,7 @@ def choose_tau(head: LinearHead, rows: TrainRows) -> float:
 
     Without a strong view, all views are taken.
     """
-    strong = [view for view, kind in zip(rows.views, rows.kinds, strict=True) if view_group(kind) == "strong"]
-    views = strong or list(rows.views)
+    views = strong_views(rows.views, rows.kinds)
     features, labels = np.concatenate(views), np.tile(rows.labels, len(views))
 
     def balanced(tau: float) -> float:

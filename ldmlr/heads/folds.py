@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.arguments import view_group
+from ldmlr.arguments import strong_views
 from ldmlr.heads.training_rows import TrainingRows
 
 Floats = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ def inner_folds(
     filled = rows.all_counts / np.maximum(rows.counts, 1)
     weights = np.zeros(len(rows.labels))
     weights[: rows.encoded] = filled[encoded]
-    held = _held_blocks(rows.features[:single], views, kinds)
+    held = tuple(strong_views(views, kinds)) or (rows.features[:single],)
     found = []
     for fold in range(folds if used is None else min(used, folds)):
         index = np.flatnonzero(number == fold)
@@ -112,13 +112,6 @@ def inner_folds(
         own[: rows.encoded][np.resize(number == fold, rows.encoded)] = 0.0
         found.append(Fold(rows, own, held, index, clean[index]))
     return found
-
-
-def _held_blocks(features: Floats, views: Sequence[Floats], kinds: Sequence[str]) -> tuple[Floats, ...]:
-    strong = tuple(
-        view for view, kind in zip(views, kinds, strict=True) if view_group(kind) == "strong"
-    ) if kinds else ()  # fmt: skip
-    return strong or tuple(views) or (features,)
 
 
 class HeldOut:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ldmlr.arguments import view_group
+from ldmlr.arguments import strong_views
 from ldmlr.heads.config import MIX, FinetuneConfig
 from ldmlr.heads.fit import fit_head
 from ldmlr.heads.headfile import FinetunedHead
@@ -94,9 +94,8 @@ def held_views(store: FeatureStore) -> Views:
     if split.views is None:
         return (), ()
     kinds = split.view_kinds or ("weak",) * len(split.views)
-    strong = [at for at, kind in enumerate(kinds) if view_group(kind) == "strong"]
+    taken = strong_views(range(len(kinds)), kinds)
     encoded = slice(None) if split.source is None else np.asarray(split.source) == 0
-    taken = strong or range(len(kinds))
     return (
         [np.asarray(split.views[at], np.float32)[encoded] for at in taken],
         [kinds[at] for at in taken],
