@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ldmlr.arguments import strong_views
 from ldmlr.heads.training_rows import TrainingRows
+from ldmlr.store.heldout import shuffled_classes
 
 Floats = npt.NDArray[np.float32]
 FOLDS = 5
@@ -57,13 +58,14 @@ class Fold:
 
 
 def fold_numbers(labels: npt.NDArray[np.int64], folds: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Return the fold of every row ``[N]``; -1 for the only row of a class, which is never held out."""
-    random = np.random.default_rng(seed)
+    """Return the fold of every row ``[N]``; -1 for the only row of a class, which is never held out.
+
+    Unlike folds to measure on (`ldmlr.store.heldout.fold_numbers`), which are all made and as large as each
+    other, those of every class begin with the first: where only that is made, rare classes are in it too.
+    """
     number = np.full(len(labels), -1)
-    for label in np.unique(labels):
-        own = random.permutation(np.flatnonzero(labels == label))
-        if len(own) > 1:
-            number[own] = np.arange(len(own)) % folds
+    for own in shuffled_classes(labels, np.random.default_rng(seed)):
+        number[own] = np.arange(len(own)) % folds
     return number
 
 

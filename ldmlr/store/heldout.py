@@ -177,6 +177,14 @@ def _named(store: FeatureStore, which: Array) -> tuple[str, ...]:
     return tuple(names[label] if names else str(label) for label in np.flatnonzero(which).tolist())
 
 
+def shuffled_classes(labels: Int64, random: np.random.Generator) -> Iterator[Int64]:
+    """Yield the rows of each class in random order, but of one with a single row: it is never held out."""
+    for label in np.unique(labels).tolist():
+        own = random.permutation(np.flatnonzero(labels == label))
+        if len(own) > 1:
+            yield own
+
+
 def fold_numbers(labels: Int64, folds: int, seed: int) -> Int64:
     """Return the fold of every row ``[N]``; -1 for the only row of a class.
 
@@ -186,22 +194,17 @@ def fold_numbers(labels: Int64, folds: int, seed: int) -> Int64:
     random = np.random.default_rng([seed, folds])
     numbers = np.full(len(labels), -1, np.int64)
     start = 0
-    for label in np.unique(labels).tolist():
-        own = random.permutation(np.flatnonzero(labels == label))
-        if len(own) > 1:
-            numbers[own] = (start + np.arange(len(own))) % folds
-            start += len(own)
+    for own in shuffled_classes(labels, random):
+        numbers[own] = (start + np.arange(len(own))) % folds
+        start += len(own)
     return numbers
 
 
 def drawn_rows(labels: Int64, fraction: float) -> Array:
     """Return which rows ``[N]`` are drawn as a test split: of every class its share, but never all of it."""
-    random = np.random.default_rng(_DRAW)
     held = np.zeros(len(labels), np.bool_)
-    for label in np.unique(labels).tolist():
-        own = random.permutation(np.flatnonzero(labels == label))
-        if len(own) > 1:
-            held[own[: min(max(round(fraction * len(own)), 1), len(own) - 1)]] = True
+    for own in shuffled_classes(labels, np.random.default_rng(_DRAW)):
+        held[own[: min(max(round(fraction * len(own)), 1), len(own) - 1)]] = True
     return held
 
 
