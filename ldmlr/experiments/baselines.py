@@ -12,8 +12,7 @@ least that of a baseline fitted from random weights.
 data. Clean training rows cannot stand for it (a head that has seen them is nearly always right on them), so
 tau is 1 there; strongly augmented views can, as the head was never trained on them.
 
-**Nearest class mean**: the class whose mean is nearest in Euclidean distance, written as a linear head:
-``-|x - mu|^2 / 2 = mu . x - |mu|^2 / 2`` up to a term that all classes share.
+**Nearest class mean**: the class whose mean is nearest in Euclidean distance.
 
 Source of the first two: Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition",
 ICLR 2020.
@@ -30,6 +29,8 @@ from ldmlr.generation.train_rows import Labels, TrainRows
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.logits import logit_blocks
 from ldmlr.heads.modules import Head, LinearHead, linear_head
+from ldmlr.heads.spec import HeadSpec
+from ldmlr.heads.statistical import ClassMeanPath, over_norms
 from ldmlr.heads.training import FITTED, pass_steps
 from ldmlr.heads.training_rows import TrainingRows
 from ldmlr.metrics.accuracy import AccuracyCounter
@@ -83,9 +84,7 @@ def fresh_config(config: FinetuneConfig, baseline: Head, rows: TrainingRows) -> 
 def tau_normalised(head: LinearHead, tau: float) -> LinearHead:
     """Return a head whose class weights are those of `head` over their norm to the power `tau`."""
     with torch.no_grad():
-        norm = head.weight.norm(dim=1, keepdim=True)
-        # A class weight of zeros has no direction: it stays as it is.
-        return linear_head(head.weight / torch.where(norm > 0, norm, 1.0) ** tau)
+        return linear_head(over_norms(head.weight, tau))
 
 
 def choose_tau(head: LinearHead, rows: TrainRows) -> float:
@@ -107,6 +106,5 @@ def choose_tau(head: LinearHead, rows: TrainRows) -> float:
 
 def nearest_class_mean(rows: TrainRows, views: bool = False) -> LinearHead:
     """Return the head; `views` counts the augmented views into the means."""
-    features, labels = rows.with_views() if views else (rows.features, rows.labels)
-    mean = np.stack([features[labels == c].mean(axis=0, dtype=np.float64) for c in range(rows.num_classes)])
-    return linear_head(torch.from_numpy(mean), torch.from_numpy(-0.5 * np.square(mean).sum(axis=1)))
+    spec, own = HeadSpec("ncm"), rows.training_rows(views)
+    return ClassMeanPath(own, np.ones(len(own.labels))).fit(spec)

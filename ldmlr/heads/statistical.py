@@ -61,7 +61,10 @@ class DiscriminantPath:
 
 
 class ClassMeanPath:
-    """The nearest class mean of some rows: there is nothing to choose."""
+    """The nearest class mean of some rows: there is nothing to choose.
+
+    ``-|x - mu|^2 / 2 = mu . x - |mu|^2 / 2`` up to a term that all classes share: a linear head.
+    """
 
     def __init__(self, rows: TrainingRows, weights: npt.NDArray[np.float64]) -> None:
         self.mean = _class_means(rows, weights, None)
@@ -86,11 +89,15 @@ class NormalisedPath:
             self.path.fit(plain, fine=fine)
             self._plain = (plain, fine)
         weight = self.path.theta[:, :-1]
-        norm = weight.norm(dim=1, keepdim=True)
-        tau = 1.0 if spec.tau is None else spec.tau
-        # A class weight of zeros has no direction: it stays as it is.
-        scaled = weight / torch.where(norm > 0, norm, 1.0) ** tau
+        scaled = over_norms(weight, 1.0 if spec.tau is None else spec.tau)
         return linear_head(*self.path.standard.fold(scaled, torch.zeros(len(scaled))))
+
+
+def over_norms(weight: torch.Tensor, tau: float) -> torch.Tensor:
+    """Return class weights ``[C, D]`` over their norm to the power `tau`."""
+    norm = weight.norm(dim=1, keepdim=True)
+    # A class weight of zeros has no direction: it stays as it is.
+    return weight / torch.where(norm > 0, norm, 1.0) ** tau
 
 
 class NeighbourPath:
