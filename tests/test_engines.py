@@ -16,13 +16,21 @@ import pytest
 import ldmlr
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
-from ldmlr.engines.ranks import world
+from ldmlr.engines.ranks import Ranks, world
 from ldmlr.engines.ray import cluster, run_tasks
-from ldmlr.engines.shards import Work, draw_rows, draw_shard, generate_on_ray, shard_count
+from ldmlr.engines.shards import (
+    Work,
+    draw_rows,
+    draw_shard,
+    generate_on_ranks,
+    generate_on_ray,
+    shard_count,
+)
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate
-from ldmlr.store import FeatureStore, shard_name, verify
+from ldmlr.ownership import owned
+from ldmlr.store import FeatureStore, shard_name, verify, write_manifest
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "shards.sh"
 LDMLR = [sys.executable, "-m", "ldmlr"]
@@ -119,6 +127,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_shard_loses_nothing(ray, mod
         done = sorted(number for number, _ in run_tasks(found, killed_once, tasks, threads=1, on_gpu=False))
     assert done == [0, 1, 2]
     assert mark.exists()
+    write_manifest(out)  # which is the driver's
     assert same(rows_of(tmp_path / "pseudo.json"), alone)
     assert not [name for name in left_in(tmp_path) if name.startswith(".")]
 
@@ -203,6 +212,29 @@ def test_a_rank_that_fails_ends_the_run_with_its_line(model, tmp_path):
     assert done.returncode != 0
     assert "pseudo-00001-of-00002.h5: already exists" in done.stderr
     assert not (tmp_path / "pseudo.json").exists()
+
+
+@pytest.mark.parametrize("engine", ["ray", "ranks"])
+def test_a_second_driver_of_an_output_is_refused_before_anything_is_drawn(model, tmp_path, engine):
+    command = ("generate", model, "--out", tmp_path / "pseudo.h5", "--overwrite")
+    with owned(tmp_path / "pseudo.json"):
+        if engine == "ranks":
+            done = torchrun(2, *command)
+        else:
+            command = [*LDMLR, *map(str, command), "--engine", "ray"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert f"pseudo.json: process {os.getpid()} on" in done.stderr
+    assert left_in(tmp_path) == []
+
+
+def test_ranks_replace_no_manifest_unasked(model, tmp_path):
+    (tmp_path / "pseudo.json").write_text("mine")
+    work = work_of(model)
+    with pytest.raises(UsageError, match=r"pseudo\.json: already exists"):
+        generate_on_ranks(work, work.prepared(), tmp_path / "pseudo.h5", Ranks(0, 2))
+    assert left_in(tmp_path) == ["pseudo.json"]
+    assert (tmp_path / "pseudo.json").read_text() == "mine"
 
 
 def test_variables_of_ranks_that_make_no_sense(monkeypatch):

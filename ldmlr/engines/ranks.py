@@ -46,14 +46,33 @@ class Ranks:
         import torch.distributed as dist
 
         found: list[Any] | None = [None] * self.size if self.first else None
-        try:
+        with self._together():
             dist.gather_object(value, found)
+        return found
+
+    def meet(self) -> None:
+        """Wait until every rank has come here.
+
+        Raises
+        ------
+        LdmlrError
+            A rank has died.
+        """
+        import torch.distributed as dist
+
+        with self._together():
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say in one line that another rank has died."""
+        try:
+            yield
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise LdmlrError(
                 f"rank {self.rank}: another rank has ended before its work was done ({reason})"
             ) from None
-        return found
 
 
 def world() -> tuple[int, int]:

@@ -6,9 +6,10 @@ to the bit, so workers, ranks and their number are no part of the result.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from ldmlr.engines.config import EngineConfig
 from ldmlr.engines.ranks import Ranks, ranks
 from ldmlr.engines.ray import cluster, run_tasks
 from ldmlr.errors import UsageError, opt
-from ldmlr.files import check_output
+from ldmlr.files import check_output, check_outputs
 from ldmlr.generation.config import GenerateConfig
-from ldmlr.generation.generate import generate
+from ldmlr.generation.generate import generate, output_path, settle_manifest, shard_range, write_rows
 from ldmlr.generation.prepare import Generation, prepare_source
-from ldmlr.store import manifest_name, shard_name, write_manifest
+from ldmlr.ownership import owned
+from ldmlr.store import manifest_name, shard_name
 from ldmlr.store.shards import MAX_SHARDS
 
 # Rows of a shard where nobody says how many shards there are: seconds of work, whatever the cluster.
@@ -165,20 +167,19 @@ def generate_on_ray(
     Figures as of `ldmlr.generation.generate.generate`, summed over the shards drawn now, and ``shards``.
     """
     count = shard_count(generation.rows, shards)
-    for index in range(count):
-        if not resume:
-            check_output(shard_name(out, index, count), overwrite)
-    check_output(manifest_name(out), overwrite or resume)
     began = time.perf_counter()
     tasks = [(work, out.absolute(), index, count, resume, overwrite) for index in range(count)]
     done: list[Mapping[str, Any]] = []
     on_gpu = work.backend in ("auto", "cuda") and work.device != "cpu"
-    with cluster(address) as ray, progress.bar(generation.rows, "generate", "rows") as bar:
-        for _, figures in run_tasks(ray, draw_shard, tasks, threads=work.threads, on_gpu=on_gpu):
-            done.append(figures)
-            bar.update(figures["rows"])
-    manifest = write_manifest(out, [shard_name(out, index, count) for index in range(count)], overwrite=True)
-    return {**_summed(done, generation, out), "manifest": manifest, "seconds": time.perf_counter() - began}
+    with _driving(out, resume, overwrite):
+        if not resume:
+            check_outputs((shard_name(out, index, count) for index in range(count)), overwrite)
+        with cluster(address) as ray, progress.bar(generation.rows, "generate", "rows") as bar:
+            _withdraw(out, overwrite)
+            for _, figures in run_tasks(ray, draw_shard, tasks, threads=work.threads, on_gpu=on_gpu):
+                done.append(figures)
+                bar.update(figures["rows"])
+        return _whole(done, generation, out, count, began)
 
 
 def generate_on_ranks(
@@ -204,27 +205,43 @@ def generate_on_ranks(
     if shards is None:
         count = min(-(-count // ranks.size) * ranks.size, generation.rows)
     began = time.perf_counter()
-    mine = [
-        draw_shard(work, out, index, count, resume, overwrite)
-        for index in range(ranks.rank, count, ranks.size)
-    ]
-    everyone = ranks.gather(mine)
-    if everyone is None:
-        return None
-    manifest = write_manifest(out, [shard_name(out, index, count) for index in range(count)], overwrite=True)
-    done = [figures for part in everyone for figures in part]
-    return {**_summed(done, generation, out), "manifest": manifest, "seconds": time.perf_counter() - began}
+    with contextlib.ExitStack() as stack:
+        if ranks.first:
+            stack.enter_context(_driving(out, resume, overwrite))
+            _withdraw(out, overwrite)
+        ranks.meet()  # nobody draws before the output is owned
+        mine = [
+            draw_shard(work, out, index, count, resume, overwrite)
+            for index in range(ranks.rank, count, ranks.size)
+        ]
+        everyone = ranks.gather(mine)
+        if everyone is None:
+            return None
+        return _whole([figures for part in everyone for figures in part], generation, out, count, began)
+
+
+@contextlib.contextmanager
+def _driving(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Own the manifest while its shards are drawn: one process drives an output, whoever draws."""
+    with owned(manifest_name(out)):
+        check_output(manifest_name(out), overwrite or resume)
+        yield
+
+
+def _withdraw(out: Path, overwrite: bool) -> None:
+    """Remove a manifest whose shards are about to be replaced: it is true again when all are there."""
+    if overwrite:
+        manifest_name(out).unlink(missing_ok=True)
 
 
 def draw_shard(
     work: Work, out: Path, index: int, count: int, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    """Draw one shard, in a worker."""
+    """Draw one shard, in a worker; the manifest is the driver's."""
     progress.silence()
-    figures = generate(_prepared(work), out, shard=(index, count), resume=resume, overwrite=overwrite)
-    if figures["other_shards"]:
-        figures["other_shards"] = [str(path) for path in figures["other_shards"]]
-    return {**figures, "output": str(figures["output"]), "manifest": None}
+    generation, shard = _prepared(work), (index, count)
+    start, stop = shard_range(generation.rows, shard)
+    return write_rows(generation, output_path(out, shard), start, stop, resume=resume, overwrite=overwrite)
 
 
 # A worker draws many shards of the same work: the model is read once.
@@ -238,7 +255,10 @@ def _prepared(work: Work) -> Generation:
     return _last[1]
 
 
-def _summed(done: list[Mapping[str, Any]], generation: Generation, out: Path) -> dict[str, Any]:
+def _whole(
+    done: list[Mapping[str, Any]], generation: Generation, out: Path, count: int, began: float
+) -> dict[str, Any]:
+    """Write the manifest, and return the figures of all shards as those of one generation."""
     drawn = [figures for figures in done if not figures["finished_before"]]
     seconds = sum(figures["draw_seconds"] for figures in drawn)
     rows = sum(figures["rows"] for figures in drawn)
@@ -253,5 +273,6 @@ def _summed(done: list[Mapping[str, Any]], generation: Generation, out: Path) ->
         "backend": one["backend"], "kernels": ", ".join(sorted({figures["kernels"] for figures in done})),
         "draw_seconds": seconds, "rows_per_s": rows / seconds if seconds else None, "device_wait": None,
         "notes": tuple(dict.fromkeys(note for figures in done for note in figures["notes"])),
-        "finished_before": not drawn, "other_shards": [], "shards": len(done),
+        "finished_before": not drawn, "shards": len(done), **settle_manifest(generation, out, count),
+        "seconds": time.perf_counter() - began,
     }  # fmt: skip

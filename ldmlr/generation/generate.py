@@ -100,15 +100,43 @@ def generate(
     ``finished_before``, ``manifest`` (None until all shards are there), ``other_shards`` (those of other
     settings, which keep it from being written).
     """
-    path = output_path(out, shard)
     start, stop = shard_range(generation.rows, shard)
+    figures = write_rows(generation, output_path(out, shard), start, stop, resume=resume, overwrite=overwrite)
+    settled: dict[str, Any] = {"manifest": None, "other_shards": []}
+    if shard is not None:
+        settled = settle_manifest(generation, out, shard[1])
+    return {**figures, **settled}
+
+
+def write_rows(
+    generation: Generation,
+    path: Path,
+    start: int,
+    stop: int,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Draw the rows ``start .. stop - 1`` of a generation into a store, which is owned meanwhile.
+
+    Parameters
+    ----------
+    generation, resume, overwrite
+        As for `generate`.
+    path
+        The store.
+    start, stop
+        Range of global row numbers.
+
+    Returns
+    -------
+    Figures as of `generate`, without those of a manifest.
+    """
     figures: dict[str, Any] = {"output": path, "rows": stop - start, "per_class": generation.plan}
     with owned(path):
         if resume and finished(path, generation.key, overwrite):
-            figures |= _figures_before(path)
-        else:
-            figures |= _drawn(generation, path, start, stop, resume, overwrite)
-    return {**figures, **_manifest(generation, out, shard)}
+            return {**figures, **_figures_before(path)}
+        return {**figures, **_drawn(generation, path, start, stop, resume, overwrite)}
 
 
 def _figures_before(path: Path) -> dict[str, Any]:
@@ -194,18 +222,21 @@ def check_space(path: Path, rows: int, generation: Generation) -> None:
         )
 
 
-def _manifest(generation: Generation, out: Path, shard: tuple[int, int] | None) -> dict[str, Any]:
-    """Write the manifest if all shards are there; return its path, and the shards of other settings."""
-    nothing: dict[str, Any] = {"manifest": None, "other_shards": []}
-    if shard is None:
-        return nothing
-    shards = [shard_name(out, index, shard[1]) for index in range(shard[1])]
+def settle_manifest(generation: Generation, out: Path, count: int) -> dict[str, Any]:
+    """Write the manifest of `count` shards if all are there; one that is no longer true is removed.
+
+    Returns
+    -------
+    ``manifest`` (its path; None until all shards are there) and ``other_shards`` (those of other settings,
+    which keep it from being written).
+    """
+    shards = [shard_name(out, index, count) for index in range(count)]
     there = [path for path in shards if path.exists()]
     others = [path for path in there if FeatureStore.open(path).config.get("key") != generation.key]
     if others:
         # They will be replaced; what a manifest said is no longer true.
         manifest_name(out).unlink(missing_ok=True)
-        return {**nothing, "other_shards": others}
-    if len(there) < len(shards):
-        return nothing
-    return {**nothing, "manifest": write_manifest(out, shards, overwrite=True)}
+    whole = not others and len(there) == count
+    return {
+        "manifest": write_manifest(out, shards, overwrite=True) if whole else None, "other_shards": others,
+    }  # fmt: skip
