@@ -85,6 +85,7 @@ def baselines(device: torch.device) -> Iterator[Row]:
 def disk(device: torch.device, rows: int) -> Iterator[Row]:
     """Yield figures of a generation to a store in the folder for temporary files."""
     from ldmlr import LatentDiffusion
+    from ldmlr.device import Machine
     from ldmlr.generation.config import GenerateConfig
     from ldmlr.generation.generate import generate
     from ldmlr.generation.prepare import prepare
@@ -93,7 +94,7 @@ def disk(device: torch.device, rows: int) -> Iterator[Row]:
     labels = np.repeat(np.arange(10), 300)
     model = LatentDiffusion(iterations=50).fit(rng.standard_normal((3000, 64), np.float32), labels)
     config = GenerateConfig(count=tuple(f"{c}={rows // 10}" for c in range(10)))
-    generation = prepare(model, config, backend="cuda", device=str(device))
+    generation = prepare(model, config, machine=Machine(str(device), backend="cuda"))
     with tempfile.TemporaryDirectory() as folder:
         free = shutil.disk_usage(folder).free
         figures = generate(generation, Path(folder, "rows.h5"))

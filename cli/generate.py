@@ -92,12 +92,12 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
-    from ldmlr.device import device_name
-    from ldmlr.engines.shards import Work, draw_rows
+    from ldmlr.device import Machine, device_name
+    from ldmlr.engines.shards import draw_rows
     from ldmlr.generation.generate import check_not_empty, parse_shard
     from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import describe, plan_table
-    from ldmlr.generation.prepare import prepare_source
+    from ldmlr.generation.prepare import Work
 
     config: GenerateConfig = pick(GenerateConfig, values)
     views: DiffusionConfig = pick(DiffusionConfig, values)
@@ -105,10 +105,11 @@ def command(
     engine = pick(EngineConfig, values)
     part = parse_shard(shard) if shard is not None else None
     place = device_name(device)
-    generation = prepare_source(
-        source, generator, store, config, views, encoder_trained_on_rows, seed=seed, backend=backend,
-        device=place, threads=threads,
+    work = Work(
+        source, generator, store, config, views, encoder_trained_on_rows, seed,
+        Machine(place, threads, backend),
     )  # fmt: skip
+    generation = work.prepared()
     plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)
     settings = {
         "generator": generator, **_inputs(generator, source, store),
@@ -120,9 +121,6 @@ def command(
         return
     assert out is not None
     check_not_empty(generation.plan, generation.config)
-    work = Work(
-        source, generator, store, config, views, encoder_trained_on_rows, seed, backend, place, threads or 1
-    )  # fmt: skip
     figures = draw_rows(work, generation, out, engine, shard=part, resume=resume, overwrite=overwrite)
     if figures is None:  # rank 0 has those of all
         return

@@ -376,7 +376,7 @@ def test_generation_to_disk(device: torch.device, tmp_path: Path) -> None:
         rng.standard_normal((330, 8)) + y[:, None], y
     )
     config = GenerateConfig(count=("0=100000", "1=100000"))
-    generation = prepare(model, config, backend="cuda", device="cuda")
+    generation = prepare(model, config, machine=Machine("cuda", backend="cuda"))
     figures = generate(generation, tmp_path / "rows.h5")
     assert 0 <= figures["device_wait"] <= 1
     store = FeatureStore.open(tmp_path / "rows.h5")

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import ldmlr
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
 from ldmlr.engines.ranks import Ranks, world
 from ldmlr.engines.ray import cluster, run_tasks
 from ldmlr.engines.shards import (
-    Work,
     draw_rows,
     draw_shard,
     generate_on_ranks,
@@ -29,6 +29,7 @@ from ldmlr.engines.shards import (
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate
+from ldmlr.generation.prepare import Work
 from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, shard_name, verify, write_manifest
 
@@ -67,7 +68,7 @@ def ray():
 
 def work_of(model, **options):
     config = options.pop("config", GenerateConfig())
-    return Work(model, "diffusion", None, config, DiffusionConfig(), None, 3, "auto", "cpu", 1)
+    return Work(model, "diffusion", None, config, DiffusionConfig(), None, 3, Machine("cpu", 1))
 
 
 def rows_of(path):

@@ -14,54 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr import progress
-from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
 from ldmlr.engines.ranks import Ranks, ranks
 from ldmlr.engines.ray import cluster, run_tasks
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_outputs
-from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate, output_path, settle_manifest, shard_range, write_rows
-from ldmlr.generation.prepare import Generation, prepare_source
+from ldmlr.generation.prepare import Generation, Work
 from ldmlr.ownership import owned
 from ldmlr.store import manifest_name, shard_name
 from ldmlr.store.shards import MAX_SHARDS
 
 # Rows of a shard where nobody says how many shards there are: seconds of work, whatever the cluster.
 SHARD_ROWS = 2**18
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What a worker needs to know to draw any shard: plain data, sent to every machine.
-
-    Attributes
-    ----------
-    source, store
-        Model or store, and the store to plan for; every machine sees them under this name.
-    generator, config, views, trained_on_rows, seed
-        As for `ldmlr.generation.prepare.prepare_source`.
-    backend, device, threads
-        How and where each worker draws.
-    """
-
-    source: Path
-    generator: str
-    store: Path | None
-    config: GenerateConfig
-    views: DiffusionConfig
-    trained_on_rows: bool | None
-    seed: int
-    backend: str
-    device: str
-    threads: int
-
-    def prepared(self) -> Generation:
-        """Return the generation."""
-        return prepare_source(
-            self.source, self.generator, self.store, self.config, self.views, self.trained_on_rows,
-            seed=self.seed, backend=self.backend, device=self.device, threads=self.threads,
-        )  # fmt: skip
 
 
 def shard_count(rows: int, wanted: int | None) -> int:
@@ -170,13 +135,14 @@ def generate_on_ray(
     began = time.perf_counter()
     tasks = [(work, out.absolute(), index, count, resume, overwrite) for index in range(count)]
     done: list[Mapping[str, Any]] = []
-    on_gpu = work.backend in ("auto", "cuda") and work.device != "cpu"
+    machine = work.machine
+    on_gpu = machine.backend in ("auto", "cuda") and machine.device != "cpu"
     with _driving(out, resume, overwrite):
         if not resume:
             check_outputs((shard_name(out, index, count) for index in range(count)), overwrite)
         with cluster(address) as ray, progress.bar(generation.rows, "generate", "rows") as bar:
             _withdraw(out, overwrite)
-            for _, figures in run_tasks(ray, draw_shard, tasks, threads=work.threads, on_gpu=on_gpu):
+            for _, figures in run_tasks(ray, draw_shard, tasks, threads=machine.threads or 1, on_gpu=on_gpu):
                 done.append(figures)
                 bar.update(figures["rows"])
         return _whole(done, generation, out, count, began)
@@ -251,7 +217,9 @@ _last: tuple[Work, Generation] | None = None
 def _prepared(work: Work) -> Generation:
     global _last
     if _last is None or _last[0] != work:
-        _last = (work, work.prepared())
+        # As many workers as cores: one thread each, if nobody says otherwise.
+        machine = dataclasses.replace(work.machine, threads=work.machine.threads or 1)
+        _last = (work, dataclasses.replace(work, machine=machine).prepared())
     return _last[1]
 
 

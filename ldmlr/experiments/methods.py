@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError
 from ldmlr.experiments import baselines
@@ -239,12 +240,14 @@ def _fitted(generator: str, bench: Bench, seed: Seed) -> Generator:
     tables = bench.tables
     if generator != "diffusion":
         return fit(generator, bench.rows, tables.generate)
-    machine: dict[str, Any] = {"device": seed.device, "threads": bench.threads}
     model = seed.shared.once(
-        tables.diffuse, lambda: train(bench.rows, tables.diffuse, seed=seed.number, **machine)
+        tables.diffuse,
+        lambda: train(
+            bench.rows, tables.diffuse, seed=seed.number, device=seed.device, threads=bench.threads
+        ),
     )
     drawing = tables.generate.for_features(bench.trained_on_rows)
-    return Diffusion(model, drawing, backend=bench.backend, **machine)
+    return Diffusion(model, drawing, Machine(seed.device, bench.threads, bench.backend))
 
 
 def paper_settings(model: DiffusionConfig, drawing: GenerateConfig) -> tuple[DiffusionConfig, GenerateConfig]:

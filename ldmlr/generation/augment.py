@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_unfinished
@@ -169,8 +170,8 @@ def augment(
                 device=device, threads=threads, resume=resume, overwrite=overwrite,
             )  # fmt: skip
             generation = prepare(
-                model, config, seed=seed, judge=store, trained_on_rows=trained_on_rows, backend=backend,
-                device=device, threads=threads,
+                model, config, seed=seed, judge=store, trained_on_rows=trained_on_rows,
+                machine=Machine(device, threads, backend),
             )  # fmt: skip
             figures |= {name: trained[name] for name in LEARNED}
             figures["train_seconds"] = trained["seconds"]

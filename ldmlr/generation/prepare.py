@@ -9,6 +9,7 @@ from typing import Any
 
 from ldmlr.arguments import check_seed
 from ldmlr.config import config_hash
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.generation.config import GenerateConfig
@@ -100,9 +101,7 @@ def prepare(
     store: FeatureStore | None = None,
     judge: FeatureStore | None = None,
     trained_on_rows: bool | None = None,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
+    machine: Machine | None = None,
 ) -> Generation:
     """Return the generation of a model: its plan made, its configuration resolved.
 
@@ -121,8 +120,8 @@ def prepare(
     trained_on_rows
         Whether the encoder has seen the training rows, for what is not given; by default what the model knows
         (models of earlier versions, and those fitted to arrays: that it has).
-    backend, device, threads
-        How and where to draw.
+    machine
+        What draws, and where.
 
     Raises
     ------
@@ -141,7 +140,7 @@ def prepare(
     chosen = resolved("diffusion", config.for_features(bool(seen)), model.config)
     plan = plan_from_config(counts, chosen, model.class_names)
     gate = make_gate(model, chosen, judge or store)
-    generator = Diffusion(model, chosen, backend=backend, device=device, threads=threads)
+    generator = Diffusion(model, chosen, machine)
     return Generation(
         generator, chosen, check_seed(seed), counts, plan, str(model.provenance.get("encoder", "")),
         model.class_names, {"diffuse": model.config.to_dict(), "source": model.provenance}, gate,
@@ -195,50 +194,55 @@ def prepare_from_rows(
     )  # fmt: skip
 
 
-def prepare_source(
-    source: Path,
-    generator: str,
-    store: Path | None,
-    config: GenerateConfig,
-    views: DiffusionConfig,
-    trained_on_rows: bool | None = None,
-    *,
-    seed: int = 0,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-) -> Generation:
-    """Return the generation of a file: a model, or the store that another generator is fitted to.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A generation before its files are read: plain data that every machine can be sent.
 
-    Parameters
+    Attributes
     ----------
     source
-        A model for the generator ``diffusion``, else a store.
+        A model for the generator ``diffusion``, else the store that another generator is fitted to.
     generator
         A key of `ldmlr.generation.generators.catalogue.GENERATORS`.
     store
         Plan for the training rows of this store; for ``diffusion`` alone.
-    config, views, trained_on_rows, seed, backend, device, threads
+    config, views, trained_on_rows, seed, machine
         As for `prepare` and `prepare_from_rows`.
-
-    Raises
-    ------
-    InputError, UsageError
-        As those; and an option that this generator does not read.
     """
-    if generator == "diffusion":
-        for name in VIEWS:
-            if getattr(views, name) != getattr(DiffusionConfig(), name):
-                raise UsageError(f"{opt(name)}: {source} is trained already; leave it out")
-        planned = None if store is None else FeatureStore.open(store)
-        return prepare(
-            LatentDiffusion.load(source), config, seed=seed, store=planned, trained_on_rows=trained_on_rows,
-            backend=backend, device=device, threads=threads,
-        )  # fmt: skip
-    if trained_on_rows is not None:
-        raise UsageError(
-            f"{opt('encoder_trained_on_rows', True)}: changes nothing for {generator}; leave it out"
-        )
-    if store is not None:
-        raise UsageError(f"{opt('store')}: rows are planned and drawn for {source} itself; leave it out")
-    return prepare_from_rows(generator, FeatureStore.open(source), config, views=views, seed=seed)
+
+    source: Path
+    generator: str
+    store: Path | None
+    config: GenerateConfig
+    views: DiffusionConfig
+    trained_on_rows: bool | None
+    seed: int
+    machine: Machine
+
+    def prepared(self) -> Generation:
+        """Return the generation.
+
+        Raises
+        ------
+        InputError, UsageError
+            As `prepare` and `prepare_from_rows`; and an option that this generator does not read.
+        """
+        if self.generator == "diffusion":
+            for name in VIEWS:
+                if getattr(self.views, name) != getattr(DiffusionConfig(), name):
+                    raise UsageError(f"{opt(name)}: {self.source} is trained already; leave it out")
+            planned = None if self.store is None else FeatureStore.open(self.store)
+            return prepare(
+                LatentDiffusion.load(self.source), self.config, seed=self.seed, store=planned,
+                trained_on_rows=self.trained_on_rows, machine=self.machine,
+            )  # fmt: skip
+        if self.trained_on_rows is not None:
+            raise UsageError(
+                f"{opt('encoder_trained_on_rows', True)}: changes nothing for {self.generator}; leave it out"
+            )
+        if self.store is not None:
+            raise UsageError(
+                f"{opt('store')}: rows are planned and drawn for {self.source} itself; leave it out"
+            )
+        rows = FeatureStore.open(self.source)
+        return prepare_from_rows(self.generator, rows, self.config, views=self.views, seed=self.seed)

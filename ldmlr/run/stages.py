@@ -108,7 +108,7 @@ def run_generate(
         else:
             generation = prepare(
                 LatentDiffusion.load(model), config, seed=seed, judge=opened, trained_on_rows=trained_on_rows,
-                backend=machine.backend, device=machine.device, threads=machine.threads,
+                machine=machine,
             )  # fmt: skip
         check_not_empty(generation.plan, generation.config)
         figures = generate(generation, out, resume=True, overwrite=True)
@@ -196,7 +196,7 @@ def run_measure(
                 )  # fmt: skip
                 generation = prepare(
                     model, drawing, seed=seed, judge=part, trained_on_rows=trained_on_rows,
-                    backend=machine.backend, device=machine.device, threads=machine.threads,
+                    machine=machine,
                 )  # fmt: skip
             else:
                 generation = prepare_from_rows(generator, part, drawing, views=diffusion, seed=seed)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import progress
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import InputError
 from ldmlr.generation.config import GenerateConfig
@@ -108,7 +109,7 @@ class Seed:
             assert self.model is not None
             generation = prepare(
                 self.model, config, seed=self.seed, judge=self.store,
-                backend=settings.backend, device=settings.device, threads=settings.threads,
+                machine=Machine(settings.device, settings.threads, settings.backend),
             )  # fmt: skip
             labels = labels_of(generation.plan, 0, generation.rows)
             return generation.draw(labels).rows, labels

@@ -24,7 +24,7 @@ class Diffusion(Generator):
         The model.
     config
         Solver, steps, guidance, widening and type of the weights.
-    backend, device, threads
+    machine
         What draws, and where.
 
     Raises
@@ -39,31 +39,29 @@ class Diffusion(Generator):
         self,
         model: LatentDiffusion,
         config: SampleConfig | None = None,
-        *,
-        backend: str = "auto",
-        device: str = "auto",
-        threads: int | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self.model, self.config = model, config or SampleConfig()
         self.dim, self.num_classes = model.dim, model.num_classes
-        self.device, self.threads = device_name(device), threads
-        self.backend = choose_backend(backend, TABLES[model.config.network], self.device, self.config.weights)
+        given = machine or Machine()
+        place = device_name(given.device)
+        self.backend = choose_backend(given.backend, TABLES[model.config.network], place, self.config.weights)
+        self.machine = Machine(place, given.threads, self.backend)
         self._spec = model.spec(self.config)
         self._prepared: Sampler | None = None
 
     def sampler(self, seed: int) -> Sampler:
         """Return the model prepared for drawing with a seed; that of the last one is kept."""
         if self._prepared is None or self._prepared.spec.seed != seed:
-            machine = Machine(self.device, self.threads, self.backend)
             spec = dataclasses.replace(self._spec, seed=seed)
-            self._prepared = prepare(spec, machine, self.config.weights)
+            self._prepared = prepare(spec, self.machine, self.config.weights)
         return self._prepared
 
     def kernels(self, seed: int = 0) -> str:
         return self.sampler(seed).kernels
 
     def drawing_as(self, config: SampleConfig) -> Diffusion:
-        return Diffusion(self.model, config, backend=self.backend, device=self.device, threads=self.threads)
+        return Diffusion(self.model, config, self.machine)
 
     def fingerprint(self) -> str:
         settings = self.config.to_dict()

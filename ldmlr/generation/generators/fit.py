@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
@@ -66,7 +67,7 @@ def fit(
     chosen = resolved(name, config or GenerateConfig(), model)
     if entry_of(name).trains:
         trained = train(rows, model, seed=seed, device=device, threads=threads)
-        return Diffusion(trained, chosen, backend=backend, device=device, threads=threads)
+        return Diffusion(trained, chosen, Machine(device, threads, backend))
     return _FITTED[name](rows, name, chosen)
 
 
