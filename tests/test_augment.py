@@ -112,7 +112,7 @@ def test_resume_takes_up_where_it_stopped(tmp_path, monkeypatch):
     assert job.model.exists()
     assert not job.out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr("ldmlr.generation.latent.train", stop)  # the model is not trained again
+        patch.setattr("ldmlr.generation.training.train", stop)  # the model is not trained again
         augment(job, SMALL, GenerateConfig(), resume=True)
     assert job.out.read_bytes() == whole.out.read_bytes()
     assert job.model.read_bytes() == whole.model.read_bytes()

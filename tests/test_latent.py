@@ -206,7 +206,7 @@ def test_a_training_that_does_not_end_leaves_the_model_as_it_was(
     def stopped(*args, **more):
         raise stop("stopped")
 
-    monkeypatch.setattr("ldmlr.generation.latent.train", stopped)
+    monkeypatch.setattr("ldmlr.generation.training.train", stopped)
     rows = blobs((9, 8, 7, 6), dim=3)
     if of_a_store:
         other = FeatureStore.write(tmp_path / "other.h5", train=SplitData(*rows))

@@ -149,7 +149,7 @@ def test_wrong_options(options, error, message, monkeypatch):
     def train(*arguments, **more):
         raise AssertionError("trained before the options were looked at")
 
-    monkeypatch.setattr("ldmlr.generation.latent.train", train)
+    monkeypatch.setattr("ldmlr.generation.training.train", train)
     with pytest.raises(error, match=message):
         sampler(**options).fit_resample(*data())
 

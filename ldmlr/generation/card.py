@@ -12,7 +12,7 @@ import re
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
-from ldmlr.generation.latentfile import Trained
+from ldmlr.generation.trained import Trained
 from ldmlr.groups import GROUPS, ShotGroups
 from ldmlr.metrics.familiar import KEY as TRAINED_ON_ROWS
 

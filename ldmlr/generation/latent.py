@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,26 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr import modelfile
-from ldmlr.arguments import check_first_row, check_labels, check_seed, class_count, type_name
-from ldmlr.config import config_hash
-from ldmlr.device import Machine, device_name
+from ldmlr.arguments import check_first_row, check_labels, check_seed, type_name
+from ldmlr.device import Machine
 from ldmlr.diffusion import rows
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.fit import train
-from ldmlr.diffusion.heldout import HeldOut, examine, hold_out
+from ldmlr.diffusion.heldout import HeldOut
 from ldmlr.diffusion.learned import NOTHING
-from ldmlr.diffusion.schedule import make_schedule
-from ldmlr.diffusion.solvers import step_rows
-from ldmlr.diffusion.transform import Transform, fit_transform
+from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.generation.card import card
-from ldmlr.generation.latentfile import HEADER, Trained, restore
-from ldmlr.generation.standardise import standardise
+from ldmlr.generation.latentfile import HEADER, contents, fingerprint, restore
+from ldmlr.generation.trained import Trained
+from ldmlr.generation.training import train_model
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
-from ldmlr.sampler.widen import class_scales
 from ldmlr.torch_defaults import torch_defaults
 
 if TYPE_CHECKING:
@@ -38,9 +33,6 @@ if TYPE_CHECKING:
 
     from ldmlr.diffusion.denoiser import Denoiser
     from ldmlr.store import FeatureStore
-
-# Seed of the rows that zeros are standardised by.
-CALIBRATION = 2**64 - 1
 
 
 class LatentDiffusion:
@@ -198,55 +190,13 @@ class LatentDiffusion:
         InputError
             Features or labels that cannot be trained on.
         """
-        features = rows.check_features(X)
-        labels = rows.check_labels(y, len(features), num_classes)
-        classes = num_classes or class_count([("labels", labels)])
-        if class_names is not None and len(class_names) != classes:
-            raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
-        trained_on = rows.rows_per_class(labels, classes, counts)
-        blocks = rows.blocks(features, labels, views)
-        place = device_name(device)
-        checkpoint = None if checkpoint is None else Path(checkpoint)
-        names = tuple(class_names) if class_names is not None else None
-        transform = fit_transform(
-            self.config.transform, blocks, trained_on, names,
-            latent=self.config.latent if self.config.in_axes else None,
+        # Taken together and at the end: a training that is interrupted must not leave half a new model.
+        self._take(
+            train_model(
+                self.config, self.seed, X, y, views=views, counts=counts, num_classes=num_classes,
+                class_names=class_names, device=device, threads=threads, checkpoint=checkpoint, resume=resume,
+            )
         )  # fmt: skip
-        z, z_labels = transform.forward_all(blocks)
-        # An image is held out with all its views.
-        share = self.config.held_out if transform.axes else 0.0
-        held = hold_out(labels, trained_on, share, self.seed)
-        kept = np.flatnonzero(~np.tile(held, len(blocks))) if held.any() else slice(None)  # no copy of z
-        importance = (
-            np.ones(transform.latent)
-            if transform.axes is None
-            else transform.axes.importance(self.config.error_power)
-        )
-        key = config_hash(self.config, self.seed, rows.digest(blocks))
-        weights, losses, trainer = train(
-            self.config, z[kept], z_labels[kept], trained_on, seed=self.seed, device=place,
-            threads=threads, checkpoint=checkpoint, resume=resume, key=key, importance=importance,
-        )  # fmt: skip
-        found = HeldOut(NOTHING, None)
-        if held.any():
-            from ldmlr.diffusion.denoiser import module_of
-            from ldmlr.diffusion.train import thread_count
-
-            clean = z[: len(labels)]
-            with thread_count(self.config, transform.latent, threads):
-                found = examine(
-                    module_of(weights), clean[held], labels[held], trained_on, importance, self.config
-                )
-        if transform.zeros:
-            plain = LatentDiffusion(self.config, seed=self.seed)
-            plain._weights, plain._transform = weights, dataclasses.replace(transform, zeros=None)
-            plain._held_out, plain.counts = found, trained_on
-            spec = plain.spec(SampleConfig(guidance=1.0), CALIBRATION)
-            transform = standardise(transform, spec, z, z_labels, trained_on, threads)
-        # Together and only now: a training that fails or is interrupted must not leave half a new model.
-        self._weights, self._transform, self.losses = weights, transform, losses
-        self.counts, self.class_names, self.provenance = trained_on, names, {}
-        self._held_out, self.trained = found, trainer.document()
         return self
 
     def fit_store(self, store: FeatureStore, **options: Any) -> Self:
@@ -298,29 +248,7 @@ class LatentDiffusion:
         seed
             Seed of the noise.
         """
-        chosen = (config or SampleConfig()).resolved(
-            self.config.transform, unconditional=self.config.label_dropout > 0
-        )
-        seed = check_seed(seed)
-        transform = self.transform
-        table = step_rows(
-            chosen.solver, chosen.steps, make_schedule(self.config.noise_schedule),
-            self.config.prediction, chosen.eta, transform.bound,
-        )  # fmt: skip
-        assert chosen.scale is not None
-        assert chosen.guidance is not None
-        class_k = class_scales(chosen.class_scale, chosen.scale, self.num_classes, self.class_names)
-        mean, floor, bend = transform.class_means(self.num_classes), transform.floor, None
-        scale = transform.scale
-        if transform.zeros:
-            scale = transform.zeros.widened(scale)
-            wide = chosen.scale if class_k is None else class_k
-            mean, floor, bend = transform.zeros.tables(mean, floor, wide)
-        return SamplerSpec(
-            tables=self.weights.tables(table.t), rows=table,
-            mean=mean, scale=scale, k=chosen.scale, floor=floor, psi=transform.psi,
-            gain=self.gain(table.t), guidance=chosen.guidance, seed=seed, class_k=class_k, bend=bend,
-        )  # fmt: skip
+        return self._parts().spec(config, seed)
 
     def sampler(
         self, config: SampleConfig | None = None, seed: int = 0, machine: Machine | None = None
@@ -416,11 +344,11 @@ class LatentDiffusion:
 
     def fingerprint(self) -> str:
         """Return a hash of everything the generated rows depend on."""
-        return self._parts().fingerprint()
+        return fingerprint(self._parts())
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
-        header, tensors = self._parts().contents()
+        header, tensors = contents(self._parts())
         modelfile.write(Path(path), modelfile.DIFFUSION, header, tensors, overwrite)
 
     def card(self, name: str = "model", *, license: str | None = None) -> str:
@@ -446,6 +374,12 @@ class LatentDiffusion:
             self._held_out, self.provenance, self.trained,
         )  # fmt: skip
 
+    def _take(self, found: Trained) -> None:
+        """Become a trained model of the same configuration."""
+        self._weights, self._transform, self._held_out = found.weights, found.transform, found.held_out
+        self.counts, self.class_names = found.counts, found.class_names
+        self.losses, self.provenance, self.trained = found.losses, found.provenance, found.trained
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a saved model.
@@ -460,8 +394,5 @@ class LatentDiffusion:
         with modelfile.damaged(path, modelfile.DIFFUSION):
             found = restore(header, tensors)
         model = cls(found.config, seed=found.seed)
-        model._weights, model._transform, model._held_out = found.weights, found.transform, found.held_out
-        model.counts, model.class_names = found.counts, found.class_names
-        model.losses, model.provenance = found.losses, found.provenance
-        model.trained = found.trained
+        model._take(found)
         return model

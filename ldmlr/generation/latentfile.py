@@ -17,6 +17,7 @@ from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights, shapes
 from ldmlr.diffusion.zeros import Censored
+from ldmlr.generation.trained import Trained
 
 # What the header of a model file holds.
 HEADER = {
@@ -31,61 +32,46 @@ HEADER = {
     "provenance": modelfile.ANY,
 }
 
-
 # Up to so many numbers a row the basis ``auto`` was the Cholesky factor.
 NARROW = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained model as parts; see `ldmlr.LatentDiffusion` for what they are."""
+def contents(model: Trained) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Return header and tensors of its file."""
+    transform, floor = model.transform, model.transform.floor
+    tensors = {f"network.{name}": value for name, value in model.weights.arrays.items()}
+    arrays: dict[str, npt.NDArray[Any] | None] = {
+        "transform.mean": transform.mean, "transform.scale": transform.scale, "counts": model.counts,
+        "transform.psi": transform.psi, "gain": model.held_out.gain,
+        "transform.floor": floor if isinstance(floor, np.ndarray) else None,
+    }  # fmt: skip
+    tensors |= {name: array for name, array in arrays.items() if array is not None}
+    if transform.zeros:
+        for field in dataclasses.fields(transform.zeros):
+            tensors[f"zeros.{field.name}"] = getattr(transform.zeros, field.name)
+    names = model.class_names
+    # JSON has no infinity: a missing floor is null.
+    one_floor = isinstance(floor, float) and np.isfinite(floor)
+    header: dict[str, Any] = {
+        "config": model.config.to_dict(), "seed": model.seed,
+        "dim": transform.dim, "num_classes": len(model.counts),
+        "class_names": None if names is None else [str(name) for name in names],
+        "floor": floor if one_floor else None, "bound": transform.bound,
+        "losses": model.losses, "held_out": model.held_out.document, "provenance": model.provenance,
+        "trained": model.trained,
+    }  # fmt: skip
+    return header, tensors
 
-    config: DiffusionConfig
-    seed: int
-    weights: Weights
-    transform: Transform
-    counts: npt.NDArray[np.int64]
-    class_names: tuple[str, ...] | None
-    losses: list[float]
-    held_out: HeldOut
-    provenance: dict[str, Any]
-    trained: dict[str, Any]
 
-    def contents(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-        """Return header and tensors of its file."""
-        transform, floor = self.transform, self.transform.floor
-        tensors = {f"network.{name}": value for name, value in self.weights.arrays.items()}
-        arrays: dict[str, npt.NDArray[Any] | None] = {
-            "transform.mean": transform.mean, "transform.scale": transform.scale, "counts": self.counts,
-            "transform.psi": transform.psi, "gain": self.held_out.gain,
-            "transform.floor": floor if isinstance(floor, np.ndarray) else None,
-        }  # fmt: skip
-        tensors |= {name: array for name, array in arrays.items() if array is not None}
-        if transform.zeros:
-            for field in dataclasses.fields(transform.zeros):
-                tensors[f"zeros.{field.name}"] = getattr(transform.zeros, field.name)
-        names = self.class_names
-        # JSON has no infinity: a missing floor is null.
-        one_floor = isinstance(floor, float) and np.isfinite(floor)
-        header: dict[str, Any] = {
-            "config": self.config.to_dict(), "seed": self.seed,
-            "dim": transform.dim, "num_classes": len(self.counts),
-            "class_names": None if names is None else [str(name) for name in names],
-            "floor": floor if one_floor else None, "bound": transform.bound,
-            "losses": self.losses, "held_out": self.held_out.document, "provenance": self.provenance,
-            "trained": self.trained,
-        }  # fmt: skip
-        return header, tensors
-
-    def fingerprint(self) -> str:
-        """Return a hash of everything the generated rows depend on."""
-        header, tensors = self.contents()
-        facts = {key: header[key] for key in ("config", "floor", "bound")}
-        # Options that did nothing, or nothing that the weights do not show: models from before them keep
-        # their names.
-        silent = {*BEFORE_TRAINERS, *(() if self.config.in_axes else BEFORE_AXES)}
-        facts["config"] = {n: value for n, value in facts["config"].items() if n not in silent}
-        return config_hash(facts, modelfile.checksum(tensors))
+def fingerprint(model: Trained) -> str:
+    """Return a hash of everything the generated rows depend on."""
+    header, tensors = contents(model)
+    facts = {key: header[key] for key in ("config", "floor", "bound")}
+    # Options that did nothing, or nothing that the weights do not show: models from before them keep
+    # their names.
+    silent = {*BEFORE_TRAINERS, *(() if model.config.in_axes else BEFORE_AXES)}
+    facts["config"] = {n: value for n, value in facts["config"].items() if n not in silent}
+    return config_hash(facts, modelfile.checksum(tensors))
 
 
 def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> Trained:
