@@ -11,12 +11,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from support.blobs import SMALL, blobs
 from support.training_twin import Twin
 
 import ldmlr
 from ldmlr import isa
-from ldmlr.diffusion import course, fused, fused_state
+from ldmlr.diffusion import checkpoint, course, fused, fused_state, train
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.course import Dead
 from ldmlr.diffusion.fit import choose
@@ -183,7 +184,7 @@ def test_the_state_survives_its_file(tmp_path):
     state.save(path, "key 1")
     loaded = steps.start(case.config)
     loaded.load(path, "key 1")
-    assert fused_state.resumed(path, ["key", "key 1"]) == 1
+    assert checkpoint.resumed(path, ["key", "key 1"]) == 1
     for found in (state, loaded):
         steps.advance(case.config, found, 20)
     assert np.array_equal(state.state, loaded.state)
@@ -198,6 +199,19 @@ def test_the_state_survives_its_file(tmp_path):
     narrow = other.steps().start(other.config)
     with pytest.raises(InputError, match=r"damaged checkpoint \(its arrays do not fit\)"):
         narrow.load(path, "key")
+
+
+def test_the_checkpoint_of_the_other_trainer_is_of_other_settings(tmp_path):
+    case = Case((6, 16, 1, 3, 64, 8, "v"))
+    native, path = case.steps().start(case.config), tmp_path / "checkpoint"
+    reference = train._start(case.config, case.importance, 3, 0, torch.device("cpu"))
+    native.save(path, "key")
+    with pytest.raises(UsageError, match="belongs to other settings or data"):
+        reference.load(path, "key")
+    save_file({"state": native.state}, path, {"key": "key"})
+    for state in (native, reference):
+        with pytest.raises(InputError, match="not a checkpoint of a diffusion model"):
+            state.load(path, "key")
 
 
 def test_ctrl_c_ends_a_training_between_two_steps():

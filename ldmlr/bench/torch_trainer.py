@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.diffusion.course import RESOLUTION
+from ldmlr.diffusion.course import RESOLUTION, noise_levels
 from ldmlr.diffusion.denoiser import NETWORKS
-from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.diffusion.train import Batches
 
 
@@ -54,10 +53,7 @@ class TorchTrainer:
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-        t = np.arange(RESOLUTION + 1) / RESOLUTION
-        schedule = make_schedule(config.noise_schedule)
-        self.alpha = torch.from_numpy(schedule.alpha(t).astype(np.float32))
-        self.sigma = torch.from_numpy(schedule.sigma(t).astype(np.float32))
+        self.alpha, self.sigma = map(torch.from_numpy, noise_levels(config))
         step: Any = self._step
         self.step = torch.compile(step) if compiled else step
 

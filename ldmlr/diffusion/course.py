@@ -1,4 +1,4 @@
-"""The course of a training, whatever trains: rates, averages, reports, starting again when a network dies.
+"""The course of a training, whatever trains: noise, rates, averages, reports, a new start if a network dies.
 
 Imports no torch.
 """
@@ -10,7 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+from ldmlr.diffusion.checkpoint import resumed
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.errors import LdmlrError, opt
 from ldmlr.learning_rate import cosine_decay
 
@@ -21,12 +26,26 @@ CHECKPOINT_EVERY, REPORT_EVERY = 500, 50
 # A network in which fewer units than this answer to their input is dead: no gradient comes back. Training
 # starts again with a quarter of the rate, so many times.
 ALIVE, RESTARTS = 0.05, 2
+# A unit answers to its input where its standard deviation over a batch is above this.
+ANSWER = 1e-4
 
 Result = TypeVar("Result")
+Floats = npt.NDArray[np.float32]
 
 
 class Dead(Exception):
     """The network stopped to answer to its input."""
+
+
+def times() -> npt.NDArray[np.float64]:
+    """Return the times that a training draws from ``[RESOLUTION + 1]``."""
+    return np.arange(RESOLUTION + 1) / RESOLUTION
+
+
+def noise_levels(config: DiffusionConfig) -> tuple[Floats, Floats]:
+    """Return alpha and sigma of all `times`, float32."""
+    schedule, t = make_schedule(config.noise_schedule), times()
+    return schedule.alpha(t).astype(np.float32), schedule.sigma(t).astype(np.float32)
 
 
 def rate(step: int, config: DiffusionConfig) -> float:
@@ -42,14 +61,24 @@ def averaging(step: int, config: DiffusionConfig) -> float:
     return 1 - min(config.ema, (1 + step) / (10 + step)) if config.ema else 1.0
 
 
-def check_loss(mean: float, done: int, config: DiffusionConfig) -> float:
-    """Return the mean loss of the last steps.
+def mean_loss(total: float, done: int, config: DiffusionConfig) -> float:
+    """Return the mean loss of the steps since the last report.
+
+    Parameters
+    ----------
+    total
+        Sum of their losses.
+    done
+        Iterations done.
+    config
+        Network and training.
 
     Raises
     ------
     LdmlrError
         It is not finite.
     """
+    mean = total / (done - (done - 1) // REPORT_EVERY * REPORT_EVERY)
     if not math.isfinite(mean):
         raise LdmlrError(
             f"the loss is not finite at step {done}; check the features, or lower {opt('lr')} ({config.lr:g})"
@@ -61,7 +90,7 @@ def attempts(
     config: DiffusionConfig,
     key: str,
     checkpoint: Path | None,
-    resumed: Callable[[Path, list[str]], int] | None,
+    resume: bool,
     run: Callable[[DiffusionConfig, str], Result],
 ) -> Result:
     """Run a training; where the network dies, again with a quarter of the rate.
@@ -74,8 +103,8 @@ def attempts(
         Identifies configuration and data.
     checkpoint
         File of the state, which belongs to the training that made it.
-    resumed
-        Says which of some keys a checkpoint has; None: a checkpoint is not gone on from.
+    resume
+        Continue from `checkpoint` if it is there.
     run
         The training, of a configuration and the key of its checkpoints; raises `Dead`.
 
@@ -85,7 +114,7 @@ def attempts(
         The network died at every rate that was tried.
     """
     keys = [f"{key} {attempt}" if attempt else key for attempt in range(RESTARTS + 1)]
-    first = resumed(checkpoint, keys) if resumed is not None and checkpoint is not None else 0
+    first = resumed(checkpoint, keys) if resume and checkpoint is not None else 0
     for attempt, own in list(enumerate(keys))[first:]:
         lowered = config.replace(lr=config.lr / 4**attempt)
         try:

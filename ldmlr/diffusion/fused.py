@@ -26,7 +26,7 @@ from ldmlr.device import thread_number
 from ldmlr.diffusion import course, fused_state
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.course import RESOLUTION, Dead
-from ldmlr.diffusion.schedule import make_schedule
+from ldmlr.diffusion.weights import time_features
 
 # Rows of a batch that share a time.
 SHARE = 8
@@ -87,9 +87,8 @@ def train(
     def run(lowered: DiffusionConfig, own: str) -> tuple[Arrays, list[float]]:
         return found.run(lowered, checkpoint, resume, own)
 
-    continued = fused_state.resumed if resume else None
     # The state of one type of products is no state of the other.
-    return course.attempts(config, f"{key} {products}", checkpoint, continued, run)
+    return course.attempts(config, f"{key} {products}", checkpoint, resume, run)
 
 
 class Steps:
@@ -130,8 +129,7 @@ class Steps:
         self.importance = importance
         self._arrays: list[npt.NDArray[Any]] = []  # what the addresses below point into
         rows = np.bincount(labels, minlength=len(counts))
-        schedule = make_schedule(config.noise_schedule)
-        t = np.arange(RESOLUTION + 1) / RESOLUTION
+        alpha, sigma = course.noise_levels(config)
         self.params = _native.TrainParams(
             latent=z.shape[1], hidden=config.hidden, layers=config.layers, classes=len(counts),
             batch=config.batch_size, share=share, prediction=PREDICTIONS.index(config.prediction),
@@ -141,8 +139,8 @@ class Steps:
             first=self._keep(np.cumsum(rows) - rows, np.int64),
             rows=self._keep(rows, np.int64),
             cumulative=self._keep(thresholds(counts.astype(np.float64) ** config.class_power), np.uint32),
-            alpha=self._keep(schedule.alpha(t), np.float32), sigma=self._keep(schedule.sigma(t), np.float32),
-            features=self._keep(time_features(), np.float32),
+            alpha=self._keep(alpha, np.float32), sigma=self._keep(sigma, np.float32),
+            features=self._keep(time_features(course.times()), np.float32),
             importance=self._keep(importance, np.float32),
         )  # fmt: skip
 
@@ -201,13 +199,12 @@ class Steps:
                 state.total += loss  # one by one: the sum does not depend on where calls begin
             told = done
             if done % every == 0 or done == config.iterations:
-                mean = state.total / (done - (done - 1) // every * every)
-                state.losses.append(course.check_loss(mean, done, config))
+                state.losses.append(course.mean_loss(state.total, done, config))
                 state.total = 0.0
                 if config.batch_size > 1 and answering < course.ALIVE:
                     raise Dead
                 if bar is not None:
-                    bar.set_postfix(loss=f"{mean:.4f}")
+                    bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
             if bar is not None:
                 bar.update(done - bar.n)
 
@@ -236,14 +233,6 @@ def thresholds(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint32]:
     last: npt.NDArray[np.uint32] = np.clip(np.round(share * 2**32) - 1, 0, 2**32 - 1).astype(np.uint32)
     last[np.flatnonzero(weights)[-1] :] = 2**32 - 1
     return last
-
-
-@lru_cache(maxsize=1)
-def time_features() -> Floats:
-    """Return the cosines and sines of `ldmlr.diffusion.denoiser` for every time ``[resolution + 1, 64]``."""
-    frequencies = np.exp(-math.log(1e4) * np.arange(32) / 32)
-    angles = 1000 / RESOLUTION * np.arange(RESOLUTION + 1)[:, None] * frequencies
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
 
 def initial(

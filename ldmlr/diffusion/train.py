@@ -15,18 +15,15 @@ from torch.nn.functional import silu
 from ldmlr import progress
 from ldmlr.device import set_threads, torch_threads
 from ldmlr.diffusion import course
-from ldmlr.diffusion.checkpoint import State, resumed
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.course import RESOLUTION
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
-from ldmlr.diffusion.schedule import make_schedule
+from ldmlr.diffusion.reference_state import State
 from ldmlr.diffusion.weights import TIME_FEATURES
 
 # A training step with fewer multiply-adds than this runs on one thread: on more, waiting for each other
 # costs more than it saves, and many times more on a busy machine (15 x measured with H 128).
 SERIAL_STEP = 1e9
-# A unit answers to its input where its standard deviation over a batch is above this.
-ANSWER = 1e-4
 
 
 @contextmanager
@@ -114,7 +111,7 @@ def train(
     def run(lowered: DiffusionConfig, own: str) -> tuple[Denoiser, list[float]]:
         return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own)
 
-    return course.attempts(config, key, checkpoint, resumed if resume else None, run)
+    return course.attempts(config, key, checkpoint, resume, run)
 
 
 def _train(
@@ -189,15 +186,13 @@ def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> Non
     if len(batch[0]) < 2:
         return
     spread = silu(network.residual_stream(*batch)).std(dim=0)
-    if float((spread > ANSWER).float().mean()) < course.ALIVE:
+    if float((spread > course.ANSWER).float().mean()) < course.ALIVE:
         raise course.Dead
 
 
 def _report(state: State, config: DiffusionConfig) -> None:
     """Note the mean loss since the last report."""
-    every = course.REPORT_EVERY
-    mean = float(state.total) / (state.done - (state.done - 1) // every * every)
-    state.losses.append(course.check_loss(mean, state.done, config))
+    state.losses.append(course.mean_loss(float(state.total), state.done, config))
     state.total.zero_()
 
 
@@ -211,13 +206,10 @@ class _Objective:
         device: torch.device,
         importance: npt.NDArray[np.float64],
     ) -> None:
-        schedule = make_schedule(config.noise_schedule)
         self.config, self.null, self.device = config, num_classes, device
         self.importance = torch.from_numpy(importance.astype(np.float32)).to(device)
         self.seen: tuple[Tensor, Tensor, Tensor] = (torch.empty(0),) * 3  # the last batch that was looked at
-        t = np.arange(RESOLUTION + 1) / RESOLUTION
-        self.alpha = torch.from_numpy(schedule.alpha(t).astype(np.float32))
-        self.sigma = torch.from_numpy(schedule.sigma(t).astype(np.float32))
+        self.alpha, self.sigma = map(torch.from_numpy, course.noise_levels(config))
 
     def __call__(self, network: Denoiser, x0: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of one batch; every draw comes from the CPU generator."""
