@@ -13,6 +13,7 @@ constexpr int tile_rows = most_rows;
 #include "train_operand.inc"
 #include "train_bfloat16.inc"
 #include "train_weights.inc"
+#include "train_epilogues.inc"
 #include "train_tile.inc"
 extern const TrainSet train_avx512bf16;
 const TrainSet train_avx512bf16 = {

@@ -10,6 +10,7 @@ constexpr int tile_rows = most_rows;
 #include "train_draw.inc"
 #include "train_operand.inc"
 #include "train_weights.inc"
+#include "train_epilogues.inc"
 #include "train_tile.inc"
 extern const TrainSet train_baseline;
 const TrainSet train_baseline = {
