@@ -127,12 +127,13 @@ void pack(const std::string &isa, Address matrix, int outputs, int inputs, Dtype
 }
 
 // Signals and progress, on the calling thread. A Python exception stays set and ends the call.
-bool report(const py::object &progress, int64_t finished) {
+template <class... Numbers>
+bool report(const py::object &progress, Numbers... numbers) {
     const py::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() != 0) return true;
     if (progress.is_none()) return false;
     try {
-        progress(finished);
+        progress(numbers...);
         return false;
     } catch (py::error_already_set &error) {
         error.restore();
@@ -158,17 +159,6 @@ void train(const std::string &isa, const TrainParams &params, Dtype products, ui
     const ldmlr::TrainSet *set = ldmlr::find_train_set(isa.c_str());
     if (!set || (products == Dtype::bfloat16 && !set->bfloat16.tile))
         throw py::value_error("instruction set " + isa + " has no training with such products");
-    const auto report = [&](uint32_t done, double answering) {
-        const py::gil_scoped_acquire acquire;
-        if (PyErr_CheckSignals() != 0) return true;
-        try {
-            progress(done, answering);
-            return false;
-        } catch (py::error_already_set &error) {
-            error.restore();
-            return true;
-        }
-    };
     const auto poll = [] {
         const py::gil_scoped_acquire acquire;
         return PyErr_CheckSignals() != 0;
@@ -176,7 +166,9 @@ void train(const std::string &isa, const TrainParams &params, Dtype products, ui
     bool finished;
     {
         const py::gil_scoped_release release;
-        finished = ldmlr::train(*set, params, products, first, count, threads, every, report, poll);
+        finished = ldmlr::train(
+            *set, params, products, first, count, threads, every,
+            [&](uint32_t done, double answering) { return report(progress, done, answering); }, poll);
     }
     if (!finished) throw py::error_already_set();
 }
@@ -268,6 +260,7 @@ void def_structs(py::module_ &m) {
         .field("tile", &TrainParams::tile)
         .field("prediction", &TrainParams::prediction)
         .field("resolution", &TrainParams::resolution)
+        .field("answer", &TrainParams::answer)
         .field("seed", &TrainParams::seed)
         .field("dropped", &TrainParams::dropped)
         .field("z", &TrainParams::z)

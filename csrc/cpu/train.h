@@ -36,6 +36,7 @@ struct TrainParams {
     int32_t tile;        // rows of a tile: of no influence on the state
     int32_t prediction;  // 0: v, 1: eps, 2: x0
     int32_t resolution;  // times are 0 .. resolution
+    float answer;        // a unit answers where its standard deviation over a batch is above this
     uint64_t seed;
     uint64_t dropped;            // a label is dropped where a word is below
     const float *z;              // [N, K]
@@ -128,8 +129,8 @@ struct TrainKernels {
     void (*tile)(const Training &, uint32_t step, int tile, void *scratch);
     void (*task)(const Training &, const TrainStep &, const TrainTask &);
     void (*pack)(const Training &, const TrainMatrix &);  // all of a matrix, from its weights
-    // Share of the last activation's units whose standard deviation over the batch is above `least`.
-    double (*answering)(const Training &, float least);
+    // Share of the last activation's units that answer to their input.
+    double (*answering)(const Training &);
 };
 
 struct TrainSet {

@@ -28,7 +28,7 @@ compile() { # source flags...
     "$compiler" "${flags[@]}" "${@:2}" -c "$1" -o "$object"
     objects+=("$object")
 }
-for source in csrc/cpu/{denoise_baseline,train_baseline,dispatch,pack,parallel,sample,training}.cpp; do
+for source in csrc/cpu/{denoise_baseline,train_baseline,dispatch,pack,parallel,sample,train_memory,training}.cpp; do
     compile "$source"
 done
 if [ "$machine" = x86_64 ]; then

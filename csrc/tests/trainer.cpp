@@ -69,6 +69,7 @@ struct Problem {
         params.share = share;
         params.tile = 64;
         params.resolution = resolution;
+        params.answer = 1e-4f;
         params.seed = 11;
         params.dropped = 1u << 29;
         params.z = z.data();

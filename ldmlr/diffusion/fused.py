@@ -133,7 +133,8 @@ class Steps:
         self.params = _native.TrainParams(
             latent=z.shape[1], hidden=config.hidden, layers=config.layers, classes=len(counts),
             batch=config.batch_size, share=share, prediction=PREDICTIONS.index(config.prediction),
-            tile=tile, resolution=RESOLUTION, seed=seed, dropped=round(config.label_dropout * 2**32),
+            tile=tile, resolution=RESOLUTION, answer=course.ANSWER, seed=seed,
+            dropped=round(config.label_dropout * 2**32),
             z=self._keep(z, np.float32),
             order=self._keep(np.argsort(labels, kind="stable"), np.int64),
             first=self._keep(np.cumsum(rows) - rows, np.int64),
