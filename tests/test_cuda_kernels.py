@@ -19,12 +19,11 @@ from support.solvers import SOLVERS
 
 from ldmlr import _native
 from ldmlr.bench.models import random_spec
+from ldmlr.floats import bfloat16_bits, from_bfloat16
 from ldmlr.ops import denoise_step
 from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.packing import (
-    bfloat16,
-    from_bfloat16,
     pack,
     pack_stream,
     pack_swizzled,
@@ -97,8 +96,8 @@ def test_bfloat16_is_rounded_as_torch_rounds() -> None:
     values = np.concatenate([bits.view(np.float32), ties])
     values = values[~np.isnan(values)]
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
-    assert np.array_equal(bfloat16(values), expected)
-    assert np.isnan(from_bfloat16(bfloat16(np.float32([np.nan])))).all()
+    assert np.array_equal(bfloat16_bits(values), expected)
+    assert np.isnan(from_bfloat16(bfloat16_bits(np.float32([np.nan])))).all()
 
 
 def test_a_stream_has_every_weight_once() -> None:
@@ -108,7 +107,7 @@ def test_a_stream_has_every_weight_once() -> None:
     w1, w2 = list(rng.random((layers - 1, h, h))), list(rng.random((layers, h, h)))
     stream = pack_stream(w_in, first, w1, w2, w_out, d, h)
     every = np.concatenate([m.ravel() for m in (w_in, first, w_out, *w1, *w2)])
-    assert np.array_equal(np.sort(stream), np.sort(bfloat16(every)))
+    assert np.array_equal(np.sort(stream), np.sort(bfloat16_bits(every)))
 
 
 @settings(max_examples=5)
@@ -138,8 +137,8 @@ def test_a_matrix_in_parts_is_precise() -> None:
     matrix = np.random.default_rng(0).standard_normal((48, 20))
     high, again, low = np.split(split_matrix(matrix, 64, 32).astype(np.float64), 3, axis=1)
     assert np.array_equal(high, again)
-    assert np.array_equal(high, from_bfloat16(bfloat16(high)))
-    both = high + from_bfloat16(bfloat16(low))
+    assert np.array_equal(high, from_bfloat16(bfloat16_bits(high)))
+    both = high + from_bfloat16(bfloat16_bits(low))
     assert np.abs(both[:48, :20] - matrix).max() < 2.0**-16 * np.abs(matrix).max()
     assert not both[48:].any()
     assert not both[:, 20:].any()
@@ -225,7 +224,9 @@ def test_transforms_and_types(emulator: Emulator, name: str, diagonal: bool, flo
         assert single.min() >= floor
         half = emulator.sample(spec, labels, SMALL[name], dtype="float16")
         assert np.array_equal(half, single.astype(np.float16))
-        assert np.array_equal(emulator.sample(spec, labels, SMALL[name], dtype="bfloat16"), bfloat16(single))
+        assert np.array_equal(
+            emulator.sample(spec, labels, SMALL[name], dtype="bfloat16"), bfloat16_bits(single)
+        )
 
 
 @pytest.mark.parametrize("name", SMALL)

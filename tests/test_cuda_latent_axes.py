@@ -10,8 +10,8 @@ from support.emulator import Emulator, check, classes_of
 from support.latent_axes import latent_spec
 
 from ldmlr.bench.models import random_spec
+from ldmlr.floats import bfloat16_bits
 from ldmlr.sampler.cuda import tiers
-from ldmlr.sampler.cuda.packing import bfloat16
 from ldmlr.sampler.cuda.tiers import Tier
 
 SMALL = {
@@ -72,7 +72,7 @@ def test_same_bits_however_it_is_split_and_types(emulator: Emulator, name: str) 
     half = emulator.sample(spec, labels, SMALL[name], first, dtype="float16")
     assert np.array_equal(half, whole.astype(np.float16))
     short = emulator.sample(spec, labels, SMALL[name], first, dtype="bfloat16")
-    assert np.array_equal(short, bfloat16(whole))
+    assert np.array_equal(short, bfloat16_bits(whole))
 
 
 def test_the_bulk_kernels_have_the_bits_of_the_warpgroup_kernels(emulator: Emulator) -> None:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 # From the lowest to the highest; a name is a file or a folder of ldmlr/. CONTRIBUTING.md says what they are.
 # Files of one layer may import each other.
 LAYERS = (
-    "errors progress files ownership invocation boundary isolated config device isa processor groups classes "
-    "results arguments text learning_rate modelfile tensorfile torch_defaults",
+    "errors progress files floats ownership invocation boundary isolated config device isa processor "
+    "groups classes results arguments text learning_rate modelfile tensorfile torch_defaults",
     "store",
     "data",
     "metrics",

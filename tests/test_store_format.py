@@ -16,8 +16,8 @@ import pytest
 
 import ldmlr
 from ldmlr.errors import InputError, UsageError
+from ldmlr.floats import encode, from_bfloat16
 from ldmlr.store import FeatureStore, SplitData, StoredHead, StoreWriter, check_trainable, verify
-from ldmlr.store.layout import decode_bfloat16, encode
 
 RNG = np.random.default_rng(0)
 
@@ -94,7 +94,7 @@ def test_bfloat16_agrees_with_torch():
     torch = pytest.importorskip("torch")
     values = np.concatenate([RNG.normal(size=2000), [0, -0.0, 1e-40, 3e38, 1.00390625]]).astype("f4")
     expected = torch.from_numpy(values).to(torch.bfloat16).to(torch.float32).numpy()
-    assert np.array_equal(decode_bfloat16(encode(values, "bfloat16")), expected)
+    assert np.array_equal(from_bfloat16(encode(values, "bfloat16")), expected)
 
 
 def test_a_plain_file_opens_with_derived_attributes(path):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ldmlr.floats import encode
 from ldmlr.store import FeatureStore, SplitData, StoredHead, StoreWriter, verify
-from ldmlr.store.layout import encode
 
 DTYPES = st.sampled_from(["float32", "float16", "bfloat16"])
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8)

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from ldmlr.device import Machine, device_name, thread_number
 from ldmlr.diffusion.tables import Tables
 from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.floats import encode
 from ldmlr.sampler.config import WEIGHTS
 from ldmlr.sampler.cpu import sampler as native
-from ldmlr.sampler.rounding import rounded
 from ldmlr.sampler.spec import SamplerSpec
 from ldmlr.sampler.widen import plain_spec, widen
 
@@ -67,7 +67,7 @@ def _reference(spec: SamplerSpec, device: str, threads: int, weights: str) -> Pr
 
     def draw(labels: Labels, first_row: int, dtype: str) -> npt.NDArray[Any]:
         rows = reference.sample(spec, labels, first_row, threads=threads, device=device)
-        return rounded(rows.numpy(), dtype)
+        return encode(rows.numpy(), dtype)
 
     return Prepared(draw, f"PyTorch {device.partition(':')[0]} float32")
 
@@ -216,7 +216,7 @@ class Sampler:
         # Rows that are finished here are rounded once, after that.
         if self.spec.class_k is None:
             return self.prepared.draw(labels, first_row, dtype)
-        return rounded(widen(self.spec, self.prepared.draw(labels, first_row, "float32"), labels), dtype)
+        return encode(widen(self.spec, self.prepared.draw(labels, first_row, "float32"), labels), dtype)
 
 
 def prepare(spec: SamplerSpec, machine: Machine | None = None, weights: str = "auto") -> Sampler:

@@ -105,32 +105,6 @@ def check_dtype(name: str) -> str:
     return name
 
 
-def storage_type(name: str) -> np.dtype[Any]:
-    """Return the NumPy type in which elements of a type are kept in the file."""
-    return np.dtype({"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}[name])
-
-
-def encode(values: Array, name: str) -> Array:
-    """Return float values as they are kept in the file, rounded to nearest even.
-
-    Values too large for the type become infinite, NaN stays NaN; the caller checks.
-    """
-    if name == "bfloat16":
-        bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
-        rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
-        words: Array = (rounded >> np.uint32(16)).astype("<u2")
-        # Rounding carries some NaN over into a number.
-        words[(bits & np.uint32(0x7FFFFFFF)) > 0x7F800000] = 0x7FC0
-        return words
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype=storage_type(name))
-
-
-def decode_bfloat16(words: Array) -> Float32:
-    """Return the float32 values of bfloat16 elements kept as uint16."""
-    return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
 def block_rows(row_bytes: int) -> int:
     """Return how many rows make a block."""
     return max(1, BLOCK_BYTES // max(1, row_bytes))

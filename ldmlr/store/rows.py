@@ -24,7 +24,8 @@ import numpy as np
 
 from ldmlr.errors import InputError
 from ldmlr.files import no_maps, os_error
-from ldmlr.store.layout import Array, Float32, block_rows, decode_bfloat16
+from ldmlr.floats import from_bfloat16
+from ldmlr.store.layout import Array, Float32, block_rows
 
 Key = Any  # int, slice, index array, boolean mask, or a tuple that selects columns too
 
@@ -173,7 +174,7 @@ class Rows(abc.ABC):
     def decode(self, stored: Array) -> Array:
         """Return stored elements as float16 or float32."""
         if self.storage == "bfloat16":
-            return decode_bfloat16(stored)
+            return from_bfloat16(stored)
         with np.errstate(over="ignore"):
             return stored.astype(self.dtype, copy=False)
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from ldmlr.arguments import as_array
 from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.floats import encode, storage_type
 from ldmlr.store.ids import check_whole
-from ldmlr.store.layout import BLOCK_BYTES, Array, encode, storage_type, text_bytes
+from ldmlr.store.layout import BLOCK_BYTES, Array, text_bytes
 from ldmlr.store.staged import pwrite
 
 IdKind = Literal[False, "int", "text"]

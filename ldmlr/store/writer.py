@@ -25,6 +25,7 @@ from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
 from ldmlr.files import atomic_path, check_output, os_error
+from ldmlr.floats import storage_type
 from ldmlr.ownership import owned
 from ldmlr.store.layout import (
     FORMAT,
@@ -38,7 +39,6 @@ from ldmlr.store.layout import (
     check_dtype,
     gigabytes,
     root_sha256,
-    storage_type,
 )
 from ldmlr.store.rows import Rows
 from ldmlr.store.split import Split

@@ -13,24 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.floats import Bits, bfloat16_bits, from_bfloat16
+
 BLOCK = 16
 BLOCK_BYTES = 512
 
-Bits = npt.NDArray[np.uint16]
 Matrix = npt.NDArray[np.floating]
-
-
-def bfloat16(values: Matrix) -> Bits:
-    """Return the bit patterns of values rounded to bfloat16, to nearest even."""
-    single = np.ascontiguousarray(values, np.float32)
-    bits = single.view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(single), np.uint16(0x7FC0), rounded)
-
-
-def from_bfloat16(bits: Bits) -> npt.NDArray[np.float32]:
-    """Return the values of bit patterns."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def pad(array: Matrix, *shape: int) -> npt.NDArray[np.float32]:
@@ -53,7 +41,7 @@ def pack(matrix: Matrix, outputs: int, inputs: int, *, chained: bool) -> Bits:
         The left operand comes from the registers of the product before, which hold adjacent columns:
         inputs are counted as its outputs are. Else it comes from memory and they are counted in order.
     """
-    bits = bfloat16(pad(matrix, outputs, inputs))
+    bits = bfloat16_bits(pad(matrix, outputs, inputs))
     inner = (4, 2, 2) if chained else (2, 4, 2)  # chained: (t, r, e), else (r, t, e)
     split = bits.reshape(outputs // BLOCK, 4, 2, 2, inputs // BLOCK, *inner)
     # axes: n, g // 2, j, g % 2, k, then t, r, e in either order
@@ -75,7 +63,7 @@ def pack_swizzled(matrix: Matrix, outputs: int, inputs: int) -> Bits:
     outputs, inputs
         Sizes to fill up to, multiples of 64.
     """
-    bits = bfloat16(pad(matrix, outputs, inputs))
+    bits = bfloat16_bits(pad(matrix, outputs, inputs))
     placed = bits.reshape(outputs // BLOCK, 4, 2, 2, inputs).transpose(0, 2, 1, 3, 4)  # n, j, g // 2, g % 2
     parts = placed.reshape(outputs // 8, 8, inputs // 64, 8, 8)
     row, part = np.arange(8)[:, None], np.arange(8)[None, :]
@@ -121,6 +109,6 @@ def split_matrix(matrix: Matrix, dim: int, latent: int) -> npt.NDArray[np.float3
     With z = high + low as well, three bfloat16 products give ``matrix z`` to about 16 bits.
     """
     exact = matrix.astype(np.float32)
-    high = from_bfloat16(bfloat16(exact))
+    high = from_bfloat16(bfloat16_bits(exact))
     parts = [pad(part, dim, latent) for part in (high, high, exact - high)]
     return np.concatenate(parts, axis=1)

@@ -19,7 +19,8 @@ import os
 
 from ldmlr import _native
 from ldmlr.errors import UsageError, nearest
-from ldmlr.sampler.cuda.packing import BLOCK, BLOCK_BYTES, Bits, Matrix, pack, pack_swizzled
+from ldmlr.floats import Bits
+from ldmlr.sampler.cuda.packing import BLOCK, BLOCK_BYTES, Matrix, pack, pack_swizzled
 
 VARIABLE = "LDMLR_CUDA_TIER"
 TIERS = {

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ldmlr.errors import InputError
+from ldmlr.floats import encode
 from ldmlr.store.datasets import number_type
-from ldmlr.store.layout import ONE_NUMBER_A_ROW, Array, block_rows, encode
+from ldmlr.store.layout import ONE_NUMBER_A_ROW, Array, block_rows
 from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 # An array that is read whole and unpacks to more, and to so many times its file, is a trap.
