@@ -16,7 +16,7 @@ BEFORE_AXES = {"basis": "cholesky", "latent": "none", "error_power": 0.0, "held_
 BEFORE_TRAINERS = {"trainer": "reference", "precision": "float32"}
 TRAINERS = ("auto", "native", "reference")
 PRECISIONS = ("auto", "float32", "bfloat16")
-PREDICTIONS = ("v", "eps", "x0")
+PREDICTIONS = ("v", "eps", "x0")  # numbered as in csrc/cpu/train.h
 SCHEDULES = ("cosine", "linear")
 
 

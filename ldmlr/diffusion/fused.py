@@ -24,7 +24,7 @@ import numpy.typing as npt
 from ldmlr import _native, isa, progress
 from ldmlr.device import thread_number
 from ldmlr.diffusion import course, fused_state
-from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.config import PREDICTIONS, DiffusionConfig
 from ldmlr.diffusion.course import RESOLUTION, Dead
 from ldmlr.diffusion.weights import time_features
 
@@ -34,7 +34,6 @@ SHARE = 8
 TILE, MOST = 64, 256
 BETA1, BETA2 = 0.9, 0.999
 PRODUCTS = {"float32": _native.Dtype.float32, "bfloat16": _native.Dtype.bfloat16}
-PREDICTIONS = ("v", "eps", "x0")
 # Makes the generator of initial weights another one than those of other uses of the seed.
 INITIAL = 0x1A17
 
