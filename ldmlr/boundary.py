@@ -20,7 +20,9 @@ _SYSTEM = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, 
 
 
 @contextmanager
-def boundary(path: str | Path, what: str, remedy: str = "copy or write it again") -> Iterator[None]:
+def boundary(
+    path: str | Path, what: str, remedy: str = "copy or write it again", fault: str = ""
+) -> Iterator[None]:
     """Turn whatever is raised within into `InputError`, unless it is an `LdmlrError` already.
 
     Parameters
@@ -31,7 +33,10 @@ def boundary(path: str | Path, what: str, remedy: str = "copy or write it again"
         What it should be, such as ``Parquet file``.
     remedy
         What to do.
+    fault
+        What is wrong with it, in words.  [default: is a damaged WHAT]
     """
+    fault = fault or f"is a damaged {what}"
     try:
         yield
     except LdmlrError:
@@ -42,15 +47,13 @@ def boundary(path: str | Path, what: str, remedy: str = "copy or write it again"
             "machine, or get the file again"
         ) from error
     except RecursionError as error:
-        raise InputError(
-            f"{path}: is a damaged {what} (brackets within brackets without end); {remedy}"
-        ) from error
+        raise InputError(f"{path}: {fault} (brackets within brackets without end); {remedy}") from error
     except OSError as error:
         if error.errno in _SYSTEM:
             raise os_error(error, Path(path)) from error
-        raise InputError(f"{path}: is a damaged {what} ({first_line(error)}); {remedy}") from error
+        raise InputError(f"{path}: {fault} ({first_line(error)}); {remedy}") from error
     except Exception as error:
-        raise InputError(f"{path}: is a damaged {what} ({first_line(error)}); {remedy}") from error
+        raise InputError(f"{path}: {fault} ({first_line(error)}); {remedy}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ldmlr.errors import InputError
 from ldmlr.store.layout import Array, block_rows, text_bytes
-from ldmlr.store.opening import damaged, open_hdf5
+from ldmlr.store.opening import open_hdf5, reading_hdf5
 from ldmlr.store.rows import DataFile, MappedRows, Rows, Views
 
 # A chunked or compressed dataset up to this size is read into memory when its rows are first
@@ -188,13 +188,10 @@ def stored_bytes(block: Array) -> bytes | memoryview:
 def dataset_sha256(file: DataFile, name: str) -> str:
     """Return the checksum of a dataset, read through HDF5 block by block."""
     digest = hashlib.sha256()
-    with open_hdf5(file.path, file.place) as handle:
+    with open_hdf5(file.path, file.place) as handle, reading_hdf5(file.path):
         file.check()
-        try:
-            for block in dataset_blocks(handle[name]):
-                digest.update(stored_bytes(block))
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise damaged(file.path, error) from error
+        for block in dataset_blocks(handle[name]):
+            digest.update(stored_bytes(block))
     return digest.hexdigest()
 
 
@@ -276,8 +273,5 @@ class LoadedRows(Rows):
 def read_dataset(file: DataFile, dataset: str, key: Any) -> Array:
     """Read a part of a dataset; the file must be the one that was opened."""
     file.check()
-    with open_hdf5(file.path, file.place) as handle:
-        try:
-            return np.asarray(handle[dataset][key])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise damaged(file.path, error) from error
+    with open_hdf5(file.path, file.place) as handle, reading_hdf5(file.path):
+        return np.asarray(handle[dataset][key])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import h5py
@@ -130,7 +130,7 @@ def _looked_through(path: Path, place: Path) -> h5py.File:
     try:
         mark = _mark(place)
         if mark not in _looked:
-            with boundary(path, "HDF5 file", "copy it again"):
+            with reading_hdf5(path):
                 check_heaps(DataFile.of(path, place), file)
             _looked.add(mark)
     except BaseException:
@@ -174,9 +174,9 @@ def _read_item(_: str, item: h5py.HLObject) -> None:
             item[start : start + step]
 
 
-def damaged(path: Path, error: BaseException) -> InputError:
-    """Return an error for a file whose structure HDF5 cannot follow."""
-    return InputError(f"{path}: is a damaged HDF5 file ({first_line(error)}); copy it again")
+def reading_hdf5(where: str | Path) -> AbstractContextManager[None]:
+    """Return the boundary to what HDF5 raises where it cannot follow a file; `where` is for messages."""
+    return boundary(where, "HDF5 file", "copy it again")
 
 
 def _model(path: Path) -> str | None:
@@ -201,7 +201,7 @@ def _what_instead(start: bytes, size: int, error: BaseException) -> str:
             )
         if "unable to lock" in str(error) or "already open" in str(error):
             return "is being written by another process; wait until it is done"
-        return f"is a damaged HDF5 file ({str(error).splitlines()[0][:160]}); copy it again"
+        return f"is a damaged HDF5 file ({first_line(error)}); copy it again"
     if start.startswith(b"PK"):
         return f"is a zip or .npz file, not HDF5; {imported}"
     if start.startswith(b"\x93NUMPY"):

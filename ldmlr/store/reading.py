@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import beyond_int64, class_count
-from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
 from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
@@ -32,7 +31,7 @@ from ldmlr.store.layout import (
     known_count,
     outside_remedy,
 )
-from ldmlr.store.opening import Report, open_hdf5
+from ldmlr.store.opening import Report, open_hdf5, reading_hdf5
 from ldmlr.store.packed import TurnedRows, is_turned, missing_labels, unpacked
 from ldmlr.store.rows import DataFile, Rows, Views
 
@@ -103,7 +102,7 @@ def read_file(
         Where the file lies, if `path` is relative to a working folder of the past.
     """
     path = Path(path)
-    with open_hdf5(path, place) as handle, boundary(path, "HDF5 file", "copy it again"):
+    with open_hdf5(path, place) as handle, reading_hdf5(path):
         file = DataFile.of(path, place)
         reader = _Reader(file, handle, report, check_values, any_labels)
         return reader.read(reader.find(features_key, labels_key))

@@ -17,7 +17,7 @@ from ldmlr.files import os_error
 from ldmlr.isolated import call, inside, size_of
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
-from ldmlr.store.opening import SIGNATURE, Collector, check_file, damaged, open_hdf5
+from ldmlr.store.opening import SIGNATURE, Collector, check_file, open_hdf5, reading_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
 
@@ -183,12 +183,13 @@ def _verify_dataset(
     leaf = name.rsplit("/", 1)[-1]
     finite = _Finite(storage_name(f"{path}: {name}", dataset)) if leaf in ("features", "views") else None
     try:
-        for block in dataset_blocks(dataset):
-            digest.update(stored_bytes(block))
-            if finite:
-                finite.look_at(block)
-    except (OSError, RuntimeError, ValueError) as error:
-        report.problem(damaged(path, error).message.replace(f"{path}:", f"{path}: {dataset.name}:", 1))
+        with reading_hdf5(f"{path}: {dataset.name}"):
+            for block in dataset_blocks(dataset):
+                digest.update(stored_bytes(block))
+                if finite:
+                    finite.look_at(block)
+    except LdmlrError as error:
+        report.problem(error.message)
         return False
     if finite and finite.count:
         # The views lie one after the other.

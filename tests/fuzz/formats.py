@@ -26,6 +26,7 @@ from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import FeatureStore, SplitData, StoredHead, shard_name, verify, write_manifest
 from ldmlr.store.convert.importing import import_store
+from ldmlr.store.convert.unlabelled import open_features
 
 from . import mutate
 
@@ -142,6 +143,10 @@ def _manifest(folder: Path) -> str:
 def _imported(folder: Path, path: Path, **options: Any) -> str:
     done = import_store(path, folder / "imported.out", overwrite=True, **options)
     return _contents(done.store)
+
+
+def _unlabelled(folder: Path, path: Path) -> str:
+    return _hash(open_features(path).float32())
 
 
 def _npz(packed: bool) -> Callable[[Path], str]:
@@ -394,6 +399,11 @@ FORMATS = {
         Format("Parquet import", _parquet, _imported),
         Format("CSV import", _csv, _imported, mutate.text_mutated),
         Format("CSV import, packed", _packed_csv, _imported, mutate.in_gzip(mutate.text_mutated)),
+        Format("npz rows, packed", _npz(True), _unlabelled, mutate.in_zip),
+        Format("npy rows", _npy, _unlabelled),
+        Format("torch.save rows", _tensors, _unlabelled, mutate.in_zip),
+        Format("Parquet rows", _parquet, _unlabelled),
+        Format("CSV rows, packed", _packed_csv, _unlabelled, mutate.in_gzip(mutate.text_mutated)),
         Format("image HDF5", _image_hdf5, _images),
         Format("image list", _list, _images, mutate.text_mutated),
         Format("PNG", _picture("png"), _decoded),

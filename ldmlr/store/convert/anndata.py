@@ -15,7 +15,7 @@ import numpy as np
 from ldmlr.errors import InputError, opt
 from ldmlr.store.datasets import check_present, read_dataset, rows_of, text
 from ldmlr.store.layout import Array
-from ldmlr.store.opening import damaged, open_hdf5
+from ldmlr.store.opening import open_hdf5, reading_hdf5
 from ldmlr.store.rows import DataFile, Rows
 
 # A row of genes, once dense, is far from small: a matrix whose store would be larger than this is refused.
@@ -84,20 +84,17 @@ def read_anndata(
     InputError
         There is no such matrix or column, it is sparse by columns, or too large to be made dense.
     """
-    with open_hdf5(path) as handle:
-        try:
-            rows = open_matrix(path, handle, features_key)
-            obs = handle["obs"]
-            names = [name for name in (*label_names, *CELL_COLUMNS) if name in obs]
-            if not names:
-                raise InputError(
-                    f"{path}: obs has no column {' or '.join(label_names[:3])}; its columns are "
-                    f"{', '.join(list(obs)[:8])}: name it with {opt('labels_key')}"
-                )
-            labels, classes = _column(f"{path}: obs/{names[0]}", obs[names[0]])
-            return rows, labels, classes
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise damaged(path, error) from error
+    with open_hdf5(path) as handle, reading_hdf5(path):
+        rows = open_matrix(path, handle, features_key)
+        obs = handle["obs"]
+        names = [name for name in (*label_names, *CELL_COLUMNS) if name in obs]
+        if not names:
+            raise InputError(
+                f"{path}: obs has no column {' or '.join(label_names[:3])}; its columns are "
+                f"{', '.join(list(obs)[:8])}: name it with {opt('labels_key')}"
+            )
+        labels, classes = _column(f"{path}: obs/{names[0]}", obs[names[0]])
+        return rows, labels, classes
 
 
 def open_matrix(path: Path, handle: h5py.File, features_key: str | None) -> Rows:

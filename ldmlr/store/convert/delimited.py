@@ -17,7 +17,9 @@ from typing import IO
 
 import numpy as np
 
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, opt
+from ldmlr.store.convert.parquet import NOT_FEATURES
 from ldmlr.store.convert.streams import StreamRows
 from ldmlr.store.layout import Array, block_rows
 
@@ -46,7 +48,7 @@ class DelimitedRows(StreamRows):
     """
 
     def __init__(self, path: Path, delimiter: str, columns: dict[int, str], count: int) -> None:
-        super().__init__((count, len(columns)), "float32")
+        super().__init__(path, (count, len(columns)), "float32")
         self.path, self.delimiter, self.columns = path, delimiter, columns
 
     def all_blocks(self) -> Iterator[Array]:
@@ -145,17 +147,16 @@ def read_delimited(
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[str]]:
-    """Open a table of text, compressed or not; what is no text is named as such."""
-    try:
+    """Open a table of text, compressed or not, and name what is no text or cannot be read."""
+    with boundary(path, "table", "write it again", "cannot be read as a table"):
         with open(path, "rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
         opener = gzip.open if packed else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as handle:
-            yield handle
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text ({error.reason}); save the table as UTF-8") from None
-    except (csv.Error, OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a table ({error}); write it again") from None
+        try:
+            with opener(path, "rt", encoding="utf-8-sig", newline="") as handle:
+                yield handle
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is no UTF-8 text ({error.reason}); save the table as UTF-8") from None
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -172,8 +173,6 @@ def _columns(
     path: Path, names: list[str], label: int | None, start: list[list[str]], key: str | None
 ) -> dict[int, str]:
     """Return the columns of features: those that a pattern names, else all that start with numbers."""
-    from ldmlr.store.convert.parquet import NOT_FEATURES
-
     if key is not None:
         found = {i: name for i, name in enumerate(names) if fnmatch.fnmatchcase(name, key) and i != label}
         if not found:

@@ -9,11 +9,13 @@ import dataclasses
 import fnmatch
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, LdmlrError, opt
 from ldmlr.files import parse_json
 from ldmlr.store.convert.streams import StreamRows
@@ -44,7 +46,7 @@ class ParquetRows(StreamRows):
 
     def __init__(self, path: Path, columns: Sequence[str], is_list: bool, count: int, opened: Opened):
         self.path, self.columns, self.is_list, self.opened = path, list(columns), is_list, opened
-        super().__init__((count, 1), "float32")
+        super().__init__(path, (count, 1), "float32")
         self._width: int | None = None  # of a list column, known after the first row
         first = next((len(block[0]) for block in self.all_blocks() if len(block)), 0)
         dim = first if is_list else len(columns)
@@ -55,18 +57,14 @@ class ParquetRows(StreamRows):
 
     def all_blocks(self) -> Iterator[Array]:
         """Yield all rows from the first."""
-        arrow = pyarrow()
         done = 0
         size = block_rows(4 * max(self.shape[1], len(self.columns)))
-        try:
-            with self.opened() as file:
-                yield np.empty((0, self.shape[1]), np.float32)
-                for batch in file.iter_batches(batch_size=min(size, 1 << 14), columns=self.columns):
-                    block = self._lists(batch.column(0), done) if self.is_list else self._columns(batch, done)
-                    done += len(block)
-                    yield block
-        except (arrow.ArrowException, OSError) as error:
-            raise _damaged(self.path, error) from error
+        with _reading(self.path), self.opened() as file:
+            yield np.empty((0, self.shape[1]), np.float32)
+            for batch in file.iter_batches(batch_size=min(size, 1 << 14), columns=self.columns):
+                block = self._lists(batch.column(0), done) if self.is_list else self._columns(batch, done)
+                done += len(block)
+                yield block
 
     def _lists(self, column: Any, done: int) -> Array:
         arrow = pyarrow()
@@ -137,20 +135,17 @@ def read_parquet(
     """
     arrow = pyarrow()
     opened = opened or (lambda: arrow.parquet.ParquetFile(path))
-    try:
-        with opened() as file:
-            schema = file.schema_arrow
-            label = next((name for name in label_names if name in schema.names), None)
-            if label is None and labelled:
-                raise InputError(
-                    f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
-                    f"{', '.join(schema.names[:8])}: name it with {opt('labels_key')}"
-                )
-            # Whatever column it is, it has as many entries as there are rows.
-            column = file.read(columns=[label or schema.names[0]]).column(0)
-            source, ids = _export_columns(file, label or "")
-    except (arrow.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+    with _reading(path), opened() as file:
+        schema = file.schema_arrow
+        label = next((name for name in label_names if name in schema.names), None)
+        if label is None and labelled:
+            raise InputError(
+                f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
+                f"{', '.join(schema.names[:8])}: name it with {opt('labels_key')}"
+            )
+        # Whatever column it is, it has as many entries as there are rows.
+        column = file.read(columns=[label or schema.names[0]]).column(0)
+        source, ids = _export_columns(file, label or "")
     if label is not None and labelled and column.null_count:
         raise InputError(f"{path}: {label}: {column.null_count} labels are null; remove these rows")
     if arrow.types.is_dictionary(column.type):
@@ -250,6 +245,6 @@ def write_parquet(path: Path, split: Split, class_names: Sequence[str] | None) -
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
-def _damaged(path: Path, error: BaseException) -> InputError:
-    what = "data set" if path.is_dir() else "Parquet file"
-    return InputError(f"{path}: is a damaged {what} ({str(error).splitlines()[0]}); write it again")
+def _reading(path: Path) -> AbstractContextManager[None]:
+    """Return the boundary to what pyarrow raises."""
+    return boundary(path, "data set" if path.is_dir() else "Parquet file", "write it again")

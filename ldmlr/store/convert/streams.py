@@ -6,11 +6,13 @@ import abc
 import math
 import zipfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError
 from ldmlr.floats import encode
 from ldmlr.store.datasets import number_type
@@ -19,7 +21,8 @@ from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 # An array that is read whole and unpacks to more, and to so many times its file, is a trap.
 WHOLE_BYTES, MOST_PACKED = 1 << 30, 100
-_DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError)
+# What is said of rows in files that are no HDF5.
+CANNOT_BE_READ = "cannot be read"
 
 
 class MemoryRows(Rows):
@@ -49,10 +52,19 @@ class StreamRows(Rows):
     """Rows that can only be read from the first on, such as those of a zip member.
 
     Reading on is cheap; going back starts again from the first row.
+
+    Parameters
+    ----------
+    where
+        What holds them, for messages.
+    shape
+        ``(N, D)``.
+    storage
+        Name of the element type.
     """
 
-    def __init__(self, shape: tuple[int, int], storage: str):
-        self.shape, self.storage = shape, storage
+    def __init__(self, where: str | Path, shape: tuple[int, int], storage: str):
+        self.where, self.shape, self.storage = str(where), shape, storage
         self._blocks: Iterator[Array] = iter(())
         self._first = 0
         self._held: Array | None = None
@@ -65,53 +77,52 @@ class StreamRows(Rows):
         """Return rows, reading on to them."""
         if self._held is None or start < self._first:
             self._blocks, self._first = self.all_blocks(), 0
-            self._held = next(self._blocks)
+            self._held = self._next()
         while self._first + len(self._held) < stop:
             done = min(max(0, start - self._first), len(self._held))
-            self._held = np.concatenate([self._held[done:], next(self._blocks)])
+            self._held = np.concatenate([self._held[done:], self._next()])
             self._first += done
         return self._held[start - self._first : stop - self._first].copy()
+
+    def _next(self) -> Array:
+        """Return the next block; whatever reading it raises names the file."""
+        with boundary(self.where, "file of features", "write it again", CANNOT_BE_READ):
+            block = next(self._blocks, None)
+        if block is None:
+            raise InputError(f"{self.where}: ends before its {self.shape[0]} rows; write it again")
+        return block
 
 
 def npz_rows(path: Path, member: str) -> Rows:
     """Return an array of an ``.npz`` file as rows; in Fortran order it is read whole."""
     where = f"{path}: {member}"
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
-            shape, fortran, dtype = array_header(handle, where)
-            _check_length(where, shape, dtype, archive.getinfo(f"{member}.npy").file_size)
-    except _DAMAGE as error:
-        raise InputError(f"{where}: {_reason(error)}") from error
+    with _reading(where), zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
+        shape, fortran, dtype = array_header(handle, where)
+        _check_length(where, shape, dtype, archive.getinfo(f"{member}.npy").file_size)
     if fortran and len(shape) > 1:
         return MemoryRows(load_member(path, member), where)
-    return NpzRows(path, member)
+    return NpzRows(path, member, shape, dtype)
 
 
 class NpzRows(StreamRows):
-    """Rows of an array in an ``.npz`` file, decompressed on the way."""
+    """Rows of an array in an ``.npz`` file, decompressed on the way; shape and type are of its header."""
 
-    def __init__(self, path: Path, member: str):
-        self.path, self.member = path, member
-        self.where = f"{path}: {member}"
-        with zipfile.ZipFile(path) as archive, archive.open(f"{member}.npy") as handle:
-            shape, _, dtype = array_header(handle, self.where)
-        super().__init__(two_dimensions(shape, self.where), number_type(self.where, dtype))
-        self.element = dtype
+    def __init__(self, path: Path, member: str, shape: tuple[int, ...], dtype: np.dtype[Any]):
+        where = f"{path}: {member}"
+        super().__init__(where, two_dimensions(shape, where), number_type(where, dtype))
+        self.path, self.member, self.element = path, member, dtype
 
     def all_blocks(self) -> Iterator[Array]:
         """Yield all rows from the first."""
         count, dim = self.shape
         step = block_rows(dim * self.element.itemsize)
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.member}.npy") as handle:
-                array_header(handle, self.where)
-                yield np.empty((0, dim), self.element)
-                for start in range(0, count, step):
-                    rows = min(step, count - start)
-                    data = handle.read(rows * dim * self.element.itemsize)
-                    yield np.frombuffer(data, self.element).reshape(rows, dim)
-        except _DAMAGE as error:
-            raise InputError(f"{self.where}: cannot be read ({error}); write the file again") from error
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.member}.npy") as handle:
+            array_header(handle, self.where)
+            yield np.empty((0, dim), self.element)
+            for start in range(0, count, step):
+                rows = min(step, count - start)
+                data = handle.read(rows * dim * self.element.itemsize)
+                yield np.frombuffer(data, self.element).reshape(rows, dim)
 
 
 def npy_rows(path: Path) -> Rows:
@@ -131,53 +142,45 @@ def npy_rows(path: Path) -> Rows:
 
 def load_array(path: Path) -> Array:
     """Load a whole ``.npy`` file."""
-    try:
+    with _reading(str(path)):
         with open(path, "rb") as handle:
             shape, _, dtype = array_header(handle, str(path))
             _check_length(str(path), shape, dtype, path.stat().st_size)
         return np.asarray(np.load(path, allow_pickle=False))
-    except _DAMAGE as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
 
 
 def load_member(path: Path, member: str) -> Array:
     """Load a whole array of an ``.npz`` file."""
-    try:
+    where = f"{path}: {member}"
+    with _reading(where):
         with zipfile.ZipFile(path) as packed, packed.open(f"{member}.npy") as handle:
-            shape, _, dtype = array_header(handle, f"{path}: {member}")
+            shape, _, dtype = array_header(handle, where)
             length = packed.getinfo(f"{member}.npy").file_size
-            _check_length(f"{path}: {member}", shape, dtype, length)
+            _check_length(where, shape, dtype, length)
             if length > WHOLE_BYTES and length > MOST_PACKED * path.stat().st_size:
                 raise InputError(
-                    f"{path}: {member}: unpacks to {length / 1e9:,.0f} GB, {MOST_PACKED} times its file and "
+                    f"{where}: unpacks to {length / 1e9:,.0f} GB, {MOST_PACKED} times its file and "
                     "more; save it without compression if that is meant"
                 )
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive[member])
-    except _DAMAGE as error:
-        raise InputError(f"{path}: {member}: {_reason(error)}") from error
 
 
 def npz_members(path: Path) -> list[str]:
     """Return the names of the arrays in an ``.npz`` file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-    except _DAMAGE as error:
-        raise InputError(f"{path}: is not an .npz file ({error}); write it again") from error
+    with _reading(path, "is not an .npz file"), zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
     return [name.removesuffix(".npy") for name in names]
 
 
 def array_header(handle: BinaryIO | Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of an array: shape, whether in Fortran order, type."""
-    try:
+    with _reading(where, "is not a NumPy array file"):
         version = np.lib.format.read_magic(handle)
         if version == (1, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(handle)
         else:
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(handle)
-    except _DAMAGE as error:
-        raise InputError(f"{where}: is not a NumPy array file ({error}); write it again") from error
     if dtype.hasobject:
         raise InputError(f"{where}: holds pickled objects, which are never loaded; save plain numbers")
     return shape, fortran, dtype
@@ -198,7 +201,6 @@ def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _reason(error: BaseException) -> str:
-    if "allow_pickle" in str(error):
-        return "holds pickled objects, which are never loaded; save plain numbers or fixed-length text"
-    return f"cannot be read ({str(error).splitlines()[0] if str(error) else error!r}); write it again"
+def _reading(where: str | Path, fault: str = CANNOT_BE_READ) -> AbstractContextManager[None]:
+    """Return the boundary to what NumPy and zip files raise."""
+    return boundary(where, "NumPy file", "write it again", fault)

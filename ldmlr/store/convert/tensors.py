@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ldmlr.boundary import boundary
 from ldmlr.errors import InputError
 from ldmlr.files import no_maps
 from ldmlr.store.layout import Array
@@ -21,7 +22,7 @@ def is_torch_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # of a damaged zip file, whatever the module runs into
         return False
 
 
@@ -38,23 +39,16 @@ def load_tensors(path: Path) -> tuple[dict[str, Array], frozenset[str]]:
     InputError
         The file holds other objects, or is damaged.
     """
-    import torch  # stores are read without it
+    import torch
 
-    try:
+    with boundary(path, "file of torch.save", "save it again", "cannot be read"):
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            number = re.search(r"unable to mmap .*\((\d+)\)", str(error))
-            if number is None or not no_maps(OSError(int(number[1]), str(error)), path):
-                raise
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path}: holds more than tensors, numbers and texts, which is not read; save a dictionary of "
-            "tensors, such as torch.save({'features': X, 'labels': y}, path)"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save it again") from None
+            loaded = _loaded(path)
+        except pickle.UnpicklingError:
+            raise InputError(
+                f"{path}: holds more than tensors, numbers and texts, which is not read; save a dictionary "
+                "of tensors, such as torch.save({'features': X, 'labels': y}, path)"
+            ) from None
     if not isinstance(loaded, Mapping):
         raise InputError(
             f"{path}: holds a {type(loaded).__name__}, expected a dictionary of tensors, such as "
@@ -70,6 +64,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Array], frozenset[str]]:
             if getattr(entry, "dtype", None) == torch.bfloat16:
                 short.add(key)
     return arrays, frozenset(short)
+
+
+def _loaded(path: Path) -> Any:
+    """Return what a file holds, mapped into memory where the file system has maps."""
+    import torch  # stores are read without it
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        number = re.search(r"unable to mmap .*\((\d+)\)", str(error))
+        if number is None or not no_maps(OSError(int(number[1]), str(error)), path):
+            raise
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _array(where: str, value: Any) -> Array:
