@@ -143,22 +143,32 @@ def make_folder(folder: Path) -> Path:
 
 
 def check_input(path: Path, what: str = "file") -> Path:
-    """Return `path` if it exists, and is no folder where `what` is a file; an error names it.
+    """Return `path` if it exists, and is no folder where `what` is a file; an error names it."""
+    path = Path(path)
+    if stat.S_ISDIR(mode_of(path, what)) and what.endswith("file"):
+        raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
+    return path
+
+
+def mode_of(path: Path, what: str, place: Path | None = None) -> int:
+    """Return the mode of a file or folder, at `place` if that is not where `path` leads from here.
 
     Pipes and devices are refused everywhere: whoever reads one may wait, or read, without end.
+
+    Raises
+    ------
+    InputError
+        Nothing is there that could be `what`.
     """
-    path = Path(path)
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(place or path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the path
         raise InputError(f"{path}: no such {what}; check the path") from None
     except OSError as error:
         raise InputError(os_error(error, path).message) from None
-    if what.endswith("file") and stat.S_ISDIR(mode):
-        raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: is a device or a pipe, expected a {what}; name a file")
-    return path
+    return mode
 
 
 @contextmanager

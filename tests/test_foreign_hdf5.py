@@ -9,6 +9,7 @@ import pytest
 from ldmlr.errors import InputError
 from ldmlr.store import FeatureStore, verify
 from ldmlr.store.convert.importing import import_store
+from ldmlr.store.convert.unlabelled import open_features
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((40, 3)).astype(np.float32)
@@ -35,6 +36,8 @@ def test_numbers_that_are_packed_are_unpacked(tmp_path, keys):
     opened = FeatureStore.open(path, features_key=keys[0], labels_key=keys[1])
     np.testing.assert_allclose(opened.train.float32([7, 3]), X[[7, 3]], atol=6e-4)
     np.testing.assert_allclose(np.asarray(opened.train.features[2]), X[2], atol=6e-4)
+    rows = open_features(path, features_key=keys[0])
+    np.testing.assert_array_equal(rows.float32(), store.train.float32())
 
 
 @pytest.mark.parametrize("name", ["_FillValue", "missing_value"])
@@ -73,6 +76,7 @@ def test_matrices_of_matlab_are_turned(tmp_path, rows):
             file[name].attrs["MATLAB_class"] = np.bytes_("double")
     store = imported(path)
     np.testing.assert_array_equal(store.train.float32(), X[:rows])
+    np.testing.assert_array_equal(open_features(path).float32(), X[:rows])
     assert store.train.labels.tolist() == Y[:rows].tolist()
     assert store.class_names == ("1", "2")
 

@@ -149,8 +149,9 @@ def test_a_file_that_makes_the_library_loop_is_refused(tmp_path, monkeypatch, ru
     assert {file.name for file in tmp_path.iterdir()} == {"s.h5", "i.h5"}
 
 
-def test_sound_files_of_the_old_format_are_probed_once(tmp_path, monkeypatch):
-    with h5py.File(tmp_path / "s.h5", "w") as file:
+@pytest.mark.parametrize("before", [0, 512])  # bytes of another program, as MATLAB writes them
+def test_sound_files_of_the_old_format_are_probed_once(tmp_path, monkeypatch, before):
+    with h5py.File(tmp_path / "s.h5", "w", userblock_size=before) as file:
         for name, values in STORE.items():
             file[name.replace("__", "/")] = values
     asked = []

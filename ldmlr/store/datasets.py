@@ -33,6 +33,18 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def is_ours(form: Any) -> bool:
+    """Tell by its attribute ``format`` (None: it has none) whether a file is of this package."""
+    return text("" if form is None else form).startswith("ldmlr")
+
+
+def dataset_names(handle: h5py.File) -> list[str]:
+    """Return the names of all datasets in a file."""
+    found: list[str] = []
+    handle.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
 def check_present(file: DataFile, handle: h5py.File, dataset: h5py.Dataset) -> None:
     """Raise if rows of a dataset are not in the file: HDF5 would read fill values instead."""
     where = f"{file.path}: {dataset.name}"

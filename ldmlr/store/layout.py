@@ -23,18 +23,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, nearest, opt
 
 FORMAT = "ldmlr-features"
 SCHEMA_VERSION = 1
 SPLITS = ("train", "test", "val")
 DTYPES = ("float32", "float16", "bfloat16")
-
-# What is said of features in one dimension: they are labels, or have lost an axis.
-ONE_NUMBER_A_ROW = (
-    "has shape {shape}, one number per row, expected features [N, D]; if features and labels are swapped, "
-    "name them the other way round, else give the features the shape [N, 1]"
-)
 
 # The root attributes that describe a store, beside `complete` and `sha256`.
 ATTRIBUTES = ("format", "schema_version", "num_classes", "dim", "encoder", "created_with", "config")
@@ -103,6 +97,20 @@ def check_dtype(name: str) -> str:
     if name not in DTYPES:
         raise UsageError(f"{opt('dtype')}: unknown value {name!r}; {nearest(str(name), DTYPES)}")
     return name
+
+
+def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:
+    """Return a shape ``(N, D)`` of features, or raise."""
+    if len(shape) == 1:  # labels, or an axis was lost
+        raise InputError(
+            f"{where}: has shape {shape}, one number per row, expected features [N, D]; if features and "
+            "labels are swapped, name them the other way round, else give the features the shape [N, 1]"
+        )
+    if len(shape) != 2 or shape[1] == 0:
+        raise InputError(
+            f"{where}: has shape {shape}, expected [N, D]; flatten the features to one row per sample"
+        )
+    return int(shape[0]), int(shape[1])
 
 
 def block_rows(row_bytes: int) -> int:

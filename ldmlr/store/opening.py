@@ -13,7 +13,7 @@ import h5py
 from ldmlr import isolated
 from ldmlr.boundary import boundary, first_line
 from ldmlr.errors import InputError
-from ldmlr.files import os_error
+from ldmlr.files import mode_of
 from ldmlr.store.heaps import check_heaps
 from ldmlr.store.rows import DataFile
 
@@ -61,19 +61,11 @@ def check_file(path: str | Path, place: Path | None = None) -> Path:
         Nothing is there, or a folder, a device or a pipe, which would be waited for without end.
     """
     path = Path(path)
-    try:
-        mode = os.stat(place or path).st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the path
-        raise InputError(f"{path}: no such feature store; check the path") from None
-    except OSError as error:
-        raise InputError(str(os_error(error, path))) from None
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(mode_of(path, "feature store", place)):
         raise InputError(
             f"{path}: is a folder, not a feature store; name the file (`ldmlr baseline` and "
             "`ldmlr encode` take folders of images)"
         )
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: is a device or a pipe, not a feature store; name a file")
     return path
 
 
@@ -84,7 +76,7 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
     try:
         with open(place, "rb") as handle:
             start = handle.read(9)
-        if start.startswith(SIGNATURE) and start[8:] < b"\x02":
+        if not has_checksums(start) and (start.startswith(SIGNATURE) or h5py.is_hdf5(place)):
             probe(path, place)
         start = start[:8]
         return _looked_through(path, place)
@@ -101,6 +93,15 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
                 "to, or one made by `ldmlr encode` or `ldmlr store import`"
             ) from None
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
+
+
+def has_checksums(start: bytes) -> bool:
+    """Tell by its first nine bytes whether a file is HDF5 whose structures carry checksums.
+
+    Those have superblock 2 or later. The signature of others may lie further on, behind a block of another
+    program, as MATLAB writes one.
+    """
+    return start.startswith(SIGNATURE) and start[8:] >= b"\x02"
 
 
 def probe(path: Path, place: Path | None = None) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.store.datasets import read_dataset, storage_name
-from ldmlr.store.layout import Array
+from ldmlr.store.datasets import read_dataset, rows_of, storage_name
+from ldmlr.store.layout import Array, two_dimensions
 from ldmlr.store.rows import DataFile, Rows
 
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")
@@ -84,8 +84,19 @@ def is_turned(dataset: h5py.Dataset) -> bool:
     return "MATLAB_class" in dataset.attrs and dataset.ndim == 2
 
 
-def unpacked(rows: Rows, dataset: h5py.Dataset) -> Rows:
-    """Return rows as the attributes of their dataset say they are meant."""
+def feature_rows(file: DataFile, dataset: h5py.Dataset) -> Rows:
+    """Return a dataset of features ``[N, D]`` as rows, as its attributes say they are meant.
+
+    Raises
+    ------
+    InputError
+        It has other dimensions, or holds no numbers.
+    """
+    two_dimensions(dataset.shape, f"{file.path}: {dataset.name}")
+    return _unpacked(TurnedRows(file, dataset) if is_turned(dataset) else rows_of(file, dataset), dataset)
+
+
+def _unpacked(rows: Rows, dataset: h5py.Dataset) -> Rows:
     found = {name: _number(dataset.attrs[name]) for name in PACKING if name in dataset.attrs}
     numbers = {name: value for name, value in found.items() if value is not None}
     missing = tuple(

@@ -16,11 +16,10 @@ import numpy as np
 from ldmlr.arguments import beyond_int64, class_count
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
-from ldmlr.store.datasets import check_present, not_finite, rows_of, text, views_of
+from ldmlr.store.datasets import check_present, dataset_names, is_ours, not_finite, text, views_of
 from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import (
     FORMAT,
-    ONE_NUMBER_A_ROW,
     SCHEMA_VERSION,
     SPLITS,
     Array,
@@ -32,7 +31,7 @@ from ldmlr.store.layout import (
     outside_remedy,
 )
 from ldmlr.store.opening import Report, open_hdf5, reading_hdf5
-from ldmlr.store.packed import TurnedRows, is_turned, missing_labels, unpacked
+from ldmlr.store.packed import feature_rows, missing_labels
 from ldmlr.store.rows import DataFile, Rows, Views
 
 # Features up to this size are looked through for NaN and infinity when a store is opened; larger
@@ -41,7 +40,7 @@ CHECK_BYTES = 64 << 20
 
 REQUIRED = ("schema_version", "complete", "num_classes", "dim", "encoder", "created_with", "config")
 # What other programs may mean something else by: in their files these say nothing of ours.
-OURS = ("format", "schema_version", "complete", "num_classes", "dim")
+OURS = ("format", "schema_version", "complete", "num_classes", "dim", "sha256")
 
 
 @dataclasses.dataclass
@@ -140,8 +139,7 @@ class _Reader:
         found = {n: keys for n, keys in pairs.items() if keys[0] in self.handle}
         if found:
             return found
-        there: list[str] = []
-        self.handle.visititems(lambda n, o: there.append(n) if isinstance(o, h5py.Dataset) else None)
+        there = dataset_names(self.handle)
         if any(name.endswith("/images") for name in there):
             raise InputError(
                 f"{self.path}: holds images, not features; `ldmlr baseline` and `ldmlr encode` make a "
@@ -155,8 +153,6 @@ class _Reader:
 
     def read(self, found: dict[str, tuple[str, str]]) -> FileParts:
         attributes = {key: _plain(value) for key, value in self.handle.attrs.items()}
-        if not str(attributes.get("format", "")).startswith("ldmlr"):
-            attributes = {key: value for key, value in attributes.items() if key not in OURS}
         self._check_attributes(attributes)
         splits = {name: self._split(name, *keys) for name, keys in found.items()}
         dim = next(iter(splits.values())).rows.shape[1]
@@ -186,10 +182,11 @@ class _Reader:
         )
 
     def _check_attributes(self, attributes: dict[str, Any]) -> None:
-        kind = str(attributes.get("format", ""))
-        self.ours = kind.startswith("ldmlr")
+        kind = attributes.get("format")
+        self.ours = is_ours(kind)
         if not self.ours:
-            attributes.pop("sha256", None)  # of something else
+            for key in OURS:
+                attributes.pop(key, None)
             return  # a plain file: what is missing is derived
         if kind != FORMAT:
             self.problem("", f"its format is {kind!r}, expected {FORMAT!r}", "name a feature store")
@@ -228,15 +225,7 @@ class _Reader:
 
     def _split(self, name: str, features_key: str, labels_key: str) -> SplitParts:
         dataset = self._dataset(features_key, f"/{name}/features")
-        if dataset.ndim == 1:
-            raise InputError(f"{self.path}: {features_key}: {ONE_NUMBER_A_ROW.format(shape=dataset.shape)}")
-        if dataset.ndim != 2 or dataset.shape[1] == 0:
-            raise InputError(
-                f"{self.path}: {features_key}: has shape {dataset.shape}, expected [N, D]; flatten the "
-                "features to one row per sample"
-            )
-        rows = TurnedRows(self.file, dataset) if is_turned(dataset) else rows_of(self.file, dataset)
-        rows = unpacked(rows, dataset)
+        rows = feature_rows(self.file, dataset)
         self._check_finite([rows], features_key, dataset.dtype)
         parts = SplitParts(rows, np.zeros(len(rows), np.int64))
         self._labels(labels_key, f"/{name}/labels", features_key, parts)

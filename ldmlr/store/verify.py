@@ -17,7 +17,7 @@ from ldmlr.files import os_error
 from ldmlr.isolated import call, inside, size_of
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
-from ldmlr.store.opening import SIGNATURE, Collector, check_file, open_hdf5, reading_hdf5
+from ldmlr.store.opening import Collector, check_file, has_checksums, open_hdf5, reading_hdf5
 from ldmlr.store.reading import FileParts, read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
 
@@ -75,7 +75,7 @@ def _is_foreign(path: Path) -> bool:
             start = handle.read(9)
     except (OSError, LdmlrError):
         return False
-    return not start.startswith(SIGNATURE) or start[8:] < b"\x02"
+    return not has_checksums(start)
 
 
 def _files(path: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from ldmlr.store.convert.delimited import is_delimited
 from ldmlr.store.convert.importing import import_store
 from ldmlr.store.convert.saved_dataset import is_saved_dataset
 from ldmlr.store.convert.sources import labels_beside
-from ldmlr.store.layout import FORMAT
+from ldmlr.store.datasets import is_ours
 from ldmlr.store.opening import open_hdf5
 from ldmlr.store.packed import PACKING, is_turned
 from ldmlr.store.shards import is_manifest
@@ -128,7 +128,7 @@ def is_store(source: Path, keys: SourceConfig) -> bool:
     if not source.is_file() or not h5py.is_hdf5(source):
         return False
     with open_hdf5(source) as file:
-        if str(file.attrs.get("format", "")).startswith(FORMAT.split("-")[0]):
+        if is_ours(file.attrs.get("format")):
             return True
         if is_anndata(file) or "train/features" not in file or "train/labels" not in file:
             return False

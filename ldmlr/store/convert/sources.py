@@ -24,9 +24,9 @@ from ldmlr.store.convert.parquet import read_parquet
 from ldmlr.store.convert.saved_dataset import SavedDataset, is_saved_dataset, split_folders
 from ldmlr.store.convert.streams import MemoryRows, load_array, load_member, npy_rows, npz_members, npz_rows
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
-from ldmlr.store.datasets import text
+from ldmlr.store.datasets import dataset_names, text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
-from ldmlr.store.opening import Report, check_file, open_hdf5
+from ldmlr.store.opening import Report, open_hdf5
 from ldmlr.store.reading import SplitParts, read_config, read_file
 from ldmlr.store.rows import Rows
 from ldmlr.store.shards import is_manifest, read_manifest
@@ -99,7 +99,7 @@ def open_source(
     path = Path(path)
     if is_saved_dataset(path):
         return _saved_dataset(path, features_key, labels_key)
-    path = check_file(check_input(path))
+    path = check_input(path)
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
@@ -318,8 +318,7 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
         unused: set[str] = set()
     else:
         with open_hdf5(path) as handle:
-            there: list[str] = []
-            handle.visititems(lambda n, o: there.append(n) if isinstance(o, h5py.Dataset) else None)
+            there = dataset_names(handle)
         if features_key is None and not any(f"{name}/features" in there for name in SPLITS):
             # An unusual layout; where none fits either, reading names what the file holds.
             features_key = _first(there, FEATURE_KEYS)

@@ -16,7 +16,7 @@ from ldmlr.boundary import boundary
 from ldmlr.errors import InputError
 from ldmlr.floats import encode
 from ldmlr.store.datasets import number_type
-from ldmlr.store.layout import ONE_NUMBER_A_ROW, Array, block_rows
+from ldmlr.store.layout import Array, block_rows, two_dimensions
 from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 # An array that is read whole and unpacks to more, and to so many times its file, is a trap.
@@ -190,15 +190,6 @@ def _check_length(where: str, shape: tuple[int, ...], dtype: np.dtype[Any], leng
     """Refuse an array that is longer than what holds it, before memory is asked for."""
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > length:
         raise InputError(f"{where}: its shape {shape} needs more bytes than there are; write the file again")
-
-
-def two_dimensions(shape: tuple[int, ...], where: str) -> tuple[int, int]:
-    """Return a shape ``(N, D)``, or raise."""
-    if len(shape) == 1:
-        raise InputError(f"{where}: {ONE_NUMBER_A_ROW.format(shape=shape)}")
-    if len(shape) != 2 or shape[1] == 0:
-        raise InputError(f"{where}: has shape {shape}, expected [N, D]; flatten to one row per sample")
-    return int(shape[0]), int(shape[1])
 
 
 def _reading(where: str | Path, fault: str = CANNOT_BE_READ) -> AbstractContextManager[None]:

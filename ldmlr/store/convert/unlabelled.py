@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
-
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.files import check_input
 from ldmlr.store.convert.anndata import is_anndata, open_matrix
@@ -15,9 +13,10 @@ from ldmlr.store.convert.saved_dataset import SavedDataset, is_saved_dataset, sp
 from ldmlr.store.convert.sources import FEATURE_KEYS, LABEL_COLUMNS
 from ldmlr.store.convert.streams import MemoryRows, npy_rows, npz_members, npz_rows
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
-from ldmlr.store.datasets import check_present, rows_of
+from ldmlr.store.datasets import check_present, dataset_names
 from ldmlr.store.layout import SPLITS
-from ldmlr.store.opening import check_file, open_hdf5
+from ldmlr.store.opening import open_hdf5, reading_hdf5
+from ldmlr.store.packed import feature_rows
 from ldmlr.store.rows import DataFile, Rows
 from ldmlr.store.shards import is_manifest
 from ldmlr.store.store import FeatureStore
@@ -56,7 +55,7 @@ def open_features(
         folders = split_folders(path)
         folder = folders[_which(path, list(folders), split)]
         return read_parquet(folder, features_key, others, lambda: SavedDataset(folder), labelled=False).rows
-    path = check_file(check_input(path))
+    path = check_input(path)
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
@@ -74,17 +73,13 @@ def open_features(
     if is_manifest(path):
         store = FeatureStore.open(path)
         return store.split(_which(path, list(store.splits), split)).rows
-    with open_hdf5(path) as file:
+    with open_hdf5(path) as file, reading_hdf5(path):
         if is_anndata(file):
             return open_matrix(path, file, features_key)
-        there: list[str] = []
-        file.visititems(lambda name, item: there.append(name) if isinstance(item, h5py.Dataset) else None)
-        dataset = file[_key(path, there, features_key, split)]
-        if dataset.ndim != 2:
-            raise InputError(f"{path}: {dataset.name}: has shape {dataset.shape}, expected [N, D]")
+        dataset = file[_key(path, dataset_names(file), features_key, split)]
         found = DataFile.of(path)
         check_present(found, file, dataset)
-        return rows_of(found, dataset)
+        return feature_rows(found, dataset)
 
 
 def _which(path: Path, there: list[str], split: str | None) -> str:
