@@ -15,6 +15,7 @@ import atexit
 import contextlib
 import functools
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -127,14 +128,17 @@ def bounded(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        first = next(iter(signature.parameters))
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs).arguments
             if _inside:
-                with boundary(str(args[0]), what):
+                with boundary(str(given[first]), what):
                     return function(*args, **kwargs)
-            paths: list[Any] = [args[0], *(kwargs[name] for name in more if kwargs.get(name) is not None)]
-            size = sum(size_of(path) for path in paths)
-            found = call(wrapper, *args, path=paths[0], size=size, **kwargs)
+            size = sum(size_of(given[name]) for name in (first, *more) if given.get(name) is not None)
+            found = call(wrapper, *args, path=given[first], size=size, **kwargs)
             return decode(found, *args, **kwargs)
 
         wrapper.encode = encode  # type: ignore[attr-defined]
@@ -334,7 +338,9 @@ def _work(job: dict[str, Any], write_end: int) -> None:
         reply = {"value": found if encode is None else encode(found)}
         text = json.dumps(reply)
     except LdmlrError as error:
-        text = json.dumps({"error": type(error).__name__, "message": error.message})
+        # A kind of its own is no more than the one it is of: its attributes do not pass.
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+        text = json.dumps({"error": kind, "message": error.message})
     except MemoryError:
         text = json.dumps({"ended": f"takes more than {job['memory'] / 2**30:,.1f} GiB of memory"})
     except KeyboardInterrupt:

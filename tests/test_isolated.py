@@ -11,7 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from support.readers import allocate, answer, crash, leave, loop, surprise, wrong
+from support.readers import allocate, answer, crash, leave, loop, surprise, unknown, wrong
 
 from ldmlr import isolated
 from ldmlr.boundary import boundary
@@ -47,8 +47,9 @@ def test_whatever_ends_a_reader_is_one_line(short, function, message):
 
 
 def test_errors_of_a_reader_arrive_as_they_are(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"^file\.h5: say it another way$"):
-        isolated.call(wrong, path="file.h5")
+    for function in (wrong, unknown):
+        with pytest.raises(UsageError, match=r"^file\.h5: say it another way$"):
+            isolated.call(function, path="file.h5")
     monkeypatch.chdir(tmp_path)
     assert isolated.call(answer, np.int64(4), tmp_path, path="file.h5") == {"number": 5, "folder": True}
 

@@ -67,7 +67,7 @@ def test_npz_with_the_usual_names(tmp_path, out, save, keys):
 
 def test_npz_in_fortran_order(tmp_path, out):
     np.savez(tmp_path / "f.npz", X=np.asfortranarray(X), y=Y)
-    same(import_store(tmp_path / "f.npz", out).store)
+    same(import_store(source=tmp_path / "f.npz", out=out).store)
 
 
 def test_npz_by_key_and_what_is_said_when_keys_are_missing(tmp_path, out):

@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 
+from ldmlr.config import UnknownKey
 from ldmlr.errors import UsageError
 
 
@@ -33,6 +34,10 @@ def surprise():
 
 def wrong():
     raise UsageError("file.h5: say it another way")
+
+
+def unknown():
+    raise UnknownKey("file.h5: say it another way")
 
 
 def answer(number, folder):
