@@ -113,8 +113,7 @@ def check_unfinished(state: Path, overwrite: bool = False) -> None:
     if state.exists() and not overwrite:
         raise UsageError(
             f"{state}: an interrupted run left its work here; go on with {opt('resume', True)}, or "
-            "start afresh with "
-            f"{opt('overwrite', True)}"
+            f"start afresh with {opt('overwrite', True)}"
         )
 
 

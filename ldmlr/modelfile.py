@@ -268,23 +268,20 @@ def kind_of(path: Path) -> Kind:
     InputError
         The file is missing, or none of the kinds; the message names them.
     """
-    check_input(path, "model file")
+    found = known_kind(check_input(path, "model file"))
+    if found is None:
+        what = _other_file(path) or "no model file of ldmlr, or damaged"
+        makers = ", ".join(kind.maker for kind in KINDS.values())
+        raise InputError(f"{path}: is {what}; give one made by {makers}")
+    return found
+
+
+def known_kind(path: Path) -> Kind | None:
+    """Return what kind of model a file holds; None if it is no model file."""
     try:
         with open_tensors(path, "np") as file:
             header = parse_json((file.metadata() or {}).get(KEY, ""))
         return KINDS[header["format"]]
-    except Exception:
-        what = _other_file(path) or "no model file of ldmlr, or damaged"
-        makers = ", ".join(kind.maker for kind in KINDS.values())
-        raise InputError(f"{path}: is {what}; give one made by {makers}") from None
-
-
-def noun_of(path: Path) -> str | None:
-    """Return what a model file holds, in words; None if it is no model file."""
-    try:
-        with open_tensors(path, "np") as file:
-            header = parse_json((file.metadata() or {}).get(KEY, ""))
-        return KINDS[header["format"]].noun
     except Exception:
         return None
 

@@ -17,7 +17,7 @@ from ldmlr.errors import UsageError, opt
 from ldmlr.files import make_folder
 from ldmlr.store import FeatureStore, SplitData
 from ldmlr.store.convert.config import SourceConfig
-from ldmlr.store.convert.ready import FOLDER, Ready, ready_store
+from ldmlr.store.convert.ready import FOLDER, Ready, is_copy, ready_store
 
 FEATURE_SETS = ("digits-pixels-lt",)
 _SEED = 0
@@ -37,10 +37,8 @@ def ready_set(name: str, folder: Path) -> Ready:
     images = open_image_set("digits-lt", seed=_SEED)
     assert images.test is not None
     config = {"builtin": name, "images": images.fingerprint(), "encoder_trained_on_rows": False}
-    if path.is_file():
-        with FeatureStore.open(path) as found:
-            if found.config == config:
-                return Ready(Path(name), path, before=True)
+    if is_copy(path, config):
+        return Ready(Path(name), path, before=True)
     make_folder(path.parent)
     FeatureStore.write(
         path, train=_rows(images.train), test=_rows(images.test), class_names=images.class_names,

@@ -68,8 +68,7 @@ def long_tailed_counts(n_max: int, num_classes: int, factor: float) -> Integers:
     if counts[-1] < 1:
         raise UsageError(
             f"{opt('imbalance_factor')}: {factor:g} leaves a class without a row, as the largest has "
-            f"{n_max}; "
-            f"use at most {n_max}"
+            f"{n_max}; use at most {n_max}"
         )
     return counts
 

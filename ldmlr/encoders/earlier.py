@@ -63,10 +63,8 @@ class Earlier:
         if held_out is not None and any(before != held_out for before in self.held_out):
             raise UsageError(
                 f"{opt(self.option)} {self.path}: may have been trained on images that {opt('val_fraction')} "
-                "would hold "
-                f"out; use a baseline of the same images, {opt('val_fraction')} and {opt('seed')}, or "
-                "leave one of the two "
-                "out"
+                f"would hold out; use a baseline of the same images, {opt('val_fraction')} and "
+                f"{opt('seed')}, or leave one of the two out"
             )
 
     @property

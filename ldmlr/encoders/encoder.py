@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.encoders.model import Baseline, file_hash, model_path
-from ldmlr.encoders.networks.custom import call_factory, check_encoder, load_exported
+from ldmlr.encoders.networks.custom import call_factory, check_encoder, load_exported, set_training
 from ldmlr.encoders.networks.hubs import hub_network, hub_of
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.encoders.wanted import normalisation
@@ -153,9 +152,8 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
     """Refuse to average over mirror images where the encoder `name` is trained without them."""
     if config.mirror and not flip:
         raise UsageError(
-            f"{opt('mirror')}: {name} is not trained on mirrored images and would misread them; leave "
-            "the option "
-            f"out, or train with {opt('augment')} flip"
+            f"{opt('mirror')}: {name} is not trained on mirrored images and would misread them; leave the "
+            f"option out, or train with {opt('augment')} flip"
         )
 
 
@@ -208,9 +206,7 @@ def _foreign(
     config: EncodeConfig,
 ) -> Encoder:
     found = normalisation(network, name, shape[2], config.mean, config.std)
-    # The module of an exported program refuses: it is what it was exported as.
-    with contextlib.suppress(RuntimeError, NotImplementedError):
-        network.eval()
+    set_training(network, False)
     provenance = {
         **provenance, "mean": found.mean, "std": found.std, "normalisation": found.origin,
     }  # fmt: skip

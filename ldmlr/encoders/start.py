@@ -79,9 +79,8 @@ class Start(Earlier):
         except RuntimeError:
             shape = list(self.baseline.shape)
             raise InputError(
-                f"{opt('init')} {self.path}: its weights are for images {shape} (height, width, "
-                "channels) and do "
-                "not fit these; name another model"
+                f"{opt('init')} {self.path}: its weights are for images {shape} (height, width, channels) "
+                "and do not fit these; name another model"
             ) from None
         if self.keeps_head(head.kind, class_names):
             if config.concentration:

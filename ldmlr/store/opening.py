@@ -86,11 +86,14 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except (OSError, RuntimeError, ValueError) as error:
         size = place.stat().st_size
-        model = _model(place)
+        # Known only where a file is no store: others do without safetensors.
+        from ldmlr.modelfile import known_kind
+
+        model = known_kind(place)
         if model is not None:
             raise InputError(
-                f"{path}: is a {model} (safetensors), not a feature store; give the store that it belongs "
-                "to, or one made by `ldmlr encode` or `ldmlr store import`"
+                f"{path}: is a {model.noun} (safetensors), not a feature store; give the store that it "
+                "belongs to, or one made by `ldmlr encode` or `ldmlr store import`"
             ) from None
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
 
@@ -178,14 +181,6 @@ def _read_item(_: str, item: h5py.HLObject) -> None:
 def reading_hdf5(where: str | Path) -> AbstractContextManager[None]:
     """Return the boundary to what HDF5 raises where it cannot follow a file; `where` is for messages."""
     return boundary(where, "HDF5 file", "copy it again")
-
-
-def _model(path: Path) -> str | None:
-    """Return what kind of model a file is, if it is one."""
-    # It imports torch, which stores do without.
-    from ldmlr.modelfile import noun_of
-
-    return noun_of(path)
 
 
 def _what_instead(start: bytes, size: int, error: BaseException) -> str:

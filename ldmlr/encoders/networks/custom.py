@@ -139,7 +139,7 @@ def check_encoder(
         wanted += " (export it with a dynamic batch dimension)"
     images = _trial_images(shape)
     training = network.training
-    _set_training(network, False)
+    set_training(network, False)
     found: list[torch.Tensor] = []
     for count in (2, 3):
         try:
@@ -155,7 +155,7 @@ def check_encoder(
             kind = str(features.dtype).removeprefix("torch.")
             raise failure(f"{where} returned {kind} features; return real numbers, such as their .abs()")
         found.append(features.float())
-    _set_training(network, training)
+    set_training(network, training)
     if found[0].shape[1] != found[1].shape[1]:
         dims = f"{found[0].shape[1]} dimensions for 2 images and {found[1].shape[1]} for 3"
         raise failure(f"{where} returned features of {dims}; {wanted}")
@@ -180,8 +180,11 @@ def _trial_images(shape: tuple[int, int, int]) -> torch.Tensor:
     return images
 
 
-def _set_training(network: nn.Module, training: bool) -> None:
-    # The module of an exported program refuses train() and eval(): it is what it was exported as.
+def set_training(network: nn.Module, training: bool) -> None:
+    """Put a network into training or evaluation mode, where it has them.
+
+    The module of an exported program refuses both: it is what it was exported as.
+    """
     with contextlib.suppress(RuntimeError, NotImplementedError):
         network.train(training)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -94,11 +95,12 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
     digest = _digest(source, keys)
     name = source.name.split(".")[0] or "features"
     copy = Path(folder) / FOLDER / f"{name}-{digest[:12]}.h5"
-    if _is_copy(copy, digest):
+    origin = {"source_sha256": digest}
+    if is_copy(copy, origin):
         return Ready(source, copy, before=True)
     done = import_store(
         source, copy, features_key=keys.features_key, labels_key=keys.labels_key,
-        origin={"source_sha256": digest}, overwrite=True,
+        origin=origin, overwrite=True,
         remedy=f"name the .npy file of their labels with {opt('labels_key')}",
     )  # fmt: skip
     return Ready(source, copy, tuple(done.notes))
@@ -152,12 +154,12 @@ def _is_plain(group: h5py.Group) -> bool:
     return not len(found) or bool(found[0] == 0)
 
 
-def _is_copy(copy: Path, digest: str) -> bool:
-    """Tell whether a copy is there, whole and of these contents."""
+def is_copy(copy: Path, origin: Mapping[str, Any]) -> bool:
+    """Tell whether a copy is there, whole, and made of what its configuration says."""
     if not copy.is_file():
         return False
     try:
-        return FeatureStore.open(copy).config.get("source_sha256") == digest
+        return origin.items() <= FeatureStore.open(copy).config.items()
     except InputError:
         return False
 

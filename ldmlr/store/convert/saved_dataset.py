@@ -56,7 +56,6 @@ class SavedDataset:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         arrow = pyarrow()
         self._stack = ExitStack()
         files = [entry.get("filename") for entry in _json(folder / STATE).get("_data_files", [])]
@@ -72,11 +71,6 @@ class SavedDataset:
         self.table = arrow.concat_tables(tables)
         self.schema_arrow = self.table.schema
 
-    @property
-    def count(self) -> int:
-        """Rows."""
-        return int(self.table.num_rows)
-
     def read(self, columns: Sequence[str]) -> Any:
         """Return a table of some columns."""
         return self.table.select(list(columns))
@@ -85,20 +79,21 @@ class SavedDataset:
         """Yield some columns, so many rows at a time."""
         yield from self.table.select(list(columns)).to_batches(max_chunksize=batch_size)
 
-    def class_names(self, label: str) -> tuple[str, ...] | None:
-        """Return the names of the classes where the column is a ``ClassLabel``."""
-        try:
-            names = _json(self.folder / INFO)["features"][label]["names"]
-        except (InputError, KeyError, TypeError):
-            return None
-        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return tuple(names) if is_list else None
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+
+def class_names(folder: Path, label: str) -> tuple[str, ...] | None:
+    """Return the names of the classes of a split where a column is a ``ClassLabel``."""
+    try:
+        names = _json(folder / INFO)["features"][label]["names"]
+    except (InputError, KeyError, TypeError):
+        return None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
 
 
 def _json(path: Path) -> dict[str, Any]:

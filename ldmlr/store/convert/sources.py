@@ -21,7 +21,7 @@ from ldmlr.files import check_input
 from ldmlr.store.convert.anndata import is_anndata, read_anndata
 from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
-from ldmlr.store.convert.saved_dataset import SavedDataset, is_saved_dataset, split_folders
+from ldmlr.store.convert.saved_dataset import SavedDataset, class_names, is_saved_dataset, split_folders
 from ldmlr.store.convert.streams import MemoryRows, load_array, load_member, npy_rows, npz_members, npz_rows
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import dataset_names, text
@@ -147,8 +147,7 @@ def _saved_dataset(path: Path, features_key: str | None, labels_key: str | None)
         table = read_parquet(folder, features_key, names, functools.partial(SavedDataset, folder))
         splits[split] = RawSplit(table.rows, table.labels, table.source, table.ids)
         if split == "train":
-            with SavedDataset(folder) as opened:
-                classes = opened.class_names(table.label)
+            classes = class_names(folder, table.label)
     return Source(splits, class_names=classes)
 
 
