@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
-import zlib
-from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, one_line
+from ldmlr.boundary import boundary
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels
 from ldmlr.data.unpickle import load_pickle
 from ldmlr.errors import InputError
 from ldmlr.files import os_error
@@ -116,34 +115,30 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 
 def _read_archive(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            unpacked = 0
-            for member in archive:
-                unpacked += member.size
-                if unpacked > _LONGEST_ARCHIVE:
-                    raise InputError(
-                        f"{path}: unpacks to far more than a CIFAR archive; download the archive again"
-                    )
-                name = member.name.rpartition("/")[2]
-                if name not in _NAMES or not member.isreg():
-                    continue
-                if name in files or member.size > _LONGEST_MEMBER:
-                    raise InputError(
-                        f"{path}: {member.name} is there twice or too long for CIFAR; download it again"
-                    )
-                content = archive.extractfile(member)
-                files[name] = content.read() if content else b""
-            # The checksum of a compressed archive stands at its end.
-            for _ in range(_LONGEST_ARCHIVE >> 20):
-                if archive.fileobj is None or not archive.fileobj.read(2**20):
-                    break
-    except PermissionError as error:
-        raise os_error(error, path) from None
-    except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
-        raise InputError(
-            f"{path}: not a tar archive, or damaged ({one_line(error)}); download the archive again"
-        ) from None
+    with (
+        boundary(path, "tar archive", "download the archive again", "not a tar archive, or damaged"),
+        tarfile.open(path, "r:*") as archive,
+    ):
+        unpacked = 0
+        for member in archive:
+            unpacked += member.size
+            if unpacked > _LONGEST_ARCHIVE:
+                raise InputError(
+                    f"{path}: unpacks to far more than a CIFAR archive; download the archive again"
+                )
+            name = member.name.rpartition("/")[2]
+            if name not in _NAMES or not member.isreg():
+                continue
+            if name in files or member.size > _LONGEST_MEMBER:
+                raise InputError(
+                    f"{path}: {member.name} is there twice or too long for CIFAR; download it again"
+                )
+            content = archive.extractfile(member)
+            files[name] = content.read() if content else b""
+        # The checksum of a compressed archive stands at its end.
+        for _ in range(_LONGEST_ARCHIVE >> 20):
+            if archive.fileobj is None or not archive.fileobj.read(2**20):
+                break
     return files
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ldmlr.boundary import first_line
 from ldmlr.data.images import (
     Images,
     ImageSplit,
@@ -27,7 +28,6 @@ from ldmlr.data.images import (
     Rows,
     Sizes,
     different_sizes,
-    one_line,
     resize_and_crop,
 )  # fmt: skip
 from ldmlr.errors import InputError, opt
@@ -241,9 +241,9 @@ class FileSplit(ImageSplit):
         except UnidentifiedImageError:
             reason = "not an image that Pillow can read"
         except OSError as error:
-            reason = error.strerror or one_line(error)
+            reason = error.strerror or first_line(error)
         except Exception as error:  # decoders of damaged files raise errors of many kinds
-            reason = one_line(error)
+            reason = first_line(error)
         return BadImage(row, self._where(row), reason)
 
     def _prepare(self, image: Image.Image) -> Image.Image:

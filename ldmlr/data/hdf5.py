@@ -14,14 +14,14 @@ import h5py
 import numpy as np
 
 from ldmlr.boundary import boundary
-from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes, one_line
+from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels, infer_classes
 from ldmlr.errors import InputError
 from ldmlr.files import check_input
 from ldmlr.store.datasets import check_filters
-from ldmlr.store.layout import repeated_name
+from ldmlr.store.layout import SPLITS, repeated_name
 from ldmlr.store.opening import open_hdf5, probe
 
-SPLITS = ("train", "test", "val")
+AGAIN = "copy or download it again"
 
 
 def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, ArraySplit], tuple[str, ...]]:
@@ -42,7 +42,7 @@ def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, Arra
     if not h5py.is_hdf5(check_input(path, "image file")) and os.access(path, os.R_OK):
         raise InputError(f"{path}: not an HDF5 file, or damaged; copy or download it again")
     probe(path)
-    with open_hdf5(path) as file, boundary(path, "HDF5 file", "copy or download it again"):
+    with open_hdf5(path) as file, boundary(path, "HDF5 file", AGAIN):
         arrays = {name: _read_split(path, file, name) for name in SPLITS if name in file or name == "train"}
         names = _class_names(path, file)
     num_classes = len(names) if names else infer_classes(arrays["train"][1], f"{path}: train/labels")
@@ -80,12 +80,8 @@ def _read_split(path: Path, file: Any, name: str) -> tuple[Images, Labels]:
         )
     if 0 in shape:
         raise InputError(f"{path}: {name}/images are empty {list(shape)}; leave out a split without images")
-    try:
+    with boundary(path, "HDF5 file", AGAIN, f"{name} cannot be read"):
         pixels, classes = images[()], labels[()]
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: {name} cannot be read ({one_line(error)}); copy or download it again"
-        ) from None
     return pixels, check_labels(classes, None, f"{path}: {name}/labels", rows=shape[0])
 
 

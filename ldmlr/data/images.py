@@ -244,12 +244,6 @@ def check_labels(
     return array.astype(np.int64)
 
 
-def one_line(error: Exception) -> str:
-    """Return what a library said went wrong, without line breaks, to stand inside our message."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(" .:") if lines else type(error).__name__
-
-
 def infer_classes(labels: npt.ArrayLike, where: str) -> int:
     """Return the number of classes of training labels that must be ``0 .. C-1`` without a gap."""
     present = np.unique(np.asarray(labels))

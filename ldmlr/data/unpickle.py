@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ldmlr.data.images import one_line
+from ldmlr.boundary import first_line
 from ldmlr.errors import InputError
 
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -96,7 +96,7 @@ def load_pickle(data: bytes, where: str) -> dict[bytes, Any]:
     try:
         document = _Restricted(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = one_line(error)
+        reason = first_line(error)
         raise InputError(
             f"{where}: not a CIFAR pickle, not read ({reason}); download the archive again"
         ) from None
