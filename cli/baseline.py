@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
+from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.recipes import PRESETS, baseline_config, default_preset
 
 from .config_file import config_option
 from .fields import config_options

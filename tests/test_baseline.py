@@ -24,11 +24,12 @@ from ldmlr.data import open_image_set
 from ldmlr.data.images import ArraySplit
 from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.baseline import train_baseline
-from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config, default_preset
+from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.ema import Ema
 from ldmlr.encoders.model import Baseline
 from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import resolve_precision
+from ldmlr.encoders.recipes import PRESETS, baseline_config, default_preset
 from ldmlr.encoders.schedule import learning_rate
 from ldmlr.errors import InputError, LdmlrError, UsageError
 

@@ -1,5 +1,5 @@
-"""`ldmlr.heads.constraints`, ``--norm-limit``: class weights of stage 3 that are no longer than a multiple
-of their mean length.
+"""`ldmlr.heads.constraints`: ``--norm-limit``, class weights of stage 3 that are no longer than a multiple of
+their mean length, and ``--monotone-norms``, those of rare classes no shorter than those of frequent ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ldmlr import finetune
 from ldmlr.errors import UsageError
 from ldmlr.heads import training
 from ldmlr.heads.config import FinetuneConfig
-from ldmlr.heads.constraints import limit_norms
+from ldmlr.heads.constraints import limit_norms, monotone_norms
 
 
 @given(st.integers(0, 1000), st.floats(1, 3))
@@ -76,3 +76,67 @@ def test_the_limit_is_refused_where_the_baseline_settles_another_kind_of_head():
     assert config.settled("linear").head == "linear"
     with pytest.raises(UsageError, match="norm_limit: only the direction of the weights of a wcdas head"):
         config.settled("wcdas")
+
+
+# --- monotone norms ----------------------------------------------------------------------------
+
+
+def isotonic(lengths: np.ndarray) -> np.ndarray:
+    """The non-decreasing values nearest to `lengths`, by the formula of upper and lower sets."""
+    n = len(lengths)
+    return np.array(
+        [
+            max(min(lengths[a : b + 1].mean() for b in range(i, n)) for a in range(i + 1))
+            for i in range(n)
+        ]
+    )  # fmt: skip
+
+
+@given(st.integers(0, 1000), st.integers(2, 9))
+def test_lengths_become_the_nearest_that_do_not_fall_towards_rare_classes(seed, classes):
+    draw = np.random.default_rng(seed)
+    counts = draw.permutation(np.arange(1, classes + 1) * 7)
+    weight = torch.from_numpy(draw.normal(size=(classes, 4)).astype(np.float32))
+    before = weight.clone()
+    monotone_norms(weight, counts)
+    order = np.argsort(-counts)
+    expected = isotonic(before.double().norm(dim=1).numpy()[order])
+    np.testing.assert_allclose(weight.double().norm(dim=1).numpy()[order], expected, rtol=1e-5)
+    cosine = torch.nn.functional.cosine_similarity(weight, before, dim=1)
+    torch.testing.assert_close(cosine, torch.ones(classes))
+    # What obeys already stays as it is, up to the rounding of lengths.
+    again = weight.clone()
+    monotone_norms(again, counts)
+    torch.testing.assert_close(again, weight, rtol=1e-6, atol=0)
+
+
+def test_classes_of_one_size_get_one_length_and_zeros_stay():
+    weight = torch.tensor([[3.0, 4.0], [0.0, 1.0], [8.0, 6.0]])
+    monotone_norms(weight, np.array([5, 5, 2]))
+    torch.testing.assert_close(weight.norm(dim=1), torch.tensor([3.0, 3.0, 10.0]))
+    empty = torch.zeros(2, 3)
+    monotone_norms(empty, np.array([4, 1]))
+    assert torch.equal(empty, torch.zeros(2, 3))
+
+
+def test_the_order_holds_after_every_step_and_with_a_limit(rows):
+    seen = []
+    for limit in (0.0, 1.0):
+        head = finetune(
+            rows, seed=0, monotone_norms=True, norm_limit=limit, epochs=4, lr=0.05,
+            on_epoch=lambda epoch, head: seen.append(head.weight.detach().norm(dim=1)),
+        )  # fmt: skip
+        assert head.config.fit == "recipe"
+        assert head.config.monotone_norms
+    free = finetune(rows, seed=0, epochs=4, lr=0.05)
+    assert len(seen) == 8
+    assert all((norms.diff() >= -1e-6 * norms.max()).all() for norms in seen)
+    lengths = free.head.weight.detach().norm(dim=1)
+    assert lengths[2] < lengths[0]
+
+
+def test_monotone_norms_are_for_a_linear_head_of_the_recipe():
+    with pytest.raises(UsageError, match="monotone_norms: only the direction of the weights of a cosine"):
+        FinetuneConfig(monotone_norms=True, head="cosine")
+    with pytest.raises(UsageError, match="monotone_norms: only fit='recipe' uses it"):
+        FinetuneConfig(monotone_norms=True, fit="tuned")

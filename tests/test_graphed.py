@@ -71,7 +71,16 @@ def test_a_graph_for_each_shape_and_the_same_weights(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("changes", [{}, {"mixup": 1.0, "cutmix": 1.0, "consistency": 1.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mixup": 1.0, "cutmix": 1.0, "consistency": 1.0},
+        {"contrast": 1.0},
+        {"contrast": 1.0, "contrast_loss": "balanced", "loss": "balanced-softmax"},
+        {"contrast": 1.0, "contrast_loss": "binary", "loss": "binary", "uniformity": 1.0},
+    ],
+)
 def test_on_a_device_gradients_are_those_without_a_graph(changes: dict) -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
@@ -80,7 +89,7 @@ def test_on_a_device_gradients_are_those_without_a_graph(changes: dict) -> None:
     by_graph = trainer.gradients
     assert isinstance(by_graph, graphed.Graphed)
     trainer.model.train()
-    views = 2 if "consistency" in changes else 1
+    views = 2 if trainer.config.two_views else 1
     plan = [np.arange(30), np.arange(30, 60)]
     batches = list(trainer.batches.draw(plan, views, torch.Generator().manual_seed(1)))
     batches = [[(images, targets) for images in drawn] for drawn, targets in batches]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldmlr.encoders.config import baseline_config
 from ldmlr.encoders.model import Baseline
+from ldmlr.encoders.recipes import baseline_config
 from ldmlr.store import FeatureStore
 
 PRESET = Path(__file__).resolve().parent.parent / "presets" / "imagenet-lt.toml"

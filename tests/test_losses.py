@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmlr.errors import InputError, UsageError
-from ldmlr.heads.losses import balanced_softmax, cross_entropy, log_prior, logit_adjusted, make_loss
+from ldmlr.heads.losses import (
+    balanced_softmax,
+    binary_cross_entropy,
+    cross_entropy,
+    log_prior,
+    logit_adjusted,
+    make_loss,
+)
 
 COUNTS = [50, 10, 2]
 
@@ -72,3 +79,35 @@ def test_tau_zero_and_equal_counts_are_the_cross_entropy():
 def test_unknown_loss_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'balanced-softmax'"):
         make_loss("balanced_softmax", COUNTS)
+
+
+@given(seed=st.integers(0, 1000), tau=st.floats(0, 2))
+def test_binary_cross_entropy_is_one_question_per_class_with_its_prior_odds(seed, tau):
+    logits, targets = problem(seed)
+    share = np.array(COUNTS) / 62
+    odds = (share / (1 - share)) ** tau * 0.5 ** (1 - tau)
+    p = 1 / (1 + np.exp(-logits.double().numpy()) / odds)
+    hot = np.eye(3)[targets.numpy()]
+    expected = -(hot * np.log(p) + (1 - hot) * np.log(1 - p)).sum(1).mean()
+    assert float(binary_cross_entropy(COUNTS, tau)(logits, targets)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_binary_cross_entropy_of_mixed_targets_mixes_and_certain_rows_stay_finite():
+    loss, (logits, targets) = binary_cross_entropy(COUNTS), problem()
+    hard, other = (torch.nn.functional.one_hot(labels, 3).float() for labels in (targets, targets.roll(1)))
+    expected = 0.3 * float(loss(logits, hard)) + 0.7 * float(loss(logits, other))
+    assert float(loss(logits, 0.3 * hard + 0.7 * other)) == pytest.approx(expected, rel=1e-5)
+    far = torch.tensor([[300.0, -300.0, -300.0]], requires_grad=True)
+    loss(far, torch.tensor([1])).backward()
+    assert far.grad.tolist() == [[pytest.approx(1), pytest.approx(-1), pytest.approx(0, abs=1e-6)]]
+
+
+def test_binary_cross_entropy_learns_the_balanced_odds():
+    """Constant logits fitted to the counts are level with tau 1: the offset alone is the prior."""
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(COUNTS))
+    logits = torch.zeros(3, requires_grad=True)
+    loss = binary_cross_entropy(COUNTS)(logits.expand(62, 3), labels)
+    (slope,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(slope, torch.zeros(3), atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="two classes at least"):
+        binary_cross_entropy([4])

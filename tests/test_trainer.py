@@ -15,8 +15,9 @@ from support.training import killed_before
 
 from ldmlr.data import open_image_set
 from ldmlr.encoders.baseline import train_baseline
-from ldmlr.encoders.config import PRESETS, BaselineConfig, baseline_config
+from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.model import Baseline
+from ldmlr.encoders.recipes import PRESETS, baseline_config
 from ldmlr.encoders.schedule import head_learning_rate
 from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import LdmlrError
@@ -29,6 +30,9 @@ OPTIONS = {
     "two views": {"cutmix": 1.0, "mixup": 1.0, "consistency": 2.0},
     "cumulative": {"loss": "weighted", "cumulative": True, "ema": 0.9},
     "ldam": {"loss": "ldam", "head": "cosine"},
+    "binary": {"loss": "binary", "uniformity": 0.5, "nesterov": False},
+    "contrast": {"contrast": 0.5, "contrast_loss": "balanced", "head": "cosine"},
+    "mixed contrast": {"contrast": 0.5, "contrast_loss": "binary", "mixup": 1.0, "cutmix": 1.0},
     "max norm": {"max_norm": 0.4, "weight_decay": 5e-3},
     "small first": {"first_size": 0.5},
     "head": {"head": "wcdas", "head_epochs": 2, "head_lr": 0.1, "ema": 0.9, "head_weight_decay": 0.01},

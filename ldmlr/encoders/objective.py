@@ -1,4 +1,4 @@
-"""What a training step minimises: the loss of one or two views, and their consistency.
+"""What a training step minimises: the loss of one or two views, their consistency and their contrast.
 
 With two views the objective is that of GLMC (Du et al., CVPR 2023): with features f of the views a and b, a
 projector g and a predictor h,
@@ -18,6 +18,10 @@ temperature T,
     (1 - w) * L + w * T^2 * KL(softmax(t / T) || softmax(s / T))
 
 Both are logits of balanced classes where the loss takes the prior off, so no prior enters here.
+
+Two more terms are added, each with a weight of its own (`ldmlr.encoders.contrast`): ``contrast``, a
+contrastive loss of the features of two views, and ``uniformity``, which pushes the class weights of the head
+apart.
 """
 
 from __future__ import annotations
@@ -33,17 +37,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from ldmlr.encoders.config import BaselineConfig
+from ldmlr.encoders.contrast import PROJECTION, Contrast, uniformity
 from ldmlr.heads.losses import (
     Loss,
     balanced_softmax,
+    binary_cross_entropy,
     cross_entropy,
     ldam,
     log_prior,
     weighted_cross_entropy,
 )
 from ldmlr.heads.modules import Head
-
-PROJECTION = 128
 
 
 def training_loss(config: BaselineConfig, counts: npt.NDArray[np.int64]) -> Loss:
@@ -62,6 +66,8 @@ def training_loss(config: BaselineConfig, counts: npt.NDArray[np.int64]) -> Loss
         return weighted_cross_entropy(counts, config.weight_power)
     if config.loss == "ldam":
         return ldam(counts, config.margin)
+    if config.loss == "binary":
+        return binary_cross_entropy(counts, config.tau)
     return cross_entropy
 
 
@@ -108,6 +114,10 @@ class Objective(nn.Module):
         self.head = head
         self.plain_head = copy.deepcopy(head) if config.cumulative else None
         self.agreement = Consistency(head.dim) if config.consistency else None
+        self.contrast_weight, self.uniformity = config.contrast, config.uniformity
+        self.contrast = (
+            Contrast(config.contrast_loss, config.contrast_temperature, head.dim) if config.contrast else None
+        )
 
     def forward(
         self,
@@ -140,6 +150,12 @@ class Objective(nn.Module):
             total = (1 - self.distil) * total + self.distil * matched
         if self.agreement is not None:
             total = total + self.weight * self.agreement(features[0], features[1])
+        if self.contrast is not None:
+            weight = self.head.get_parameter("weight")
+            between = self.contrast(features[0], features[1], torch.cat(list(targets)), weight)
+            total = total + self.contrast_weight * between
+        if self.uniformity:
+            total = total + self.uniformity * uniformity(self.head.get_parameter("weight"))
         return total, logits
 
 

@@ -128,7 +128,8 @@ class Trainer:
     def _sgd(self, module: nn.Module, weight_decay: float) -> torch.optim.SGD:
         momentum = self.config.momentum
         return torch.optim.SGD(
-            module.parameters(), lr=self.config.lr, momentum=momentum, nesterov=momentum > 0,
+            module.parameters(), lr=self.config.lr, momentum=momentum,
+            nesterov=self.config.nesterov and momentum > 0,
             weight_decay=weight_decay, fused=True,
         )  # fmt: skip
 
@@ -178,7 +179,7 @@ class Trainer:
         # A step of the last epoch: images are of full size there.
         epoch, times = config.epochs - 1, []
         before = time.perf_counter()
-        for images, targets in self.batches.draw(plan, 2 if config.consistency else 1, draws.augment):
+        for images, targets in self.batches.draw(plan, 2 if config.two_views else 1, draws.augment):
             loss, _ = self._step(images, targets, learning_rate(config, 0.5 / len(plan)), draws, epoch)
             float(loss)  # wait for the device
             times.append(time.perf_counter() - before)
@@ -225,7 +226,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         seen = 0
-        views = 2 if config.consistency and not self.head_alone else 1
+        views = 2 if config.two_views and not self.head_alone else 1
         for step, (images, targets) in enumerate(self.batches.draw(plan, views, draws.augment)):
             now = epoch + (step + 0.5) / len(plan)
             if self.head_alone:

@@ -20,7 +20,7 @@ TUNED_HEADS = (*HEADS, "mlp")
 # How a head is fitted: so many passes from the baseline's head, or to its best from nothing.
 AUTO, RECIPE, TUNED = "auto", "recipe", "tuned"
 # What only passes from the baseline's head use.
-OF_THE_RECIPE = ("init", "epochs", "batch_size", "lr", "tau_shift", "norm_limit")
+OF_THE_RECIPE = ("init", "epochs", "batch_size", "lr", "tau_shift", "norm_limit", "monotone_norms")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,11 @@ class FinetuneConfig(Config):
         "after every step; 0 is off.",
         minimum=0,
     )
+    monotone_norms: bool = option(
+        False,
+        "Keep the weights of a class in a linear head at least as long as those of classes with more rows, "
+        "after every step (isotonic regression).",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,11 +105,12 @@ class FinetuneConfig(Config):
             )
         if self.fit == TUNED and (given := self.of_the_recipe()):
             raise UsageError(f"{opt(given[0])}: only {opt('fit', RECIPE)} uses it, not {TUNED}; leave it out")
-        if self.norm_limit and self.head not in (AS_BASELINE, "linear"):
-            raise UsageError(
-                f"{opt('norm_limit')}: only the direction of the weights of a {self.head} head counts; "
-                "leave it out"
-            )
+        for name in ("norm_limit", "monotone_norms"):
+            if getattr(self, name) and self.head not in (AS_BASELINE, "linear"):
+                raise UsageError(
+                    f"{opt(name)}: only the direction of the weights of a {self.head} head counts; "
+                    "leave it out"
+                )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
             raise UsageError(
                 f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"

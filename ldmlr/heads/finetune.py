@@ -51,7 +51,7 @@ def finetune(
         The configuration; otherwise it is built from `options`, the fields of `FinetuneConfig`:
         ``head`` (``auto``: the kind of the store's head), ``fit``, ``init``, ``loss``, ``tau``, ``epochs``,
         ``batch``, ``lr``, ``weight_decay``, ``width``, ``dropout``, ``mix``, ``average``, ``tau_shift``,
-        ``norm_limit``.
+        ``norm_limit``, ``monotone_norms``.
     seed
         Everything random depends on it alone.
     device

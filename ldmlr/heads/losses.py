@@ -134,6 +134,41 @@ def ldam(counts: npt.ArrayLike, margin: float = 15.0) -> Loss:
     return loss
 
 
+def binary_cross_entropy(counts: npt.ArrayLike, tau: float = 1.0) -> Loss:
+    """Return the sum over classes of the binary cross-entropy, each class with a margin by its size.
+
+    No class stands in another's denominator: each asks by itself whether a row is one of its own. With the
+    share ``p_c = n_c / N`` of the rows, ``logit(p) = log(p / (1 - p))`` and targets t,
+
+        offset_c = logit(1 / C) + tau (logit(p_c) - logit(1 / C))
+        loss = sum_c t_c softplus(-(s_c + offset_c)) + (1 - t_c) softplus(s_c + offset_c)
+
+    averaged over rows. With ``tau`` 1 a logit of zero means the odds of the class among the training rows, so
+    that the logits themselves come out as for balanced classes: logit adjustment (Menon et al., ICLR 2021)
+    for sigmoids. That the cross-entropy of sigmoids suits long tails is the observation of BCE3S (Fan et al.,
+    AAAI 2026, arXiv 2511.14097); their loss has no offset, the margins are ours.
+
+    Parameters
+    ----------
+    counts
+        Rows per class of the training set, ``[C]``.
+    tau
+        Strength of the class sizes; 0: every class starts as if it were one of C equal ones.
+    """
+    prior = log_prior(counts)
+    if len(prior) < 2:
+        raise InputError("binary cross-entropy: expected two classes at least, found one; use another loss")
+    odds = prior - np.log(-np.expm1(prior))
+    even = -np.log(len(prior) - 1)
+    offset = Constant(torch.as_tensor(even + tau * (odds - even), dtype=torch.float32))
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        shifted, soft = logits + offset.beside(logits), _soft(targets, logits)
+        return F.binary_cross_entropy_with_logits(shifted, soft, reduction="none").sum(1).mean()
+
+    return loss
+
+
 def _soft(targets: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Return targets as class weights ``[n, C]``."""
     if targets.ndim == logits.ndim:

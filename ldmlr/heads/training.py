@@ -17,7 +17,7 @@ import torch
 from ldmlr import progress
 from ldmlr.device import torch_threads
 from ldmlr.heads.config import AUTO, MIX, FinetuneConfig
-from ldmlr.heads.constraints import limit_norms
+from ldmlr.heads.constraints import limit_norms, monotone_norms
 from ldmlr.heads.losses import added_offset, make_loss
 from ldmlr.heads.modules import Head, LinearHead, make_head
 from ldmlr.heads.training_rows import TrainingRows
@@ -82,7 +82,8 @@ def train_head(
     rows
         Encoded and generated rows.
     config
-        `epochs`, `batch`, `lr`, `weight_decay`, `mix`, `loss`, `tau`, `norm_limit`.
+        `epochs`, `batch`, `lr`, `weight_decay`, `mix`, `loss`, `tau`, `norm_limit`,
+        `monotone_norms`.
     seed
         Seeds the order of rows and the mix.
     on_epoch
@@ -140,6 +141,9 @@ def train_head(
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+                if config.monotone_norms:
+                    monotone_norms(head.get_parameter("weight"), rows.counts)
+                # Cut to one length, an order stays.
                 if config.norm_limit:
                     limit_norms(head.get_parameter("weight"), config.norm_limit)
                 running += loss.detach() * len(y)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ldmlr.config import Config, option
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.encoders.config import PRESETS, BaselineConfig, EncodeConfig
+from ldmlr.encoders.config import BaselineConfig, EncodeConfig
+from ldmlr.encoders.recipes import PRESETS
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import GENERATORS, entry_of

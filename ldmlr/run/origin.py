@@ -10,9 +10,10 @@ from ldmlr.data.featuresets import ready_source
 from ldmlr.data.imageset import ImageSet
 from ldmlr.data.open import open_image_set
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
-from ldmlr.encoders.config import BaselineConfig, baseline_config, default_preset
+from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.encoder import check_mirror
 from ldmlr.encoders.pixels import image_shape
+from ldmlr.encoders.recipes import baseline_config, default_preset
 from ldmlr.errors import InputError, opt
 from ldmlr.generation.ahead import Material
 from ldmlr.metrics.familiar import Familiar, familiar

@@ -1,7 +1,7 @@
 """Mixup and CutMix: batches whose images are blends of two, and targets that say so.
 
 With one view per image a batch is mixed by mixup or by CutMix; where both are on, a coin decides for each
-batch. With two views (the consistency loss), the first is mixed by mixup and the second by CutMix, with
+batch. With two views (consistency, contrast), the first is mixed by mixup and the second by CutMix, with
 the same partners and the same share: both then show the same two images in the same proportion, once
 blended everywhere and once side by side.
 """
