@@ -89,18 +89,25 @@ def command(
     from ldmlr import device as devices
     from ldmlr import results
     from ldmlr import text as tables
-    from ldmlr.encoders.baseline import train_baseline
+    from ldmlr.encoders.baseline import follow, train_baseline
     from ldmlr.encoders.pixels import image_shape
     from ldmlr.encoders.summary import describe, estimated_seconds, finished
     from ldmlr.groups import parse_groups
+    from ldmlr.ranks import PATIENCE, ranks
 
     shot_groups = parse_groups(groups)
     devices.set_threads(threads)
     target = devices.resolve_device(device)
+    group = click.get_current_context().with_resource(ranks(str(target), PATIENCE))
     chosen = {name: values.pop(name) for name in NAMES}
-    images = open_images(source, chosen, seed, check=dry_run)
+    with group.in_turn():
+        images = open_images(source, chosen, seed, check=dry_run)
     preset = preset or default_preset(max(image_shape(images.train)[:2]))
     config = baseline_config(preset, values)
+    if not group.first:
+        if not dry_run:
+            follow(images, config, group, seed=seed, device=target, threads=threads)
+        return
     settings = {"source": source, "preset": preset, **config.to_dict(), "seed": seed, "groups": groups}
     if dry_run:
         summary = describe(images, config, target, seed=seed)
@@ -116,6 +123,7 @@ def command(
     results.check_result(out, "baseline", overwrite)
     done = finished(out, settings, images) if resume else None
     if done is not None:
+        group.tell(False)
         say(f"{out}: this baseline is finished; nothing to do")
         emit(done, as_json, tables.accuracy_table(done["rows"]))
         return
@@ -129,6 +137,7 @@ def command(
         resume=resume,
         overwrite=overwrite,
         groups=shot_groups,
+        ranks=group,
     )
     result = results.document("baseline", {**settings, **chosen}, **figures, notes=list(images.notes))
     results.write_result(out, result)

@@ -76,7 +76,8 @@ def command(
     from ldmlr.device import resolve_device
     from ldmlr.errors import UsageError, opt
     from ldmlr.files import check_output, write_text
-    from ldmlr.generation.diffuse import diffuse, preview
+    from ldmlr.generation.diffuse import diffuse, follow, preview
+    from ldmlr.ranks import PATIENCE, ranks
 
     beside = out.with_suffix(".md")
     if license is not None and not card:
@@ -85,11 +86,18 @@ def command(
         check_output(beside, overwrite)  # before a training that would be in vain
     config = pick(DiffusionConfig, values)
     place = str(resolve_device(device))
-    rows_of = ready(store, None if dry_run else out.parent, values).open()
+    ctx = click.get_current_context()
+    group = ctx.with_resource(ranks(place, PATIENCE))
+    with group.in_turn():
+        rows_of = ready(store, None if dry_run else out.parent, values).open()
     settings = {
         "store": store, **config.to_dict(), "encoder_trained_on_rows": encoder_trained_on_rows, "seed": seed,
         "device": place,
     }  # fmt: skip
+    if not group.first:
+        if not dry_run:
+            follow(rows_of, config, group, seed=seed, device=place, threads=threads)
+        return
     if dry_run:
         summary = preview(rows_of, config)
         text = tables.table(["diffuse", ""], [[name, str(value)] for name, value in summary.items()])
@@ -97,7 +105,7 @@ def command(
         return
     model, figures = diffuse(
         rows_of, out, config, seed=seed, trained_on_rows=encoder_trained_on_rows, device=place,
-        threads=threads, resume=resume, overwrite=overwrite,
+        threads=threads, resume=resume, overwrite=overwrite, ranks=group,
     )  # fmt: skip
     result = results.document("diffuse", settings, **figures)
     if figures["finished_before"]:

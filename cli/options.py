@@ -15,6 +15,7 @@ from ldmlr import progress
 from ldmlr.config import plain
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.generators.catalogue import GENERATORS
+from ldmlr.ranks import world
 from ldmlr.run.config import MAX_SEEDS
 from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.heldout import REPEATS
@@ -187,8 +188,9 @@ def emit(result: Mapping[str, Any], as_json: bool, text: str) -> None:
 
 
 def say(message: str) -> None:
-    """Print a message for people on standard error."""
-    click.echo(message, err=True)
+    """Print a message for people on standard error; of several ranks the first speaks for all."""
+    if world()[0] == 0:
+        click.echo(message, err=True)
 
 
 def say_unmeasured(store: object, figures: Mapping[str, Any]) -> None:

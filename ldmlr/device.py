@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError, opt
+from ldmlr.ranks import local
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,8 @@ class Machine:
 def device_name(name: Any = "auto") -> str:
     """Return ``cpu``, ``cuda`` or ``cuda:N`` for ``auto``, such a name or a device of torch.
 
-    Torch is imported only where there may be a CUDA device.
+    Torch is imported only where there may be a CUDA device. Of several ranks on a machine each gets a device
+    of its own, as long as there are enough.
 
     Raises
     ------
@@ -52,6 +54,9 @@ def device_name(name: Any = "auto") -> str:
         The name is unknown, or names a CUDA device that is not there.
     """
     chosen = str(name)
+    rank, size = local()
+    if chosen in ("auto", "cuda") and size > 1 and (count := cuda_devices()):
+        return f"cuda:{rank % count}"
     if chosen == "auto":
         return "cuda" if cuda_devices() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", chosen):
@@ -84,9 +89,9 @@ def cuda_devices() -> int:
 
 
 def thread_number(threads: int | None) -> int:
-    """Return the number of CPU threads: that given, or for None all usable cores."""
+    """Return the number of CPU threads: that given, or for None all usable cores, shared with other ranks."""
     if threads is None:
-        return len(os.sched_getaffinity(0))
+        return max(1, len(os.sched_getaffinity(0)) // local()[1])
     number = whole_number(threads)
     if number is None or not 1 <= number <= MAX_THREADS:
         raise UsageError(f"{opt('threads')}: must be a whole number from 1 to {MAX_THREADS}, not {threads!r}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -81,6 +82,17 @@ def quiet(quiet: bool = True) -> None:
     """Switch bars and the lines of a log off (or on again)."""
     global _quiet
     _quiet = quiet
+
+
+@contextmanager
+def hushed(hush: bool = True) -> Iterator[None]:
+    """Switch bars and the lines of a log off for a block."""
+    global _quiet
+    before, _quiet = _quiet, _quiet or hush
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def say_once(message: str) -> None:

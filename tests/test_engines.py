@@ -17,7 +17,6 @@ import ldmlr
 from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
-from ldmlr.engines.ranks import Ranks, world
 from ldmlr.engines.ray import cluster, run_tasks
 from ldmlr.engines.shards import (
     draw_rows,
@@ -31,6 +30,7 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generate import generate
 from ldmlr.generation.prepare import Work
 from ldmlr.ownership import owned
+from ldmlr.ranks import Ranks, world
 from ldmlr.store import FeatureStore, shard_name, verify, write_manifest
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "shards.sh"

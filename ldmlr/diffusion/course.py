@@ -18,6 +18,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.errors import LdmlrError, opt
 from ldmlr.learning_rate import cosine_decay
+from ldmlr.ranks import ALONE, Ranks
 
 # The schedule as a table for training; steps of 1 / 16384 are far below what the network resolves.
 RESOLUTION = 16384
@@ -92,6 +93,7 @@ def attempts(
     checkpoint: Path | None,
     resume: bool,
     run: Callable[[DiffusionConfig, str], Result],
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Run a training; where the network dies, again with a quarter of the rate.
 
@@ -107,6 +109,8 @@ def attempts(
         Continue from `checkpoint` if it is there.
     run
         The training, of a configuration and the key of its checkpoints; raises `Dead`.
+    ranks
+        The processes that train together; the first has the checkpoint.
 
     Raises
     ------
@@ -114,7 +118,7 @@ def attempts(
         The network died at every rate that was tried.
     """
     keys = [f"{key} {attempt}" if attempt else key for attempt in range(RESTARTS + 1)]
-    first = resumed(checkpoint, keys) if resume and checkpoint is not None else 0
+    first = ranks.tell(resumed(checkpoint, keys) if resume and checkpoint is not None else 0)
     for attempt, own in list(enumerate(keys))[first:]:
         lowered = config.replace(lr=config.lr / 4**attempt)
         try:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr import isa
+from ldmlr import isa, progress
 from ldmlr.diffusion import fused
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import UsageError, opt
 from ldmlr.processor import Processor, number_type
+from ldmlr.ranks import ALONE, Ranks
 
 # The counter of the fused trainer's draws holds so many steps, and rows of a batch are 32-bit numbers.
 MOST_STEPS, MOST_ROWS = 2**24, 2**24
@@ -46,7 +47,9 @@ class Trainer:
         return {"trainer": self.name, "precision": self.precision, "isa": self.isa}
 
 
-def choose(config: DiffusionConfig, device: str, processor: Processor | None = None) -> Trainer:
+def choose(
+    config: DiffusionConfig, device: str, processor: Processor | None = None, ranks: int = 1
+) -> Trainer:
     """Return what trains a configuration.
 
     Parameters
@@ -57,6 +60,8 @@ def choose(config: DiffusionConfig, device: str, processor: Processor | None = N
         ``cpu``, or the name of a CUDA device.
     processor
         What ``auto`` products are chosen for; None: this one.
+    ranks
+        Processes that train together.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def choose(config: DiffusionConfig, device: str, processor: Processor | None = N
         The native trainer was asked for and cannot train this, or the products that were asked for are not
         there.
     """
-    reason = refuses(config, device)
+    reason = refuses(config, device, ranks)
     if config.trainer == "native" and reason:
         raise UsageError(
             f"{opt('trainer', 'native')}: {reason}; use {opt('trainer', 'reference')}, or leave it out"
@@ -89,7 +94,7 @@ def choose(config: DiffusionConfig, device: str, processor: Processor | None = N
     return Trainer("native", precision, chosen.name)
 
 
-def refuses(config: DiffusionConfig, device: str) -> str | None:
+def refuses(config: DiffusionConfig, device: str, ranks: int = 1) -> str | None:
     """Return why the native trainer cannot train a configuration on a device, or None if it can."""
     if config.network != "additive":
         return f"it trains the additive network, not {opt('network', config.network)}"
@@ -97,6 +102,8 @@ def refuses(config: DiffusionConfig, device: str) -> str | None:
         return f"it trains on the CPU, not on {device}"
     if config.iterations > MOST_STEPS or config.batch_size > MOST_ROWS:
         return f"it takes {MOST_STEPS:,} steps and {MOST_ROWS:,} rows in a batch at most"
+    if ranks > 1:
+        return f"it trains in one process, not in {ranks} ranks"
     return None
 
 
@@ -113,6 +120,7 @@ def train(
     resume: bool = False,
     key: str = "",
     importance: npt.NDArray[np.float64] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Weights, list[float], Trainer]:
     """Train a denoiser and return its averaged weights, the course of the loss, and what trained.
 
@@ -120,6 +128,8 @@ def train(
     ----------
     config, z, labels, counts, seed, checkpoint, resume, key, importance
         As of `ldmlr.diffusion.train.train`.
+    ranks
+        The processes that train together, on the same rows; they train on the `z` of the first.
     device
         Where to train: ``cpu``, ``cuda`` or ``cuda:N``.
     threads
@@ -128,21 +138,23 @@ def train(
     Raises
     ------
     UsageError
-        As of `choose`.
+        As of `choose`; and ranks that have other rows or settings, or more ranks than rows in a batch.
     LdmlrError
         The loss is no longer finite, or the network died at every rate that was tried.
     """
-    trainer = choose(config, device)
+    trainer = choose(config, device, ranks=ranks.size)
     if trainer.name == "reference":
         import torch
 
         from ldmlr.diffusion.train import thread_count
         from ldmlr.diffusion.train import train as train_reference
 
+        if not ranks.alone:
+            _join(ranks, config, z, key)
         with thread_count(config, z.shape[1], threads):
             network, losses = train_reference(
                 config, z, labels, counts, seed=seed, device=torch.device(device), checkpoint=checkpoint,
-                resume=resume, key=key, importance=importance,
+                resume=resume, key=key, importance=importance, ranks=ranks,
             )  # fmt: skip
         return network.weights(), losses, trainer
     arrays, losses = fused.train(
@@ -150,3 +162,22 @@ def train(
         checkpoint=checkpoint, resume=resume, key=key, importance=importance,
     )  # fmt: skip
     return Weights(config.network, arrays), losses, trainer
+
+
+def _join(ranks: Ranks, config: DiffusionConfig, z: npt.NDArray[np.float32], key: str) -> None:
+    """Have ranks begin a training together, on the very same `z`."""
+    import torch
+
+    if config.batch_size < ranks.size:
+        raise UsageError(
+            f"{opt('batch_size')}: {config.batch_size} rows are too few for {ranks.size} ranks; raise it, or "
+            "start fewer"
+        )
+    ranks.check_same(key, "training rows or settings")
+    # Machines of different kinds may round the transform differently, or turn an eigenvector round.
+    ranks.copy(torch.from_numpy(z))
+    if ranks.first and config.trainer == "auto" and config.network == "additive":
+        progress.say_once(
+            f"note: {ranks.size} ranks train with PyTorch, as one process does with the trainer named "
+            "reference"
+        )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ldmlr.diffusion import checkpoint
 from ldmlr.diffusion.denoiser import Denoiser
 from ldmlr.files import write_bytes
+from ldmlr.ranks import Ranks
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -47,6 +48,17 @@ class State:
 
     def save(self, path: Path, key: str) -> None:
         """Write it, whole or not at all, with a key that says of which configuration and data it is."""
+        header = checkpoint.header(checkpoint.REFERENCE, key, self.done, self.losses)
+        write_bytes(path, save(self._tensors(), metadata=header))
+
+    def share(self, ranks: Ranks) -> None:
+        """Take over that of rank 0, where it is past the first iteration."""
+        found = ranks.tell((self._tensors(), self.done, self.losses) if self.done else None)
+        if found is not None and not ranks.first:
+            tensors, self.done, self.losses = found
+            self._restore(tensors)
+
+    def _tensors(self) -> dict[str, Tensor]:
         tensors = {"generator": self.generator.get_state(), "total": self.total}
         for (name, parameter), average in self._parameters():
             tensors[f"network.{name}"], tensors[f"averaged.{name}"] = parameter.detach(), average
@@ -54,8 +66,7 @@ class State:
             tensors[f"step.{name}"] = state["step"]
             for moment in MOMENTS:
                 tensors[f"{moment}.{name}"] = state[moment]
-        header = checkpoint.header(checkpoint.REFERENCE, key, self.done, self.losses)
-        write_bytes(path, save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata=header))
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
     def load(self, path: Path, key: str) -> None:
         """Take over a saved one; raises as `ldmlr.diffusion.checkpoint.opened`."""

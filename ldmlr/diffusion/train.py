@@ -1,8 +1,12 @@
-"""Training of a denoiser: deterministic for a seed, with checkpoints that resume exactly."""
+"""Training of a denoiser: deterministic for a seed, with checkpoints that resume exactly.
+
+Ranks that train together make the same draws, take their rows of each batch and add up their gradients: the
+course is that of one process, but for the order in which sums are rounded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from ldmlr.diffusion.course import RESOLUTION
 from ldmlr.diffusion.denoiser import NETWORKS, Denoiser
 from ldmlr.diffusion.reference_state import State
 from ldmlr.diffusion.weights import TIME_FEATURES
+from ldmlr.ranks import ALONE, Ranks
 
 # A training step with fewer multiply-adds than this runs on one thread: on more, waiting for each other
 # costs more than it saves, and many times more on a busy machine (15 x measured with H 128).
@@ -75,6 +80,7 @@ def train(
     resume: bool = False,
     key: str = "",
     importance: npt.NDArray[np.float64] | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Denoiser, list[float]]:
     """Train a denoiser and return it with its averaged weights, and the course of the loss.
 
@@ -100,6 +106,8 @@ def train(
         Identifies configuration and data; a checkpoint with another key is refused.
     importance
         How much the error on each number of a row counts ``[D]``, 1 on average; None: all alike.
+    ranks
+        The processes that train together, all on the same `z`; the first has the checkpoint.
 
     Raises
     ------
@@ -109,9 +117,9 @@ def train(
     weight = np.ones(z.shape[1]) if importance is None else importance
 
     def run(lowered: DiffusionConfig, own: str) -> tuple[Denoiser, list[float]]:
-        return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own)
+        return _train(lowered, z, labels, counts, weight, seed, device, checkpoint, resume, own, ranks)
 
-    return course.attempts(config, key, checkpoint, resume, run)
+    return course.attempts(config, key, checkpoint, resume, run, ranks)
 
 
 def _train(
@@ -125,13 +133,16 @@ def _train(
     checkpoint: Path | None,
     resume: bool,
     key: str,
+    ranks: Ranks,
 ) -> tuple[Denoiser, list[float]]:
     state = _start(config, importance, len(counts), seed, device)
     if resume and checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, key)
-    parameters = [parameter.detach() for parameter in state.network.parameters()]
+    state.share(ranks)
+    trained = list(state.network.parameters())
+    parameters = [parameter.detach() for parameter in trained]
     batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
-    objective = _Objective(config, len(counts), device, importance)
+    objective = _Objective(config, len(counts), device, importance, ranks)
     with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
         for step in range(state.done, config.iterations):
             for group in state.optimiser.param_groups:
@@ -140,14 +151,15 @@ def _train(
             loss = objective(state.network, rows, classes, state.generator)
             state.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            ranks.sum(*(parameter.grad for parameter in trained if parameter.grad is not None))
             state.optimiser.step()
             torch._foreach_lerp_(state.averaged, parameters, course.averaging(step, config))
             state.total += loss.detach()
             state.done = step + 1
             bar.update(1)
             if state.done % course.REPORT_EVERY == 0 or state.done == config.iterations:
-                _report(state, config)
-                _check_alive(state.network, objective.seen)
+                _report(state, config, ranks)
+                _check_alive(state.network, [part.to(device) for part in objective.seen])
                 bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
             due = state.done % course.CHECKPOINT_EVERY == 0 and state.done < config.iterations
             if checkpoint is not None and due:
@@ -181,7 +193,7 @@ def _start(
 
 
 @torch.no_grad()
-def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+def _check_alive(network: Denoiser, batch: Sequence[Tensor]) -> None:
     """Raise if hardly a unit of the last layer differs between the rows of a batch, of two rows at least."""
     if len(batch[0]) < 2:
         return
@@ -190,14 +202,18 @@ def _check_alive(network: Denoiser, batch: tuple[Tensor, Tensor, Tensor]) -> Non
         raise course.Dead
 
 
-def _report(state: State, config: DiffusionConfig) -> None:
+def _report(state: State, config: DiffusionConfig, ranks: Ranks) -> None:
     """Note the mean loss since the last report."""
+    ranks.sum(state.total)
     state.losses.append(course.mean_loss(float(state.total), state.done, config))
     state.total.zero_()
 
 
 class _Objective:
-    """Mean squared error of the prediction at random times, on random noise, with label dropout."""
+    """Mean squared error of the prediction at random times, on random noise, with label dropout.
+
+    Of a rank it is that of its rows, over the rows of all: the sum over the ranks is the mean of the batch.
+    """
 
     def __init__(
         self,
@@ -205,10 +221,11 @@ class _Objective:
         num_classes: int,
         device: torch.device,
         importance: npt.NDArray[np.float64],
+        ranks: Ranks,
     ) -> None:
-        self.config, self.null, self.device = config, num_classes, device
+        self.config, self.null, self.device, self.ranks = config, num_classes, device, ranks
         self.importance = torch.from_numpy(importance.astype(np.float32)).to(device)
-        self.seen: tuple[Tensor, Tensor, Tensor] = (torch.empty(0),) * 3  # the last batch that was looked at
+        self.seen: tuple[Tensor, Tensor, Tensor] = (torch.empty(0),) * 3  # the last batch, of all ranks
         self.alpha, self.sigma = map(torch.from_numpy, course.noise_levels(config))
 
     def __call__(self, network: Denoiser, x0: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -221,7 +238,8 @@ class _Objective:
         x = alpha * x0 + sigma * eps
         target = {"v": alpha * eps - sigma * x0, "eps": eps, "x0": x0}[self.config.prediction]
         t = index / RESOLUTION
-        x, t, labels, target = (part.to(self.device) for part in (x, t, labels, target))
         self.seen = x, t, labels
+        own = self.ranks.part(len(x0))
+        x, t, labels, target = (whole[own].to(self.device) for whole in (x, t, labels, target))
         loss: Tensor = ((network(x, t, labels) - target) ** 2 * self.importance).mean()
-        return loss
+        return loss if self.ranks.alone else loss * (len(x) / len(x0))

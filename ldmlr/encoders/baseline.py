@@ -34,6 +34,7 @@ from ldmlr.files import check_output, check_unfinished, parse_json, write_text
 from ldmlr.groups import ClassGroups
 from ldmlr.heads.evaluation import BaselineScores
 from ldmlr.ownership import owned
+from ldmlr.ranks import ALONE, Ranks
 from ldmlr.torch_defaults import torch_defaults
 
 LOG = "train.jsonl"
@@ -55,6 +56,7 @@ def train_baseline(
     resume: bool = False,
     overwrite: bool = False,
     groups: ClassGroups | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train a baseline and write ``model.safetensors`` and ``train.jsonl`` into a folder.
 
@@ -83,6 +85,8 @@ def train_baseline(
         Replace what an earlier run left in the folder.
     groups
         Shot groups of the accuracy rows; many > 100, few < 20 by default.
+    ranks
+        The processes that train together. This is what the first does; the others `follow`.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def train_baseline(
     out = Path(out)
     check_output(out / MODEL, overwrite=True)
     with owned(out / MODEL):
-        return _baseline(images, config, out, seed, device, threads, resume, overwrite, groups)
+        return _baseline(images, config, out, seed, device, threads, resume, overwrite, groups, ranks)
 
 
 def _baseline(
@@ -117,6 +121,7 @@ def _baseline(
     resume: bool,
     overwrite: bool,
     groups: ClassGroups | None,
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Train, save and measure a baseline in a folder that is owned."""
     config = config.replace(precision=resolve_precision(config.precision, device))
@@ -142,12 +147,13 @@ def _baseline(
     if images.draw is not None:
         images.draw.save(out / DRAW, overwrite=True)
     batch = min(config.batch_size, len(train)) * math.prod(shape)
+    ranks.tell(ended is None)
     with thread_count(batch, threads):
         start, used = time.perf_counter(), torch.get_num_threads()
         if ended is not None:
             baseline, history = ended
         else:
-            trainer = _trained(images, train, config, out, seed, device, resume, init, teacher)
+            trainer = _trained(images, train, config, out, seed, device, resume, init, teacher, ranks)
             history = trainer.history
             baseline = Baseline(
                 trainer.network, trainer.head, config.network, trainer.shape, trainer.mean, trainer.std,
@@ -188,8 +194,9 @@ def _trained(
     resume: bool,
     init: Start | None,
     teacher: Teacher | None,
+    ranks: Ranks,
 ) -> Trainer:
-    """Train, or go on training, with a checkpoint and the log after every epoch."""
+    """Train, or go on training; the first rank writes a checkpoint and the log after every epoch."""
     checkpoint = out / CHECKPOINT
     run = {
         **config.to_dict(),
@@ -197,22 +204,28 @@ def _trained(
         "device": device.type,
         "threads": torch.get_num_threads(),
         "images": images.fingerprint(),
+        **({} if ranks.alone else {"ranks": ranks.size}),
     }
     run.update({used.option: used.sha256 for used in (init, teacher) if used is not None})
+    ranks.check_same(config_hash({**run, "threads": None}), "images or settings")
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
         start = (
             None
             if init is None
             else functools.partial(init.fill, class_names=images.class_names, config=config)
         )
-        trainer = Trainer(config, train, seed, device, start, teacher)
-        if resume and checkpoint.exists():
-            trainer.restore(load_checkpoint(checkpoint, run))
+        trainer = Trainer(config, train, seed, device, start, teacher, ranks)
+        state = load_checkpoint(checkpoint, run) if ranks.first and resume and checkpoint.exists() else None
+        state = ranks.tell(state)
+        if state is not None:
+            trainer.restore(state)
 
         saved = time.monotonic()
 
         def after_epoch() -> None:
             nonlocal saved
+            if not ranks.first:
+                return
             # An epoch on a GPU may take less time than its checkpoint.
             if device.type != "cuda" or trainer.done or time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 save_checkpoint(checkpoint, run, trainer.state())
@@ -223,6 +236,34 @@ def _trained(
             trainer.run(after_epoch)
     trainer.finish()
     return trainer
+
+
+@torch_defaults()
+def follow(
+    images: ImageSet,
+    config: BaselineConfig,
+    ranks: Ranks,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Do the part of a rank other than the first in what `train_baseline` trains; it has no output.
+
+    Parameters
+    ----------
+    images, config, ranks, seed, device, threads
+        As of `train_baseline`.
+    """
+    device = resolve_device(device) if isinstance(device, str) else device
+    config = config.replace(precision=resolve_precision(config.precision, device))
+    train, held_out = training_split(images, config.val_fraction, seed)
+    record = held_out_record(images, held_out, config.val_fraction, seed)
+    init, teacher = earlier_models(images, config, record)
+    if ranks.tell(None):
+        batch = min(config.batch_size, len(train)) * math.prod(common_shape(images))
+        with thread_count(batch, threads):
+            _trained(images, train, config, Path(), seed, device, False, init, teacher, ranks)
 
 
 def training_split(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSplit, ImageSplit | None]:

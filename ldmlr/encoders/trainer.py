@@ -7,6 +7,10 @@ processor multiplies it in hardware. Measured by ``benchmarks/stage1.py``.
 After the last epoch the head may be trained on alone (``head_epochs``): the network stays as it is, in
 evaluation mode, classes are drawn equally often, images are augmented but not mixed, and the loss is the
 plain cross-entropy, as the drawn classes are balanced already (cRT, Kang et al., ICLR 2020).
+
+Ranks that train together make the same draws and augment whole batches; each takes its rows through the
+network, statistics of batches are those of all, and gradients are added up. So the course is that of one
+process, but for the order in which sums are rounded.
 """
 
 from __future__ import annotations
@@ -37,12 +41,14 @@ from ldmlr.encoders.objective import Objective
 from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
+from ldmlr.encoders.shared_norm import share_batch_norm
 from ldmlr.encoders.teacher import Teacher
-from ldmlr.errors import LdmlrError, opt
+from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
 from ldmlr.heads.modules import Head, WCDASHead, make_head
 from ldmlr.progress import bar
+from ldmlr.ranks import ALONE, Ranks
 
 # Steps between two looks at the loss; each look makes a GPU wait.
 CHECK_EVERY = 20
@@ -85,6 +91,13 @@ class Trainer:
         Copies the first weights into network and head; None leaves them random.
     teacher
         Gives the logits to match, if there is one.
+    ranks
+        The processes that train together, each with these same arguments.
+
+    Raises
+    ------
+    UsageError
+        A batch has fewer images than there are ranks.
     """
 
     def __init__(
@@ -95,11 +108,18 @@ class Trainer:
         device: torch.device,
         start: Callable[[nn.Module, Head], None] | None = None,
         teacher: Teacher | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.seed, self.device = config, seed, device
+        self.config, self.seed, self.device, self.ranks = config, seed, device, ranks
         self.labels = split.labels
         self.num_classes = split.num_classes
         pixels = Pixels(split)
+        fewest = min(map(len, even_batches(np.arange(len(split)), config.batch_size)))
+        if fewest < ranks.size:
+            raise UsageError(
+                f"{opt('batch_size')}: a batch of {fewest} images is too small for {ranks.size} ranks; "
+                "raise it, or start fewer"
+            )
         self.shape = pixels.shape
         self.mean, self.std = pixels.statistics()
         augment = Augmentation(config, self.mean, self.std)
@@ -113,6 +133,8 @@ class Trainer:
             nn.init.constant_(self.head.concentration, config.concentration)
         if start is not None:
             start(self.network, self.head)
+        if not ranks.alone:
+            share_batch_norm(self.network, ranks)
         self.objective = Objective(config, self.head, split.counts)
         self.model = nn.ModuleDict({"network": self.network, "objective": self.objective}).to(device)
         if config.channels_last:
@@ -239,9 +261,11 @@ class Trainer:
             right += correct
             seen += len(targets)
             if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(plan) - 1:
-                mean = float(loss_sum) / seen
+                sums = torch.stack([loss_sum, right])
+                self.ranks.sum(sums)
+                total, hit = sums.tolist()
+                mean, accuracy = total / seen, 100 * hit / seen
                 self._check(mean, epoch)
-                accuracy = 100 * float(right) / seen
                 progress.set_postfix(epoch=epoch + 1, loss=f"{mean:.3f}", acc=f"{accuracy:.1f}")
             progress.update(1)
         number = {"head_epoch": epoch + 1 - config.epochs} if self.head_alone else {"epoch": epoch + 1}
@@ -263,27 +287,42 @@ class Trainer:
         return loss, correct
 
     def _gradients(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
-        """Leave the gradients of a batch in the parameters; return the objective and the number of hits."""
+        """Leave the gradients of a batch in the parameters; return the objective and the number of hits.
+
+        Both are this rank's share: over the ranks they add up to those of the batch.
+        """
+        mixed, portion = self._own(mixed)  # from here on: an image may be mixed with that of another rank
         targets = [weights for _, weights in mixed]
         # The teacher looks at what the student is shown, but always in full size.
         taught = [] if self.teacher is None else [self.teacher(images) for images, _ in mixed]
         features = [self._features(shrink(images, share)) for images, _ in mixed]
         loss, logits = self.objective(features, targets, epoch, taught)
+        loss = loss * portion
         self._backward(loss)
         return loss.detach(), hits(logits, targets)
+
+    def _own(self, mixed: Sequence[Mixed]) -> tuple[Sequence[Mixed], float]:
+        """Return this rank's rows of a batch, and which share of the batch they are."""
+        if self.ranks.alone:
+            return mixed, 1.0
+        rows = len(mixed[0][1])
+        own = self.ranks.part(rows)
+        return [(images[own], targets[own]) for images, targets in mixed], (own.stop - own.start) / rows
 
     def _graphable(self) -> bool:
         """Whether a step does the same on the device in every epoch, and nothing elsewhere."""
         config = self.config
         foreign = ":" in config.network
-        return self.device.type == "cuda" and not (foreign or config.cumulative or self.scaler.is_enabled())
+        elsewhere = foreign or config.cumulative or self.scaler.is_enabled() or not self.ranks.alone
+        return self.device.type == "cuda" and not elsewhere
 
     def _head_step(self, images: torch.Tensor, targets: torch.Tensor, rate: float) -> Outcome:
-        """Take one step of the head alone; return the loss and the number of hits."""
+        """Take one step of the head alone; return the loss and the number of hits, both this rank's share."""
+        ((images, targets),), portion = self._own([(images, targets)])
         with torch.no_grad():
             features = self._features(images)
         logits = self.head(features)
-        loss = cross_entropy(logits, targets)
+        loss = cross_entropy(logits, targets) * portion
         self._backward(loss)
         self._descend(rate)
         return loss.detach(), hits([logits], [targets])
@@ -295,6 +334,8 @@ class Trainer:
     def _backward(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        learning = (value for group in self.optimizer.param_groups for value in group["params"])
+        self.ranks.sum(*(value.grad for value in learning if value.grad is not None))
 
     def _descend(self, rate: float) -> None:
         """Take a step of the optimiser at a learning rate, within the constraints."""

@@ -15,13 +15,13 @@ from typing import Any
 
 from ldmlr import progress
 from ldmlr.engines.config import EngineConfig
-from ldmlr.engines.ranks import Ranks, ranks
 from ldmlr.engines.ray import cluster, run_tasks
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import check_output, check_outputs
 from ldmlr.generation.generate import generate, output_path, settle_manifest, shard_range, write_rows
 from ldmlr.generation.prepare import Generation, Work
 from ldmlr.ownership import owned
+from ldmlr.ranks import Ranks, ranks
 from ldmlr.store import manifest_name, shard_name
 from ldmlr.store.shards import MAX_SHARDS
 
@@ -76,10 +76,10 @@ def draw_rows(
     UsageError
         A shard is asked for where shards are shared out anyway, or shards where nothing is shared.
     """
-    with ranks() as others:
-        if shard is not None and (others or engine.engine != "local"):
+    with ranks() as group:
+        if shard is not None and (not group.alone or engine.engine != "local"):
             raise UsageError(f"{opt('shard')}: the shards are shared out already; leave it out")
-        if others and engine.engine != "local":
+        if not group.alone and engine.engine != "local":
             raise UsageError(
                 f"{opt('engine', engine.engine)}: torchrun shares the work out already; leave one out"
             )
@@ -88,8 +88,8 @@ def draw_rows(
             return generate_on_ray(
                 work, generation, out, shards=engine.shards, address=engine.address, **options
             )
-        if others:
-            return generate_on_ranks(work, generation, out, others, shards=engine.shards, **options)
+        if not group.alone:
+            return generate_on_ranks(work, generation, out, group, shards=engine.shards, **options)
         if engine.shards is not None:
             raise UsageError(
                 f"{opt('shards')}: one process draws all rows into one file; use {opt('engine', 'ray')}, "

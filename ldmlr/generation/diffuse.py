@@ -15,6 +15,7 @@ from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.metrics.familiar import KEY, Familiar, familiar
 from ldmlr.ownership import owned
+from ldmlr.ranks import ALONE, LostRank, Ranks
 from ldmlr.store import FeatureStore, check_trainable
 
 
@@ -29,6 +30,7 @@ def diffuse(
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[LatentDiffusion, dict[str, Any]]:
     """Train a model on a store and save it.
 
@@ -48,6 +50,8 @@ def diffuse(
         Continue an interrupted run of the same settings; do nothing if it is finished.
     overwrite
         Replace an output that exists, and without `resume` the checkpoint of an interrupted run too.
+    ranks
+        The processes that train together. This is what the first does; the others `follow`.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def diffuse(
     check_trainable(store)
     found = familiar(store, trained_on_rows)
     with owned(out):
-        return _diffused(store, out, config, seed, found, device, threads, resume, overwrite)
+        return _diffused(store, out, config, seed, found, device, threads, resume, overwrite, ranks)
 
 
 def _diffused(
@@ -78,6 +82,7 @@ def _diffused(
     threads: int | None,
     resume: bool,
     overwrite: bool,
+    ranks: Ranks,
 ) -> tuple[LatentDiffusion, dict[str, Any]]:
     """Train, or take what is finished; the output is owned."""
     if resume and out.is_file():
@@ -86,6 +91,7 @@ def _diffused(
         same = same and model.provenance.get(KEY, found.trained_on_rows) == found.trained_on_rows
         if same and model.provenance.get("fingerprint") == store.fingerprint():
             checkpoint_path(out).unlink(missing_ok=True)
+            ranks.tell(False)
             figures = _figures(out, model)
             return model, {
                 **figures, "features": found.document(), "seconds": 0.0, "finished_before": True,
@@ -101,13 +107,14 @@ def _diffused(
         check_unfinished(checkpoint, overwrite)
         checkpoint.unlink(missing_ok=True)
     began = time.perf_counter()
+    ranks.tell(True)
     try:
         model = LatentDiffusion(config, seed=seed).fit_store(
-            store, device=device, threads=threads, checkpoint=checkpoint, resume=resume
+            store, device=device, threads=threads, checkpoint=checkpoint, resume=resume, ranks=ranks
         )
-    except Exception:
-        # An interrupt is no Exception: it leaves the checkpoint for --resume.
-        if not resume:
+    except Exception as error:
+        # An interrupt is no Exception: it leaves the checkpoint for --resume, as a lost rank does.
+        if not resume and not isinstance(error, LostRank):
             checkpoint.unlink(missing_ok=True)
         raise
     model.provenance[KEY] = found.trained_on_rows
@@ -117,6 +124,26 @@ def _diffused(
     seconds = time.perf_counter() - began
     figures = _figures(out, model)
     return model, {**figures, "features": found.document(), "seconds": seconds, "finished_before": False}
+
+
+def follow(
+    store: FeatureStore,
+    config: DiffusionConfig,
+    ranks: Ranks,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+) -> None:
+    """Do the part of a rank other than the first in what `diffuse` trains; it has no output.
+
+    Parameters
+    ----------
+    store, config, ranks, seed, device, threads
+        As of `diffuse`.
+    """
+    if ranks.tell(None):
+        LatentDiffusion(config, seed=seed).fit_store(store, device=device, threads=threads, ranks=ranks)
 
 
 def checkpoint_path(out: Path) -> Path:

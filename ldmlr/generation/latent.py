@@ -23,6 +23,7 @@ from ldmlr.generation.card import card
 from ldmlr.generation.latentfile import HEADER, contents, fingerprint, restore
 from ldmlr.generation.trained import Trained
 from ldmlr.generation.training import train_model
+from ldmlr.ranks import ALONE, Ranks
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
@@ -160,6 +161,7 @@ class LatentDiffusion:
         threads: int | None = None,
         checkpoint: str | Path | None = None,
         resume: bool = False,
+        ranks: Ranks = ALONE,
     ) -> Self:
         """Train the model; one that was trained before stays as it is until the new training has ended.
 
@@ -184,6 +186,8 @@ class LatentDiffusion:
             is saved.
         resume
             Continue from `checkpoint` if it is there.
+        ranks
+            Processes of torchrun that train together, from `ldmlr.ranks.ranks`, each with these same rows.
 
         Raises
         ------
@@ -195,6 +199,7 @@ class LatentDiffusion:
             train_model(
                 self.config, self.seed, X, y, views=views, counts=counts, num_classes=num_classes,
                 class_names=class_names, device=device, threads=threads, checkpoint=checkpoint, resume=resume,
+                ranks=ranks,
             )
         )  # fmt: skip
         return self
@@ -207,7 +212,7 @@ class LatentDiffusion:
         store
             An open feature store.
         **options
-            ``device``, ``threads``, ``checkpoint`` and ``resume`` of `fit`.
+            ``device``, ``threads``, ``checkpoint``, ``resume`` and ``ranks`` of `fit`.
         """
         features, labels, views = rows.store_rows(store, self.config.weak_views, self.config.strong_views)
         provenance = {

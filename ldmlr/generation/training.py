@@ -22,6 +22,7 @@ from ldmlr.diffusion.transform import fit_transform
 from ldmlr.errors import InputError
 from ldmlr.generation.standardise import standardise
 from ldmlr.generation.trained import Trained
+from ldmlr.ranks import Ranks
 from ldmlr.sampler.config import SampleConfig
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def train_model(
     threads: int | None,
     checkpoint: str | Path | None,
     resume: bool,
+    ranks: Ranks,
 ) -> Trained:
     """Return a model trained on rows; parameters and errors are those of `ldmlr.LatentDiffusion.fit`."""
     features = rows.check_features(X)
@@ -73,6 +75,7 @@ def train_model(
     weights, losses, trainer = train(
         config, z[kept], z_labels[kept], trained_on, seed=seed, device=place,
         threads=threads, checkpoint=checkpoint, resume=resume, key=key, importance=importance,
+        ranks=ranks,
     )  # fmt: skip
     found = HeldOut(NOTHING, None)
     if held.any():
