@@ -21,7 +21,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.fit import choose
 from ldmlr.encoders.baseline import train_baseline
 from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
-from ldmlr.encoders.config import baseline_config
+from ldmlr.encoders.recipes import baseline_config
 from ldmlr.encoders.shared_norm import SharedBatchNorm, share_batch_norm
 from ldmlr.errors import UsageError
 from ldmlr.generation.diffuse import checkpoint_path, diffuse
@@ -152,6 +152,7 @@ BASELINE = {
 MIXED = {"mixup": 0.5}
 TWO_VIEWS = {
     "mixup": 1.0, "cutmix": 1.0, "consistency": 2.0, "loss": "weighted", "cumulative": "true",
+    "contrast": 0.5, "uniformity": 0.1,
 }  # fmt: skip
 
 

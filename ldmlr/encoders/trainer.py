@@ -8,9 +8,9 @@ After the last epoch the head may be trained on alone (``head_epochs``): the net
 evaluation mode, classes are drawn equally often, images are augmented but not mixed, and the loss is the
 plain cross-entropy, as the drawn classes are balanced already (cRT, Kang et al., ICLR 2020).
 
-Ranks that train together make the same draws and augment whole batches; each takes its rows through the
-network, statistics of batches are those of all, and gradients are added up. So the course is that of one
-process, but for the order in which sums are rounded.
+Ranks that train together make the same draws and augment whole batches. Each takes its images through the
+network, with statistics of the whole batch, and computes the loss from the features of all; the gradients of
+the network are added up. So the course is that of one process, but for the order in which sums are rounded.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from ldmlr.encoders.pixels import Pixels, even_batches
 from ldmlr.encoders.precision import features_of
 from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.encoders.shared_norm import share_batch_norm
+from ldmlr.encoders.shared_rows import whole
 from ldmlr.encoders.teacher import Teacher
 from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.heads.constraints import max_norm
@@ -261,11 +262,9 @@ class Trainer:
             right += correct
             seen += len(targets)
             if step % CHECK_EVERY == CHECK_EVERY - 1 or step == len(plan) - 1:
-                sums = torch.stack([loss_sum, right])
-                self.ranks.sum(sums)
-                total, hit = sums.tolist()
-                mean, accuracy = total / seen, 100 * hit / seen
+                mean = float(loss_sum) / seen
                 self._check(mean, epoch)
+                accuracy = 100 * float(right) / seen
                 progress.set_postfix(epoch=epoch + 1, loss=f"{mean:.3f}", acc=f"{accuracy:.1f}")
             progress.update(1)
         number = {"head_epoch": epoch + 1 - config.epochs} if self.head_alone else {"epoch": epoch + 1}
@@ -287,27 +286,18 @@ class Trainer:
         return loss, correct
 
     def _gradients(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
-        """Leave the gradients of a batch in the parameters; return the objective and the number of hits.
-
-        Both are this rank's share: over the ranks they add up to those of the batch.
-        """
-        mixed, portion = self._own(mixed)  # from here on: an image may be mixed with that of another rank
+        """Leave the gradients of a batch in the parameters; return the objective and the number of hits."""
         targets = [weights for _, weights in mixed]
         # The teacher looks at what the student is shown, but always in full size.
-        taught = [] if self.teacher is None else [self.teacher(images) for images, _ in mixed]
-        features = [self._features(shrink(images, share)) for images, _ in mixed]
+        taught = [] if self.teacher is None else [self._of_all(self.teacher, images) for images, _ in mixed]
+        features = [self._of_all(self._features, shrink(images, share)) for images, _ in mixed]
         loss, logits = self.objective(features, targets, epoch, taught)
-        loss = loss * portion
         self._backward(loss)
         return loss.detach(), hits(logits, targets)
 
-    def _own(self, mixed: Sequence[Mixed]) -> tuple[Sequence[Mixed], float]:
-        """Return this rank's rows of a batch, and which share of the batch they are."""
-        if self.ranks.alone:
-            return mixed, 1.0
-        rows = len(mixed[0][1])
-        own = self.ranks.part(rows)
-        return [(images[own], targets[own]) for images, targets in mixed], (own.stop - own.start) / rows
+    def _of_all(self, work: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """Return what work makes of the images of a batch; of ranks each does its part."""
+        return whole(work(images[self.ranks.part(len(images))]), len(images), self.ranks)
 
     def _graphable(self) -> bool:
         """Whether a step does the same on the device in every epoch, and nothing elsewhere."""
@@ -317,12 +307,11 @@ class Trainer:
         return self.device.type == "cuda" and not elsewhere
 
     def _head_step(self, images: torch.Tensor, targets: torch.Tensor, rate: float) -> Outcome:
-        """Take one step of the head alone; return the loss and the number of hits, both this rank's share."""
-        ((images, targets),), portion = self._own([(images, targets)])
+        """Take one step of the head alone; return the loss and the number of hits."""
         with torch.no_grad():
-            features = self._features(images)
+            features = self._of_all(self._features, images)
         logits = self.head(features)
-        loss = cross_entropy(logits, targets) * portion
+        loss = cross_entropy(logits, targets)
         self._backward(loss)
         self._descend(rate)
         return loss.detach(), hits([logits], [targets])
@@ -334,7 +323,13 @@ class Trainer:
     def _backward(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        learning = (value for group in self.optimizer.param_groups for value in group["params"])
+        if self.ranks.alone:
+            return
+        if not self.ranks.first:  # what is computed from all features counts once
+            for value in self.objective.parameters():
+                if value.grad is not None:
+                    value.grad.zero_()
+        learning = [value for group in self.optimizer.param_groups for value in group["params"]]
         self.ranks.sum(*(value.grad for value in learning if value.grad is not None))
 
     def _descend(self, rate: float) -> None:
