@@ -46,6 +46,7 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 VNNI = [*AVX512, "-mavx512vnni"]
 BF16 = [*VNNI, "-mavx512bf16"]
 AMX = [*BF16, "-mamx-tile", "-mamx-bf16", "-mamx-int8"]
+KINDS = "denoise", "train", "softmax"
 INSTRUCTION_SETS = {"avx2": AVX2, "avx512": AVX512, "avx512vnni": VNNI, "avx512bf16": BF16, "amx": AMX}
 
 
@@ -148,7 +149,7 @@ class BuildExt(build_ext):
         compiler = [*self.compiler.compiler_so_cxx, *include, *FLAGS, *sanitizer()]
         commands = nvcc_commands(nvcc, cuda_archs()) if nvcc else {}
         for source in [*ext.sources, *([] if nvcc else ["csrc/cuda/stub.cpp"])]:
-            name = re.sub(r"^(denoise|train)_", "", Path(source).stem)
+            name = re.sub(rf"^({'|'.join(KINDS)})_", "", Path(source).stem)
             commands[source] = [*compiler, *INSTRUCTION_SETS.get(name, [])]
         objects = {source: Path(self.build_temp, source).with_suffix(".o") for source in commands}
         for source, target in objects.items():
@@ -169,7 +170,7 @@ class BuildExt(build_ext):
 SUFFIXES = (".cpp", ".h", ".inc", ".cu", ".cuh", ".sh")
 sources = {str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")}
 if platform.machine() not in ("x86_64", "AMD64"):
-    sources -= {f"csrc/cpu/{kind}_{name}.cpp" for kind in ("denoise", "train") for name in INSTRUCTION_SETS}
+    sources -= {f"csrc/cpu/{kind}_{name}.cpp" for kind in KINDS for name in INSTRUCTION_SETS}
 
 native = Extension(
     "ldmlr._native",

@@ -14,6 +14,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/pack.h"
 #include "cpu/sample.h"
+#include "cpu/softmax_call.h"
 #include "cpu/training.h"
 #include "cuda/launch.h"
 #include "philox.h"
@@ -24,6 +25,7 @@ using ldmlr::Dtype;
 using ldmlr::Kernels;
 using ldmlr::NoiseParams;
 using ldmlr::SampleParams;
+using ldmlr::SoftmaxParams;
 using ldmlr::StepParams;
 using ldmlr::StepRow;
 using ldmlr::TrainParams;
@@ -141,6 +143,12 @@ bool report(const py::object &progress, Numbers... numbers) {
     }
 }
 
+// Whether a signal ends the call, on the calling thread.
+bool interrupted() {
+    const py::gil_scoped_acquire acquire;
+    return PyErr_CheckSignals() != 0;
+}
+
 void sample(const std::string &isa, const SampleParams &params, Dtype weights, int threads, Address scratch,
             const py::object &progress) {
     const Kernels &kernels = kernels_of(isa);
@@ -159,18 +167,35 @@ void train(const std::string &isa, const TrainParams &params, Dtype products, ui
     const ldmlr::TrainSet *set = ldmlr::find_train_set(isa.c_str());
     if (!set || (products == Dtype::bfloat16 && !set->bfloat16.tile))
         throw py::value_error("instruction set " + isa + " has no training with such products");
-    const auto poll = [] {
-        const py::gil_scoped_acquire acquire;
-        return PyErr_CheckSignals() != 0;
-    };
     bool finished;
     {
         const py::gil_scoped_release release;
         finished = ldmlr::train(
             *set, params, products, first, count, threads, every,
-            [&](uint32_t done, double answering) { return report(progress, done, answering); }, poll);
+            [&](uint32_t done, double answering) { return report(progress, done, answering); }, interrupted);
     }
     if (!finished) throw py::error_already_set();
+}
+
+const ldmlr::SoftmaxSet &softmax_of(const std::string &isa, Dtype products) {
+    kernels_of(isa);
+    const ldmlr::SoftmaxSet *set = ldmlr::find_softmax_set(isa.c_str());
+    if (!set || (products == Dtype::bfloat16 && !set->bfloat16.tile))
+        throw py::value_error("instruction set " + isa + " has no softmax with such products");
+    return *set;
+}
+
+double softmax(const std::string &isa, const SoftmaxParams &params, Dtype products, int threads,
+               Address memory) {
+    const ldmlr::SoftmaxSet &set = softmax_of(isa, products);
+    double loss = 0.0;
+    bool finished;
+    {
+        const py::gil_scoped_release release;
+        finished = ldmlr::softmax(set, params, products, threads, pointer<void>(memory), loss, interrupted);
+    }
+    if (!finished) throw py::error_already_set();
+    return loss;
 }
 
 void denoise_step(const std::string &isa, const StepParams &params, int threads) {
@@ -275,6 +300,23 @@ void def_structs(py::module_ &m) {
         .field("steps", &TrainParams::steps)
         .field("state", &TrainParams::state)
         .field("losses", &TrainParams::losses);
+
+    Struct<SoftmaxParams>(m, "SoftmaxParams")
+        .field("rows", &SoftmaxParams::rows)
+        .field("dim", &SoftmaxParams::dim)
+        .field("classes", &SoftmaxParams::classes)
+        .field("features", &SoftmaxParams::features)
+        .field("labels", &SoftmaxParams::labels)
+        .field("chosen", &SoftmaxParams::chosen)
+        .field("partner", &SoftmaxParams::partner)
+        .field("share", &SoftmaxParams::share)
+        .field("mean", &SoftmaxParams::mean)
+        .field("scale", &SoftmaxParams::scale)
+        .field("row_weights", &SoftmaxParams::row_weights)
+        .field("weight", &SoftmaxParams::weight)
+        .field("bias", &SoftmaxParams::bias)
+        .field("gradient", &SoftmaxParams::gradient)
+        .field("bias_gradient", &SoftmaxParams::bias_gradient);
 }
 
 void def_cpu(py::module_ &m) {
@@ -308,6 +350,14 @@ void def_cpu(py::module_ &m) {
     m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("params"), py::arg("threads"));
     m.def("train", &train, py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("first"),
           py::arg("count"), py::arg("threads"), py::arg("every"), py::arg("progress"));
+    m.def("softmax", &softmax, py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("threads"),
+          py::arg("memory"));
+    m.def(
+        "softmax_memory",
+        [](const std::string &isa, const SoftmaxParams &params, Dtype products, int threads) {
+            return ldmlr::softmax_memory(softmax_of(isa, products), params, products, threads);
+        },
+        py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("threads"));
     m.def("train_numbers", &ldmlr::train_numbers, py::arg("params"));
 }
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 
 from ldmlr import _native
+from ldmlr.errors import UsageError, opt
 from ldmlr.isa import InstructionSet
 
 AMD, INTEL = "AuthenticAMD", "GenuineIntel"
@@ -117,3 +118,32 @@ def number_type(chosen: InstructionSet, processor: Processor | None = None) -> N
     return NumberType(
         "float32", f"{fact.cores} multiplies bfloat16 in vectors at {fact.rate:g} times its rate"
     )
+
+
+def vector_products(precision: str, chosen: InstructionSet, processor: Processor | None = None) -> str:
+    """Return the type of products of a kernel that multiplies in vectors alone: no tile unit.
+
+    Parameters
+    ----------
+    precision
+        ``auto``, ``float32`` or ``bfloat16``.
+    chosen
+        The instruction set that runs.
+    processor
+        What ``auto`` is chosen for; None: this one.
+
+    Raises
+    ------
+    UsageError
+        bfloat16 was asked for and the instruction set has none.
+    """
+    if precision == "bfloat16" and not chosen.bfloat16:
+        raise UsageError(
+            f"{opt('precision', 'bfloat16')}: {chosen.name} has no bfloat16 products; "
+            f"use {opt('precision', 'float32')}"
+        )
+    if precision != "auto":
+        return precision
+    # Without tiles, what has them multiplies as the instruction set below does.
+    plain = dataclasses.replace(chosen, name="avx512bf16") if chosen.name == TILES else chosen
+    return number_type(plain, processor).name

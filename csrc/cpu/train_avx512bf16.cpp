@@ -12,6 +12,7 @@ constexpr int tile_rows = most_rows;
 #include "train_draw.inc"
 #include "train_operand.inc"
 #include "train_bfloat16.inc"
+#include "outer.inc"
 #include "train_weights.inc"
 #include "train_epilogues.inc"
 #include "train_tile.inc"

@@ -9,6 +9,7 @@ constexpr int tile_rows = most_rows;
 #include "tile.inc"
 #include "train_draw.inc"
 #include "train_operand.inc"
+#include "outer.inc"
 #include "train_weights.inc"
 #include "train_epilogues.inc"
 #include "train_tile.inc"

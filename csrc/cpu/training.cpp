@@ -10,11 +10,8 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
-
 #include "gate.h"
+#include "subnormals.h"
 #include "train_memory.h"
 
 namespace ldmlr {
@@ -25,19 +22,6 @@ extern const TrainSet train_avx2, train_avx512, train_avx512bf16;
 #endif
 
 namespace {
-
-// Moments of classes that are seldom drawn fade into subnormal numbers, which are many times slower: they
-// are zero for the threads of a training, while it lasts.
-class FlushSubnormals {
-  public:
-#if defined(__x86_64__)
-    FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040u); }
-    ~FlushSubnormals() { _mm_setcsr(before_); }
-
-  private:
-    unsigned before_;
-#endif
-};
 
 class Trainer {
   public:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs the sampler and the trainer without Python, plain, under a sanitizer, or for Arm on an
-# emulated processor (g++-aarch64-linux-gnu and qemu-user):
+# Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer, or
+# for Arm on an emulated processor (g++-aarch64-linux-gnu and qemu-user):
 #
 #   csrc/tests/run.sh [address|undefined|thread|aarch64]
 set -euo pipefail
@@ -28,14 +28,13 @@ compile() { # source flags...
     "$compiler" "${flags[@]}" "${@:2}" -c "$1" -o "$object"
     objects+=("$object")
 }
-for source in csrc/cpu/{denoise_baseline,train_baseline,dispatch,pack,parallel,sample,train_memory,training}.cpp; do
-    compile "$source"
-done
+shared=(dispatch pack parallel sample softmax train_memory training)
+for name in {denoise,train,softmax}_baseline "${shared[@]}"; do compile "csrc/cpu/$name.cpp"; done
 if [ "$machine" = x86_64 ]; then
     avx2=(-mavx2 -mfma -mf16c)
     avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
     bf16=("${avx512[@]}" -mavx512vnni -mavx512bf16)
-    for kind in denoise train; do
+    for kind in denoise train softmax; do
         compile "csrc/cpu/${kind}_avx2.cpp" "${avx2[@]}"
         compile "csrc/cpu/${kind}_avx512.cpp" "${avx512[@]}"
         compile "csrc/cpu/${kind}_avx512bf16.cpp" "${bf16[@]}"
@@ -44,7 +43,7 @@ if [ "$machine" = x86_64 ]; then
     compile csrc/cpu/denoise_amx.cpp "${bf16[@]}" -mamx-tile -mamx-bf16 -mamx-int8
 fi
 kernels=("${objects[@]}")
-for driver in sampler trainer; do
+for driver in sampler trainer heads; do
     objects=("${kernels[@]}")
     compile "csrc/tests/$driver.cpp"
     "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/$driver"

@@ -17,7 +17,7 @@ from ldmlr.diffusion import fused
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import UsageError, opt
-from ldmlr.processor import Processor, number_type
+from ldmlr.processor import Processor, vector_products
 from ldmlr.ranks import ALONE, Ranks
 
 # The counter of the fused trainer's draws holds so many steps, and rows of a batch are 32-bit numbers.
@@ -82,16 +82,7 @@ def choose(
                 f"use {opt('precision', 'float32')}"
             )
         return Trainer("reference", "float32", "torch")
-    if config.precision == "bfloat16" and not chosen.bfloat16:
-        raise UsageError(
-            f"{opt('precision', 'bfloat16')}: {chosen.name} has no bfloat16 products; "
-            f"use {opt('precision', 'float32')}"
-        )
-    # The trainer has no products by tiles: there it multiplies as the instruction set below does.
-    plain = dataclasses.replace(chosen, name="avx512bf16") if chosen.name == "amx" else chosen
-    auto = config.precision == "auto"
-    precision = number_type(plain, processor).name if auto else config.precision
-    return Trainer("native", precision, chosen.name)
+    return Trainer("native", vector_products(config.precision, chosen, processor), chosen.name)
 
 
 def refuses(config: DiffusionConfig, device: str, ranks: int = 1) -> str | None:

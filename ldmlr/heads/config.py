@@ -20,7 +20,10 @@ TUNED_HEADS = (*HEADS, "mlp")
 # How a head is fitted: so many passes from the baseline's head, or to its best from nothing.
 AUTO, RECIPE, TUNED = "auto", "recipe", "tuned"
 # What only passes from the baseline's head use.
-OF_THE_RECIPE = ("init", "epochs", "batch_size", "lr", "tau_shift", "norm_limit", "monotone_norms")
+OF_THE_RECIPE = (
+    "init", "epochs", "batch_size", "lr", "tau_shift", "norm_limit", "monotone_norms", "precision",
+)  # fmt: skip
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +90,12 @@ class FinetuneConfig(Config):
         "Keep the weights of a class in a linear head at least as long as those of classes with more rows, "
         "after every step (isotonic regression).",
     )
+    precision: str = option(
+        "auto",
+        "Type of the products of passes of a linear head over many classes on a CPU: float32, or bfloat16 "
+        "with float32 sums and weights.",
+        choices=PRECISIONS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +120,13 @@ class FinetuneConfig(Config):
                     f"{opt(name)}: only the direction of the weights of a {self.head} head counts; "
                     "leave it out"
                 )
+        if self.precision == "bfloat16" and (
+            self.head not in (AS_BASELINE, "linear") or self.loss == "class-weights"
+        ):
+            raise UsageError(
+                f"{opt('precision', 'bfloat16')}: only a linear head under a loss without class weights "
+                "multiplies it; leave it out"
+            )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
             raise UsageError(
                 f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"
