@@ -13,6 +13,7 @@ from ldmlr.experiments.settings import KINDS, AblateConfig, make_settings
 
 from .config_file import stages_file_option
 from .fields import config_options, pick
+from .location import Location
 from .nearest import Word
 from .options import (
     backend_option,
@@ -48,7 +49,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 
 @click.command(name="ablate", epilog=KIND_LIST)
 @click.argument("kind", type=Word(tuple(KINDS)), metavar="|".join(KINDS))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=Location())
 @config_options(AblateConfig)
 @source_options
 @set_option(TABLES)
@@ -58,7 +59,7 @@ KIND_LIST = "\b\nWhat can be varied, and the default values:\n" + "\n".join(
 @out_option("Folder for result.json and plot.svg.", required=False)
 @csv_option
 @click.option(
-    "--plot", "plot_file", type=click.Path(path_type=Path), default=None, metavar="FILE.svg|.pdf|.png",
+    "--plot", "plot_file", type=Location(), default=None, metavar="FILE.svg|.pdf|.png",
     help="Draw the plot into this file.",
 )  # fmt: skip
 @backend_option

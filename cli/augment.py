@@ -14,6 +14,7 @@ from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
 from .config_file import config_option
 from .fields import config_options, pick
+from .location import Location
 from .options import (
     backend_option,
     device_option,
@@ -38,9 +39,9 @@ Found = TypeVar("Found")
 
 
 @click.command(name="augment")
-@click.argument("stores", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="STORE...")
+@click.argument("stores", type=Location(), nargs=-1, required=True, metavar="STORE...")
 @click.option(
-    "--out-dir", type=click.Path(path_type=Path), required=True,
+    "--out-dir", type=Location(), required=True,
     help="Folder for the balanced stores (NAME.h5), their models (NAME.model.safetensors) and result.json.",
 )  # fmt: skip
 @generator_option

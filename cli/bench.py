@@ -10,6 +10,7 @@ import click
 from ldmlr.bench.parts import ALL, PARTS
 
 from .config_file import config_option
+from .location import Location
 from .nearest import Word
 from .options import device_option, emit, json_option, threads_option
 
@@ -26,14 +27,14 @@ from .options import device_option, emit, json_option, threads_option
 )  # fmt: skip
 @click.option("--quick", is_flag=True, help="The most important figures alone, in under half a minute.")
 @click.option(
-    "--against", type=click.Path(path_type=Path), default=None, metavar="RESULT.json",
+    "--against", type=Location(), default=None, metavar="RESULT.json",
     help="Print the ratio of every figure to that of an earlier run; fail where one lost too much.",
 )  # fmt: skip
 @click.option(
     "--max-loss", type=click.FloatRange(0, 1), default=0.1, show_default=True,
     help="Share of its earlier speed that a figure may lose.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for result.json.")
+@click.option("--out", type=Location(), default=None, help="Folder for result.json.")
 @device_option
 @threads_option
 @json_option

@@ -12,6 +12,7 @@ from ldmlr.experiments.catalogue import METHODS, CompareConfig
 
 from .config_file import stages_file_option
 from .fields import config_options, pick
+from .location import Location
 from .options import (
     backend_option,
     csv_option,
@@ -45,7 +46,7 @@ METHOD_LIST = "\b\nMethods:\n" + "\n".join(
 
 
 @click.command(name="compare", epilog=METHOD_LIST)
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=Location())
 @config_options(CompareConfig)
 @source_options
 @set_option(TABLES)

@@ -15,6 +15,7 @@ from ldmlr.generation.config import GenerateConfig
 from ldmlr.run.config import RunConfig
 
 from .fields import TableOption
+from .location import Location
 from .origin import note_file
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,13 +138,13 @@ def _file_value(where: str, option: click.Option, entry: Any) -> Any:
 def config_option(function: F) -> F:
     """Add ``--config FILE.toml``."""
     return click.option(
-        "--config", type=click.Path(path_type=Path), is_eager=True, callback=load_config, expose_value=False,
+        "--config", type=Location(), is_eager=True, callback=load_config, expose_value=False,
         metavar="FILE.toml", help="Read options from a TOML file; the command line wins.",
     )(function)  # fmt: skip
 
 
 # Beside `load_config`, the command reads the tables of the stages from the file.
 stages_file_option = click.option(
-    "--config", "file", type=click.Path(path_type=Path), is_eager=True, callback=load_config,
+    "--config", "file", type=Location(), is_eager=True, callback=load_config,
     metavar="FILE.toml", help="Read options from a TOML file, a table per stage; the command line wins.",
 )  # fmt: skip

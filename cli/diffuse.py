@@ -12,6 +12,7 @@ from ldmlr.generation.config import EncoderConfig
 
 from .config_file import config_option
 from .fields import config_options, pick
+from .location import Location
 from .options import (
     device_option,
     dry_run_option,
@@ -29,7 +30,7 @@ from .options import (
 
 
 @click.command(name="diffuse")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=Location())
 @out_option("Model file to write, such as model.safetensors.")
 @config_options(DiffusionConfig)
 @config_options(EncoderConfig)

@@ -11,6 +11,7 @@ import click
 from ldmlr.errors import UsageError
 
 from .config_file import config_option
+from .location import Location
 from .nearest import Word
 from .options import (
     device_option,
@@ -29,9 +30,9 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
 
 
 @click.command(name="evaluate")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=Location())
 @click.option(
-    "--head", "heads", type=click.Path(path_type=Path), multiple=True, metavar="HEAD.safetensors",
+    "--head", "heads", type=Location(), multiple=True, metavar="HEAD.safetensors",
     help="A head written by ldmlr finetune; may be given several times.",
 )  # fmt: skip
 @click.option(
@@ -50,7 +51,7 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
     help="Also the most confused pairs of classes; with --json or --out, the whole matrix.",
 )  # fmt: skip
 @click.option(
-    "--generated", type=click.Path(path_type=Path), default=None, metavar="FILE.h5",
+    "--generated", type=Location(), default=None, metavar="FILE.h5",
     help="Also the quality of these generated rows, beside the encoded rows of STORE.",
 )  # fmt: skip
 @click.option(
@@ -58,7 +59,7 @@ COLUMNS = ("all", "many", "medium", "few", "balanced", "ece", "nll", "brier")
     help="With --generated: compare at most so many rows of each kind.",
 )  # fmt: skip
 @seed_option
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Folder for result.json.")
+@click.option("--out", type=Location(), default=None, help="Folder for result.json.")
 @device_option
 @threads_option
 @json_option

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from .config_file import config_option
+from .location import Location
 from .nearest import Word
 from .options import emit, json_option, out_option, overwrite_option, say
 
 
 @click.command(name="export")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|HEAD")
+@click.argument("run", type=Location(), metavar="RUN|HEAD")
 @click.option(
     "--format", "form", type=Word(("onnx", "torch", "sklearn", "npz")), required=True,
     help="For ONNX Runtime, torch.export.load, joblib.load or numpy.load.",

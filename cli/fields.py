@@ -13,6 +13,7 @@ import click
 
 from ldmlr.config import Config
 
+from .location import Location
 from .nearest import Word
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,7 +101,7 @@ def _field_option(field: dataclasses.Field[Any], hint: Any) -> Callable[[F], F]:
         settings["type"] = kind = Word(field.metadata["choices"])
         settings["help"] = kind.listed(settings["help"])
     else:
-        settings["type"] = click.Path(path_type=Path) if hint is Path else hint
+        settings["type"] = Location() if hint is Path else hint
         settings["metavar"] = field.metadata["metavar"]
     if (old := field.metadata["formerly"]) is not None:
         return click.option(flag, f"--{old.replace('_', '-')}", field.name, cls=RenamedOption, **settings)

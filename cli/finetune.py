@@ -13,6 +13,7 @@ from ldmlr.store.heldout import HeldOutConfig
 
 from .config_file import config_option
 from .fields import config_options, pick
+from .location import Location
 from .options import (
     device_option,
     emit,
@@ -34,9 +35,9 @@ from .options import (
 
 
 @click.command(name="finetune")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=Location())
 @click.option(
-    "--pseudo", type=click.Path(path_type=Path), multiple=True, metavar="FILE.h5",
+    "--pseudo", type=Location(), multiple=True, metavar="FILE.h5",
     help="Generated rows, if STORE has none; give it once, or once per seed.",
 )  # fmt: skip
 @out_option("Folder for head-seed0.safetensors, ... and result.json.")

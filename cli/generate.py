@@ -12,9 +12,11 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import VIEWS
+from ldmlr.remote import as_path
 
 from .config_file import config_option
 from .fields import config_options, pick
+from .location import Location
 from .options import (
     backend_option,
     device_option,
@@ -33,11 +35,11 @@ from .options import (
 
 
 @click.command(name="generate")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=Location())
 @generator_option
 @out_option("Store to write, such as pseudo.h5.", required=False)
 @click.option(
-    "--store", type=click.Path(path_type=Path), default=None,
+    "--store", type=Location(), default=None,
     help="Plan for the training rows of this store; its head is the judge of --gate head.  "
          "[default: the rows the model was trained on]",
 )  # fmt: skip
@@ -125,7 +127,7 @@ def command(
     if figures is None:  # rank 0 has those of all
         return
     result = results.document("generate", settings, plan=plan, **figures)
-    path = Path(figures["output"])
+    path = as_path(figures["output"])
     if figures["finished_before"]:
         results.restore_result(path, result)
         say(f"{path}: these rows are finished; nothing to do")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .location import Location
 from .options import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _OPTIONS = (
         help="Draw a long-tailed training set: the largest class has F times the images of the smallest.",
     ),
     click.option(
-        "--image-root", type=click.Path(path_type=Path), default=None, metavar="DIR",
+        "--image-root", type=Location(), default=None, metavar="DIR",
         help="Folder that the paths of an image list start from.",
     ),
     click.option(

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from .config_file import config_option
+from .location import Location
 from .nearest import Group
 from .options import emit, json_option, overwrite_option
 
-path_type = click.Path(path_type=Path)
+path_type = Location()
 
 
 @click.group("model", cls=Group)

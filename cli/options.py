@@ -21,6 +21,7 @@ from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.heldout import REPEATS
 
 from .fields import config_options, pick
+from .location import Location
 from .nearest import Word
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ generator_option = click.option(
     help=_GENERATOR.listed("What generates."),
 )  # fmt: skip
 csv_option = click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path), default=None, metavar="FILE",
+    "--csv", "csv_file", type=Location(), default=None, metavar="FILE",
     help="Write the table as CSV too.",
 )  # fmt: skip
 shard_option = click.option(
@@ -136,7 +137,7 @@ def entry_lines(name: str, what: str, width: int) -> str:
 
 def out_option(help: str, required: bool = True) -> Callable[[F], F]:
     """Return the ``--out`` option with its help line."""
-    return click.option("--out", type=click.Path(path_type=Path), required=required, help=help)
+    return click.option("--out", type=Location(), required=required, help=help)
 
 
 def set_option(stages: Iterable[str]) -> Callable[[F], F]:

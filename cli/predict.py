@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .config_file import config_option
+from .location import Location
 from .nearest import Word
 from .options import (
     device_option,
@@ -22,8 +23,8 @@ from .options import (
 
 
 @click.command(name="predict")
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN|HEAD")
-@click.argument("source", type=click.Path(path_type=Path), metavar="INPUT")
+@click.argument("run", type=Location(), metavar="RUN|HEAD")
+@click.argument("source", type=Location(), metavar="INPUT")
 @out_option("The table to write: .csv or .parquet.")
 @click.option(
     "--adjustment", type=Word(("none", "label-shift")), default=None,

@@ -11,15 +11,16 @@ from ldmlr.report.config import ReportConfig
 
 from .config_file import config_option
 from .fields import config_options, pick
+from .location import Location
 from .options import emit, json_option, out_option, overwrite_option, say, threads_option
 
 
 @click.command(name="report")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=Location())
 @out_option("The HTML file.  [default: report.html in the folder of the run]", required=False)
 @click.option(
     "--pictures",
-    type=click.Path(path_type=Path),
+    type=Location(),
     metavar="DIR",
     help="Also write each picture into this folder: as SVG, PDF and PNG, for light and for dark.",
 )

@@ -15,6 +15,7 @@ from ldmlr.store.heldout import Measuring
 
 from .fields import config_options, pick
 from .image_options import checked
+from .location import Location
 from .options import (
     device_option,
     dry_run_option,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @out_option("Folder of the run.  [default: runs/NAME of the source]", required=False)
 @set_option(STAGES)
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), metavar="FILE.toml",
+    "--config", "file", type=Location(), metavar="FILE.toml",
     help="Read options from a TOML file, a table per stage; the command line wins.",
 )  # fmt: skip
 @config_options(RunConfig)

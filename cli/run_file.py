@@ -12,6 +12,7 @@ import click
 
 from ldmlr.config import parse_toml, read_toml
 from ldmlr.errors import UsageError, in_toml, nearest
+from ldmlr.remote import as_path, below
 from ldmlr.run.config import STAGES, RunConfig, StageTables, stage_tables
 
 from .config_file import RUN_FILE_FLAGS, RUN_FILE_KEYS
@@ -65,7 +66,7 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
     if source is not None and source.endswith(".toml"):
         if file is not None:
             raise UsageError(f"--config: {source} is a TOML file already; give one of the two")
-        file, source = Path(source), None
+        file, source = as_path(source), None
     if file is None:
         return RunFile("", source, None, {}, {}, {}, {})
     document = {key.replace("-", "_"): value for key, value in read_toml(file).items()}
@@ -101,14 +102,14 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
         table |= {name: _beside(file, table[name]) for name in names if isinstance(table.get(name), str)}
     if source is None and "source" in document:
         source = _beside(file, document["source"])
-    out = file.parent / document["out"] if "out" in document else None
+    out = below(file.parent, document["out"]) if "out" in document else None
     computing = {name: document[name] for name in MACHINE if name in document}
     return RunFile(str(file), source, out, values, computing, tables, flags)
 
 
 def _beside(file: Path, name: str) -> str:
     """Return a path that starts from the file's folder, or as it stands where nothing is there."""
-    beside = file.parent / name
+    beside = below(file.parent, name)
     return str(beside) if beside.exists() else name
 
 

@@ -13,6 +13,7 @@ from ldmlr.generation.config import EncoderConfig
 
 from .config_file import config_option
 from .fields import config_options
+from .location import Location
 from .nearest import Group, Word
 from .options import emit, json_option, out_option, overwrite_option, say
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
 
 F = TypeVar("F", bound=Callable[..., Any])
-path_type = click.Path(path_type=Path)
+path_type = Location()
 features_key_option = click.option(
     "--features-key", metavar="KEY", help="Features in another layout: dataset, array or column."
 )

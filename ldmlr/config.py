@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.files import check_input
+from ldmlr.remote import as_path
 
 # What whole numbers end at that have no limit of their own: more is a slip, and no library counts so far.
 MAX_WHOLE = 2**40
@@ -161,7 +162,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; errors name the file and the line."""
     check_input(path, "TOML file")
     try:
-        return parse_toml(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(as_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError as error:
@@ -216,7 +217,7 @@ def _number_or_text(name: str, hint: type, value: Any) -> Any:
     if hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if hint is Path and isinstance(value, str):
-        value = Path(value)
+        value = as_path(value)
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     if (hint in (int, float) and isinstance(value, bool)) or not isinstance(value, hint):

@@ -9,11 +9,9 @@ its name, and removed by the next one that writes in the folder.
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import json
 import os
-import platform
 import re
 import secrets
 import stat
@@ -22,8 +20,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ldmlr import progress
+from ldmlr import lease, objects, progress, spool
 from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+from ldmlr.pids import is_dead, machine_mark
+from ldmlr.remote import as_path, is_remote
 
 # What system calls say where a file system, such as one of a network, has no such thing.
 _LACKING = (errno.ENODEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -31,6 +31,8 @@ _LACKING = (errno.ENODEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 _LONGEST_NAME = 255
 # Folders in which this process has looked for what dead ones left.
 _swept: set[tuple[int, Path]] = set()
+# Folders elsewhere in which this process may write.
+_tried: set[Path] = set()
 
 
 def check_output(path: Path, overwrite: bool = False) -> Path:
@@ -39,12 +41,15 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     Called before work starts, so that an hour of training does not end in a refusal. Nothing is
     left behind: a folder that is missing is made only when the file is.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: already exists; name another output or pass {opt('overwrite', True)}")
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "a device"
         raise UsageError(f"{path}: is {what} where a file is expected; name another output")
+    if is_remote(path):
+        _try_folder(path.parent)
+        return path
     folder = existing_folder(path)
     # access() follows the permission bits only; root and read-only mounts need the attempt.
     probe = _temporary(folder / "ldmlr")
@@ -56,6 +61,15 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
     return path
 
 
+def _try_folder(folder: Path) -> None:
+    """Write and remove an object, once, to know that this is allowed."""
+    if folder not in _tried:
+        probe = str(_temporary(folder / "ldmlr"))
+        objects.write(probe, b"")
+        objects.remove(probe)
+        _tried.add(folder)
+
+
 def beside(path: Path, ending: str) -> Path:
     """Return the hidden name ``.NAME<ending>`` beside a file; of a name that would be too long, its hash."""
     name = f".{path.name}{ending}"
@@ -64,28 +78,23 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(name)
 
 
+def lock_of(path: Path) -> Path:
+    """Return the name of the lock of an output."""
+    return beside(path, ".lock")
+
+
 def _temporary(path: Path) -> Path:
     """Return a new temporary name beside a file; it says which process of which machine it belongs to."""
-    return beside(path, f".{os.getpid()}-{_place()}{secrets.token_hex(4)}.tmp")
-
-
-@functools.cache
-def _place() -> str:
-    """Return a mark of where process numbers mean the same: the machine, and the container."""
-    try:
-        processes = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        processes = ""
-    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:6]
+    return beside(path, f".{os.getpid()}-{machine_mark()}{secrets.token_hex(4)}.tmp")
 
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files of processes that are dead: those killed in the middle of writing."""
-    pattern = re.compile(rf"\..*\.(\d{{1,10}})-{_place()}[0-9a-f]{{8}}\.tmp")
+    pattern = re.compile(rf"\..*\.(\d{{1,10}})-{machine_mark()}[0-9a-f]{{8}}\.tmp")
     with suppress(OSError):
         for name in os.listdir(folder):
             found = pattern.fullmatch(name)
-            if found and _dead(int(found[1])):
+            if found and is_dead(int(found[1])):
                 with suppress(OSError):
                     (folder / name).unlink()
 
@@ -98,16 +107,6 @@ def _sweep_once(folder: Path) -> None:
         sweep(folder)
 
 
-def _dead(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass  # somebody else's, and alive
-    return False
-
-
 def check_unfinished(state: Path, overwrite: bool = False) -> None:
     """Refuse to start afresh where an interrupted run left its state, unless that is asked for."""
     if state.exists() and not overwrite:
@@ -118,8 +117,10 @@ def check_unfinished(state: Path, overwrite: bool = False) -> None:
 
 
 def existing_folder(path: Path) -> Path:
-    """Return the nearest folder above a path that is there."""
-    folder = Path(path).parent
+    """Return the nearest folder above a path that is there; of a URL, where its file is made."""
+    if is_remote(path):
+        return spool.base()
+    folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
@@ -134,6 +135,8 @@ def check_outputs(paths: Iterable[Path | None], overwrite: bool = False) -> None
 
 def make_folder(folder: Path) -> Path:
     """Make a folder and those above it; errors name it."""
+    if is_remote(folder):
+        return folder  # an object's name has slashes in it: there is nothing to be made
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +146,7 @@ def make_folder(folder: Path) -> Path:
 
 def check_input(path: Path, what: str = "file") -> Path:
     """Return `path` if it exists, and is no folder where `what` is a file; an error names it."""
-    path = Path(path)
+    path = as_path(path)
     if stat.S_ISDIR(mode_of(path, what)) and what.endswith("file"):
         raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
     return path
@@ -160,7 +163,7 @@ def mode_of(path: Path, what: str, place: Path | None = None) -> int:
         Nothing is there that could be `what`.
     """
     try:
-        mode = os.stat(place or path).st_mode
+        mode = (place or path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the path
         raise InputError(f"{path}: no such {what}; check the path") from None
     except OSError as error:
@@ -175,9 +178,17 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     Behind a symbolic link the file it points to is written. What another process put there meanwhile is
-    not replaced without `overwrite`.
+    not replaced without `overwrite`. Of a URL the file is made on this machine, and uploaded at the end.
     """
     path = check_output(path, overwrite)
+    if is_remote(path):
+        try:
+            with spool.outgoing(path, overwrite) as place:
+                yield place
+                lease.check_held(str(path), str(lock_of(path)))
+        except OSError as error:
+            raise os_error(error, path) from error
+        return
     final = Path(os.path.realpath(path)) if path.is_symlink() else path
     make_folder(final.parent)
     _sweep_once(final.parent)

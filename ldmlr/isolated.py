@@ -31,6 +31,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, LdmlrError, UsageError
+from ldmlr.remote import as_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,7 +70,7 @@ def limits(size: int) -> dict[str, float]:
 
 def size_of(path: str | Path) -> int:
     """Return the bytes of a file, or of the files in a folder; 0 where nothing is."""
-    path = Path(path)
+    path = as_path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     found = 0
     for file in files:

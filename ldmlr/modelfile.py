@@ -289,7 +289,7 @@ def known_kind(path: Path) -> Kind | None:
 def _other_file(path: Path) -> str | None:
     """Return what a file is by its first bytes, if it is another kind that has to do with this project."""
     try:
-        with open(path, "rb") as handle:
+        with path.open("rb") as handle:
             start = handle.read(8)
     except OSError:
         return None

@@ -4,7 +4,8 @@ Two processes that write one output would mix their parts. So whoever begins tak
 ``.NAME.lock``, and a second start is refused in one line. The lock is a record lock of the operating system:
 it ends with its process, however that ends, is not passed on to forked children, and works on network
 file systems that have locks. Where there are none, that is said once and the work goes on: files are
-still written whole or not at all, and parts carry the key they were drawn under.
+still written whole or not at all, and parts carry the key they were drawn under. An output elsewhere has a
+lock of another kind, see `ldmlr.lease`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from ldmlr import progress
 from ldmlr.errors import LdmlrError, opt
-from ldmlr.files import beside, make_folder, os_error, sweep
+from ldmlr.files import lock_of, make_folder, os_error, sweep
+from ldmlr.lease import leased
+from ldmlr.remote import as_path, is_remote
 
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -57,11 +60,16 @@ def owned(path: Path) -> Iterator[None]:
     LdmlrError
         Another process or another thread writes this output.
     """
-    real = Path(os.path.realpath(path))
+    path = as_path(path)
+    real = path if is_remote(path) else Path(os.path.realpath(path))
     if not _take(real, path):
         yield
         return
     try:
+        if is_remote(real):
+            with leased(str(real), str(lock_of(real))):
+                yield
+            return
         with _folder(real.parent), _locked(real, path):
             sweep(real.parent)
             yield
@@ -107,7 +115,7 @@ def _folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(real: Path, path: Path) -> Iterator[None]:
     """Hold the lock file of an output, and remove it at the end."""
-    name = beside(real, ".lock")
+    name = lock_of(real)
     descriptor = _acquire(name, path)
     try:
         yield

@@ -24,6 +24,7 @@ from ldmlr.config import plain
 from ldmlr.errors import UsageError
 from ldmlr.files import check_output, parse_json, write_bytes, write_text
 from ldmlr.invocation import command_line
+from ldmlr.remote import as_path, is_remote
 
 # What every command calls the document of its figures.
 RESULT = "result.json"
@@ -53,9 +54,10 @@ def write_result(output: Path, result: Mapping[str, Any]) -> Path:
     Inside a folder it is ``result.json``. Beside a file it is ``<output>.result.json``, and ``result.json``
     too, unless that is the only copy of another output's result.
     """
-    output = Path(output)
+    output = as_path(output)
     text = json.dumps(plain(result), indent=2, allow_nan=False) + "\n"
-    if output.is_dir():
+    # Elsewhere an empty folder is nothing but a name; an output that is a file is there by now.
+    if output.is_dir() or (is_remote(output) and not output.exists()):
         path = output / RESULT
         write_text(path, text)
         return path
@@ -78,7 +80,7 @@ def restore_result(output: Path, result: Mapping[str, Any]) -> None:
     result
         What to write if it has no document at all; one that lacks ``result.json`` alone gets it back.
     """
-    output = Path(output)
+    output = as_path(output)
     common, own = output.parent / RESULT, output.with_name(f"{output.name}.{RESULT}")
     if not own.exists():
         write_result(output, result)
@@ -103,7 +105,7 @@ def check_result(folder: Path, command: str, overwrite: bool = False) -> None:
     UsageError
         There is such a result.
     """
-    path = check_output(Path(folder) / RESULT, overwrite=True)
+    path = check_output(as_path(folder) / RESULT, overwrite=True)
     if overwrite or not _is_only_copy(path):
         return
     try:

@@ -1,4 +1,7 @@
-"""Reading safetensors: through a memory map, or from a copy in memory where the file system has no maps."""
+"""Reading safetensors: through a memory map, or from a copy in memory where the file system has no maps.
+
+All of a model is needed, so an object elsewhere is fetched whole, once.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import load
 
 from ldmlr.files import no_maps, parse_json
+from ldmlr.remote import as_path
+from ldmlr.spool import local_copy
 
 
 class TensorFile(Protocol):
@@ -57,7 +62,7 @@ def open_tensors(path: str | Path, framework: str) -> Iterator[TensorFile]:
     Parameters
     ----------
     path
-        The file.
+        The file, or a URL.
     framework
         ``np`` for arrays, ``pt`` for tensors of PyTorch.
 
@@ -66,12 +71,13 @@ def open_tensors(path: str | Path, framework: str) -> Iterator[TensorFile]:
     OSError, safetensors.SafetensorError
         It cannot be read, or is damaged.
     """
-    try:
-        mapped = safe_open(path, framework)
-    except OSError as error:
-        if not no_maps(error, Path(path)):
-            raise
-        yield _Copy(Path(path).read_bytes(), framework)
-        return
-    with mapped as file:
-        yield file
+    with local_copy(as_path(path)) as place:
+        try:
+            mapped = safe_open(place, framework)
+        except OSError as error:
+            if not no_maps(error, place):
+                raise
+            yield _Copy(place.read_bytes(), framework)
+            return
+        with mapped as file:
+            yield file

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Set before torch is loaded: threads that spin while they wait make a busy machine many times slower.
@@ -115,3 +115,27 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         main(["run", "digits-lt", "--seeds", "2", "--out", str(folder), *quick])
     assert not ended.value.code
     return folder
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """Return the URL of a bucket on a local S3 server."""
+    pytest.importorskip("s3fs", reason="needs pip install 'ldmlr[remote]'")
+    server = pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors")
+    with pytest.MonkeyPatch.context() as patch:
+        here = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        here.start()
+        host, port = here.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():  # fmt: skip
+            patch.setenv(name, value)
+        import fsspec
+
+        # The server's objects are those of this process, whatever its port.
+        bucket = f"bucket-{port}"
+        fsspec.filesystem("s3").mkdir(bucket)
+        yield f"s3://{bucket}"
+        fsspec.filesystem("s3").clear_instance_cache()
+        here.stop()

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 # Files of one layer may import each other.
 LAYERS = (
     "errors progress files floats ownership invocation boundary isolated config device isa processor "
-    "groups classes results arguments text ranks learning_rate modelfile tensorfile torch_defaults",
+    "groups classes results arguments text ranks learning_rate modelfile tensorfile torch_defaults "
+    "pids objects streamed remote spool lease",
     "store",
     "data",
     "metrics",

@@ -15,6 +15,7 @@ from ldmlr.data.images import ImageSplit
 from ldmlr.data.open import open_image_set
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import make_folder
+from ldmlr.remote import as_path
 from ldmlr.store import FeatureStore, SplitData
 from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.convert.ready import FOLDER, Ready, is_copy, ready_store
@@ -33,7 +34,7 @@ def ready_set(name: str, folder: Path) -> Ready:
     folder
         That of the output.
     """
-    path = Path(folder) / FOLDER / f"{name}.h5"
+    path = as_path(folder) / FOLDER / f"{name}.h5"
     images = open_image_set("digits-lt", seed=_SEED)
     assert images.test is not None
     config = {"builtin": name, "images": images.fingerprint(), "encoder_trained_on_rows": False}

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from ldmlr.data.images import ImageSplit, check_labels, infer_classes
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input, os_error, parse_json, write_text
+from ldmlr.remote import as_path
 
 Split = TypeVar("Split", bound=ImageSplit)
 Integers = npt.NDArray[np.int64]
@@ -262,7 +263,7 @@ class LongTailedDraw:
             "indices_sha256": self.sha256,
             "indices": self.indices.tolist(),
         }
-        write_text(Path(path), json.dumps(document) + "\n", overwrite)
+        write_text(as_path(path), json.dumps(document) + "\n", overwrite)
 
     @classmethod
     def load(cls, path: Path | str) -> LongTailedDraw:
@@ -273,7 +274,7 @@ class LongTailedDraw:
         InputError
             The file is missing, is not a saved draw, or its indices do not match their sha256.
         """
-        path = check_input(Path(path), "file of saved indices")
+        path = check_input(as_path(path), "file of saved indices")
         try:
             document: Any = parse_json(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT or document["schema_version"] != SCHEMA_VERSION:

@@ -21,6 +21,7 @@ from ldmlr.data.longtail import LongTailedDraw, hold_out, is_imbalanced
 from ldmlr.data.reading import Reading
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.files import check_input
+from ldmlr.remote import as_path
 
 BUILTIN = ("digits-lt",)
 MAX_TEST_FRACTION = 0.9
@@ -117,8 +118,8 @@ def open_image_set(
         )
     if kind == "digits-lt" and imbalance_factor is None and indices is None:
         imbalance_factor = digits.IMBALANCE_FACTOR
-    reading = Reading(Path(image_root) if image_root else None, image_size, skip_bad)
-    splits, class_names = _read(Path(source), kind, reading)
+    reading = Reading(as_path(image_root) if image_root else None, image_size, skip_bad)
+    splits, class_names = _read(as_path(source), kind, reading)
     if image_size is not None and image_crop is not None:
         splits = {name: split.brought_to(image_size, image_crop) for name, split in splits.items()}
     if skip_bad:
@@ -153,7 +154,7 @@ def open_image_set(
         **({"test_fraction": test_fraction} if test_fraction is not None else {}),
         **({"skipped": reading.skipped} if reading.skipped else {}),
     }
-    name = kind if kind in BUILTIN else _name(Path(source))
+    name = kind if kind in BUILTIN else _name(as_path(source))
     return ImageSet(name, train, test, val, class_names, provenance, draw, tuple(reading.notes))
 
 
@@ -215,7 +216,7 @@ def _kind(source: str | Path) -> str:
     """Return the kind of a source, told by its name first and its content second."""
     if str(source) in BUILTIN:
         return str(source)
-    path = Path(source)
+    path = as_path(source)
     if path.is_dir():
         return "cifar" if is_cifar_folder(path) else "folder"
     if not path.exists():

@@ -35,6 +35,7 @@ from ldmlr.groups import ClassGroups
 from ldmlr.heads.evaluation import BaselineScores
 from ldmlr.ownership import owned
 from ldmlr.ranks import ALONE, Ranks
+from ldmlr.remote import as_path
 from ldmlr.torch_defaults import torch_defaults
 
 LOG = "train.jsonl"
@@ -105,7 +106,7 @@ def train_baseline(
         The loss is no longer finite.
     """
     device = resolve_device(device) if isinstance(device, str) else device
-    out = Path(out)
+    out = as_path(out)
     check_output(out / MODEL, overwrite=True)
     with owned(out / MODEL):
         return _baseline(images, config, out, seed, device, threads, resume, overwrite, groups, ranks)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from ldmlr.encoders.model import Baseline, file_hash, model_path
 from ldmlr.errors import UsageError, opt
+from ldmlr.remote import as_path
 
 
 @dataclasses.dataclass
@@ -41,7 +42,7 @@ class Earlier:
         InputError
             It is missing, damaged or no baseline.
         """
-        path = model_path(Path(name))
+        path = model_path(as_path(name))
         return cls(path, file_hash(path), Baseline.load(path, code, option))
 
     def check_held_out(self, held_out: dict[str, Any] | None) -> None:

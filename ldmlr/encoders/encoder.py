@@ -19,6 +19,7 @@ from ldmlr.encoders.pixels import common_shape
 from ldmlr.encoders.wanted import normalisation
 from ldmlr.errors import UsageError, opt
 from ldmlr.heads.modules import Head
+from ldmlr.remote import as_path, is_remote
 from ldmlr.torch_defaults import torch_defaults
 
 
@@ -109,7 +110,8 @@ def foreign_network(model: str, seed: int = 0, weights: Path | None = None) -> n
 
 
 def _is_import_path(model: str) -> bool:
-    return ":" in model and not Path(model).exists() and Path(model).suffix != ".pt2"
+    path = as_path(model)
+    return ":" in model and not is_remote(path) and not path.exists() and path.suffix != ".pt2"
 
 
 @torch_defaults()
@@ -161,11 +163,11 @@ def _open(
     model: str, images: ImageSet, config: EncodeConfig, seed: int, network: nn.Module | None
 ) -> Encoder:
     shape = common_shape(images)
-    foreign = Path(model).suffix in (".pt2", ".py") or (":" in model and not Path(model).exists())
+    foreign = as_path(model).suffix in (".pt2", ".py") or _is_import_path(model)
     if foreign and config.network is not None:
         raise UsageError(f"{opt('network')}: {model} is no baseline, and brings its own; leave it out")
-    if Path(model).suffix == ".pt2":
-        path = model_path(Path(model))
+    if as_path(model).suffix == ".pt2":
+        path = model_path(as_path(model))
         network, dim = load_exported(path, shape)
         provenance = {"model": str(path), "model_sha256": file_hash(path)}
         return _foreign(network, dim, f"exported program {path.name}", provenance, shape, config)
@@ -173,7 +175,7 @@ def _open(
     if network is not None:
         dim = check_encoder(network, shape, f"MODEL: {model}")
         return _foreign(network, dim, model, {"network": model}, shape, config)
-    path = model_path(Path(model))
+    path = model_path(as_path(model))
     if config.mean:
         raise UsageError(f"{opt('mean')}, {opt('std')}: {path} brings its own normalisation; leave them out")
     baseline = Baseline.load(path, (config.network,))

@@ -21,6 +21,7 @@ from ldmlr.encoders.trainer import Trainer
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import parse_json
 from ldmlr.heads.modules import make_head
+from ldmlr.remote import as_path
 from ldmlr.results import RESULT
 
 
@@ -129,9 +130,9 @@ def finished(out: Path, settings: dict[str, Any], images: ImageSet) -> dict[str,
     for used in ("init", "teacher"):
         model = settings.get(used)
         # A model that is no longer there has done its work.
-        if model is not None and Path(model).exists():
+        if model is not None and as_path(model).exists():
             known = document.get(used, {}).get("sha256")
-            marks.append((f"--{used} {model}", known, file_hash(model_path(Path(model)))))
+            marks.append((f"--{used} {model}", known, file_hash(model_path(as_path(model)))))
     for name, known, now in marks:
         if known is not None and known != now:
             raise UsageError(

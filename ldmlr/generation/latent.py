@@ -24,6 +24,7 @@ from ldmlr.generation.latentfile import HEADER, contents, fingerprint, restore
 from ldmlr.generation.trained import Trained
 from ldmlr.generation.training import train_model
 from ldmlr.ranks import ALONE, Ranks
+from ldmlr.remote import as_path
 from ldmlr.sampler.backends import Sampler, prepare
 from ldmlr.sampler.config import DTYPES, SampleConfig
 from ldmlr.sampler.spec import SamplerSpec
@@ -354,7 +355,7 @@ class LatentDiffusion:
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
         header, tensors = contents(self._parts())
-        modelfile.write(Path(path), modelfile.DIFFUSION, header, tensors, overwrite)
+        modelfile.write(as_path(path), modelfile.DIFFUSION, header, tensors, overwrite)
 
     def card(self, name: str = "model", *, license: str | None = None) -> str:
         """Return its card: Markdown with the fields of a Hugging Face model card on top.
@@ -394,7 +395,7 @@ class LatentDiffusion:
         InputError
             The file is missing, damaged, of another kind, or its tensors do not fit its configuration.
         """
-        path = Path(path)
+        path = as_path(path)
         header, tensors = modelfile.read(path, modelfile.DIFFUSION, HEADER)
         with modelfile.damaged(path, modelfile.DIFFUSION):
             found = restore(header, tensors)

@@ -26,6 +26,8 @@ from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
 from ldmlr.generation.drawing import OnDevice, Range
 from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import Generation
+from ldmlr.remote import is_remote
+from ldmlr.spool import kept
 
 # A part is about this large; its rows are a multiple of the generators' tiles.
 PART_BYTES = 16 << 20
@@ -177,7 +179,9 @@ def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) 
 
 
 def _folder(output: Path) -> Path:
-    return output.with_name(f".{output.name}.parts")
+    folder = output.with_name(f".{output.name}.parts")
+    # Of an output elsewhere this machine keeps them: they are read again as often as written.
+    return kept(folder) if is_remote(folder) else folder
 
 
 def _remove(folder: Path) -> None:

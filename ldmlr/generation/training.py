@@ -23,6 +23,7 @@ from ldmlr.errors import InputError
 from ldmlr.generation.standardise import standardise
 from ldmlr.generation.trained import Trained
 from ldmlr.ranks import Ranks
+from ldmlr.remote import as_path
 from ldmlr.sampler.config import SampleConfig
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def train_model(
     trained_on = rows.rows_per_class(labels, classes, counts)
     blocks = rows.blocks(features, labels, views)
     place = device_name(device)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
+    checkpoint = None if checkpoint is None else as_path(checkpoint)
     names = tuple(class_names) if class_names is not None else None
     transform = fit_transform(
         config.transform, blocks, trained_on, names,

@@ -26,6 +26,7 @@ from ldmlr.heads.config import HEADS, TUNED_HEADS, FinetuneConfig
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
 from ldmlr.heads.modules import Head, LinearHead, from_stored, linear_head, to_stored
+from ldmlr.remote import as_path
 from ldmlr.store import StoredHead
 
 LAST_EPOCH = "last epoch"
@@ -204,7 +205,7 @@ class FinetunedHead(Classifier):
             **({} if self.chosen is None else {"chosen": self.chosen}),
             **({} if self.class_names is None else {"class_names": list(self.class_names)}),
         }  # fmt: skip
-        modelfile.write(Path(path), modelfile.HEAD, header, tensors, overwrite)
+        modelfile.write(as_path(path), modelfile.HEAD, header, tensors, overwrite)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -215,7 +216,7 @@ class FinetunedHead(Classifier):
         InputError
             The file is missing, damaged, of another kind, or its tensors do not fit together.
         """
-        path = Path(path)
+        path = as_path(path)
         header, arrays = modelfile.read(path, modelfile.HEAD, HEADER)
         with modelfile.damaged(path, modelfile.HEAD):
             counts = arrays["counts"]

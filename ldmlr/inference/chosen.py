@@ -21,6 +21,7 @@ from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.heads.headfile import AnyHead, FinetunedHead, shifted
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
+from ldmlr.remote import as_path
 from ldmlr.run.opened import OpenedRun, read_run
 from ldmlr.store import FeatureStore
 
@@ -99,7 +100,7 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
     UsageError
         An unknown adjustment.
     """
-    path = Path(path)
+    path = as_path(path)
     if adjustment is not None and adjustment not in ADJUSTMENTS:
         wrong = f"unknown value {adjustment!r}; {nearest(adjustment, ADJUSTMENTS)}"
         raise UsageError(f"{opt('adjustment')}: {wrong}")

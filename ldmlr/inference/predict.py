@@ -16,6 +16,7 @@ from ldmlr.files import atomic_path, check_output
 from ldmlr.inference.chosen import Chosen
 from ldmlr.inference.images import image_features
 from ldmlr.progress import bar
+from ldmlr.remote import as_path
 from ldmlr.store.convert.parquet import pyarrow
 from ldmlr.store.convert.unlabelled import open_features
 from ldmlr.store.rows import Rows
@@ -72,7 +73,7 @@ def predict(
     InputError, UsageError
         The source cannot be read, has other dimensions than the head, or rows that are not finite.
     """
-    out, source = Path(out), Path(source)
+    out, source = as_path(out), as_path(source)
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise UsageError(f"{opt('out')} {out}: name a file that ends in .csv or .parquet")
     if out.suffix.lower() == ".parquet":

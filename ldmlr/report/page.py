@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ldmlr.files import check_output, write_bytes, write_text
+from ldmlr.remote import as_path
 from ldmlr.report import generic, sections
 from ldmlr.report.answer import what_to_use
 from ldmlr.report.blocks import Bullets, Section
@@ -111,14 +112,14 @@ def write_report(
     """
     if pictures is not None:
         require()
-    run = read_run(Path(path))
-    target = Path(out) if out is not None else run.folder / FILENAME
+    run = read_run(as_path(path))
+    target = as_path(out) if out is not None else run.folder / FILENAME
     check_output(target, overwrite)
     figures, left_out = collect(run, config or ReportConfig())
     parts, drawings = lay_out(run, figures, left_out)
     files: dict[Path, bytes] = {}
     if pictures is not None:
-        files = picture_files([one for part in parts for one in part.pictures], Path(pictures))
+        files = picture_files([one for part in parts for one in part.pictures], as_path(pictures))
         for file in files:
             check_output(file, overwrite)
     text = render(title_of(run), _lead(run), parts, drawings)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json
+from ldmlr.remote import as_path
 from ldmlr.results import RESULT
 from ldmlr.run.steps import folder_of
 from ldmlr.store import FeatureStore
@@ -131,9 +132,9 @@ class OpenedRun:
         InputError
             There is one of that name, but its contents are not those that the result was computed from.
         """
-        places = (Path(name), self.folder / name)
+        places = (as_path(name), self.folder / name)
         if isinstance(copy, str):
-            places = (Path(copy), self.folder / CONVERTED / Path(copy).name)
+            places = (as_path(copy), self.folder / CONVERTED / Path(copy).name)
         found = [path for path in places if path.is_file()]
         inputs = self.document.get("inputs")
         wanted = inputs.get(name) if isinstance(inputs, dict) else None

@@ -10,6 +10,7 @@ from typing import Any
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.generation.generators.catalogue import DIFFUSION, VIEWS, entry_of, reads, resolved
 from ldmlr.heads.config import FinetuneConfig
+from ldmlr.remote import as_path
 from ldmlr.run.config import RunConfig, StageTables
 from ldmlr.run.steps import Step
 from ldmlr.select.choice import TABLES, Choice
@@ -199,7 +200,7 @@ class RunPlan:
         seed = seed if self.facts.per_seed else self.config.seed_list[0]
         inputs = self.facts.inputs[seed]
         if self.facts.baseline is None:
-            source = Path(self.facts.source)
+            source = as_path(self.facts.source)
             return SeedSteps(self.facts.store or Ready(source, source), inputs[0])
         train = self._step("baseline", seed, self.facts.baseline.to_dict(), inputs, "model.safetensors")
         encode = self._step("encode", seed, self.tables.encode.to_dict(), [train.key], "features.h5")

@@ -8,6 +8,7 @@ from ldmlr.data.featuresets import FEATURE_SETS
 from ldmlr.data.open import BUILTIN
 from ldmlr.errors import InputError, UsageError, nearest
 from ldmlr.files import check_input, parse_json
+from ldmlr.remote import as_path
 from ldmlr.results import RESULT
 from ldmlr.run.steps import RECORD
 from ldmlr.store.convert.ready import holds_features
@@ -31,7 +32,7 @@ def kind_of(source: str) -> str:
         return "builtin"
     if source in FEATURE_SETS:
         return "store"
-    path = Path(source)
+    path = as_path(source)
     if not path.exists():
         if path.suffix or "/" in source:
             raise InputError(f"{source}: no such file or folder; check the path")
@@ -71,7 +72,7 @@ def _check_not_result(source: str, path: Path) -> None:
 
 def default_name(source: str) -> str:
     """Return the name of the run folder for a source: the file's name without its suffixes."""
-    name = Path(source).name
+    name = as_path(source).name
     suffixes = (
         ".gz", ".h5", ".hdf5", ".h5ad", ".nc", ".toml", ".txt", ".json", ".tar", ".tgz", ".npz", ".npy",
         ".parquet", ".csv", ".tsv", ".pt", ".pth",

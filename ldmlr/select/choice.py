@@ -11,6 +11,7 @@ from typing import Any, Self
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 from ldmlr.files import check_input, os_error, parse_json
+from ldmlr.remote import as_path
 
 FORMAT = "ldmlr-choice"
 SCHEMA_VERSION = 1
@@ -70,7 +71,7 @@ class Choice:
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """Read a choice.json, or the result.json of a run that chose."""
-        path = check_input(Path(path), "choice")
+        path = check_input(as_path(path), "choice")
         try:
             document = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -25,7 +25,7 @@ def check_heaps(source: DataFile, handle: h5py.File) -> None:
     In older ones the places of datasets may be wrong as well, and a heap be missed: those are read in a
     process with limits first (`ldmlr.store.opening.probe`).
     """
-    with open(source.place, "rb") as file:
+    with source.opened() as file:
         gaps = _gaps(_extents(handle), source.size)
         if sum(stop - start for start, stop in gaps) > SCAN_BYTES:
             return

@@ -10,6 +10,7 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output
+from ldmlr.remote import as_path
 from ldmlr.store.layout import SPLITS, StoredHead
 from ldmlr.store.shards import check_shard_set, join_splits
 from ldmlr.store.split import Split
@@ -51,7 +52,7 @@ def merge_stores(
     overwrite
         Replace `out` if it exists.
     """
-    check_output(Path(out), overwrite)
+    check_output(as_path(out), overwrite)
     if not sources:
         raise UsageError("no store to merge; name at least one")
     check_shard_set(sources)

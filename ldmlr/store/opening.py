@@ -14,16 +14,19 @@ from ldmlr import isolated
 from ldmlr.boundary import boundary, first_line
 from ldmlr.errors import InputError
 from ldmlr.files import mode_of
+from ldmlr.remote import as_path, is_remote
+from ldmlr.spool import fetched
 from ldmlr.store.heaps import check_heaps
 from ldmlr.store.rows import DataFile
+from ldmlr.streamed import Streamed
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # Of a packed array that unpacks to more, the first and last blocks are probed.
 PROBED_BYTES, PROBED_BLOCK = 1 << 28, 1 << 22
 # Files that this process has probed.
-_probed: set[tuple[int, ...]] = set()
+_probed: set[tuple[object, ...]] = set()
 # Files whose texts it has looked through.
-_looked: set[tuple[int, ...]] = set()
+_looked: set[tuple[object, ...]] = set()
 
 
 class Report:
@@ -60,7 +63,7 @@ def check_file(path: str | Path, place: Path | None = None) -> Path:
     InputError
         Nothing is there, or a folder, a device or a pipe, which would be waited for without end.
     """
-    path = Path(path)
+    path = as_path(path)
     if stat.S_ISDIR(mode_of(path, "feature store", place)):
         raise InputError(
             f"{path}: is a folder, not a feature store; name the file (`ldmlr baseline` and "
@@ -71,10 +74,10 @@ def check_file(path: str | Path, place: Path | None = None) -> Path:
 
 def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
     """Open an HDF5 file for reading; errors say what the file is instead. Parameters as of `check_file`."""
-    place = Path(place or check_file(path))
-    start = b""
+    start, place = b"", place or check_file(path)
     try:
-        with open(place, "rb") as handle:
+        place = place_of(path, place)
+        with place.open("rb") as handle:
             start = handle.read(9)
         if not has_checksums(start) and (start.startswith(SIGNATURE) or h5py.is_hdf5(place)):
             probe(path, place)
@@ -98,6 +101,34 @@ def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:
         raise InputError(f"{path}: {_what_instead(start, size, error)}") from None
 
 
+def place_of(path: Path, place: Path | None = None) -> Path:
+    """Return where an HDF5 file is read; parameters as of `check_file`.
+
+    An object elsewhere is read there if its structures carry checksums, as those of stores do. Of another
+    one a copy is fetched: it must be read in a process with limits first.
+    """
+    place = place or check_file(path)
+    if not is_remote(place):
+        return place
+    with place.open("rb") as handle:
+        start = handle.read(9)
+    return place if has_checksums(start) else fetched(place)
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a file is HDF5, wherever in it the signature lies."""
+    if not is_remote(path):
+        return bool(h5py.is_hdf5(path))
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as handle:
+        while place < size:
+            handle.seek(place)
+            if handle.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            place = max(512, 2 * place)
+    return False
+
+
 def has_checksums(start: bytes) -> bool:
     """Tell by its first nine bytes whether a file is HDF5 whose structures carry checksums.
 
@@ -119,7 +150,7 @@ def probe(path: Path, place: Path | None = None) -> None:
     InputError
         Reading it ended that process, or took too long. Whatever else is wrong is left to the reader.
     """
-    where = Path(place or path).absolute()
+    where = (place or path).absolute()
     if isolated.inside():
         return
     mark = _mark(where)
@@ -130,7 +161,10 @@ def probe(path: Path, place: Path | None = None) -> None:
 
 def _looked_through(path: Path, place: Path) -> h5py.File:
     """Open a file whose texts, looked through once, HDF5 can walk."""
-    file = h5py.File(place, "r", locking="best-effort")
+    if is_remote(place):
+        file = h5py.File(Streamed(str(place)), "r")
+    else:
+        file = h5py.File(place, "r", locking="best-effort")
     try:
         mark = _mark(place)
         if mark not in _looked:
@@ -148,7 +182,9 @@ def note_known(place: Path) -> None:
     _probed.add(_mark(place))
 
 
-def _mark(place: Path) -> tuple[int, ...]:
+def _mark(place: Path) -> tuple[object, ...]:
+    if is_remote(place):
+        return DataFile.of(place).mark
     state = os.stat(place)
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
@@ -156,7 +192,7 @@ def _mark(place: Path) -> tuple[int, ...]:
 def read_all(path: str) -> None:
     """Read all attributes, texts and packed numbers of an HDF5 file; errors are none of its concern."""
     # Which errors there are and what they mean is for the reader to say, who reads the same again.
-    with suppress(Exception), _looked_through(Path(path), Path(path)) as file:
+    with suppress(Exception), _looked_through(as_path(path), as_path(path)) as file:
         file.visititems(_read_item)
         _read_item("/", file)
 

@@ -16,6 +16,7 @@ import numpy as np
 from ldmlr.arguments import beyond_int64, class_count
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
+from ldmlr.remote import as_path
 from ldmlr.store.datasets import check_present, dataset_names, is_ours, not_finite, text, views_of
 from ldmlr.store.ids import Ids, StoredIds
 from ldmlr.store.layout import (
@@ -30,7 +31,7 @@ from ldmlr.store.layout import (
     known_count,
     outside_remedy,
 )
-from ldmlr.store.opening import Report, open_hdf5, reading_hdf5
+from ldmlr.store.opening import Report, open_hdf5, place_of, reading_hdf5
 from ldmlr.store.packed import feature_rows, missing_labels
 from ldmlr.store.rows import DataFile, Rows, Views
 
@@ -100,7 +101,8 @@ def read_file(
     place
         Where the file lies, if `path` is relative to a working folder of the past.
     """
-    path = Path(path)
+    path = as_path(path)
+    place = place_of(path, place)
     with open_hdf5(path, place) as handle, reading_hdf5(path):
         file = DataFile.of(path, place)
         reader = _Reader(file, handle, report, check_values, any_labels)

@@ -25,7 +25,13 @@ import numpy as np
 from ldmlr.errors import InputError
 from ldmlr.files import no_maps, os_error
 from ldmlr.floats import from_bfloat16
+from ldmlr.objects import Info, read_ranges
+from ldmlr.remote import as_path, is_remote
 from ldmlr.store.layout import Array, Float32, block_rows
+from ldmlr.streamed import Streamed
+
+# Of an object elsewhere: rows so far apart are asked for one by one; so much, in so many requests, at once.
+GAP_BYTES, GROUP_BYTES, GROUP_RUNS = 1 << 16, 32 << 20, 64
 
 Key = Any  # int, slice, index array, boolean mask, or a tuple that selects columns too
 
@@ -34,9 +40,10 @@ Key = Any  # int, slice, index array, boolean mask, or a tuple that selects colu
 class DataFile:
     """A file as it was when the store was opened.
 
-    Size, time of change and number (inode) are compared at every read: a file that was replaced
-    in the meantime is an error, not a mixture of two contents. It is read at its absolute `place`,
-    whatever becomes of the working folder; messages name it by the `path` that was given.
+    Size, time of change and number (inode), or what an object store calls the version, are compared at every
+    read: a file that was replaced in the meantime is an error, not a mixture of two contents. It is read at
+    its absolute `place`, whatever becomes of the working folder; messages name it by the `path` that was
+    given.
     """
 
     path: Path
@@ -44,27 +51,47 @@ class DataFile:
     size: int
     mtime_ns: int
     inode: int
+    version: str = ""
 
     @classmethod
     def of(cls, path: Path, place: Path | None = None) -> DataFile:
         """Note the state of a file (at `place`, if that is not where `path` leads from here)."""
-        place = Path(place or path).absolute()
+        place = as_path(place or path).absolute()
+        if is_remote(place):
+            found = place.found()
+            return cls(as_path(path), place, found.size, 0, 0, found.version)
         state = os.stat(place)
-        return cls(Path(path), place, state.st_size, state.st_mtime_ns, state.st_ino)
+        return cls(as_path(path), place, state.st_size, state.st_mtime_ns, state.st_ino)
+
+    @property
+    def mark(self) -> tuple[str, int, int, int, str]:
+        """What tells this file, as it is, from all others."""
+        return str(self.place), self.size, self.mtime_ns, self.inode, self.version
 
     def check(self, state: os.stat_result | None = None) -> None:
         """Raise if the file (as in `state`, or as it is now) is not the one that was opened."""
         try:
-            state = state or os.stat(self.place)
+            if is_remote(self.place):
+                found = self.place.found()
+                same = (found.size, found.version) == (self.size, self.version)
+            else:
+                state = state or os.stat(self.place)
+                now = state.st_size, state.st_mtime_ns, state.st_ino
+                same = now == (self.size, self.mtime_ns, self.inode)
         except OSError as error:
             raise InputError(str(os_error(error, self.path))) from error
-        if (state.st_size, state.st_mtime_ns, state.st_ino) != (self.size, self.mtime_ns, self.inode):
+        if not same:
             raise InputError(f"{self.path}: changed after it was opened; open the store again")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[BinaryIO]:
         """Open the file for reading, unbuffered."""
         try:
+            if is_remote(self.place):
+                self.check()
+                with Streamed(str(self.place), Info(self.size, self.version, False)) as source:
+                    yield source  # type: ignore[misc]
+                return
             with open(self.place, "rb", buffering=0) as handle:
                 self.check(os.fstat(handle.fileno()))
                 yield handle
@@ -83,6 +110,8 @@ class DataFile:
         """Memory-map an array at an offset, read-only."""
         if 0 in shape:
             return np.empty(shape, dtype)
+        if is_remote(self.place):
+            return self._copy(offset, shape, dtype)
         with self.opened() as handle:
             return np.memmap(handle, dtype=dtype, mode="r", offset=offset, shape=shape)
 
@@ -94,6 +123,8 @@ class DataFile:
         """
         if 0 in shape:
             return np.empty(shape, dtype)
+        if is_remote(self.place):
+            return self._copy(offset, shape, dtype)
         start = offset - offset % mmap.ALLOCATIONGRANULARITY
         length = offset - start + math.prod(shape) * dtype.itemsize
         try:
@@ -105,9 +136,7 @@ class DataFile:
                 )  # fmt: skip
         except InputError as error:
             if no_maps(error.__cause__, self.path):
-                values = self.read(offset, shape, dtype)
-                values.flags.writeable = False
-                return values
+                return self._copy(offset, shape, dtype)
             if not _no_memory(error):
                 raise
             return self.map(offset, shape, dtype)
@@ -117,6 +146,22 @@ class DataFile:
         mapped.flags.writeable = False
         mapped.filename, mapped.mode, mapped.offset = str(self.place), "c", offset
         return mapped
+
+    def _copy(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Read an array that cannot be mapped; it is read-only like a map."""
+        values = self.read(offset, shape, dtype)
+        values.flags.writeable = False
+        return values
+
+    def read_runs(self, offset: int, width: int, runs: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of runs of rows of an object, each `width` bytes, fetched side by side."""
+        self.check()
+        try:
+            return read_ranges(
+                str(self.place), [(offset + low * width, offset + high * width) for low, high in runs]
+            )
+        except OSError as error:
+            raise InputError(str(os_error(error, self.path))) from error
 
 
 def _no_memory(error: InputError) -> bool:
@@ -282,6 +327,8 @@ class MappedRows(Rows):
 
     def gather(self, index: Array) -> Array:
         """Return rows through the memory map, or by reads where the map does not fit or cannot be had."""
+        if is_remote(self.file.place):
+            return self._fetched(index)
         try:
             mapped = self.memmap()
         except InputError as error:
@@ -290,9 +337,39 @@ class MappedRows(Rows):
             raise
         return np.asarray(mapped[index])
 
+    def _fetched(self, index: Array) -> Array:
+        """Return rows of an object: neighbours in one request, requests side by side."""
+        result = np.empty((len(index), self.shape[1]), self.element)
+        width = result.strides[0]
+        order = np.argsort(index, kind="stable")
+        ordered = index[order]
+        # Rows between two that are wanted cost less than another request, and memory as long as they are few.
+        apart = np.flatnonzero(np.diff(ordered) * width > GAP_BYTES) + 1
+        for group in _groups(np.split(np.arange(len(order)), apart) if len(index) else [], ordered, width):
+            runs = [(int(ordered[places[0]]), int(ordered[places[-1]]) + 1) for places in group]
+            pieces = self.file.read_runs(self.offset, width, runs)
+            for places, (low, _), piece in zip(group, runs, pieces, strict=True):
+                rows = np.frombuffer(piece, self.element).reshape(-1, self.shape[1])
+                result[order[places]] = rows[ordered[places] - low]
+        return result
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory map behind: the other process makes its own."""
         return {**self.__dict__, "_map": None}
+
+
+def _groups(runs: Sequence[Array], ordered: Array, width: int) -> Iterator[list[Array]]:
+    """Yield runs of rows in groups that are fetched together, some megabytes each."""
+    group: list[Array] = []
+    size = 0
+    for places in runs:
+        group.append(places)
+        size += (int(ordered[places[-1]]) + 1 - int(ordered[places[0]])) * width
+        if size >= GROUP_BYTES or len(group) >= GROUP_RUNS:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 class JoinedRows(Rows):

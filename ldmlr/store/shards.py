@@ -18,6 +18,7 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, parse_json, write_text
+from ldmlr.remote import as_path
 from ldmlr.store.ids import JoinedIds
 from ldmlr.store.layout import SPLITS, contents_sha256
 from ldmlr.store.opening import Report
@@ -33,7 +34,7 @@ SHARD_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.h5")
 
 def shard_base(path: str | Path) -> Path:
     """Return the path of a sharded store without ``.h5`` or ``.json``."""
-    path = Path(path)
+    path = as_path(path)
     return path.with_suffix("") if path.suffix in (".h5", ".hdf5", ".json") else path
 
 
@@ -106,7 +107,7 @@ def check_shard_set(paths: Sequence[str | Path]) -> None:
         of order.
     """
     sets: dict[tuple[Path, int], list[int]] = {}
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         found = SHARD_NAME.fullmatch(path.name)
         if found:
             sets.setdefault((path.parent / found[1], int(found[3])), []).append(int(found[2]))
@@ -142,7 +143,7 @@ def write_manifest(
         Replace a manifest that exists.
     """
     target = check_output(manifest_name(base), overwrite)
-    paths = [Path(path) for path in shards] if shards is not None else find_shards(base)
+    paths = [as_path(path) for path in shards] if shards is not None else find_shards(base)
     check_shard_set(paths)
     if not paths:
         raise UsageError(f"{target}: no shards to list; name at least one")
@@ -192,10 +193,11 @@ def fingerprint(parts: FileParts) -> str:
 
 def is_manifest(path: Path) -> bool:
     """Tell whether a file is JSON rather than HDF5; a file that cannot be read is neither."""
-    if not Path(path).is_file():  # a pipe would be waited for
+    path = as_path(path)
+    if not path.is_file():  # a pipe would be waited for
         return False
     try:
-        with open(path, "rb") as handle:
+        with path.open("rb") as handle:
             return handle.read(16).lstrip()[:1] == b"{"
     except OSError:
         return False
@@ -208,7 +210,7 @@ def read_manifest(
 
     `place` is where the manifest lies, if `path` is relative to a working folder of the past.
     """
-    path = Path(path)
+    path = as_path(path)
     file = DataFile.of(path, place)
     entries = _entries(path, file.place)
     opened = []
@@ -242,7 +244,7 @@ def read_manifest(
 
 def manifest_shards(path: Path) -> list[Path]:
     """Return the files a manifest lists."""
-    return [Path(path).parent / entry["file"] for entry in _entries(Path(path))]
+    return [as_path(path).parent / entry["file"] for entry in _entries(as_path(path))]
 
 
 def _entries(path: Path, place: Path | None = None) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ldmlr.arguments import RENUMBER, as_array, class_count
 from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.remote import as_path, is_remote
 from ldmlr.store.datasets import dataset_sha256
 from ldmlr.store.layout import (
     SPLITS,
@@ -57,7 +58,7 @@ class FeatureStore:
     """
 
     def __init__(self, path: Path, splits: Mapping[str, Split], parts: FileParts):
-        self.path = Path(path)
+        self.path = as_path(path)
         self.splits = dict(splits)
         self.train, self.test, self.val = (self.splits.get(name) for name in SPLITS)
         self.head = parts.head
@@ -148,6 +149,8 @@ class FeatureStore:
 
     def same_file(self, other: FeatureStore) -> bool:
         """Tell whether two stores are one file, by whatever names."""
+        if is_remote(self.path) or is_remote(other.path):
+            return self.path == other.path
         try:
             return self.path.samefile(other.path)
         except OSError:  # gone since it was opened, as is the working folder that a name began in

@@ -15,6 +15,8 @@ from ldmlr.boundary import boundary
 from ldmlr.errors import LdmlrError
 from ldmlr.files import os_error
 from ldmlr.isolated import call, inside, size_of
+from ldmlr.remote import RemotePath, as_path, is_remote
+from ldmlr.spool import fetched_together
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
 from ldmlr.store.opening import Collector, check_file, has_checksums, open_hdf5, reading_hdf5
@@ -57,7 +59,9 @@ def verify(path: str | Path, untrusted: bool = False) -> Verification:
         Read in a process with limits of time and memory, whatever the file: it may have been made to do
         harm. A file that is no store of this package, or one in shards, is read so anyway.
     """
-    path = Path(path)
+    path = as_path(path)
+    if is_remote(path):
+        return _verify_elsewhere(path, untrusted)
     if inside() or not (untrusted or _is_foreign(path)):
         return _verify(path)
     try:
@@ -67,11 +71,28 @@ def verify(path: str | Path, untrusted: bool = False) -> Verification:
     return Verification(path, **plain)
 
 
+def _verify_elsewhere(path: RemotePath, untrusted: bool) -> Verification:
+    """Verify objects: where they lie, or copies of those that are to be read in a process with limits."""
+    if not untrusted and (is_manifest(path) or not _is_foreign(path)):
+        return _verify(path)
+    try:
+        copies = fetched_together([file for file in _files(path) if is_remote(file)])
+    except OSError as error:
+        return Verification(path, [os_error(error, path).message])
+    found = verify(copies[0], untrusted)
+    here, there = str(copies[0].parent), str(path.parent)
+
+    def renamed(lines: list[str]) -> list[str]:
+        return [line.replace(here, there) for line in lines]
+
+    return Verification(path, renamed(found.problems), renamed(found.warnings), found.datasets)
+
+
 def _is_foreign(path: Path) -> bool:
     """Tell whether a file is anything but HDF5 whose structures carry checksums, as stores have them."""
     try:
         check_file(path)
-        with open(path, "rb") as handle:
+        with path.open("rb") as handle:
             start = handle.read(9)
     except (OSError, LdmlrError):
         return False
@@ -88,13 +109,13 @@ def _files(path: Path) -> list[Path]:
 
 def _verify_plainly(path: str) -> dict[str, Any]:
     """Return what `_verify` finds as plain data, for the process that asked."""
-    found = dataclasses.asdict(_verify(Path(path)))
+    found = dataclasses.asdict(_verify(as_path(path)))
     del found["path"]
     return found
 
 
 def _verify(path: Path) -> Verification:
-    found = Verification(Path(path))
+    found = Verification(as_path(path))
     report = Collector()
     try:
         with boundary(path, "feature store", "copy or write it again"):

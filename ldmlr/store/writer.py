@@ -24,9 +24,10 @@ from ldmlr import progress
 from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
-from ldmlr.files import atomic_path, check_output, os_error
+from ldmlr.files import atomic_path, check_output, existing_folder, os_error
 from ldmlr.floats import storage_type
 from ldmlr.ownership import owned
+from ldmlr.remote import as_path
 from ldmlr.store.layout import (
     FORMAT,
     SCHEMA_VERSION,
@@ -96,7 +97,7 @@ class StoreWriter:
         head: StoredHead | None = None,
         overwrite: bool = False,
     ):
-        self.path = check_output(Path(path), overwrite)
+        self.path = check_output(as_path(path), overwrite)
         if self.path.suffix in OTHER_KINDS:
             raise UsageError(
                 f"{path}: a feature store is an HDF5 file; name it {self.path.with_suffix('.h5').name} "
@@ -192,7 +193,7 @@ class StoreWriter:
             raise UsageError(f"{self.path}: {len(view_kinds)} view kinds for {views} views; name every view")
         element = storage_type(self.dtype)
         needed = rows * (self.dim * element.itemsize * (1 + views) + 8)
-        free = shutil.disk_usage(self.path.parent).free
+        free = shutil.disk_usage(existing_folder(self.path)).free
         if needed > free:
             raise LdmlrError(
                 f"{self.path}: needs {gigabytes(needed)}, but {gigabytes(free)} are free; "

@@ -20,6 +20,7 @@ import numpy as np
 
 from ldmlr.errors import UsageError, nearest, opt
 from ldmlr.files import atomic_path, check_output
+from ldmlr.remote import as_path
 from ldmlr.store.convert.parquet import pyarrow, write_parquet
 from ldmlr.store.layout import SPLITS, Array, block_rows
 from ldmlr.store.rows import Rows
@@ -54,7 +55,7 @@ def export_store(
     overwrite
         Replace files that exist.
     """
-    out = Path(out)
+    out = as_path(out)
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
         raise UsageError(

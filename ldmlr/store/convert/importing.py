@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import numpy as np
 from ldmlr.arguments import view_group
 from ldmlr.boundary import boundary
 from ldmlr.errors import InputError, UsageError, opt
-from ldmlr.files import check_output
+from ldmlr.files import atomic_path, check_input, check_output
 from ldmlr.isolated import bounded, size_of
+from ldmlr.ownership import owned
+from ldmlr.remote import as_path, is_remote
+from ldmlr.spool import local_copy, renamed
 from ldmlr.store.convert.labels import MappedLabels, map_labels, renumbered
-from ldmlr.store.convert.sources import Source, open_source
+from ldmlr.store.convert.sources import Source, labels_beside, open_source
 from ldmlr.store.layout import SplitData
 from ldmlr.store.store import FeatureStore
 
@@ -32,12 +35,6 @@ class Imported:
     notes: list[str]
 
 
-def _opened(notes: list[str], source: str | Path, out: str | Path, **_: Any) -> Imported:
-    """Return what an import that ran in a process of its own has made."""
-    return Imported(FeatureStore.open(out), notes)
-
-
-@bounded("file of features", lambda done: done.notes, _opened, more=("test",))
 def import_store(
     source: str | Path,
     out: str | Path,
@@ -58,7 +55,8 @@ def import_store(
     """Write a store from a file of any kind that `ldmlr.store.convert.sources` reads.
 
     Every value is read and checked. Memory does not grow with the rows, but for arrays in Fortran
-    order. It runs in a process with limits (`ldmlr.isolated`): the source may be anybody's.
+    order. It runs in a process with limits (`ldmlr.isolated`): the source may be anybody's. What lies
+    elsewhere is fetched first, and a store that is to lie elsewhere is made here.
 
     Parameters
     ----------
@@ -88,7 +86,63 @@ def import_store(
     overwrite
         Replace `out` if it exists.
     """
-    check_output(Path(out), overwrite)
+    given = {"source": source, "labels": labels, "test": test, "test_labels": test_labels}
+    files = {name: as_path(path) for name, path in given.items() if path is not None}
+    if is_remote(files["source"]) and labels is None and files["source"].suffix == ".npy":
+        # The labels lie beside the features there, not beside the copy.
+        beside = labels_beside(files["source"], labels_key)
+        if beside is not None:
+            files["labels"], labels_key = beside, None
+    target = as_path(out)
+    with contextlib.ExitStack() as stack:
+        copies = {name: _here(stack, path) for name, path in files.items()}
+        place = target
+        if is_remote(target):
+            stack.enter_context(owned(target))
+            place = stack.enter_context(atomic_path(target, overwrite))
+            stack.enter_context(renamed(place, target))
+        done = _import(
+            copies["source"], place, labels=copies.get("labels"), test=copies.get("test"),
+            test_labels=copies.get("test_labels"), features_key=features_key, labels_key=labels_key,
+            num_classes=num_classes, encoder=encoder, encoder_trained_on_rows=encoder_trained_on_rows,
+            dtype=dtype, origin=origin, remedy=remedy, overwrite=overwrite,
+        )  # fmt: skip
+    for name, here in copies.items():
+        done.notes = [note.replace(str(here), str(files[name])) for note in done.notes]
+    return Imported(FeatureStore.open(target), done.notes) if is_remote(target) else done
+
+
+def _here(stack: contextlib.ExitStack, path: Path) -> Path:
+    """Return a file, or a copy of what lies elsewhere, which errors do not name while `stack` is open."""
+    if is_remote(path):
+        check_input(path)
+    return stack.enter_context(local_copy(path))
+
+
+def _opened(notes: list[str], source: str | Path, out: str | Path, **_: Any) -> Imported:
+    """Return what an import that ran in a process of its own has made."""
+    return Imported(FeatureStore.open(out), notes)
+
+
+@bounded("file of features", lambda done: done.notes, _opened, more=("test",))
+def _import(
+    source: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path | None,
+    test: str | Path | None,
+    test_labels: str | Path | None,
+    features_key: str | None,
+    labels_key: str | None,
+    num_classes: int | None,
+    encoder: str | None,
+    encoder_trained_on_rows: bool | None,
+    dtype: str | None,
+    origin: Mapping[str, Any] | None,
+    remedy: str,
+    overwrite: bool,
+) -> Imported:
+    check_output(as_path(out), overwrite)
     found = open_source(source, labels, features_key=features_key, labels_key=labels_key, remedy=remedy)
     notes = [_unused(source, found.unused)]
     if test is not None:
@@ -122,7 +176,7 @@ def import_store(
         for name, split in found.splits.items()
     }
     notes.append(_untrained(str(source if test is None else test), mapped))
-    config = {**found.config, "imported_from": Path(source).name, **(origin or {})}
+    config = {**found.config, "imported_from": as_path(source).name, **(origin or {})}
     if encoder_trained_on_rows is not None:
         config["encoder_trained_on_rows"] = encoder_trained_on_rows
     if mapped.note:
@@ -136,7 +190,7 @@ def import_store(
     return Imported(store, [note for note in (mapped.note, *notes) if note])
 
 
-@contextmanager
+@contextlib.contextmanager
 def _named(out: str | Path, source: str | Path, test: str | Path | None) -> Iterator[None]:
     """Let errors about values name the file they come from: the one that was to be written is not there."""
     try:

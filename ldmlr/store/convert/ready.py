@@ -19,6 +19,8 @@ import numpy as np
 
 from ldmlr.errors import InputError, opt
 from ldmlr.files import check_input
+from ldmlr.remote import as_path
+from ldmlr.spool import local_copy
 from ldmlr.store.convert.anndata import is_anndata
 from ldmlr.store.convert.config import SourceConfig
 from ldmlr.store.convert.delimited import is_delimited
@@ -26,7 +28,7 @@ from ldmlr.store.convert.importing import import_store
 from ldmlr.store.convert.saved_dataset import is_saved_dataset
 from ldmlr.store.convert.sources import labels_beside
 from ldmlr.store.datasets import is_ours
-from ldmlr.store.opening import open_hdf5
+from ldmlr.store.opening import is_hdf5, open_hdf5
 from ldmlr.store.packed import PACKING, is_turned
 from ldmlr.store.shards import is_manifest
 from ldmlr.store.store import FeatureStore
@@ -89,12 +91,12 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
     InputError, UsageError
         The source is missing or damaged, or cannot be read as features and labels.
     """
-    source, keys = Path(source), keys or SourceConfig()
+    source, keys = as_path(source), keys or SourceConfig()
     if is_store(source, keys):
         return Ready(source, source)
     digest = _digest(source, keys)
     name = source.name.split(".")[0] or "features"
-    copy = Path(folder) / FOLDER / f"{name}-{digest[:12]}.h5"
+    copy = as_path(folder) / FOLDER / f"{name}-{digest[:12]}.h5"
     origin = {"source_sha256": digest}
     if is_copy(copy, origin):
         return Ready(source, copy, before=True)
@@ -112,7 +114,7 @@ def holds_features(source: Path) -> bool:
         return is_saved_dataset(source)
     if is_delimited(source) or source.suffix.lower() in (".npz", ".npy", ".parquet", ".pt", ".pth", ".json"):
         return True
-    if source.is_file() and h5py.is_hdf5(source):
+    if source.is_file() and is_hdf5(source):
         with open_hdf5(source) as file:
             return "train/images" not in file
     return False
@@ -127,7 +129,7 @@ def is_store(source: Path, keys: SourceConfig) -> bool:
         return False
     if is_manifest(source):
         return True
-    if not source.is_file() or not h5py.is_hdf5(source):
+    if not source.is_file() or not is_hdf5(source):
         return False
     with open_hdf5(source) as file:
         if is_ours(file.attrs.get("format")):
@@ -169,7 +171,8 @@ def _digest(source: Path, keys: SourceConfig) -> str:
     digest = hashlib.sha256(repr((VERSION, keys.features_key, keys.labels_key)).encode())
     for name, part in _files(check_input(source, "file or folder"), keys.labels_key):
         digest.update(name.encode() + b"\0")
-        with open(part, "rb") as handle:
+        # Of an object the copy is read that will be converted.
+        with local_copy(part) as place, open(place, "rb") as handle:
             while block := handle.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()

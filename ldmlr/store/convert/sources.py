@@ -18,6 +18,7 @@ import numpy as np
 
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_input
+from ldmlr.remote import as_path
 from ldmlr.store.convert.anndata import is_anndata, read_anndata
 from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
@@ -96,7 +97,7 @@ def open_source(
     remedy
         What to do where the labels of an ``.npy`` file are missing, for messages.
     """
-    path = Path(path)
+    path = as_path(path)
     if is_saved_dataset(path):
         return _saved_dataset(path, features_key, labels_key)
     path = check_input(path)
@@ -160,7 +161,7 @@ def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
 def _npy(path: Path, labels: str | Path | None, labels_key: str | None, remedy: str) -> Source:
     if labels is not None and labels_key is not None:
         raise UsageError(f"{opt('labels_key')}: {labels} holds the labels already; leave one of the two out")
-    file = Path(labels) if labels is not None else labels_beside(path, labels_key)
+    file = as_path(labels) if labels is not None else labels_beside(path, labels_key)
     if file is None:
         raise UsageError(f"{path}: holds features only; {remedy}")
     return Source({"train": RawSplit(npy_rows(path), load_array(check_input(file)))})
@@ -179,7 +180,7 @@ def labels_beside(path: Path, name: str | None = None) -> Path | None:
     """
     if name is not None:
         beside = path.parent / name
-        return beside if beside.exists() else Path(name)
+        return beside if beside.exists() else as_path(name)
     stem = path.name[: -len(path.suffix)] if path.suffix else path.name
     for features, labels in _NPY_NAMES:
         words = re.split(r"([-_.])", stem)

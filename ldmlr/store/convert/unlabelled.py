@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.files import check_input
+from ldmlr.remote import as_path
 from ldmlr.store.convert.anndata import is_anndata, open_matrix
 from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
@@ -47,7 +48,7 @@ def open_features(
     InputError, UsageError
         Nothing is there that could be features.
     """
-    path = Path(path)
+    path = as_path(path)
     if split is not None and split not in SPLITS:
         raise UsageError(f"{opt('split')}: unknown value {split!r}; {nearest(split, SPLITS)}")
     others = (labels_key,) if labels_key is not None else LABEL_COLUMNS
