@@ -142,16 +142,15 @@ def local_copy(path: Path) -> Iterator[Path]:
     if not is_remote(path):
         yield path
         return
-    place = fetched(path)
-    with renamed(place, path):
+    with renamed(fetched(path), path) as place:
         yield place
 
 
 @contextlib.contextmanager
-def renamed(place: Path, path: Path) -> Iterator[None]:
-    """Let errors call a file of this machine by what it stands for."""
+def renamed(place: Path, path: Path) -> Iterator[Path]:
+    """Let errors call a file of this machine, which is yielded, by what it stands for."""
     try:
-        yield
+        yield place
     except LdmlrError as error:
         if place == path or str(place) not in error.message:
             raise

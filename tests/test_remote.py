@@ -386,7 +386,7 @@ def test_every_path_of_a_caller_passes_as_path():
         "ldmlr/report/page.py: str(source)", "ldmlr/data/featuresets.py: name",
         "ldmlr/bench/peers.py: folder", "ldmlr/bench/augment.py: folder", "ldmlr/bench/folder.py: path",
         "ldmlr/inference/images.py: name", "ldmlr/inference/images.py: folder",
-        "ldmlr/inference/chosen.py: named", "ldmlr/store/shards.py: entry['file']",
+        "ldmlr/store/shards.py: entry['file']",
         "ldmlr/store/convert/saved_dataset.py: name", "ldmlr/run/opened.py: copy",
         "cli/run.py: 'runs'", "cli/run.py: copies",
     }  # fmt: skip

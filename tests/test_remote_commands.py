@@ -79,6 +79,17 @@ def test_all_stages(run_cli, base, tmp_path):
     )  # fmt: skip
     assert figures["rows"][0]["all"]["mean"] > 50
     assert as_path(f"{base}/evaluation/result.json").is_file()
+    table = tmp_path / "predicted.csv"
+    head = f"{base}/heads/head-seed0.safetensors"
+    np.savez(tmp_path / "rows.npz", features=X)
+    objects.upload(tmp_path / "rows.npz", f"{base}/rows.npz", False)
+    for source in (f"{base}/features.h5", f"{base}/rows.npz"):
+        done(run_cli("predict", head, source, "--out", table, "--overwrite"))
+    done(run_cli("predict", head, f"{base}/rows.npz", "--out", f"{base}/predicted.csv"))
+    assert as_path(f"{base}/predicted.csv").read_bytes() == table.read_bytes()
+    done(run_cli("predict", f"{base}/heads", f"{base}/rows.npz", "--out", f"{base}/best.csv"))
+    assert "head" in done(run_cli("model", "show", head)).stdout
+    done(run_cli("export", head, "--format", "npz", "--out", f"{base}/head.npz"))
     left = [path for path in fsspec.filesystem("memory").find("/") if "/." in path]
     assert left == []
 

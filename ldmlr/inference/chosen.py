@@ -149,7 +149,7 @@ def _head_file(run: OpenedRun) -> Path:
             return found[0][1]
     named = run.document.get("head")
     if isinstance(named, str):
-        for path in (run.folder.joinpath(*Path(named).parts[-3:]), Path(named)):
+        for path in (run.folder.joinpath(*as_path(named).parts[-3:]), as_path(named)):
             if path.is_file():
                 return path
     raise InputError(f"{run.folder}: its head is gone; run it again, or name a head file")

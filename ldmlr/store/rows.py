@@ -64,6 +64,11 @@ class DataFile:
         return cls(as_path(path), place, state.st_size, state.st_mtime_ns, state.st_ino)
 
     @property
+    def is_mappable(self) -> bool:
+        """Whether it is a file of this machine, which a memory map can be had of."""
+        return not is_remote(self.place)
+
+    @property
     def mark(self) -> tuple[str, int, int, int, str]:
         """What tells this file, as it is, from all others."""
         return str(self.place), self.size, self.mtime_ns, self.inode, self.version
@@ -110,8 +115,6 @@ class DataFile:
         """Memory-map an array at an offset, read-only."""
         if 0 in shape:
             return np.empty(shape, dtype)
-        if is_remote(self.place):
-            return self._copy(offset, shape, dtype)
         with self.opened() as handle:
             return np.memmap(handle, dtype=dtype, mode="r", offset=offset, shape=shape)
 
@@ -123,8 +126,6 @@ class DataFile:
         """
         if 0 in shape:
             return np.empty(shape, dtype)
-        if is_remote(self.place):
-            return self._copy(offset, shape, dtype)
         start = offset - offset % mmap.ALLOCATIONGRANULARITY
         length = offset - start + math.prod(shape) * dtype.itemsize
         try:
@@ -136,7 +137,9 @@ class DataFile:
                 )  # fmt: skip
         except InputError as error:
             if no_maps(error.__cause__, self.path):
-                return self._copy(offset, shape, dtype)
+                values = self.read(offset, shape, dtype)
+                values.flags.writeable = False
+                return values
             if not _no_memory(error):
                 raise
             return self.map(offset, shape, dtype)
@@ -146,12 +149,6 @@ class DataFile:
         mapped.flags.writeable = False
         mapped.filename, mapped.mode, mapped.offset = str(self.place), "c", offset
         return mapped
-
-    def _copy(self, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Read an array that cannot be mapped; it is read-only like a map."""
-        values = self.read(offset, shape, dtype)
-        values.flags.writeable = False
-        return values
 
     def read_runs(self, offset: int, width: int, runs: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of runs of rows of an object, each `width` bytes, fetched side by side."""

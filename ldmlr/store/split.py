@@ -138,7 +138,7 @@ class Split:
 
         A read-only memory map for a contiguous float file (a tensor that shares its memory and is written
         to changes a private copy, seen nowhere else); an array where a compressed file was
-        read into memory; otherwise (bfloat16, shards, very large compressed files) a view
+        read into memory; otherwise (bfloat16, shards, very large compressed files, URLs) a view
         that reads, decodes and returns the rows it is indexed with.
         """
         return _whole(self.rows)
@@ -206,7 +206,12 @@ def _whole(rows: Rows) -> Any:
 
 def _is_mappable(rows: Rows) -> TypeGuard[MappedRows]:
     """Whether a memory map holds the numbers as they are read."""
-    return isinstance(rows, MappedRows) and rows.storage in ("float32", "float16") and rows.element.isnative
+    return (
+        isinstance(rows, MappedRows)
+        and rows.file.is_mappable
+        and rows.storage in ("float32", "float16")
+        and rows.element.isnative
+    )
 
 
 def sample_index(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.files import check_input
-from ldmlr.remote import as_path
+from ldmlr.remote import as_path, is_remote
+from ldmlr.spool import fetched, renamed
 from ldmlr.store.convert.anndata import is_anndata, open_matrix
 from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
@@ -48,16 +49,23 @@ def open_features(
     InputError, UsageError
         Nothing is there that could be features.
     """
-    path = as_path(path)
     if split is not None and split not in SPLITS:
         raise UsageError(f"{opt('split')}: unknown value {split!r}; {nearest(split, SPLITS)}")
+    path = as_path(path)
+    if is_remote(path) and not is_manifest(check_input(path)):
+        with renamed(fetched(path), path) as place:
+            return _opened(place, features_key, labels_key, split)
+    return _opened(path, features_key, labels_key, split)
+
+
+def _opened(path: Path, features_key: str | None, labels_key: str | None, split: str | None) -> Rows:
     others = (labels_key,) if labels_key is not None else LABEL_COLUMNS
     if is_saved_dataset(path):
         folders = split_folders(path)
         folder = folders[_which(path, list(folders), split)]
         return read_parquet(folder, features_key, others, lambda: SavedDataset(folder), labelled=False).rows
     path = check_input(path)
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
         return npy_rows(path)
