@@ -138,6 +138,14 @@ def test_the_snippets_about_tables_run():
     assert names["score"] > 0.5
 
 
+def test_the_snippet_about_object_storage_runs(folder, monkeypatch):
+    pytest.importorskip("fsspec")
+    monkeypatch.chdir(folder)
+    names = run_snippets("docs/howto/cluster.md", {})
+    assert np.array_equal(names["few"], names["here"].train.float32([3, 14, 159]))
+    assert str(names["there"].path) == "memory://bucket/features.h5"
+
+
 def test_the_snippet_about_the_hub_runs(folder, monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.chdir(folder)
