@@ -114,9 +114,14 @@ def _renew(lock: str, mark: str, done: threading.Event) -> None:
     while not done.wait(RENEWAL):
         # What fails now is tried again in a while; a lock that another has taken is left to that one.
         with contextlib.suppress(LdmlrError, OSError):
-            if (_holder(lock) or {}).get("mark") != mark:
+            if _is_lost(_holder(lock), mark):
                 return
             objects.write(lock, _content(mark))
+
+
+def _is_lost(found: dict[str, Any] | None, mark: str) -> bool:
+    """Tell whether a lock is gone, or another's."""
+    return found is None or found.get("mark", mark) != mark
 
 
 def check_held(url: str, lock: str) -> None:
@@ -131,7 +136,7 @@ def check_held(url: str, lock: str) -> None:
     if mark is None:
         return
     found = _holder(lock)
-    if found is None or found.get("mark") != mark:
+    if _is_lost(found, mark):
         holder = "another process" if not found else _named(found)
         raise LdmlrError(
             f"{url}: {holder} took this output over, as this process did not answer for {LEFT / 60:.0f} "

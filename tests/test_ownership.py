@@ -18,6 +18,7 @@ from ldmlr import files, progress
 from ldmlr.errors import LdmlrError
 from ldmlr.files import atomic_path, beside, sweep, write_text
 from ldmlr.ownership import owned
+from ldmlr.pids import machine_mark
 
 HOLD = """
     import sys, time
@@ -178,7 +179,7 @@ def test_only_temporary_files_of_dead_processes_of_this_machine_are_removed(tmp_
     number = dead_process()
     mine = files._temporary(tmp_path / "a")
     dead = mine.name.replace(str(os.getpid()), str(number), 1)
-    elsewhere = dead.replace(f"-{files._place()}", "-ffffff")
+    elsewhere = dead.replace(f"-{machine_mark()}", "-ffffff")
     kept = [mine.name, elsewhere, "a.tmp", f".a.{number}.tmp", dead[1:]]
     for name in [*kept, dead]:
         (tmp_path / name).write_text("")
