@@ -385,10 +385,10 @@ def test_every_path_of_a_caller_passes_as_path():
         "ldmlr/boundary.py: path", "ldmlr/hub.py: model_id", "ldmlr/report/words.py: head",
         "ldmlr/report/page.py: str(source)", "ldmlr/data/featuresets.py: name",
         "ldmlr/bench/peers.py: folder", "ldmlr/bench/augment.py: folder", "ldmlr/bench/folder.py: path",
-        "ldmlr/inference/images.py: name", "ldmlr/inference/images.py: folder",
+        "ldmlr/inference/images.py: name", "ldmlr/inference/images.py: folder, name",
         "ldmlr/store/shards.py: entry['file']",
         "ldmlr/store/convert/saved_dataset.py: name", "ldmlr/run/opened.py: copy",
-        "cli/run.py: 'runs'", "cli/run.py: copies",
+        "ldmlr/encoders/baseline.py: ",         "cli/run.py: 'runs'", "cli/run.py: copies",
     }  # fmt: skip
     # Temporary folders, and files of this package.
     kinds = ("tempfile.", "__file__")
@@ -397,7 +397,7 @@ def test_every_path_of_a_caller_passes_as_path():
         name = file.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Path":
-                place = f"{name}: {ast.unparse(node.args[0])}"
+                place = f"{name}: {', '.join(map(ast.unparse, node.args))}"
                 if name not in allowed and place not in allowed and not any(k in place for k in kinds):
                     found.add(place)
     assert not found, "use ldmlr.remote.as_path"
