@@ -8,7 +8,7 @@ between them is written by
     python benchmarks/render.py NAME               prints one table
 
 Figures come from ``results/summary.csv`` (``summarise.py``), names and commands from ``experiments.toml``;
-``tables.py`` and ``tables_speed.py`` say what a table shows. Names:
+``tables.py``, ``tables_speed.py`` and ``tables_diffusion.py`` say what a table shows. Names:
 
     home                       CIFAR-LT, frozen features: without and with LDMLR, best other method
     digits                     the built-in digits: the same rows by shot group
@@ -25,6 +25,7 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     ablation-steps             solver and evaluations
     ablation-guidance          strength of guidance
     ablation-width             width of the denoiser
+    learned                    what the diffusion learns that a Gaussian is not
     stage3-variants            one thing of stage 3 changed at a time
     training-options           what each option of stage 1 gains on the digits
     several-modes              LDMLR beside the best of each simpler family, classes of several modes

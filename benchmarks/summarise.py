@@ -49,7 +49,8 @@ def rows_of(experiment: Experiment, folder: Path = HERE) -> Iterator[Row]:
     """
     for row in document(experiment, folder)["rows"]:
         try:
-            yield from _accuracies(experiment, row) if "method" in row else _speeds(experiment, row)
+            kind = _accuracies if "method" in row else _cases if "case" in row else _speeds
+            yield from kind(experiment, row)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{experiment.file}: not a result document ({error!r}); write it again"
@@ -76,6 +77,19 @@ def _accuracies(experiment: Experiment, row: Mapping[str, Any]) -> Iterator[Row]
                 "seeds": str(len(figure["values"])),
                 "unit": "%",
             }
+
+
+def _cases(experiment: Experiment, row: Mapping[str, Any]) -> Iterator[Row]:
+    figure = row["figure"]
+    yield {
+        "experiment": experiment.id,
+        "data": _only(experiment.data),
+        "setting": row["case"],
+        "quantity": row["what"],
+        "mean": _text(figure["mean"]),
+        "std": _text(figure["std"]),
+        "seeds": str(len(figure["values"])),
+    }
 
 
 def _speeds(experiment: Experiment, row: Mapping[str, Any]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import tables_diffusion
 import tables_speed
 from experiments import document, load
 from pivot import Column, Line, Summary, Table, accuracy, markdown, rendered
@@ -354,6 +355,7 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "precision": varied("precision", "precision-int8", head="rows drawn by"),
     "gate": varied("gate", head="gate"),
     "selection": selection,
+    **tables_diffusion.TABLES,
     **tables_speed.TABLES,
     "tried": tried,
     "reproduce": reproduce,

@@ -46,9 +46,14 @@ def test_stage3_of_many_classes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is in bytes elsewhere")
 def test_memory(tmp_path: Path) -> None:
-    found = run(tmp_path, "memory.py", "--rows", 100, 3000, "--dim", 4, "--hidden", 8)
-    assert [row["rows"] for row in found["rows"]] == [100, 3000]
-    assert all(50 < row["peak_mb"] < 2000 for row in found["rows"])
+    sizes = ("--rows", 100, 3000, "--dim", 4, "--hidden", 8, "--train", "1500x70")
+    found = run(tmp_path, "memory.py", *sizes)
+    assert [(row["what"], row["rows"]) for row in found["rows"]] == [
+        ("generation to disk", 100), ("generation to disk", 3000), ("training", 1500),
+    ]  # fmt: skip
+    # NumPy and h5py alone take more than the first bound, PyTorch's libraries alone more than the second.
+    assert all(30 < row["peak_mb"] < 250 for row in found["rows"][:2])
+    assert 30 < found["rows"][2]["peak_mb"] < 2000
 
 
 def test_learned(tmp_path: Path) -> None:
@@ -68,7 +73,7 @@ def test_learned(tmp_path: Path) -> None:
     assert 0.97 < figures["wide, few", "the same on the axes"] < 1.01
     assert figures["wide, all", "the same on held-out rows"] <= 1
     assert abs(figures["wide, drawn", "energy distance to test rows"]) < 1
-    assert len(figures) == 2 + 3 * 2 + 1 + 3
+    assert len(figures) == 1 + 3 * 2 + 1 + 3
 
 
 def test_own_features(tmp_path: Path) -> None:
