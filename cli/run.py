@@ -10,6 +10,7 @@ import click
 
 from ldmlr import progress
 from ldmlr.errors import UsageError, opt
+from ldmlr.results import ALL, judged_by
 from ldmlr.run.config import STAGES, RunConfig, StageTables
 from ldmlr.store.heldout import Measuring
 
@@ -160,7 +161,8 @@ def command(
     if auto is not None:
         best = chosen_row(figures["rows"], auto["method"], auto["adjustment"]) or {
             "method": auto["method"], "adjustment": auto["adjustment"],
-            "all": results.spread([auto["accuracy"]]), "measured_on": auto["held_out"],
+            "all": results.spread([auto["row_accuracy"]]), "balanced": results.spread([auto["accuracy"]]),
+            "measured_on": auto["held_out"],
         }  # fmt: skip
     result = results.document("run", config_said, **figures, verdict=verdict, best=best, comparison=found)
     done = OpenedRun(result, results.write_result(root, result))
@@ -197,9 +199,10 @@ def _configured(
 
 
 def _measured(run: Run, figures: dict[str, Any]) -> str:
-    """Say what the table was measured on, where that is no test split of the source."""
+    """Say what the table was measured on, where that is no balanced test split of the source."""
     classes = figures["unmeasured"]
-    if run.plan.facts.measuring == Measuring() and not classes:
+    balanced = judged_by(figures["rows"]) == ALL
+    if run.plan.facts.measuring == Measuring() and balanced and not classes:
         return ""
     return f"{figures['measured']}{f'; {unmeasured_in_words(classes)}' if classes else ''}"
 

@@ -29,6 +29,8 @@ from ldmlr.remote import as_path, is_remote
 # What every command calls the document of its figures.
 RESULT = "result.json"
 GROUP_COLUMNS = ("all", "many", "medium", "few")
+# Accuracy of rows, and its mean over classes: what the rows of a table are compared by (`judged_by`).
+ALL, BALANCED = "all", "balanced"
 
 
 def document(command: str, config: Mapping[str, Any], **figures: Any) -> dict[str, Any]:
@@ -165,6 +167,25 @@ def accuracy_rows(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str,
         )
         for entries in zip(*runs, strict=True)
     ]  # fmt: skip
+
+
+def judged_by(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the column that the rows of an accuracy table are compared by.
+
+    ``all``, or ``balanced`` (the mean over classes), as the rows say where classes were measured on unlike
+    numbers of rows: there whoever answers "the largest class" has most rows right.
+    """
+    return BALANCED if any(row.get("judged_by") == BALANCED for row in rows) else ALL
+
+
+def fair_column(counts: Sequence[int]) -> str:
+    """Return the column to compare heads by that were measured on so many rows of each class ``[C]``."""
+    return ALL if len({int(count) for count in counts if count}) == 1 else BALANCED
+
+
+def accuracy_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the columns that a table shows, the one its rows are compared by first."""
+    return (BALANCED, *GROUP_COLUMNS) if judged_by(rows) == BALANCED else GROUP_COLUMNS
 
 
 def shares(values: Iterable[float]) -> list[float | None]:

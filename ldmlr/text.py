@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldmlr.results import GROUP_COLUMNS
+from ldmlr.results import BALANCED, GROUP_COLUMNS, accuracy_columns, judged_by
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,8 +24,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def accuracy_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the accuracy table of a result document, in per cent, mean and standard deviation."""
-    body = [[row_name(row), *(accuracy_cell(row[column]) for column in GROUP_COLUMNS)] for row in rows]
-    return table(["top-1 %", *GROUP_COLUMNS], body)
+    columns = accuracy_columns(rows)
+    body = [[row_name(row), *(accuracy_cell(row[column]) for column in columns)] for row in rows]
+    return table(["top-1 %", *columns], body)
 
 
 def row_name(row: Mapping[str, Any]) -> str:
@@ -47,9 +48,10 @@ def accuracy_csv(
         Names of the columns to the left and to the right.
     rows
         Per line the cells to the left, the accuracy row and the cells to the right; a group without
-        classes has empty cells.
+        classes has empty cells. Where rows are judged by it, there is ``balanced`` after the groups.
     """
-    parts = [(column, part) for column in GROUP_COLUMNS for part in ("mean", "std")]
+    more = (BALANCED,) if judged_by([row for _, row, _ in rows]) == BALANCED else ()
+    parts = [(column, part) for column in (*GROUP_COLUMNS, *more) for part in ("mean", "std")]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*before, *(f"{column}_{part}" for column, part in parts), "seeds", *after])

@@ -263,6 +263,5 @@ def test_classes_without_test_rows_are_named_where_means_leave_them_out(run_cli,
     assert json.loads(done.stdout)["unmeasured"] == ["cat"]
     assert said in done.stderr
     done = run_cli("run", path, "--seeds", 1, *small, "--out", tmp_path / "run")
-    assert "measured on the test split; not measured, and in no mean, as no row of them is tested: cat" in (
-        done.stdout
-    )
+    assert "measured on the test split" in done.stdout
+    assert "not measured, and in no mean, as no row of them is tested: cat" in done.stdout

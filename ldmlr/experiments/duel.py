@@ -6,6 +6,9 @@ differ on few of them, and the error of their difference follows from these (`ld
 difference, less the one row that a count is uncertain by anyway (Edwards, 1948), is compared with Student's
 t, whose degrees of freedom say on how many seeds the second variance was measured (Satterthwaite, 1946).
 
+Where classes were measured on unlike numbers of rows, both are counted for the mean over classes, as there
+the figure for all rows is that of the frequent classes (`ldmlr.results.judged_by`).
+
 The best of m rows looks better than it is. If none of the m is better than the row it is compared with, the
 best of them exceeds it by as much with at most m times the chance of one: so the allowed chance of a wrong
 word, 5 %, is divided by the number of rows that the leading one was picked from (Bonferroni).
@@ -23,6 +26,7 @@ from typing import Any
 from scipy.special import stdtr
 
 from ldmlr.metrics.answers import Answers
+from ldmlr.results import ALL
 from ldmlr.text import row_name
 
 Row = Mapping[str, Any]
@@ -49,18 +53,19 @@ class Duel:
     first, second
         The rows.
     column
-        ``all``, or a shot group.
+        ``all``, ``balanced``, or a shot group.
     answers
         What pairs them row by row; without, or for rows it does not have, `test_rows` stands in.
     test_rows
-        Rows of the test split: then both accuracies err independently, which is more than they do.
+        Rows of the test split: then both accuracies err independently, which is more than they do. They
+        tell no error of a mean over classes.
     picked
         How many rows the first and how many the second was picked from by these very figures.
     """
 
     first: Row
     second: Row
-    column: str = "all"
+    column: str = ALL
     answers: Answers | None = None
     test_rows: int | None = None
     picked: tuple[int, int] = (1, 1)
@@ -113,7 +118,7 @@ class Duel:
             paired = self.answers.error(first, second, self.column)
             if paired is not None:
                 return paired
-        if not self.test_rows or self.column != "all":
+        if not self.test_rows or self.column != ALL:
             return None
         errors = (accuracy_error(float(entry["mean"]), self.test_rows) for entry in self.entries)
         return math.hypot(*errors), 100 / self.test_rows
@@ -190,7 +195,7 @@ class Duel:
         }  # fmt: skip
 
 
-def accuracy_error(accuracy: float, rows: int) -> float:
+def accuracy_error(accuracy: float, rows: float) -> float:
     """Return the standard error of an accuracy measured on `rows` test rows; both in per cent.
 
     With no row or all rows right it is that of half a row: a test set is never certain.

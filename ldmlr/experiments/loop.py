@@ -298,16 +298,17 @@ def over_seeds(
             runs.append([one.entry for one in tally.measured(counts, chosen, order)])
             owners = [name for name in kept for _ in made[0][1][name]]
             report(f"seed {number}  {said or f'{len(arms)} arms'}  {time.perf_counter() - begin:.1f} s")
-    rows_of_table = [{**row, "measured_on": measuring.measured_on} for row in accuracy_rows(runs)]
+    answers = Answers.of(runs, labels, counts, chosen)
+    common = {"measured_on": measuring.measured_on, "judged_by": answers.judged_by}
+    rows_of_table = [{**row, **common} for row in accuracy_rows(runs)]
     figures = {
         "seeds": list(numbers),
         "baseline_head": origin,
         "groups": dict(group_sizes(counts, chosen)),
         "encoded_rows": int(counts.sum()),
-        "measured": measuring.in_full(),
+        "measured": measuring.in_full(answers.judged_by),
         "unmeasured": list(measuring.unmeasured(store)),
     }
-    answers = Answers.of(runs, labels, counts, chosen)
     table = list(zip(owners, rows_of_table, strict=True))
     return Outcome(table, records, figures, heads, tuning, answers)
 

@@ -33,6 +33,7 @@ from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows, gather_rows
 from ldmlr.heads.tuned import Views, held_views
+from ldmlr.results import fair_column
 from ldmlr.store.heldout import HeldOutConfig, Measuring
 
 if TYPE_CHECKING:
@@ -261,6 +262,7 @@ class _BestEpochs:
 
     def __init__(self, test: Split, groups: ClassGroups, method: str | None) -> None:
         self.test, self.groups, self.method = test, groups, method
+        self.column = fair_column(test.encoded_counts.tolist())
         self.snapshots: list[Head] = []
         self.epochs = [0, 0]
 
@@ -278,7 +280,7 @@ class _BestEpochs:
         best: list[Variant] = []
         for at in range(2):
             of_row = measured[at::2]
-            winner = max(range(len(of_row)), key=lambda epoch: of_row[epoch].figures["all"] or 0.0)
+            winner = max(range(len(of_row)), key=lambda epoch: of_row[epoch].figures[self.column] or 0.0)
             self.epochs[at] = winner + 1
             best.append(of_row[winner].variant)
         return tuned[self.epochs[0] - 1], best

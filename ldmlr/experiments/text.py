@@ -8,7 +8,7 @@ from typing import Any
 from ldmlr.diffusion.learned import in_words
 from ldmlr.experiments.catalogue import BASELINE, METHODS
 from ldmlr.metrics.familiar import KEY, Familiar
-from ldmlr.results import GROUP_COLUMNS
+from ldmlr.results import accuracy_columns, judged_by
 from ldmlr.text import accuracy_cell, accuracy_csv, row_name, table
 
 # Characters of the plot of an ablation.
@@ -18,14 +18,15 @@ WIDTH = 48
 def comparison_text(figures: Mapping[str, Any]) -> str:
     """Return table, rule of label shift, remarks and verdict for the terminal."""
     rows = figures["rows"]
+    columns = accuracy_columns(rows)
     body = [
-        [row_label(row), row["family"], *(accuracy_cell(row[column]) for column in GROUP_COLUMNS),
+        [row_label(row), row["family"], *(accuracy_cell(row[column]) for column in columns),
          f"{row['seconds']['mean']:.2f}"]
         for row in rows
     ]  # fmt: skip
     heads = figures["head"]
     lines = [
-        table(["top-1 %", "family", *GROUP_COLUMNS, "s/seed"], body),
+        table(["top-1 %", "family", *columns, "s/seed"], body),
         "",
         f"Baseline head: {heads['baseline']}, {figures['baseline_head']}; trained heads: {heads['trained']}. "
         f"Selection: {figures['selection']}.",
@@ -67,13 +68,13 @@ def row_label(row: Mapping[str, Any]) -> str:
 
 def ablation_text(figures: Mapping[str, Any]) -> str:
     """Return table, plot and remarks for the terminal."""
-    heads = figures["head"]
+    heads, columns = figures["head"], accuracy_columns(figures["rows"])
     body = [
-        [_setting(row), *(accuracy_cell(row[column]) for column in GROUP_COLUMNS),
+        [_setting(row), *(accuracy_cell(row[column]) for column in columns),
          *((f"{row['generated']:,}", f"{row['seconds']['mean']:.2f}") if "generated" in row else ("", ""))]
         for row in figures["rows"]
     ]  # fmt: skip
-    lines = [table([figures["ablation"], *GROUP_COLUMNS, "rows", "s/seed"], body), ""]
+    lines = [table([figures["ablation"], *columns, "rows", "s/seed"], body), ""]
     lines += [dot_plot(figures["rows"], adjustment) for adjustment in ("none", "label-shift")]
     lines += [
         "",
@@ -90,6 +91,8 @@ def ablation_text(figures: Mapping[str, Any]) -> str:
 def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
     """Return the accuracy of each setting as a dot on a line, with one standard deviation to each side.
 
+    It is the accuracy that rows are judged by.
+
     Parameters
     ----------
     rows
@@ -97,8 +100,8 @@ def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
     adjustment
         Which rows: ``none`` or ``label-shift``.
     """
-    shown = [row for row in rows if row["adjustment"] == adjustment]
-    ends = [row["all"]["mean"] + side * row["all"]["std"] for row in shown for side in (-1, 1)]
+    shown, column = [row for row in rows if row["adjustment"] == adjustment], judged_by(rows)
+    ends = [row[column]["mean"] + side * row[column]["std"] for row in shown for side in (-1, 1)]
     low, high = float(min(ends)), float(max(ends))
     room = (high - low) or 1.0
 
@@ -108,7 +111,7 @@ def dot_plot(rows: Sequence[Mapping[str, Any]], adjustment: str) -> str:
     width = max(len(_setting(row)) for row in shown)
     lines = [f"{'':<{width}}  {low:<{WIDTH // 2}.2f}{high:>{WIDTH - WIDTH // 2}.2f}"]
     for row in shown:
-        mean, std = row["all"]["mean"], row["all"]["std"]
+        mean, std = row[column]["mean"], row[column]["std"]
         first, last = place(mean - std), place(mean + std)
         cells = ["-" if first <= at <= last else "." for at in range(WIDTH)]
         cells[place(mean)] = "o"

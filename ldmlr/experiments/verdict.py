@@ -1,8 +1,9 @@
 """Verdicts in words: what won, what the generated rows gave, and plainly where they gave nothing.
 
-The headline asks one question: is the best row with generation ahead of the best row without it? Label shift
-is free, and so is any other head without generation: that is what generated rows have to beat. What counts as
-ahead is the rule of `ldmlr.experiments.duel`, the same for every comparison.
+Rows are compared by ``all``, or by ``balanced`` where classes were measured on unlike numbers of rows
+(`ldmlr.results.judged_by`). The headline asks one question: is the best row with generation ahead of the best
+row without it? Label shift is free, and so is any other head without generation: that is what generated rows
+have to beat. What counts as ahead is the rule of `ldmlr.experiments.duel`, the same for every comparison.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ldmlr.experiments.catalogue import BASELINE, DIFFUSION, GAUSSIAN, METHODS, 
 from ldmlr.experiments.duel import RULE, Duel, Row, accuracy_error, signed
 from ldmlr.groups import GROUPS
 from ldmlr.metrics.answers import Answers
-from ldmlr.results import GROUP_COLUMNS
+from ldmlr.results import ALL, BALANCED, accuracy_columns, judged_by
 from ldmlr.text import row_name
 
 SECTIONS = {
@@ -31,6 +32,10 @@ FAMILIES = {
     **{f"{name}-tuned": entry.family for name, entry in METHODS.items()},
     "finetuned": NO_GENERATION,
 }
+BALANCED_RULE = (
+    "Compared is the balanced accuracy, in which all classes weigh alike: they were measured on unlike "
+    "numbers of rows, so the accuracy of all rows would be that of the frequent classes. "
+)
 BEST = "best with generation against best without"
 # What a run compares beside its best rows: the adjustments of its method and of the baseline.
 FIXED = (("none", "none"), ("none", "label-shift"), ("label-shift", "label-shift"))
@@ -42,7 +47,8 @@ def compare_verdict(rows: Sequence[Row], test_rows: int, answers: Answers | None
     Parameters
     ----------
     rows
-        Rows of the result document with ``method``, ``adjustment``, ``family`` and ``all``.
+        Rows of the result document with ``method``, ``adjustment``, ``family``, ``all`` and, where they are
+        judged by it, ``balanced``.
     test_rows
         Rows of the test split.
     answers
@@ -51,21 +57,24 @@ def compare_verdict(rows: Sequence[Row], test_rows: int, answers: Answers | None
     Returns
     -------
     dict
-        ``rule``, ``lines`` (the words) and ``comparisons`` (the numbers behind them); with rows of both
+        ``rule``, ``judged_by`` (``all`` or ``balanced``), ``lines`` (the words) and ``comparisons`` (the
+        numbers behind them); with rows of both
         kinds also ``outcome`` and ``headline``: whether the best row with generation is ahead.
     """
     lines: list[str] = []
     comparisons: list[dict[str, Any]] = []
+    column = judged_by(rows)
+    mean = functools.partial(_mean, column=column)
     best = best_rows(rows, test_rows, answers)
     if best is not None:
         comparisons.append(best.document(BEST, "any"))
     for adjustment, words in SECTIONS.items():
-        ranked = sorted(_section(rows, adjustment), key=_mean, reverse=True)
+        ranked = sorted(_section(rows, adjustment), key=mean, reverse=True)
         if len(ranked) < 2:
             continue
         # Within a section that has one adjustment, the method says it all.
         label = row_name if adjustment == "any" else _method
-        duel = functools.partial(Duel, answers=answers, test_rows=test_rows)
+        duel = functools.partial(Duel, column=column, answers=answers, test_rows=test_rows)
         found = duel(ranked[0], ranked[1], picked=(len(ranked) - 1, 1))
         lines.append(f"{words}: {_winner(found, label)}")
         comparisons.append(found.document("won", adjustment))
@@ -78,10 +87,12 @@ def compare_verdict(rows: Sequence[Row], test_rows: int, answers: Answers | None
                 found = duel(diffusion, others[0], picked=(among, len(others)))
                 lines.append(f"  {name} against the {question} ({label(others[0])}): {found.words()}")
                 comparisons.append(found.document(question, adjustment))
-    error = accuracy_error(_mean(max(rows, key=_mean)), test_rows)
-    lines.append(f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f} (standard error)")
+    told = _rows_tell(max(map(mean, rows)), column, test_rows, answers)
+    lines += [f"{told} (standard error)"] if told else []
     head = {} if best is None else {"outcome": best.outcome, "headline": headline(best)}
-    return {**head, "rule": RULE, "lines": lines, "comparisons": comparisons}
+    return {
+        **head, "rule": _rule(column), "judged_by": column, "lines": lines, "comparisons": comparisons,
+    }  # fmt: skip
 
 
 def run_verdict(
@@ -104,15 +115,15 @@ def run_verdict(
     -------
     dict
         ``outcome`` (``ahead``, ``behind``, ``level``, ``undecided``), ``headline`` (one sentence), ``lines``,
-        ``rule``, ``notes`` and ``comparisons`` (per question ``what`` and group: ``difference``, ``error``,
-        ``chance``, ``outcome`` and more).
+        ``rule``, ``judged_by`` (``all`` or ``balanced``), ``notes``, ``comparisons`` (per question ``what``
+        and group: ``difference``, ``error``, ``chance``, ``outcome`` and more).
     """
     rows = _rows(document)
     known = {(row.get("method"), row.get("adjustment")): row for row in rows}
     best = best_rows(rows, test_rows, answers)
     if best is None or len(known) < len(rows):
         return None
-    pairs = [(best.first, best.second, BEST, best.picked)]
+    pairs, column = [(best.first, best.second, BEST, best.picked)], best.column
     method = RECIPE if (RECIPE, "none") in known else best.first["method"]
     for made, plain in FIXED:
         first, second = known.get((method, made)), known.get(("baseline", plain))
@@ -123,18 +134,22 @@ def run_verdict(
     for first, second, name, picked in pairs:
         duels = {
             group: Duel(first, second, group, answers, test_rows, picked)
-            for group in GROUP_COLUMNS
+            for group in accuracy_columns(rows)
             if first.get(group) and second.get(group)
         }
         comparisons += [{"what": name, "group": group, **duel.figures()} for group, duel in duels.items()]
-        if "all" not in duels or (name != BEST and (first, second) == (best.first, best.second)):
+        if column not in duels or (name != BEST and (first, second) == (best.first, best.second)):
             continue
         if name == BEST:
             name = f"Best with generation ({spoken(first)}) against best without ({spoken(second)})"
-        lines.append(f"{name}: {duels['all'].words()}{_by_group(duels)}.")
+        lines.append(f"{name}: {duels[column].words()}{_by_group(duels)}.")
     return {
-        "outcome": best.outcome, "headline": headline(best), "lines": lines, "rule": RULE,
-        "notes": _notes(document, known.get((method, "label-shift")), best, test_rows),
+        "outcome": best.outcome, "headline": headline(best), "lines": lines, "rule": _rule(column),
+        "judged_by": column,
+        "notes": _notes(
+            document, known.get((method, "label-shift")),
+            _rows_tell(_mean(best.first, column), column, test_rows, answers),
+        ),
         "comparisons": comparisons,
     }  # fmt: skip
 
@@ -148,21 +163,25 @@ def best_rows(
     plain = [row for row, family in measured if family in WITHOUT]
     if not made or not plain:
         return None
-    first, second = max(made, key=_mean), max(plain, key=_mean)
-    return Duel(first, second, "all", answers, test_rows, (len(made), len(plain)))
+    column = judged_by(rows)
+    first, second = (max(some, key=lambda row: _mean(row, column)) for some in (made, plain))
+    return Duel(first, second, column, answers, test_rows, (len(made), len(plain)))
 
 
 def best_row(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Return ``method``, ``adjustment`` and ``all`` of the best row of a table; None for an empty table."""
-    measured = [row for row in rows if row.get("all")]
+    """Return ``method``, ``adjustment`` and ``all`` of the best row of a table; None for an empty table.
+
+    Where the table is judged by it, ``balanced`` too.
+    """
+    measured, column = [row for row in rows if row.get("all")], judged_by(rows)
     if not measured:
         return None
-    best = max(measured, key=_mean)
-    return {name: best[name] for name in ("method", "adjustment", "all")}
+    best = max(measured, key=lambda row: _mean(row, column))
+    return {name: best[name] for name in dict.fromkeys(("method", "adjustment", ALL, column))}
 
 
 def chosen_row(rows: Sequence[Row], method: str, adjustment: str) -> dict[str, Any] | None:
-    """Return ``method``, ``adjustment`` and ``all`` of a row by its name; None if it is not there."""
+    """Return what `best_row` says of a row by its name; None if it is not there."""
     return best_row([row for row in rows if (row["method"], row["adjustment"]) == (method, adjustment)])
 
 
@@ -174,7 +193,10 @@ def headline(best: Duel) -> str:
     best
         The best row with generation against the best without it.
     """
-    first, second = (f"{spoken(row)} ({_mean(row):.2f} %)" for row in (best.first, best.second))
+    unit = "% balanced" if best.column == BALANCED else "%"
+    first, second = (
+        f"{spoken(row)} ({_mean(row, best.column):.2f} {unit})" for row in (best.first, best.second)
+    )
     if best.outcome == "undecided":
         why = (
             "One seed cannot tell a gain from noise; run more seeds before you conclude"
@@ -212,15 +234,16 @@ def _section(rows: Sequence[Row], adjustment: str) -> list[Row]:
     if adjustment != "any":
         return [row for row in rows if row["adjustment"] == adjustment]
     best: dict[str, Row] = {}
+    column = judged_by(rows)
     for row in rows:
-        if row["method"] not in best or _mean(row) > _mean(best[row["method"]]):
+        if row["method"] not in best or _mean(row, column) > _mean(best[row["method"]], column):
             best[row["method"]] = row
     return list(best.values())
 
 
 def _winner(duel: Duel, label: Callable[[Row], str]) -> str:
     first, second = label(duel.first), label(duel.second)
-    mean = f"{_mean(duel.first):.2f}"
+    mean = f"{_mean(duel.first, duel.column):.2f}"
     if duel.outcome == "ahead":
         return f"{first} won with {mean}, {duel.words()} of {second}"
     return f"no clear winner; {first} with {mean} before {second}, {duel.words()}"
@@ -235,13 +258,30 @@ def _diffusion(rows: Sequence[Row], label: Callable[[Row], str]) -> tuple[Row | 
     fixed = [row for row in found if row["method"] == RECIPE]
     if fixed or not found:
         return (fixed[0], label(fixed[0]), len(fixed)) if fixed else (None, "", 0)
-    best = max(found, key=_mean)
+    column = judged_by(rows)
+    best = max(found, key=lambda row: _mean(row, column))
     name = label(best) if len(found) == 1 else f"the best diffusion ({label(best)})"
     return best, name, len(found)
 
 
-def _mean(row: Row) -> float:
-    return float(row["all"]["mean"])
+def _mean(row: Row, column: str) -> float:
+    return float(row[column]["mean"])
+
+
+def _rule(column: str) -> str:
+    """Return the rule by which rows of a table differ, and what it compares."""
+    return f"{BALANCED_RULE if column == BALANCED else ''}{RULE}"
+
+
+def _rows_tell(mean: float, column: str, test_rows: int | None, answers: Answers | None) -> str:
+    """Return how well the measured rows tell one accuracy; nothing where it is not known."""
+    if column == BALANCED and answers is not None:
+        error = accuracy_error(mean, answers.row_count(column))
+        return f"{len(answers.labels):,} rows tell one balanced accuracy by itself to ±{error:.2f}"
+    if column == ALL and test_rows:
+        error = accuracy_error(mean, test_rows)
+        return f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f}"
+    return ""
 
 
 def _method(row: Row) -> str:
@@ -262,7 +302,7 @@ def _by_group(duels: Mapping[str, Duel]) -> str:
     return f"; by group: {', '.join(parts)}" if len(parts) > 1 else ""
 
 
-def _notes(document: Mapping[str, Any], shifted: Row | None, best: Duel, test_rows: int | None) -> list[str]:
+def _notes(document: Mapping[str, Any], shifted: Row | None, told: str) -> list[str]:
     """Return what one has to know to read the figures."""
     notes = []
     selection = str(document.get("selection", ""))
@@ -278,11 +318,9 @@ def _notes(document: Mapping[str, Any], shifted: Row | None, best: Duel, test_ro
             f"of the baseline's {stage.get('average')}) and subtracts {stage['tau_shift']} x log prior; the "
             "baseline's subtracts 1 x log prior. A part of a gain may come from that."
         )
-    if test_rows:
-        error = accuracy_error(_mean(best.first), test_rows)
+    if told:
         notes.append(
-            f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f} points (standard error); "
-            "two accuracies are compared on the rows where they differ."
+            f"{told} points (standard error); two accuracies are compared on the rows where they differ."
         )
     notes.append(
         "Other ways to balance classes are not part of this run; ldmlr compare measures them (over-sampling, "

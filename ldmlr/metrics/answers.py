@@ -7,6 +7,10 @@ are kept, a bit a row, beside the figures made of them.
 With d_i how much more often over the seeds the first head is right on row i, and w_i the weight of the row
 in the figure, the difference is ``sum w_i d_i``. Were both heads as good, the sign of every d_i would be a
 coin's: its standard error is ``sqrt(sum (w_i d_i)^2)``, and never less than that of one row.
+
+Weights differ where a figure is a mean over classes of unlike size: one row of a rare class then counts as
+much as many of a frequent one. "One row" is the mean weight of the rows that the heads differ on, each with
+its share in that variance: with a few heavy rows among them the difference is as uncertain as these.
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.groups import GROUPS, ClassGroups, ShotGroups
+from ldmlr.groups import ClassGroups, ShotGroups
+from ldmlr.results import ALL, BALANCED, fair_column
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -88,17 +94,31 @@ class Answers:
                 found[entries[0]["method"], entries[0]["adjustment"]] = np.stack(known)
         return cls(labels, found, (groups or ShotGroups()).masks(counts))
 
-    def weights(self, column: str) -> Floats | None:
-        """Return the weight of each row ``[N]`` in a figure: ``all``, or a group's mean over its classes.
+    @property
+    def judged_by(self) -> str:
+        """The column to compare by: ``all`` where all classes have as many rows, else ``balanced``."""
+        return fair_column(np.bincount(self.labels).tolist())
 
+    def weights(self, column: str) -> Floats | None:
+        """Return the weight of each row ``[N]`` in a figure.
+
+        It is the same for all rows in ``all``; ``balanced`` and a group's figure are means over classes.
         None for a group without a row.
         """
-        if column not in GROUPS:
+        if column == ALL:
             return np.full(len(self.labels), 1.0 / len(self.labels))
-        rows = np.bincount(self.labels, minlength=len(self.masks[column]))
-        share = np.where(self.masks[column] & (rows > 0), 1.0 / np.maximum(rows, 1), 0.0)
+        rows = np.bincount(self.labels)
+        counted = rows > 0
+        if column != BALANCED:
+            counted &= self.masks[column][: len(rows)]
+        share = np.where(counted, 1.0 / np.maximum(rows, 1), 0.0)
         classes = np.count_nonzero(share)
         return share[self.labels] / classes if classes else None
+
+    def row_count(self, column: str) -> float:
+        """Return on how many equal rows a figure would be as certain as on these; all of them for ``all``."""
+        weights = self.weights(column)
+        return 0.0 if weights is None else 1.0 / float(np.square(weights).sum())
 
     def error(self, first: Name, second: Name, column: str = "all") -> tuple[float, float] | None:
         """Return the standard error of a difference, and what one row counts, in points.
@@ -108,6 +128,7 @@ class Answers:
         one, other, weights = self.right.get(first), self.right.get(second), self.weights(column)
         if one is None or other is None or weights is None:
             return None
-        apart = weights * (one.mean(axis=0) - other.mean(axis=0))
-        grain = float(weights.max())
-        return 100 * max(float(np.sqrt(np.square(apart).sum())), grain), 100 * grain
+        squares = np.square(weights * (one.mean(axis=0) - other.mean(axis=0)))
+        variance = float(squares.sum())
+        grain = float(squares @ weights) / variance if variance > 0 else float(weights.max())
+        return 100 * max(math.sqrt(variance), grain), 100 * grain

@@ -11,6 +11,7 @@ from ldmlr.report.canvas import DASHES, SMALL_LETTER, WIDE, Sheet
 from ldmlr.report.picture import Picture
 from ldmlr.report.theme import LIGHT, Theme
 from ldmlr.report.ticks import padded, plain
+from ldmlr.results import BALANCED, judged_by
 
 # Adjustment, words, kind and marker of both series; they stand side by side, so that none hides the other.
 SERIES = (("none", "as it is", "made", "o"), ("label-shift", "with label shift", "base-shift square", "s"))
@@ -34,7 +35,7 @@ def ablation_plot(rows: Sequence[Mapping[str, Any]], title: str, kind: str = "sv
 
 
 def settings_dots(rows: Sequence[Mapping[str, Any]], title: str, theme: Theme, width: int) -> Sheet:
-    """Return accuracy of all classes in per cent by setting, in the order of the settings.
+    """Return the accuracy that rows are judged by, in per cent, by setting in the order of the settings.
 
     Parameters
     ----------
@@ -49,8 +50,9 @@ def settings_dots(rows: Sequence[Mapping[str, Any]], title: str, theme: Theme, w
     sheet = Sheet(theme, width, 440)
     (axes,) = sheet.panels()
     sheet.title(axes, title, 90)
-    ends = [row["all"]["mean"] + side * row["all"]["std"] for row in rows for side in (-1, 1)]
-    sheet.scale(axes, "y", *padded(ends), "top-1 %")
+    column = judged_by(rows)
+    ends = [row[column]["mean"] + side * row[column]["std"] for row in rows for side in (-1, 1)]
+    sheet.scale(axes, "y", *padded(ends), "balanced top-1 %" if column == BALANCED else "top-1 %")
     axes.set_xlim(-0.5, len(names) - 0.5)
     shown = [plain(name, 24) for name in names]
     slant = SMALL_LETTER * max(map(len, shown)) > (width - 60) / len(names)
@@ -65,7 +67,7 @@ def settings_dots(rows: Sequence[Mapping[str, Any]], title: str, theme: Theme, w
         for row in rows:
             if row["adjustment"] != adjustment:
                 continue
-            mean, std = row["all"]["mean"], row["all"]["std"]
+            mean, std = row[column]["mean"], row[column]["std"]
             if row["setting"] is None:
                 axes.axhline(mean, color=colour, linewidth=1.2, linestyle=DASHES)
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ldmlr.report.words import row_name, spread
+from ldmlr.results import BALANCED, judged_by
 
 # So many rows or classes are told one by one.
 TOLD = 8
@@ -14,10 +15,12 @@ Point = tuple[float, float]
 
 def accuracy(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> str:
     """Describe `figures.group_dots`."""
-    told = [row for row in rows if row["all"]]
-    told = sorted(told, key=lambda row: -float(row["all"]["mean"]))
-    first = "; ".join(f"{row_name(row)} {spread(row['all'])}" for row in told[:TOLD])
-    best = "All classes, best first" if len(told) > 1 else "All classes"
+    column = judged_by(rows)
+    told = [row for row in rows if row[column]]
+    told = sorted(told, key=lambda row: -float(row[column]["mean"]))
+    first = "; ".join(f"{row_name(row)} {spread(row[column])}" for row in told[:TOLD])
+    what = "All classes alike" if column == BALANCED else "All classes"
+    best = f"{what}, best first" if len(told) > 1 else what
     more = f"; and {len(told) - TOLD} more" if len(told) > TOLD else ""
     words = f" {best}: {first}{more}." if told else ""
     return f"Dots with error bars: top-1 accuracy in per cent by shot group ({', '.join(groups)}).{words}"
@@ -83,9 +86,11 @@ def reliability(entries: Sequence[Mapping[str, Any]]) -> str:
 
 def ablation(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     """Describe `ablation.ablation_picture`."""
+    column = judged_by(rows)
     told = [
         f"{row['setting'] or 'baseline'}, {'as it is' if row['adjustment'] == 'none' else 'with label shift'}"
-        f": {row['all']['mean']:.2f} ± {row['all']['std']:.2f}"
+        f": {row[column]['mean']:.2f} ± {row[column]['std']:.2f}"
         for row in rows
     ]
-    return f"{title}. Dots with error bars: top-1 accuracy in per cent by setting. {'; '.join(told)}."
+    words = "balanced top-1" if column == BALANCED else "top-1"
+    return f"{title}. Dots with error bars: {words} accuracy in per cent by setting. {'; '.join(told)}."

@@ -14,7 +14,7 @@ from ldmlr.report.blocks import Block, Bullets, Folded, Heat, Judgement, Section
 from ldmlr.report.picture import Picture
 from ldmlr.report.training import STAGES
 from ldmlr.report.words import number, row_name, spread
-from ldmlr.results import GROUP_COLUMNS
+from ldmlr.results import BALANCED, accuracy_columns, judged_by
 
 Figures = Mapping[str, Any]
 # Longest table of classes on the page; --json has all of them.
@@ -44,7 +44,7 @@ def accuracy(figures: Figures) -> Section | None:
     if not is_accuracy(rows):
         return None
     groups = figures["groups"] or {}
-    shown = [name for name in GROUP_COLUMNS if any(row.get(name) for row in rows)]
+    shown = [name for name in accuracy_columns(rows) if any(row.get(name) for row in rows)]
     if not shown:
         return None
     heads = [
@@ -72,7 +72,7 @@ def is_accuracy(rows: Any) -> bool:
         isinstance(rows, list)
         and bool(rows)
         and all(isinstance(row, dict) and "all" in row and ("method" in row or "head" in row) for row in rows)
-        and all(_is_entry(row.get(name)) for row in rows for name in GROUP_COLUMNS)
+        and all(_is_entry(row.get(name)) for row in rows for name in accuracy_columns(rows))
     )
 
 
@@ -86,9 +86,15 @@ def _is_entry(entry: Any) -> bool:
 
 def _seeds_caption(rows: Sequence[Figures]) -> str:
     many = max(len(row["all"]["values"]) for row in rows if row.get("all"))
-    if many < 2:
-        return "One seed, so there is no standard deviation. A group's figure is the mean over its classes."
-    return f"Mean ± standard deviation over {many} seeds. A group's figure is the mean over its classes."
+    seeds = (
+        "One seed, so there is no standard deviation" if many < 2
+        else f"Mean ± standard deviation over {many} seeds"
+    )  # fmt: skip
+    judged = (
+        " Rows are compared by the balanced accuracy, in which all classes weigh alike."
+        if judged_by(rows) == BALANCED else ""
+    )  # fmt: skip
+    return f"{seeds}. A group's figure is the mean over its classes.{judged}"
 
 
 def classes(figures: Figures) -> Section | None:

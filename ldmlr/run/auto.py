@@ -53,8 +53,8 @@ class Answer:
         How it was chosen.
     trial
         The entrant that won; None: the run's own head.
-    accuracy
-        Class-balanced, on the held-out rows, per cent; None where nothing was held out.
+    scores
+        What it had right on the held-out rows; None where nothing was held out.
     """
 
     method: str
@@ -62,7 +62,7 @@ class Answer:
     headline: str
     document: dict[str, Any]
     trial: Trial | None
-    accuracy: float | None = None
+    scores: Scores | None = None
 
 
 def run_auto(
@@ -132,7 +132,8 @@ def run_auto(
             )
     figures = {
         "method": answer.method, "adjustment": answer.adjustment, "headline": answer.headline,
-        "accuracy": answer.accuracy,
+        "accuracy": None if answer.scores is None else answer.scores.mean,
+        "row_accuracy": None if answer.scores is None else answer.scores.of_rows,
     }  # fmt: skip
     return {"auto": {**answer.document, **figures}, "measured": measured}
 
@@ -173,8 +174,8 @@ def _answer(
                 f"ahead of {won.entrant.said} ({won.accuracy:.2f} %) by {gap:.2f} points (standard error "
                 f"{error:.2f})."
             )
-            return Answer(method, RECIPE_ROW, headline, document, None, own.mean)
-    return Answer(name, adjustment, headline, document, won, won.accuracy)
+            return Answer(method, RECIPE_ROW, headline, document, None, own)
+    return Answer(name, adjustment, headline, document, won, won.scores)
 
 
 def _scores(store: FeatureStore, recipe: FinetunedHead) -> Scores:

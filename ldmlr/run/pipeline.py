@@ -188,13 +188,17 @@ class Run:
         if auto is not None and auto["measured"]:
             runs = [[*run, entry] for run, entry in zip(runs, auto["measured"], strict=True)]
         self.answers, sizes, unmeasured = self._answers(runs)
+        judged = self.answers.judged_by
         trained = [
             record["figures"] for record in records.values()
             if record["stage"] == "diffuse" and "held_out" in record["figures"]
         ]  # fmt: skip
         return {
-            "rows": [{**row, "measured_on": facts.measuring.measured_on} for row in accuracy_rows(runs)],
-            "measured": facts.measuring.in_full(),
+            "rows": [
+                {**row, "measured_on": facts.measuring.measured_on, "judged_by": judged}
+                for row in accuracy_rows(runs)
+            ],
+            "measured": facts.measuring.in_full(judged),
             "unmeasured": list(unmeasured),
             "head": str(kept.last.output if auto is None else self.plan.auto().output),
             "auto": None if auto is None else auto["auto"],

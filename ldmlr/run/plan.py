@@ -17,6 +17,9 @@ from ldmlr.select.choice import TABLES, Choice
 from ldmlr.store.convert.ready import Ready
 from ldmlr.store.heldout import Measuring
 
+# Part of the key of ``--auto``: raise it when its methods, or what they choose from, are others.
+CONTEST = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -183,6 +186,7 @@ class RunPlan:
             **{name: getattr(self.tables, name).to_dict() for name in ("diffuse", "generate")},
             "generator": self.config.generator, "groups": self.config.groups, "seeds": list(seeds),
             "methods": list(self.tables.select.methods), "encoder_trained_on_rows": self.trained_on_rows,
+            "contest": CONTEST,
         }  # fmt: skip
         inputs = [own[0].last.key, *(steps.store_key for steps in own)]
         return self._step("auto", seeds[0], settings, inputs, "head.safetensors")

@@ -59,6 +59,11 @@ class Scores:
         """Class-balanced accuracy, per cent, over the seeds."""
         return float(np.mean(self.values()))
 
+    @property
+    def of_rows(self) -> float:
+        """Share of rows that are right, per cent, over the seeds: frequent classes weigh most in it."""
+        return 100 * float(np.mean([right.mean() for right in self.right]))
+
 
 def difference(one: Scores, other: Scores) -> tuple[float, float]:
     """Return how much better `one` is than `other`, and its standard error, in per cent."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from ldmlr.config import Config, option
 from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.results import BALANCED
 from ldmlr.store.layout import Array, Int64, array_sha256, contents_sha256
 from ldmlr.store.rows import Rows, Views
 from ldmlr.store.split import Split
@@ -118,11 +119,20 @@ class Measuring:
             return f"measured on {self.of_images:.3g} of the images of every class, drawn as a test split"
         return "measured on the test split"
 
-    def in_full(self) -> str:
-        """Return it in words, with what it means for the figures."""
-        if self == Measuring():
+    def in_full(self, judged_by: str) -> str:
+        """Return it in words, with what it means for the figures.
+
+        Parameters
+        ----------
+        judged_by
+            The column that the rows of the table are compared by.
+        """
+        if judged_by != BALANCED:
             return self.words()
-        return f'{self.words()}; "all" counts rows, so the frequent classes weigh most in it'
+        return (
+            f'{self.words()}; "all" counts rows, so the frequent classes weigh most in it, and heads are '
+            'compared by "balanced", the mean over classes'
+        )
 
     def parts(self, store: FeatureStore, seed: int) -> Iterator[FeatureStore]:
         """Yield the stores that one seed is measured on: one, or one per fold."""
