@@ -112,7 +112,8 @@ def test_without_a_test_split_the_held_out_rows_speak(run_cli, tmp_path):
     store = make(tmp_path / "s.h5", test=False)
     result = run(run_cli, store, tmp_path / "run", "--foreign-encoder", "--folds", 2)
     assert result["best"]["method"] == result["auto"]["method"]
-    assert result["best"]["all"]["mean"] == pytest.approx(result["auto"]["accuracy"])
+    assert result["best"]["balanced"]["mean"] == pytest.approx(result["auto"]["accuracy"])
+    assert result["best"]["all"]["mean"] == pytest.approx(result["auto"]["row_accuracy"])
     assert FinetunedHead.load(result["head"]).num_classes == 3
 
 
