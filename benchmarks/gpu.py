@@ -1,10 +1,11 @@
-"""Measure the CUDA sampler; `gpu_run.sh` runs all parts of it.
+"""Measure the CUDA kernels; `gpu_run.sh` runs all parts of it.
 
     python benchmarks/gpu.py sample --out gpu-sample.json
 
 sample      ceilings, every tier at every size, latency
 slabs       the kernels in layers with slabs of several sizes
 baselines   the same network in eager PyTorch and under torch.compile
+train       the trainer of stage 2: as the CPU's, graphs as single launches, how long it takes
 disk        10 million rows to a store, with the share of time the GPU waits
 images      writes an image set of the size of CIFAR-10-LT (noise), for timing stage 1
 features    writes a feature store of the size of CIFAR-10-LT (noise), for timing stage 2
@@ -25,13 +26,14 @@ import h5py
 import numpy as np
 import torch
 
+from ldmlr import cuda_device as devices
 from ldmlr import results
 from ldmlr.bench import cuda as bench
+from ldmlr.bench import cuda_train
 from ldmlr.bench.models import random_spec
 from ldmlr.config import plain
 from ldmlr.errors import LdmlrError
 from ldmlr.files import write_text
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 
 # CIFAR-10-LT at imbalance factor 100.
@@ -129,7 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["sample", "slabs", "baselines", "disk", "images", "features"])
+    parser.add_argument(
+        "part", choices=["sample", "slabs", "baselines", "train", "disk", "images", "features"]
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="JSON file, or the file of images or features"
     )
@@ -146,7 +150,8 @@ def main() -> None:
     device = devices.indexed(device)
     parts = {
         "sample": lambda: sample(device), "slabs": lambda: slabs(device),
-        "baselines": lambda: baselines(device), "disk": lambda: disk(device, options.rows),
+        "baselines": lambda: baselines(device), "train": lambda: cuda_train.rows(device),
+        "disk": lambda: disk(device, options.rows),
     }  # fmt: skip
     rows: list[Row] = []
     try:

@@ -9,8 +9,10 @@
 #   build      installs the checkout with CUDA into the current Python (nothing is downloaded), for the GPU that
 #              is there unless LDMLR_CUDA_ARCHS says otherwise; takes some minutes
 #   smoke      a few rows by every tier, processes beside each other: one that hangs or faults spares the others
-#   tests      the tests of the CUDA backend that need a device, a process per tier, likewise
-#   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier
+#   tests      the tests of the CUDA kernels that need a device, a process per tier, likewise
+#   train      the trainer of stage 2: the weights of some steps beside the CPU's, a graph of steps beside single
+#              launches, the time of a training
+#   sanitize   compute-sanitizer (memcheck, then racecheck) on small cases of every tier and of the trainer
 #   sample     ceilings, every tier at every size, latency
 #   slabs      the kernels in layers with slabs of several sizes
 #   baselines  eager PyTorch and torch.compile
@@ -29,13 +31,13 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-[ $# -ge 1 ] || { sed -n '2,31p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,30p' "$0" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd) || exit 1
 shift
 python=${PYTHON:-python3}
-all=(build smoke tests sanitize sample slabs baselines disk stage2 stage1 suite encoders)
+all=(build smoke tests train sanitize sample slabs baselines disk stage2 stage1 suite encoders)
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:10}")
+[ ${#parts[@]} -gt 0 ] || parts=("${all[@]:0:11}")
 for part in "${parts[@]}"; do
     [[ " ${all[*]} " == *" $part "* ]] || { echo "unknown part '$part'; choose from ${all[*]}" >&2; exit 2; }
 done
@@ -45,7 +47,7 @@ mkdir "$work/path" && ln -s "$PWD/cli" "$work/path/ldmlr_cli"
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$work/path${PYTHONPATH:+:$PYTHONPATH}"
 deadline=$(($(date +%s) + ${LDMLR_GPU_SECONDS:-570}))
 
-declare -A limit=([build]=560 [smoke]=70 [tests]=260 [sanitize]=300 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
+declare -A limit=([build]=560 [smoke]=70 [tests]=260 [train]=90 [sanitize]=300 [sample]=120 [slabs]=75 [baselines]=150 [disk]=60
                   [stage2]=45 [stage1]=90 [suite]=560 [encoders]=560)
 
 ldmlr() { "$python" -c 'from ldmlr_cli.main import main; main()' "$@"; }
@@ -84,6 +86,7 @@ smoke() {
     for tier in $tiers; do
         LDMLR_CUDA_TIER=$tier beside "$tier" timeout --kill-after=5 60 "$python" benchmarks/gpu_small.py
     done
+    beside train timeout --kill-after=5 60 "$python" benchmarks/gpu_small.py train
     all_right
 }
 tests() {
@@ -92,7 +95,9 @@ tests() {
         LDMLR_CUDA_TIER=$tier beside "$tier" timeout --kill-after=5 200 \
             "$python" -m pytest tests/test_cuda_device.py -v --tb=short -rs --durations=5 -W default -p no:cacheprovider
     done
-    beside training "$python" -m pytest tests/test_graphed.py -v --tb=short -W default -p no:cacheprovider
+    for name in cuda_train_device graphed; do
+        beside "$name" "$python" -m pytest "tests/test_$name.py" -v --tb=short -W default -p no:cacheprovider
+    done
     all_right
 }
 sanitize() {
@@ -104,10 +109,13 @@ sanitize() {
             LDMLR_CUDA_TIER=$tier beside "$tool-$tier" compute-sanitizer --tool "$tool" --report-api-errors no \
                 --error-exitcode 9 "$python" benchmarks/gpu_small.py
         done
+        beside "$tool-train" compute-sanitizer --tool "$tool" --report-api-errors no \
+            --error-exitcode 9 "$python" benchmarks/gpu_small.py train
     done
     all_right
 }
 measure() { "$python" benchmarks/gpu.py "$1" --out "$out/gpu-$1.json"; }
+train() { measure train; }
 sample() { measure sample; }
 slabs() { measure slabs; }
 baselines() { measure baselines; }
@@ -159,7 +167,7 @@ lines=()
 for part in "${parts[@]}"; do
     began=$(date +%s.%N)
     # A part is a child of its own, so that timeout can end it and all it started.
-    export -f ldmlr measure build beside all_right smoke tests sanitize sample slabs baselines disk stage2 stage1 suite \
+    export -f ldmlr measure build beside all_right smoke tests train sanitize sample slabs baselines disk stage2 stage1 suite \
         encoders
     export out work python tiers part
     left=$((deadline - $(date +%s) - 10))

@@ -1,15 +1,36 @@
-"""A few rows from every kind of CUDA kernel, for compute-sanitizer: it makes programs many times slower."""
+"""A few rows from every kind of CUDA kernel, or with the word train a few steps of the trainer.
+
+For compute-sanitizer, which makes programs many times slower.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 
+import numpy as np
 import torch
 
 from ldmlr import ops
 from ldmlr.bench.models import random_labels, random_spec
+from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.diffusion.fused_cuda import CudaSteps
 from ldmlr.sampler.cuda import CudaSampler
 from ldmlr.sampler.cuda.tiers import IN_LAYERS, VARIABLE
+
+
+def train() -> None:
+    """Train some steps: odd sizes, parts of blocks, a graph and single launches."""
+    for dim, hidden, batch, classes in ((34, 96, 75, 3), (5, 520, 20, 270)):
+        rows = np.random.default_rng(0).standard_normal((540, dim)).astype(np.float32)
+        labels = np.arange(540) % classes
+        config = DiffusionConfig(hidden=hidden, batch_size=batch, iterations=7)
+        counts, importance = np.bincount(labels), np.ones(dim)
+        steps = CudaSteps(config, rows, labels, counts, importance, 0, "cuda", graph_steps=3)
+        state = steps.start(config)
+        steps.advance(config, state, config.iterations)
+        assert np.isfinite(state.state).all()
+        print("train", dim, hidden, state.losses)
 
 
 def main() -> None:
@@ -33,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    train() if sys.argv[1:] == ["train"] else main()

@@ -79,10 +79,10 @@ def command(
     from ldmlr import progress, results
     from ldmlr.bench import against as comparison
     from ldmlr.bench import parts
+    from ldmlr.cuda_device import usable
     from ldmlr.device import set_threads
     from ldmlr.files import make_folder
     from ldmlr.sampler.cpu import sampler as native
-    from ldmlr.sampler.cuda.device import usable
 
     if out is not None:
         results.check_result(out, "bench")

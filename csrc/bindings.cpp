@@ -1,104 +1,18 @@
-// The Python module ldmlr._native, and the only file that knows pybind11.
+// The Python module ldmlr._native. Only the files called bindings know pybind11; training has one of its own.
 //
 // The plain structs of params.h and cuda/params.h are classes here, with the same fields in every build, with
 // CUDA or without. A pointer is an integer: the address of a C-ordered array that Python has checked and
 // keeps alive (ldmlr/sampler). A call takes such structs, releases the GIL and runs the kernel.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <array>
-#include <cstring>
-#include <string>
-#include <type_traits>
-
-#include "cpu/dispatch.h"
+#include "bindings.h"
 #include "cpu/pack.h"
 #include "cpu/sample.h"
 #include "cpu/softmax_call.h"
-#include "cpu/training.h"
 #include "cuda/launch.h"
 #include "philox.h"
 
-namespace py = pybind11;
-using ldmlr::Denoiser;
-using ldmlr::Dtype;
-using ldmlr::Kernels;
-using ldmlr::NoiseParams;
-using ldmlr::SampleParams;
-using ldmlr::SoftmaxParams;
-using ldmlr::StepParams;
-using ldmlr::StepRow;
-using ldmlr::TrainParams;
-using ldmlr::Transform;
-using Address = uintptr_t;
-using ReleaseGil = py::call_guard<py::gil_scoped_release>;
-namespace cuda = ldmlr::cuda;
+namespace ldmlr::bindings {
 
 namespace {
-
-template <class T>
-T *pointer(Address address) {
-    return reinterpret_cast<T *>(address);
-}
-
-// A struct as a class: `Name()` is all zeros, `Name(field=value, ...)` sets fields by name, as do attributes.
-// `address` is where it lies and `size` its bytes, for whoever calls another library with it.
-template <class S>
-class Struct {
-  public:
-    Struct(py::module_ &m, const char *name) : class_(m, name) {
-        static_assert(std::is_trivially_copyable_v<S>, "plain data");
-        class_.def(py::init(&made_of));
-        class_.def_property_readonly("address", [](const S &s) { return reinterpret_cast<Address>(&s); });
-        class_.attr("size") = sizeof(S);
-    }
-
-    template <class T>
-    Struct &field(const char *name, T S::*member) {
-        if constexpr (std::is_pointer_v<T>) {
-            class_.def_property(
-                name, [member](const S &s) { return reinterpret_cast<Address>(s.*member); },
-                [member](S &s, Address address) { s.*member = reinterpret_cast<T>(address); });
-        } else if constexpr (std::is_same_v<T, StepRow>) {
-            using Numbers = std::array<float, sizeof(StepRow) / sizeof(float)>;
-            class_.def_property(
-                name,
-                [member](const S &s) {
-                    Numbers numbers;
-                    std::memcpy(numbers.data(), &(s.*member), sizeof(StepRow));
-                    return numbers;
-                },
-                [member](S &s, const Numbers &numbers) {
-                    std::memcpy(&(s.*member), numbers.data(), sizeof(StepRow));
-                });
-        } else {
-            class_.def_readwrite(name, member);
-        }
-        return *this;
-    }
-
-    // `Name(other)` is a copy.
-    Struct &copied() {
-        class_.def(py::init<const S &>(), py::arg("other"));
-        return *this;
-    }
-
-  private:
-    static S made_of(const py::kwargs &fields) {
-        S s{};
-        const py::object view = py::cast(&s, py::return_value_policy::reference);
-        for (const auto &[name, value] : fields) py::setattr(view, name, value);
-        return s;
-    }
-
-    py::class_<S> class_;
-};
-
-const Kernels &kernels_of(const std::string &isa) {
-    const Kernels *kernels = ldmlr::find_kernels(isa.c_str());
-    if (!kernels) throw py::value_error("instruction set " + isa + " is not available");
-    return *kernels;
-}
 
 py::tuple philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
     const ldmlr::Words out = ldmlr::philox4x32({{c0, c1, c2, c3}}, k0, k1);
@@ -128,27 +42,6 @@ void pack(const std::string &isa, Address matrix, int outputs, int inputs, Dtype
                 pointer<void>(packed));
 }
 
-// Signals and progress, on the calling thread. A Python exception stays set and ends the call.
-template <class... Numbers>
-bool report(const py::object &progress, Numbers... numbers) {
-    const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) return true;
-    if (progress.is_none()) return false;
-    try {
-        progress(numbers...);
-        return false;
-    } catch (py::error_already_set &error) {
-        error.restore();
-        return true;
-    }
-}
-
-// Whether a signal ends the call, on the calling thread.
-bool interrupted() {
-    const py::gil_scoped_acquire acquire;
-    return PyErr_CheckSignals() != 0;
-}
-
 void sample(const std::string &isa, const SampleParams &params, Dtype weights, int threads, Address scratch,
             const py::object &progress) {
     const Kernels &kernels = kernels_of(isa);
@@ -157,22 +50,6 @@ void sample(const std::string &isa, const SampleParams &params, Dtype weights, i
         const py::gil_scoped_release release;
         finished = ldmlr::sample(kernels, params, weights, threads, pointer<void>(scratch),
                                  [&](int64_t rows) { return report(progress, rows); });
-    }
-    if (!finished) throw py::error_already_set();
-}
-
-void train(const std::string &isa, const TrainParams &params, Dtype products, uint32_t first, uint32_t count,
-           int threads, uint32_t every, const py::object &progress) {
-    kernels_of(isa);
-    const ldmlr::TrainSet *set = ldmlr::find_train_set(isa.c_str());
-    if (!set || (products == Dtype::bfloat16 && !set->bfloat16.tile))
-        throw py::value_error("instruction set " + isa + " has no training with such products");
-    bool finished;
-    {
-        const py::gil_scoped_release release;
-        finished = ldmlr::train(
-            *set, params, products, first, count, threads, every,
-            [&](uint32_t done, double answering) { return report(progress, done, answering); }, interrupted);
     }
     if (!finished) throw py::error_already_set();
 }
@@ -275,32 +152,6 @@ void def_structs(py::module_ &m) {
         .field("first_row", &StepParams::first_row)
         .field("step", &StepParams::step);
 
-    Struct<TrainParams>(m, "TrainParams")
-        .field("latent", &TrainParams::latent)
-        .field("hidden", &TrainParams::hidden)
-        .field("layers", &TrainParams::layers)
-        .field("classes", &TrainParams::classes)
-        .field("batch", &TrainParams::batch)
-        .field("share", &TrainParams::share)
-        .field("tile", &TrainParams::tile)
-        .field("prediction", &TrainParams::prediction)
-        .field("resolution", &TrainParams::resolution)
-        .field("answer", &TrainParams::answer)
-        .field("seed", &TrainParams::seed)
-        .field("dropped", &TrainParams::dropped)
-        .field("z", &TrainParams::z)
-        .field("order", &TrainParams::order)
-        .field("first", &TrainParams::first)
-        .field("rows", &TrainParams::rows)
-        .field("cumulative", &TrainParams::cumulative)
-        .field("alpha", &TrainParams::alpha)
-        .field("sigma", &TrainParams::sigma)
-        .field("features", &TrainParams::features)
-        .field("importance", &TrainParams::importance)
-        .field("steps", &TrainParams::steps)
-        .field("state", &TrainParams::state)
-        .field("losses", &TrainParams::losses);
-
     Struct<SoftmaxParams>(m, "SoftmaxParams")
         .field("rows", &SoftmaxParams::rows)
         .field("dim", &SoftmaxParams::dim)
@@ -348,8 +199,6 @@ void def_cpu(py::module_ &m) {
         },
         py::arg("isa"), py::arg("weights"), py::arg("iterations"));
     m.def("denoise_step", &denoise_step, py::arg("isa"), py::arg("params"), py::arg("threads"));
-    m.def("train", &train, py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("first"),
-          py::arg("count"), py::arg("threads"), py::arg("every"), py::arg("progress"));
     m.def("softmax", &softmax, py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("threads"),
           py::arg("memory"));
     m.def(
@@ -358,7 +207,6 @@ void def_cpu(py::module_ &m) {
             return ldmlr::softmax_memory(softmax_of(isa, products), params, products, threads);
         },
         py::arg("isa"), py::arg("params"), py::arg("products"), py::arg("threads"));
-    m.def("train_numbers", &ldmlr::train_numbers, py::arg("params"));
 }
 
 void def_cuda(py::module_ &m) {
@@ -439,11 +287,15 @@ void def_cuda(py::module_ &m) {
 
 }  // namespace
 
+}  // namespace ldmlr::bindings
+
 PYBIND11_MODULE(_native, m) {
+    using namespace ldmlr::bindings;
     m.doc() = "Kernels of ldmlr; use ldmlr.sampler and ldmlr.ops, which check their arguments.";
     m.attr("compiler") = __VERSION__;
     m.attr("padding") = ldmlr::padding;
     def_structs(m);
     def_cpu(m);
     def_cuda(m);
+    def_train(m);
 }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ldmlr import cuda_device
 from ldmlr.bench import against, augment, cpu, cuda, peers, store, timing
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.torch_sampler import TorchSampler
@@ -16,7 +17,6 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import LdmlrError
 from ldmlr.sampler import reference
 from ldmlr.sampler.cpu.sampler import NativeSampler
-from ldmlr.sampler.cuda import device as cuda_device
 from ldmlr.sampler.cuda.tiers import Tier
 from ldmlr.sampler.noise import standard_normal
 

@@ -30,7 +30,7 @@ def test_operations() -> None:
 
 def test_the_pytorch_baseline_trains() -> None:
     config = DiffusionConfig(hidden=32, layers=1, batch_size=128, lr=1e-2, class_power=1.0)
-    z, labels, counts = train._rows(4)
+    z, labels, counts = train.random_rows(4)
     torch.manual_seed(0)
     found = TorchTrainer(config, z, labels, counts)
     first = np.mean([found.advance(1) for _ in range(5)])

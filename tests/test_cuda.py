@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from ldmlr import _native, ops
+from ldmlr import cuda_device as devices
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
 from ldmlr.device import Machine
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import cuda
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.sampler import CudaSampler, refuses
 

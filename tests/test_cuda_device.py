@@ -15,6 +15,7 @@ import torch
 from support.latent_axes import latent_spec
 from support.solvers import SOLVERS
 
+from ldmlr import cuda_device as devices
 from ldmlr import ops
 from ldmlr.bench import cuda as bench
 from ldmlr.bench.models import random_labels, random_spec
@@ -25,7 +26,6 @@ from ldmlr.generation.generate import generate
 from ldmlr.generation.prepare import prepare
 from ldmlr.sampler import backends as sampling
 from ldmlr.sampler import reference
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import elementwise, tiers
 from ldmlr.sampler.cuda.overlap import Pipeline
 from ldmlr.sampler.cuda.sampler import CudaSampler

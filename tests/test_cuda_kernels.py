@@ -18,10 +18,10 @@ from support.emulator import Emulator, at, canary, check, classes_of
 from support.solvers import SOLVERS
 
 from ldmlr import _native
+from ldmlr import cuda_device as devices
 from ldmlr.bench.models import random_spec
 from ldmlr.floats import bfloat16_bits, from_bfloat16
 from ldmlr.ops import denoise_step
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.packing import (
     pack,
@@ -49,6 +49,7 @@ def test_structs_are_those_of_the_kernels(emulator: Emulator) -> None:
     """The extension was built from the sources that the emulated kernels are compiled from."""
     kinds = (
         _native.CudaModel, _native.CudaRows, _native.CudaCall, _native.StepParams, _native.NoiseParams,
+        _native.TrainParams, _native.CudaTrainCall,
     )  # fmt: skip
     sizes = (ctypes.c_int64 * len(kinds))()
     emulator.library.emulated_sizes(sizes)

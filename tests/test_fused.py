@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 from support.blobs import SMALL, blobs
-from support.training_twin import Twin
+from support.training_case import Case, check_gradients
 
 import ldmlr
 from ldmlr import isa
@@ -41,44 +41,6 @@ SHAPES = [
 TOLERANCE = {"float32": 3e-5, "bfloat16": 4e-2}
 
 
-class Case:
-    """Random rows, a configuration, and both trainers on them."""
-
-    def __init__(self, shape, seed=7, iterations=60, **options):
-        latent, hidden, layers, classes, batch, self.share, prediction = shape
-        random = np.random.default_rng(1)
-        self.z = random.standard_normal((300, latent)).astype(np.float32)
-        self.z[:, 0] = np.sign(self.z[:, 0])
-        self.labels = np.arange(300) ** 2 % classes if classes > 1 else np.zeros(300, np.int64)
-        self.counts = np.maximum(np.bincount(self.labels, minlength=classes), 1)
-        self.labels[:classes] = np.arange(classes)
-        self.importance = random.uniform(0.5, 1.5, latent)
-        self.seed = seed
-        self.config = DiffusionConfig(
-            hidden=hidden, layers=layers, batch_size=batch, prediction=prediction, iterations=iterations,
-            warmup_iterations=3, **options,
-        )  # fmt: skip
-
-    def steps(self, products="float32", set_name=None, threads=2, tile=None):
-        return fused.Steps(
-            self.config, self.z, self.labels, self.counts, self.importance, self.seed, products, threads,
-            set_name=set_name, share=self.share, tile=tile,
-        )  # fmt: skip
-
-    def twin(self, dtype=torch.float64):
-        return Twin(
-            self.config, self.z, self.labels, self.counts, self.importance, self.seed, self.share, dtype
-        )
-
-    def trained(self, stops=(), **options):
-        """Return the state behind all steps, in calls that end at `stops` too."""
-        steps = self.steps(**options)
-        state = steps.start(self.config)
-        for stop in (*stops, self.config.iterations):
-            steps.advance(self.config, state, stop)
-        return state
-
-
 @pytest.fixture(autouse=True)
 def no_network_is_dead(request, monkeypatch):
     # A network on so few steps of random rows may well be; what is asked here is something else.
@@ -90,23 +52,7 @@ def no_network_is_dead(request, monkeypatch):
 @pytest.mark.parametrize(("name", "products"), KERNELS)
 def test_loss_and_gradients_are_those_of_autograd(name, products, shape):
     case = Case(shape)
-    twin, steps = case.twin(), case.steps(products, name)
-    # The last layer starts at zero, which would hide most of the gradient.
-    with torch.no_grad():
-        twin.network.output.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
-        twin.network.output.weight.copy_(twin.network.output.weight.float())
-    names = fused_state.shapes(*steps.sizes(case.config))
-    found = dict(twin.network.named_parameters())
-    weights = fused_state.flat({name: found[name].detach().numpy().astype(np.float32) for name in names})
-    state = steps.start(case.config)
-    state.state[0] = weights
-    steps.advance(case.config, state, 1)
-    loss, exact = twin.gradients(0)
-    assert state.total == pytest.approx(loss, rel=TOLERANCE[products] / 10)
-    first = fused_state.named(state.state[1] / np.float32(1 - fused.BETA1), *steps.sizes(case.config))
-    for name, gradient in fused_state.named(exact, *steps.sizes(case.config)).items():
-        allowed = TOLERANCE[products] * np.abs(gradient).max() + 1e-9
-        assert np.abs(first[name] - gradient).max() <= allowed, name
+    check_gradients(case, case.steps(products, name), TOLERANCE[products])
 
 
 @pytest.mark.parametrize(
@@ -265,7 +211,7 @@ def test_auto_multiplies_as_the_processor_does_it_faster(monkeypatch):
     ("options", "device", "message"),
     [
         ({"network": "adaln"}, "cpu", "--trainer native: it trains the additive network"),
-        ({}, "cuda", "--trainer native: it trains on the CPU, not on cuda; use --trainer reference"),
+        ({}, "cuda", "--trainer native: no CUDA device is visible; use --trainer reference"),
     ],
 )
 def test_what_the_native_trainer_cannot_do_is_said(options, device, message):

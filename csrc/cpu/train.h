@@ -11,49 +11,15 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "../train_draw.h"
+#include "../train_params.h"
 
 namespace ldmlr {
 
 // A tile has a multiple of so many rows, at most so many, and room for some more: a group of a product may
 // run over the last one.
 constexpr int tile_step = 64, most_rows = 256, spare_rows = 12;
-constexpr int time_inputs = 64;    // cosines and sines of a time
 constexpr int block_outputs = 32;  // outputs of a block of weights
-
-// Plain numbers of one step of AdamW and of the averages, made in Python in float64.
-struct TrainStep {
-    float keep;     // 1 - rate * weight decay
-    float rate;     // rate / (1 - beta1^n)
-    float root;     // 1 / sqrt(1 - beta2^n)
-    float average;  // what the averages move towards the weights
-};
-
-// What Python says. Arrays in C order.
-struct TrainParams {
-    int32_t latent, hidden, layers, classes;
-    int32_t batch;       // B
-    int32_t share;       // rows in a row that have one time, a power of two up to tile_step
-    int32_t tile;        // rows of a tile: of no influence on the state
-    int32_t prediction;  // 0: v, 1: eps, 2: x0
-    int32_t resolution;  // times are 0 .. resolution
-    float answer;        // a unit answers where its standard deviation over a batch is above this
-    uint64_t seed;
-    uint64_t dropped;            // a label is dropped where a word is below
-    const float *z;              // [N, K]
-    const int64_t *order;        // [N] rows, class by class
-    const int64_t *first;        // [C] place of the first row of a class in `order`
-    const int64_t *rows;         // [C]
-    const uint32_t *cumulative;  // [C] class c where the word is at most this, and above that of c - 1
-    const float *alpha, *sigma;  // [resolution + 1]
-    const float *features;       // [resolution + 1, time_inputs]
-    const float *importance;     // [K] factors of the squared error
-    const TrainStep *steps;      // [last step]
-    // The state [4, P]: weights, first and second moments, averages, each one array after the other: input
-    // weight and bias, L first weights, L first biases, L second weights, L second biases, output weight and
-    // bias, time_in weight and bias, time_out weight [L H, H] and bias, classes [C + 1, L H].
-    float *state;
-    double *losses;  // [steps of the call]
-};
 
 // One operand of gradients for all rows: tile by tile, row by row (float32) or pair by pair of rows
 // (bfloat16), in units of 4 bytes.

@@ -9,7 +9,6 @@ constexpr int tile_rows = most_rows;
 #include "silu_short.inc"
 #include "simd_bfloat16.inc"
 #include "tile.inc"
-#include "train_draw.inc"
 #include "train_operand.inc"
 #include "train_bfloat16.inc"
 #include "outer.inc"

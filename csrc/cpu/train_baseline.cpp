@@ -7,7 +7,6 @@ constexpr int tile_rows = most_rows;
 #include "noise_scalar.inc"
 #include "product.inc"
 #include "tile.inc"
-#include "train_draw.inc"
 #include "train_operand.inc"
 #include "outer.inc"
 #include "train_weights.inc"

@@ -10,25 +10,6 @@
 
 namespace ldmlr::cuda {
 
-namespace {
-
-// The device of a call, for as long as it lasts.
-class OnDevice {
-  public:
-    explicit OnDevice(int device) {
-        check(cudaGetDevice(&before_), "current device");
-        if (device != before_) check(cudaSetDevice(device), "device");
-    }
-    ~OnDevice() { cudaSetDevice(before_); }
-    OnDevice(const OnDevice &) = delete;
-    OnDevice &operator=(const OnDevice &) = delete;
-
-  private:
-    int before_ = 0;
-};
-
-}  // namespace
-
 const char *architectures() {
     return LDMLR_CUDA_TARGETS;
 }

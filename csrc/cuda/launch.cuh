@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -25,6 +26,10 @@ struct Same {
 
 using Stream = void *;
 
+inline void download(void *to, const void *from, size_t bytes, Stream) {
+    std::memcpy(to, from, bytes);
+}
+
 template <class... P>
 void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream,
             const typename Same<P>::type &...arguments) {
@@ -39,6 +44,21 @@ inline void check(cudaError_t status, const char *what) {
     if (status == cudaSuccess) return;
     throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
+
+// The device of a call, for as long as it lasts.
+class OnDevice {
+  public:
+    explicit OnDevice(int device) {
+        check(cudaGetDevice(&before_), "current device");
+        if (device != before_) check(cudaSetDevice(device), "device");
+    }
+    ~OnDevice() { cudaSetDevice(before_); }
+    OnDevice(const OnDevice &) = delete;
+    OnDevice &operator=(const OnDevice &) = delete;
+
+  private:
+    int before_ = 0;
+};
 
 // While true, launches only load their kernels: a kernel is loaded when it is first used, which is no thing
 // to do while a stream is captured.
@@ -104,6 +124,12 @@ void launch(void (*kernel)(P...), Grid grid, int threads, size_t shared, Stream 
     config.numAttrs = count;
     void *addresses[] = {const_cast<void *>(static_cast<const void *>(&arguments))...};
     check(cudaLaunchKernelExC(&config, function, addresses), "kernel launch");
+}
+
+// From the device to the host, behind all that is queued; returns when it is there.
+inline void download(void *to, const void *from, size_t bytes, Stream stream) {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream), "copy to the host");
+    check(cudaStreamSynchronize(stream), "work of the stream");
 }
 
 #endif

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "params.h"
 
@@ -20,5 +21,11 @@ void forget(uint64_t graph_key);
 // As on the CPU, on arrays of the device.
 void denoise_step(const StepParams &params, int device, void *stream);
 void normals(const NoiseParams &params, float *out, int device, void *stream);
+
+// Trains `params.state` in place, as ldmlr::train does on the CPU (../cpu/training.h); report(done,
+// answering) is called with the losses of the call so far on the host. False where it returned true, which
+// ends the call.
+bool train(const TrainCall &call, uint32_t first, uint32_t count, uint32_t every,
+           const std::function<bool(uint32_t, double)> &report);
 
 }  // namespace ldmlr::cuda

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "graph.cuh"
 #include "layered.cuh"
 #include "tiers.cuh"
 
@@ -18,49 +19,12 @@ namespace {
 std::mutex graphs_lock;
 std::unordered_map<uint64_t, cudaGraphExec_t> graphs;
 
-void load_kernels(const Call &call, const Slab &s, Stream stream) {
-    loading = true;
-    try {
-        run_slab(call, s, stream);
-    } catch (...) {
-        loading = false;
-        throw;
-    }
-    loading = false;
-}
-
 // The kernels by wgmma are empty for targets without it.
 void check_wgmma(int device) {
     int major = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "compute capability");
     if (major != 9 || !std::strstr(architectures(), "90a"))
         throw std::invalid_argument("the kernels by wgmma need a device and a build of sm_90a");
-}
-
-cudaGraphExec_t capture(const Call &call, const Slab &s) {
-    // A stream of its own, and a mode that leaves other threads alone.
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-    try {
-        check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin of the capture");
-        try {
-            run_slab(call, s, stream);
-        } catch (...) {
-            cudaStreamEndCapture(stream, &graph);
-            throw;
-        }
-        check(cudaStreamEndCapture(stream, &graph), "end of the capture");
-        check(cudaGraphInstantiate(&executable, graph, 0), "graph");
-    } catch (...) {
-        if (graph) cudaGraphDestroy(graph);
-        cudaStreamDestroy(stream);
-        throw;
-    }
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
-    return executable;
 }
 
 }  // namespace
@@ -88,8 +52,8 @@ void run_layered(const Call &call, Stream stream) {
     if (!is_captured(stream)) {
         cudaGraphExec_t &kept = graphs[call.graph_key];
         if (!kept) {
-            load_kernels(call, s, stream);
-            kept = capture(call, s);
+            load_kernels([&] { run_slab(call, s, stream); });
+            kept = capture([&](Stream own) { run_slab(call, s, own); });
         }
         graph = kept;
     }

@@ -1,8 +1,8 @@
-// The plain data of the CUDA sampler: device pointers, sizes, no ownership. Shapes in comments.
+// The plain data of the CUDA kernels: device pointers, sizes, no ownership. Shapes in comments.
 //
 // Letters as in ../params.h. K' and H' are K and H rounded up to what the tier computes with, D' is D rounded
 // up to a multiple of 64; padded entries of all matrices and vectors are zero. Python fills these structs
-// (ldmlr/sampler/cuda/prepare.py and sampler.py) through ../bindings.cpp.
+// (ldmlr/sampler/cuda/prepare.py and sampler.py, ldmlr/diffusion/fused_cuda.py) through ../bindings*.cpp.
 //
 // Matrices are bfloat16 in fragment order (fragment.cuh): blocks of 16 outputs by 16 inputs, 512 bytes,
 // for each group of outputs the blocks of all inputs one after the other; or, for wgmma,
@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "../train_params.h"
 
 namespace ldmlr::cuda {
 
@@ -77,6 +78,16 @@ struct Call {
     void *scratch;       // in layers: layered_scratch(model, slab) bytes of device memory
     void *stream;        // cudaStream_t
     uint64_t graph_key;  // in layers: calls with the same key, scratch and stream may share a graph
+};
+
+// One call of the trainer.
+struct TrainCall {
+    TrainParams params;  // all arrays on the device
+    int32_t device;
+    int32_t graph_steps;  // steps that are launched as one graph; 0: every kernel by itself
+    void *scratch;        // train_scratch_bytes(params) of device memory (train_buffers.h)
+    double *losses;       // [steps of the call], on the host
+    void *stream;         // cudaStream_t
 };
 
 }  // namespace ldmlr::cuda

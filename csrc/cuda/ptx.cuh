@@ -15,6 +15,7 @@
 #define LDMLR_KERNEL __global__
 #define LDMLR_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 #define LDMLR_DEVICE __device__ __forceinline__
+#define LDMLR_DEVICE_CALL static __device__ __noinline__
 #define LDMLR_BOTH __host__ __device__
 #define LDMLR_UNROLL _Pragma("unroll")
 #define LDMLR_LOOP _Pragma("unroll 1")
@@ -179,6 +180,13 @@ LDMLR_DEVICE int thread_index() {
 // A value that is the same in all lanes of a warp, said so to the compiler.
 LDMLR_DEVICE int same_in_warp(int x) {
     return __shfl_sync(0xffffffffu, x, 0);
+}
+// Bit i: what lane i of the warp says. For whole warps.
+LDMLR_DEVICE uint32_t ballot(bool vote) {
+    return __ballot_sync(0xffffffffu, vote);
+}
+LDMLR_DEVICE int count_bits(uint32_t bits) {
+    return __popc(bits);
 }
 LDMLR_DEVICE int block_x() {
     return static_cast<int>(blockIdx.x);

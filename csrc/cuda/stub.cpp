@@ -29,5 +29,8 @@ void denoise_step(const StepParams &, int, void *) {
 void normals(const NoiseParams &, float *, int, void *) {
     missing();
 }
+bool train(const TrainCall &, uint32_t, uint32_t, uint32_t, const std::function<bool(uint32_t, double)> &) {
+    missing();
+}
 
 }  // namespace ldmlr::cuda

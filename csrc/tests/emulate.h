@@ -8,6 +8,7 @@
 #define LDMLR_KERNEL
 #define LDMLR_BOUNDS(threads, blocks)
 #define LDMLR_DEVICE inline
+#define LDMLR_DEVICE_CALL inline
 #define LDMLR_BOTH
 #define LDMLR_UNROLL
 #define LDMLR_LOOP
@@ -18,6 +19,9 @@ struct alignas(16) float4 {
 };
 struct alignas(16) uint4 {
     uint32_t x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
 };
 struct alignas(8) uint2 {
     uint32_t x, y;
@@ -198,6 +202,16 @@ inline int thread_index() {
 }
 inline int same_in_warp(int x) {
     return x;
+}
+inline uint32_t ballot(bool vote) {
+    const int lane = emulate::block()->current % 32;
+    emulate::Warp &w = emulate::warp();
+    w.votes = (w.votes & ~(1u << lane)) | static_cast<uint32_t>(vote) << lane;
+    emulate::collective([](emulate::Warp &all) { all.result = all.votes; });
+    return w.result;
+}
+inline int count_bits(uint32_t bits) {
+    return __builtin_popcount(bits);
 }
 inline int block_x() {
     return emulate::block()->x;

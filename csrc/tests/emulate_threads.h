@@ -46,6 +46,7 @@ struct Warp {
         uint32_t *a;
         const void *row;
     } matrices[32];
+    uint32_t votes = 0, result = 0;  // of a ballot
 };
 
 // One wgmma of a warpgroup of 128 threads: descriptors and everybody's accumulators.
@@ -63,6 +64,13 @@ struct Warpgroup {
     std::deque<std::vector<WarpgroupMma>> committed;  // not yet waited for
 };
 
+// Stacks that no fiber has: the next block takes them, as giving memory back and forth takes longer than most
+// kernels.
+inline std::vector<std::unique_ptr<char[]>> &spare_stacks() {
+    static std::vector<std::unique_ptr<char[]>> stacks;
+    return stacks;
+}
+
 struct Fiber {
     ucontext_t context;
     jmp_buf state;
@@ -70,6 +78,18 @@ struct Fiber {
     bool started = false, finished = false, at_cluster_barrier = false;
     std::deque<std::vector<Copy>> groups;
     std::vector<Copy> open;
+    void take_stack() {
+        auto &spare = spare_stacks();
+        if (spare.empty()) {
+            stack.reset(new char[stack_bytes]);
+        } else {
+            stack = std::move(spare.back());
+            spare.pop_back();
+        }
+    }
+    ~Fiber() {
+        if (stack) spare_stacks().push_back(std::move(stack));
+    }
 };
 
 // An mbarrier: a phase is over when all arrivals came and no bytes are expected any more. Copies of another
@@ -194,7 +214,7 @@ inline void prepare(Block &b, int threads, size_t shared, const std::function<vo
     b.memory = b.room.get();
     std::memset(b.memory, 0xff, shared + guard_bytes);
     for (Fiber &f : b.fibers) {
-        f.stack.reset(new char[stack_bytes]);
+        f.take_stack();
         getcontext(&f.context);
         f.context.uc_stack.ss_sp = f.stack.get();
         f.context.uc_stack.ss_size = stack_bytes;

@@ -9,6 +9,7 @@
 #include "../cuda/fused_table.cuh"
 #include "../cuda/layered.cuh"
 #include "../cuda/step.cuh"
+#include "../cuda/train.cuh"
 #include "emulated_faults.h"
 
 using namespace ldmlr;
@@ -29,6 +30,19 @@ void run(const Call &call, int multiprocessors) {
         launch(rows_kernel, {1, 1}, 32, 0, nullptr, part_of(call.rows, call.model, from, count), s.rows);
         run_slab(call, s, nullptr);
     }
+}
+
+bool train(const TrainCall &call, uint32_t first, uint32_t count, uint32_t every,
+           const std::function<bool(uint32_t, double)> &report) {
+    const TrainParams &p = call.params;
+    TrainBuffers b;
+    place_train(p, static_cast<char *>(call.scratch), b);
+    start_training(p, b, first, nullptr);
+    const auto run = [&](uint32_t steps) {
+        for (; steps > 0; --steps) train_step(p, b, first, nullptr);
+    };
+    const auto look = [&](uint32_t done) { return look_at_training(p, b, done, call.losses, nullptr); };
+    return train_and_report(first, count, every, run, look, report);
 }
 
 template <class F>
@@ -58,9 +72,20 @@ int emulated_denoise_step(const StepParams *params) {
 int emulated_normals(const NoiseParams *params, float *out) {
     return guarded([&] { normals(*params, out, nullptr); });
 }
+int emulated_train(const TrainCall *call, uint32_t first, uint32_t count, uint32_t every,
+                   bool (*report)(uint32_t, double)) {
+    return guarded([&] { train(*call, first, count, every, report); });
+}
+// What the last step drew: input and target [B, K], features of the times [T, time_inputs], labels [B].
+void emulated_drawn(const TrainCall *call, const void **found) {
+    TrainBuffers b;
+    place_train(call->params, static_cast<char *>(call->scratch), b);
+    found[0] = b.x, found[1] = b.target, found[2] = b.t, found[3] = b.label;
+}
 void emulated_sizes(int64_t *sizes) {
     sizes[0] = sizeof(Model), sizes[1] = sizeof(Rows), sizes[2] = sizeof(Call);
     sizes[3] = sizeof(StepParams), sizes[4] = sizeof(NoiseParams);
+    sizes[5] = sizeof(TrainParams), sizes[6] = sizeof(TrainCall);
 }
 int64_t emulated_operand_at(int row, int column, int width) {
     return operand_at(row, column, width);

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ldmlr.bench.models import operations_per_row, random_labels, random_spec
 from ldmlr.bench.table import Row, table_row
+from ldmlr.cuda_device import has_wgmma, shared_limit
 from ldmlr.errors import UsageError
 from ldmlr.sampler.cuda import tiers
-from ldmlr.sampler.cuda.device import has_wgmma, shared_limit
 from ldmlr.sampler.cuda.sampler import CudaSampler
 from ldmlr.sampler.reference import additive
 from ldmlr.sampler.solve import solve
@@ -262,7 +262,8 @@ def text(row: Row) -> str:
     parts = [f"{row['what']:<48} {row.get('isa') or '':<9} D {row['dim']:<5}H {row['hidden']:<5}"]
     for name, form in (
         ("slab", "slab {:>6}"), ("rows_per_s", "{:>13,.0f} rows/s"), ("fraction", "{:>6.1%}"),
-        ("times", "{:>6.2f} x"), ("milliseconds", "{:>8.4f} ms"), ("error_rms", "rms {:.1e}"),
+        ("times", "{:>6.2f} x"), ("seconds", "{:>8.3f} s"), ("milliseconds", "{:>8.4f} ms"),
+        ("error_rms", "rms {:.1e}"),
     ):  # fmt: skip
         if row.get(name) is not None:
             parts.append(form.format(row[name]))

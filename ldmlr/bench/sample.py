@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ldmlr import cuda_device
 from ldmlr.bench import cpu
 from ldmlr.bench.parts import Row, Settings
-from ldmlr.sampler.cuda import device as cuda_device
 
 text = cpu.text
 

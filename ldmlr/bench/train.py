@@ -85,7 +85,7 @@ def against_torch(
     """Return the steps beside those of PyTorch: eager float32, or a compiled step of the same type."""
     work, steps, config = _work(dim, hidden, precision, threads)
     short = compiled and precision == "bfloat16"
-    baseline = TorchTrainer(config, *_rows(dim), compiled=compiled, autocast=short)
+    baseline = TorchTrainer(config, *random_rows(dim), compiled=compiled, autocast=short)
     count = max(2, int(0.1 * CALL * threads / operations_per_step(config, dim)))
 
     def other() -> float:
@@ -108,7 +108,7 @@ def scaling(dim: int, hidden: int, precision: str, threads: int, repeats: int) -
     return _row(f"{threads} threads against one", steps, config, threads, found.first, times=found.ratio)
 
 
-def _rows(dim: int) -> tuple[Any, Any, Any]:
+def random_rows(dim: int) -> tuple[Any, Any, Any]:
     """Return rows in two places per dimension, so that there is something to learn, labels and counts."""
     random = np.random.default_rng(0)
     z = random.standard_normal((ROWS, dim)) / 3 + random.choice([-0.9, 0.9], (ROWS, dim))
@@ -122,7 +122,7 @@ def _work(dim: int, hidden: int, precision: str, threads: int) -> tuple[Work, St
     config = DiffusionConfig(
         hidden=hidden, batch_size=BATCH, lr=1e-4, warmup_iterations=0, iterations=200_000
     )
-    steps = Steps(config, *_rows(dim), np.ones(dim), 0, precision, threads)
+    steps = Steps(config, *random_rows(dim), np.ones(dim), 0, precision, threads)
     state = steps.start(config)
     slow = {"baseline": 0.1, "avx2": 0.4}.get(steps.isa, 1.0)
     count = max(course.REPORT_EVERY // 10, int(slow * threads * CALL / operations_per_step(config, dim)))

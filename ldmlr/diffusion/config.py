@@ -60,12 +60,12 @@ class DiffusionConfig(Config):
     trainer: str = option(
         "auto",
         "What trains: the fused trainer of the extension (native), or PyTorch (reference), which auto takes "
-        "for AdaLN and on a CUDA device.",
+        "for AdaLN and where a CUDA device has no kernels.",
         choices=TRAINERS,
     )
     precision: str = option(
         "auto",
-        "Type of the native trainer's products: float32, or bfloat16 with float32 sums and weights.",
+        "Type of the native trainer's products: float32, or on a CPU bfloat16 with float32 sums and weights.",
         choices=PRECISIONS,
     )
     iterations: int = option(1500, "Training steps.", minimum=1)

@@ -1,6 +1,6 @@
 """Which trainer trains: the fused one of the extension where it can, else that of PyTorch.
 
-Torch is imported only for the latter.
+Torch is imported only for the latter, and for CUDA devices.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Trainer:
     precision
         Type of the products: ``float32`` or ``bfloat16``; sums and weights are float32.
     isa
-        Instruction set of the native trainer, ``torch`` for the reference.
+        Instruction set of the native trainer, ``cuda`` on such a device; ``torch`` for the reference.
     """
 
     name: str
@@ -48,7 +48,12 @@ class Trainer:
 
 
 def choose(
-    config: DiffusionConfig, device: str, processor: Processor | None = None, ranks: int = 1
+    config: DiffusionConfig,
+    device: str,
+    processor: Processor | None = None,
+    ranks: int = 1,
+    *,
+    latent: int = 1,
 ) -> Trainer:
     """Return what trains a configuration.
 
@@ -62,6 +67,8 @@ def choose(
         What ``auto`` products are chosen for; None: this one.
     ranks
         Processes that train together.
+    latent
+        Numbers of a row K.
 
     Raises
     ------
@@ -69,7 +76,7 @@ def choose(
         The native trainer was asked for and cannot train this, or the products that were asked for are not
         there.
     """
-    reason = refuses(config, device, ranks)
+    reason = refuses(config, device, latent, ranks)
     if config.trainer == "native" and reason:
         raise UsageError(
             f"{opt('trainer', 'native')}: {reason}; use {opt('trainer', 'reference')}, or leave it out"
@@ -82,20 +89,34 @@ def choose(
                 f"use {opt('precision', 'float32')}"
             )
         return Trainer("reference", "float32", "torch")
+    if on_cuda(device):
+        if config.precision == "bfloat16":
+            raise UsageError(
+                f"{opt('precision', 'bfloat16')}: on {device} the native trainer multiplies float32; "
+                f"use {opt('precision', 'float32')}"
+            )
+        return Trainer("native", "float32", "cuda")
     return Trainer("native", vector_products(config.precision, chosen, processor), chosen.name)
 
 
-def refuses(config: DiffusionConfig, device: str, ranks: int = 1) -> str | None:
+def on_cuda(device: str) -> bool:
+    """Return whether a name of a device is that of a CUDA device."""
+    return device.partition(":")[0] == "cuda"
+
+
+def refuses(config: DiffusionConfig, device: str, latent: int, ranks: int) -> str | None:
     """Return why the native trainer cannot train a configuration on a device, or None if it can."""
     if config.network != "additive":
         return f"it trains the additive network, not {opt('network', config.network)}"
-    if not device.startswith("cpu"):
-        return f"it trains on the CPU, not on {device}"
     if config.iterations > MOST_STEPS or config.batch_size > MOST_ROWS:
         return f"it takes {MOST_STEPS:,} steps and {MOST_ROWS:,} rows in a batch at most"
     if ranks > 1:
         return f"it trains in one process, not in {ranks} ranks"
-    return None
+    if not on_cuda(device):
+        return None
+    from ldmlr.diffusion import fused_cuda
+
+    return fused_cuda.refuses(config, device, latent)
 
 
 def train(
@@ -133,7 +154,7 @@ def train(
     LdmlrError
         The loss is no longer finite, or the network died at every rate that was tried.
     """
-    trainer = choose(config, device, ranks=ranks.size)
+    trainer = choose(config, device, ranks=ranks.size, latent=z.shape[1])
     if trainer.name == "reference":
         import torch
 
@@ -148,10 +169,15 @@ def train(
                 resume=resume, key=key, importance=importance, ranks=ranks,
             )  # fmt: skip
         return network.weights(), losses, trainer
-    arrays, losses = fused.train(
-        config, z, labels, counts, seed=seed, products=trainer.precision, threads=threads,
-        checkpoint=checkpoint, resume=resume, key=key, importance=importance,
-    )  # fmt: skip
+    weight = np.ones(z.shape[1]) if importance is None else importance
+    steps: fused.Steps
+    if on_cuda(device):
+        from ldmlr.diffusion.fused_cuda import CudaSteps
+
+        steps = CudaSteps(config, z, labels, counts, weight, seed, device)
+    else:
+        steps = fused.Steps(config, z, labels, counts, weight, seed, trainer.precision, threads)
+    arrays, losses = fused.train(steps, config, checkpoint=checkpoint, resume=resume, key=key)
     return Weights(config.network, arrays), losses, trainer
 
 

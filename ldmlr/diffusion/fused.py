@@ -1,9 +1,9 @@
-"""The fused trainer: whole steps in the extension (``csrc/cpu/train*``), for the additive network on CPUs.
+"""The fused trainer: whole steps in the extension, for the additive network; on CPUs (``csrc/cpu/train*``).
 
 All draws of a step are a pure function of (seed, step, row of the batch) and gradients are summed over the
 rows in their order, so the model is the same to the bit for any number of threads and whatever the point
 of resumption. The PyTorch trainer (`ldmlr.diffusion.train`) trains the same network by the same objective
-with other draws. NumPy in and out; imports no torch.
+with other draws. NumPy in and out; imports no torch. On CUDA devices: `ldmlr.diffusion.fused_cuda`.
 
 Times are stratified over the batch and shared by `SHARE` rows each: the network that embeds them, a
 third of the operations, is evaluated once per time instead of once per row, and a batch covers the times
@@ -13,7 +13,7 @@ evenly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,38 @@ INITIAL = 0x1A17
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Arrays = dict[str, Floats]
+Losses = npt.NDArray[np.float64]
 
 
 def train(
-    config: DiffusionConfig,
-    z: Floats,
-    labels: Labels,
-    counts: Labels,
-    *,
-    seed: int,
-    products: str,
-    threads: int | None = None,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    key: str = "",
-    importance: npt.NDArray[np.float64] | None = None,
+    found: Steps, config: DiffusionConfig, *, checkpoint: Path | None, resume: bool, key: str
 ) -> tuple[Arrays, list[float]]:
     """Train a denoiser and return its averaged weights, by name, and the course of the loss.
+
+    Parameters
+    ----------
+    found
+        What trains, on what.
+    config
+        Network and training.
+    checkpoint, resume, key
+        As of `ldmlr.diffusion.train.train`.
+
+    Raises
+    ------
+    LdmlrError
+        The loss is no longer finite, or the network died at every rate that was tried.
+    """
+
+    def run(lowered: DiffusionConfig, own: str) -> tuple[Arrays, list[float]]:
+        return found.run(lowered, checkpoint, resume, own)
+
+    # The state of one type of products is no state of the other.
+    return course.attempts(config, f"{key} {found.products}", checkpoint, resume, run)
+
+
+class Steps:
+    """The steps of a training: what the extension is told of them.
 
     Parameters
     ----------
@@ -66,37 +81,14 @@ def train(
         Rows in the space of the diffusion ``[N, K]`` and their classes ``[N]``.
     counts
         Clean rows per class ``[C]``.
+    importance
+        As of `ldmlr.diffusion.train.train`.
     seed
         Determines initial weights and all draws.
     products
         ``float32``, or ``bfloat16``: products of bfloat16 with float32 sums and weights.
     threads
         CPU threads; None: all usable cores. The model does not depend on it.
-    checkpoint, resume, key, importance
-        As of `ldmlr.diffusion.train.train`.
-
-    Raises
-    ------
-    LdmlrError
-        The loss is no longer finite, or the network died at every rate that was tried.
-    """
-    weight = np.ones(z.shape[1]) if importance is None else importance
-    found = Steps(config, z, labels, counts, weight, seed, products, threads)
-
-    def run(lowered: DiffusionConfig, own: str) -> tuple[Arrays, list[float]]:
-        return found.run(lowered, checkpoint, resume, own)
-
-    # The state of one type of products is no state of the other.
-    return course.attempts(config, f"{key} {products}", checkpoint, resume, run)
-
-
-class Steps:
-    """The steps of a training: what the extension is told of them.
-
-    Parameters
-    ----------
-    config, z, labels, counts, importance, seed, products, threads
-        As of `train`.
     set_name
         Instruction set; None: the fastest, or that of ``LDMLR_ISA``.
     share
@@ -189,9 +181,7 @@ class Steps:
         """
         first, every = state.done, course.REPORT_EVERY
         told = first
-        table, losses = step_table(config), np.zeros(last - first)
-        self.params.steps, self.params.state = table.ctypes.data, state.state.ctypes.data
-        self.params.losses = losses.ctypes.data
+        losses = np.zeros(last - first)
 
         def report(done: int, answering: float) -> None:
             nonlocal told
@@ -208,10 +198,33 @@ class Steps:
             if bar is not None:
                 bar.update(done - bar.n)
 
-        _native.train(
-            self.isa, self.params, PRODUCTS[self.products], first, last - first, self.threads, every, report
-        )
+        self._train(step_table(config), state.state, losses, first, report)
         state.done = last
+
+    def _train(
+        self, table: Floats, state: Floats, losses: Losses, first: int, report: Callable[[int, float], None]
+    ) -> None:
+        """Do the steps from the first one on, as many as there is room for losses.
+
+        Parameters
+        ----------
+        table
+            Numbers of all steps.
+        state
+            Changed in place.
+        losses
+            Filled; `report` sees those of the steps done.
+        first
+            Steps done before.
+        report
+            Called with the steps done and the share of units that answer.
+        """
+        self.params.steps, self.params.state = table.ctypes.data, state.ctypes.data
+        self.params.losses = losses.ctypes.data
+        _native.train(
+            self.isa, self.params, PRODUCTS[self.products], first, len(losses), self.threads,
+            course.REPORT_EVERY, report,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=2)  # a training asks for it once a checkpoint

@@ -20,7 +20,14 @@ FLAGS = ("-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-DLDMLR
 # Deviation allowed from float64, in unit roundoffs of bfloat16: (maximum, RMS), as for the CPU.
 EPSILON, ALLOWED = 2.0**-9, (16, 3)
 KINDS = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-Struct = _native.CudaModel | _native.CudaRows | _native.CudaCall | _native.StepParams | _native.NoiseParams
+Struct = (
+    _native.CudaModel
+    | _native.CudaRows
+    | _native.CudaCall
+    | _native.CudaTrainCall
+    | _native.StepParams
+    | _native.NoiseParams
+)
 
 
 def at(struct: Struct) -> ctypes.c_void_p:

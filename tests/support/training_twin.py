@@ -1,6 +1,6 @@
 """A readable twin of the fused trainer: its draws in NumPy, its steps in PyTorch at any precision.
 
-The draws are those of csrc/cpu/train_draw.inc, word for word; loss and gradients come from autograd.
+The draws are those of csrc/train_draw.h, word for word; loss and gradients come from autograd.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ldmlr import _native
+from ldmlr import cuda_device as devices
 from ldmlr.errors import UsageError
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.noise import check_counter, noise_params
 
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from ldmlr import _native
+from ldmlr import cuda_device as devices
 from ldmlr.diffusion.tables import DenoiserTables, Tables
 from ldmlr.errors import UsageError, nearest, opt
-from ldmlr.sampler.cuda import device as devices
 from ldmlr.sampler.cuda import tiers
 from ldmlr.sampler.cuda.prepare import Arrays, prepare
 from ldmlr.sampler.noise import check_counter

@@ -1,5 +1,12 @@
-// The draws of a step: pure functions of (seed, step, row of the batch).
-namespace {
+// The draws of a training step, for host and device: pure functions of (seed, step, row of the batch), all
+// of integers, so that every trainer draws the same. Noise is that of philox.h in the stream
+// `train_noise_stream`.
+#pragma once
+
+#include "philox.h"
+#include "train_params.h"
+
+namespace ldmlr {
 
 struct Draw {
     int64_t row;    // of z
@@ -7,7 +14,7 @@ struct Draw {
 };
 
 // The class by inverting the cumulative weights, then any row of it, then whether its label is dropped.
-LDMLR_INLINE Draw draw_row(const TrainParams &p, uint32_t step, int64_t row) {
+LDMLR_HOST_DEVICE Draw draw_row(const TrainParams &p, uint32_t step, int64_t row) {
     const Words words = row_words(p.seed, static_cast<uint64_t>(row), 0, train_row_stream, step);
     int low = 0, high = p.classes - 1;
     while (low < high) {
@@ -24,7 +31,7 @@ LDMLR_INLINE Draw draw_row(const TrainParams &p, uint32_t step, int64_t row) {
 }
 
 // The times of a batch are stratified: each lies in a stratum of its own, as wide as its share of rows.
-LDMLR_INLINE int draw_time(const TrainParams &p, uint32_t step, int64_t time) {
+LDMLR_HOST_DEVICE int draw_time(const TrainParams &p, uint32_t step, int64_t time) {
     const Words words = row_words(p.seed, static_cast<uint64_t>(time), 0, train_time_stream, step);
     const int64_t first = time * p.share, rest = p.batch - first;
     const uint64_t rows = static_cast<uint64_t>(rest < p.share ? rest : p.share);
@@ -33,4 +40,4 @@ LDMLR_INLINE int draw_time(const TrainParams &p, uint32_t step, int64_t time) {
     return static_cast<int>((within / static_cast<uint64_t>(p.batch)) * values >> 32);
 }
 
-}  // namespace
+}  // namespace ldmlr
