@@ -24,12 +24,12 @@ def fit(dim: int, lr: float, trainer: str = "reference", **options) -> LatentDif
 def test_it_starts_again_at_a_quarter_of_the_rate(monkeypatch, trainer):
     tried = []
 
-    def noted(key, config, checkpoint, resumed, run):
+    def noted(config, key, checkpoint, resumed, run, *ranks):
         def once(lowered, own):
             tried.append(lowered.lr)
             return run(lowered, own)
 
-        return whole(key, config, checkpoint, resumed, once)
+        return whole(config, key, checkpoint, resumed, once, *ranks)
 
     whole = course.attempts
     monkeypatch.setattr(course, "attempts", noted)
@@ -58,8 +58,8 @@ def test_an_interrupted_second_try_goes_on_as_one(tmp_path, monkeypatch):
     whole = fit(256, 0.05)
     report, seen = train._report, []
 
-    def interrupted(state, config):
-        report(state, config)
+    def interrupted(state, config, ranks):
+        report(state, config, ranks)
         seen.append(config.lr)
         if seen.count(0.0125) == 4:
             raise KeyboardInterrupt
