@@ -122,6 +122,15 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Compute NumPy's products on one thread for a block: their last bits depend on the number of threads."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@contextmanager
 def fastest_algorithms(device: torch.device) -> Iterator[None]:
     """Have cuDNN time its convolutions and take the fastest; for many steps of the same shapes."""
     from torch.backends import cudnn

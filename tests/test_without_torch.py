@@ -159,3 +159,45 @@ def test_arrays_and_modules_are_one_network(network: str) -> None:
     t = np.linspace(1e-3, 1, 7)
     expected = model.network.time(torch.from_numpy(t)).detach().numpy()
     np.testing.assert_allclose(weights.time_table(t), expected, rtol=1e-12, atol=1e-12)
+    # And so is what it predicts, for rows with and without a class.
+    x = np.random.default_rng(0).standard_normal((7, model.dim)).astype(np.float32)
+    labels = np.arange(7) % (model.num_classes + 1)
+    with torch.no_grad():
+        wanted = model.network(torch.from_numpy(x), torch.from_numpy(t).float(), torch.from_numpy(labels))
+    np.testing.assert_allclose(weights.predict(x, t, labels), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+TRAIN = """
+import numpy as np, ldmlr
+random = np.random.default_rng(0)
+y = np.repeat([0, 1], [150, 40])
+for dim in (6, 90):
+    X = random.standard_normal((190, dim)) + y[:, None]
+    model = ldmlr.LatentDiffusion(hidden=16, layers=1, iterations=30, batch_size=32).fit(X, y, device="cpu")
+    assert model.held_out["rows"] > 0
+    assert model.trained["trainer"] == "native"
+    assert model.sample(y, device="cpu").shape == X.shape
+"""
+
+
+def test_training_and_what_held_out_rows_say_of_it(folder: Path) -> None:
+    alone(WITHOUT + TRAIN, folder=folder)
+    options = "--hidden", 16, "--layers", 1, "--iterations", 30, "--batch-size", 32
+    words = "features.h5", *options, "--overwrite", *ON_CPU
+    alone(COMMAND, "augment", *words, "--out-dir", "drawn", folder=folder)
+
+
+@pytest.mark.skipif(any(map(os.path.exists, DRIVERS)), reason="torch is asked for the GPUs")
+def test_the_over_sampler_of_tables_imports_no_torch(folder: Path) -> None:
+    code = """
+import sys
+import numpy as np, ldmlr
+random = np.random.default_rng(0)
+y = np.repeat([0, 1], [150, 40])
+X = random.standard_normal((190, 90)) + y[:, None]
+options = {"hidden": 16, "layers": 1, "iterations": 30, "batch_size": 32}
+X2, y2 = ldmlr.LatentDiffusionSampler(random_state=0, model_options=options).fit_resample(X, y)
+assert np.bincount(y2).tolist() == [150, 150]
+assert "torch" not in sys.modules
+"""
+    alone(code, folder=folder)

@@ -10,21 +10,22 @@ draws the class Gaussian. So a model is never worse than the Gaussian on these r
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.device import one_blas_thread
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.learned import NOTHING, in_words
 from ldmlr.diffusion.schedule import make_schedule
 from ldmlr.groups import GROUPS, ShotGroups
 
-if TYPE_CHECKING:
-    from ldmlr.diffusion.denoiser import Denoiser
-
-# Bands of time, equally wide, and the least number of noisy rows that each is measured with.
-BANDS, MEASURED = 8, 4096
+# Bands of time, equally wide, the least number of noisy rows that each is measured with, and its times.
+BANDS, MEASURED, TIMES = 8, 4096, 64
+# Noisy rows that are worked on together: they stay in the cache.
+CHUNK = 1024
 # Classes with fewer rows keep all of them for training; of large ones no more than so many are held out.
 SMALLEST, LARGEST = 20, 64
 # A loss this close to the Gaussian's is no better than it.
@@ -33,6 +34,9 @@ SEED = 0x4E1D
 
 Labels = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+# Noisy rows [N, K], their times [N] and classes [N] -> the network's answer [N, K].
+Predict = Callable[[Floats, Array, Labels], Floats]
 
 
 def hold_out(labels: Labels, counts: npt.NDArray[np.int64], share: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -77,8 +81,8 @@ class HeldOut:
 
 
 def examine(
-    network: Denoiser,
-    z: npt.NDArray[np.float32],
+    predict: Predict,
+    z: Floats,
     labels: Labels,
     counts: npt.NDArray[np.int64],
     importance: Array,
@@ -88,8 +92,8 @@ def examine(
 
     Parameters
     ----------
-    network
-        On the CPU.
+    predict
+        The denoiser (`ldmlr.diffusion.weights.Weights.predict`).
     z, labels
         Held-out rows in the space of the diffusion ``[M, K]`` and their classes.
     counts
@@ -102,7 +106,7 @@ def examine(
     if not len(labels) or config.prediction != "v" or config.transform != "whitened":
         return HeldOut({**NOTHING, "rows": len(labels)}, None)
     group = _groups(counts)
-    sums = _sums(network, z, labels, group, importance, config)
+    sums = _sums(predict, z, labels, group, importance, config)
     gain = _gains(sums, np.bincount(group[labels], minlength=len(GROUPS)))
     error = sums["vv"] - 2 * gain * sums["vf"] + gain**2 * sums["ff"]
     total = float(error.sum() / sums["vv"].sum())
@@ -126,43 +130,36 @@ def _groups(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 def _sums(
-    network: Denoiser,
-    z: npt.NDArray[np.float32],
+    predict: Predict,
+    z: Floats,
     labels: Labels,
     group: npt.NDArray[np.int64],
     importance: Array,
     config: DiffusionConfig,
 ) -> dict[str, Array]:
     """Return the weighted sums of v v, v f and f f per band and shot group ``[B, G]``."""
-    import torch
-
-    schedule = make_schedule(config.noise_schedule)
-    generator = torch.Generator().manual_seed(SEED)
-    weight = torch.from_numpy(importance)
-    # Few rows are noised many times over: all at once, as a pass of the network over three rows costs as
-    # much as over hundreds.
-    passes = -(-MEASURED // len(labels))
-    rows, classes = torch.from_numpy(z).repeat(passes, 1), torch.from_numpy(labels).repeat(passes)
-    groups = np.tile(group[labels], passes)
+    schedule, random = make_schedule(config.noise_schedule), np.random.default_rng(SEED)
+    # Few rows are noised many times over, always with a noise and its opposite: what is odd in it drops out,
+    # which is most of the chance in a sum of v f.
+    rows = np.tile(np.arange(len(labels)), -(-MEASURED // (2 * len(labels))))
+    groups = group[labels]
     sums = {name: np.zeros((BANDS, len(GROUPS))) for name in ("vv", "vf", "ff")}
-    for band in range(BANDS):
-        drawn = [
-            (
-                torch.rand(len(labels), generator=generator, dtype=torch.float64),
-                torch.randn(z.shape, generator=generator),
-            )
-            for _ in range(passes)
-        ]
-        t = (band + torch.cat([time for time, _ in drawn])) / BANDS
-        eps = torch.cat([noise for _, noise in drawn])
-        alpha = torch.from_numpy(schedule.alpha(t.numpy())).float()[:, None]
-        sigma = torch.from_numpy(schedule.sigma(t.numpy())).float()[:, None]
-        v = alpha * eps - sigma * rows
-        with torch.no_grad():
-            f = network(alpha * rows + sigma * eps, t.float(), classes)
-        for name, product in (("vv", v * v), ("vf", v * f), ("ff", f * f)):
-            value = (product.double() @ weight).numpy()
-            sums[name][band] += np.bincount(groups, value, minlength=len(GROUPS))
+    with one_blas_thread():
+        for band in range(BANDS):
+            times = (band + (np.arange(TIMES) + random.random(TIMES)) / TIMES) / BANDS
+            which = random.permutation(len(rows)) % TIMES
+            for at in range(0, len(rows), CHUNK):
+                own, t = rows[at : at + CHUNK], times[which[at : at + CHUNK]]
+                clean = z[own]
+                noise = random.standard_normal(clean.shape, np.float32)
+                alpha = schedule.alpha(t).astype(np.float32)[:, None]
+                sigma = schedule.sigma(t).astype(np.float32)[:, None]
+                for eps in (noise, -noise):
+                    v = alpha * eps - sigma * clean
+                    f = predict(alpha * clean + sigma * eps, t, labels[own])
+                    for name, product in (("vv", v * v), ("vf", v * f), ("ff", f * f)):
+                        value = product.astype(np.float64) @ importance
+                        sums[name][band] += np.bincount(groups[own], value, minlength=len(GROUPS))
     return sums
 
 

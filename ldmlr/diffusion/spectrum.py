@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from ldmlr.device import torch_threads
+from ldmlr.device import one_blas_thread
 
 Array = npt.NDArray[np.float64]
 # Powers of the matrix in the Krylov space, and columns of a block beyond those that are wanted.
@@ -35,13 +33,9 @@ def spectrum(matrix: Array, count: int) -> tuple[Array, Array]:
     count
         How many are wanted.
     """
-    with torch_threads(1):  # the last bits depend on the number of threads
-        given = torch.from_numpy(matrix)
-        if worth_it(len(matrix), count):
-            found = _largest(given, count)
-        else:
-            found = torch.linalg.eigh(given)
-    values, vectors = found[0].numpy()[::-1], found[1].numpy()[:, ::-1]
+    with one_blas_thread():
+        rising = _largest(matrix, count) if worth_it(len(matrix), count) else np.linalg.eigh(matrix)
+    values, vectors = rising[0][::-1], rising[1][:, ::-1]
     # The sign of an eigenvector is whatever the library gives: largest entry positive.
     largest = np.abs(vectors).argmax(axis=0)
     signs = np.sign(vectors[largest, np.arange(len(values))])
@@ -53,18 +47,17 @@ def worth_it(dim: int, count: int) -> bool:
     return 2 * (POWERS + 1) * (count + SPARE) < dim
 
 
-def _largest(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
     """Return the largest eigenvalues in rising order and their vectors."""
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn((len(matrix), count + SPARE), dtype=torch.float64, generator=generator)
-    block = torch.linalg.qr(start).Q
+    start = np.random.default_rng(0).standard_normal((len(matrix), count + SPARE))
+    block = np.linalg.qr(start).Q
     basis = block
     for _ in range(POWERS):
         block = matrix @ block
         # Again and again: what a nearly dependent block has left after the first time is rounding.
         for _ in range(3):
-            block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
-        basis = torch.cat([basis, block], dim=1)
+            block = np.linalg.qr(block - basis @ (basis.T @ block)).Q
+        basis = np.concatenate([basis, block], axis=1)
     inner = basis.T @ (matrix @ basis)
-    values, vectors = torch.linalg.eigh((inner + inner.T) / 2)
+    values, vectors = np.linalg.eigh((inner + inner.T) / 2)
     return values[-count:], basis @ vectors[:, -count:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from ldmlr.diffusion.tables import AdaLNTables, DenoiserTables, Tables
 
 TIME_FEATURES = 64
+# Of the variance that AdaLN divides by.
+NORM_EPSILON = 1e-5
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -68,8 +71,40 @@ class Weights:
             for name in ("time_in", "time_out")
         )
         h = time_features(t) @ first[0].T + first[1]
-        silu = h / (1 + np.exp(-np.clip(h, -700, None)))
-        return np.asarray(silu @ last[0].T + last[1])
+        return np.asarray(silu(h) @ last[0].T + last[1])
+
+    def predict(self, x: Floats, t: Doubles, labels: npt.NDArray[np.int64]) -> Floats:
+        """Return the network's prediction ``[N, K]``: the readable twin of every other evaluation of it.
+
+        Parameters
+        ----------
+        x
+            Noisy rows ``[N, K]``.
+        t
+            Their times ``[N]``; the fewer different ones, the less there is to do.
+        labels
+            Their classes ``[N]``, C for none.
+        """
+        times, which = np.unique(t, return_inverse=True)
+        condition = self.time_table(times).astype(np.float32)[which] + self.arrays["classes.weight"][labels]
+        h = self._linear("input", x)
+        if self.network == "adaln":
+            condition = silu(condition)
+        for layer in range(self.layers):
+            if self.network == "additive":
+                own = condition[:, layer * self.hidden : (layer + 1) * self.hidden]
+                u = silu(self._linear(f"first.{layer}", h) + own)
+                h = h + self._linear(f"second.{layer}", u)
+            else:
+                scale, shift, gate = np.split(self._linear(f"modulation.{layer}", condition), 3, axis=1)
+                centred = h - h.mean(axis=1, keepdims=True)
+                spread = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + np.float32(NORM_EPSILON))
+                u = silu(self._linear(f"first.{layer}", centred / spread * (1 + scale) + shift))
+                h = h + gate * self._linear(f"second.{layer}", u)
+        return self._linear("output", silu(h))
+
+    def _linear(self, name: str, x: Floats) -> Floats:
+        return np.asarray(x @ self.arrays[f"{name}.weight"].T + self.arrays[f"{name}.bias"])
 
     def tables(self, t: Doubles) -> Tables:
         """Return the network as a sampler takes it, for the evaluation times t ``[S]``."""
@@ -95,6 +130,12 @@ class Weights:
 
     def _stack(self, module: str, name: str) -> Floats:
         return np.stack([self.arrays[f"{module}.{layer}.{name}"] for layer in range(self.layers)])
+
+
+def silu(x: Any) -> Any:
+    """Return x times its logistic function."""
+    most = 700 if x.dtype == np.float64 else 80  # what exp has room for, and silu is zero from there on
+    return x / (1 + np.exp(np.minimum(-x, x.dtype.type(most))))
 
 
 def time_features(t: Doubles) -> Doubles:

@@ -80,12 +80,8 @@ def train_model(
     )  # fmt: skip
     found = HeldOut(NOTHING, None)
     if held.any():
-        from ldmlr.diffusion.denoiser import module_of
-        from ldmlr.diffusion.train import thread_count
-
         clean = z[: len(labels)]
-        with thread_count(config, transform.latent, threads):
-            found = examine(module_of(weights), clean[held], labels[held], trained_on, importance, config)
+        found = examine(weights.predict, clean[held], labels[held], trained_on, importance, config)
     trained = Trained(
         config, seed, weights, transform, trained_on, names, losses, found, {}, trainer.document()
     )
