@@ -116,7 +116,7 @@ def test_the_whole_comparison_as_a_user_calls_it(run_cli, store, tmp_path):
         assert float(line["all_mean"]) == pytest.approx(row["all"]["mean"], abs=1e-4)
         assert float(line["few_std"]) == pytest.approx(row["few"]["std"], abs=1e-4)
         assert line["seeds"] == "2"
-    assert done.stderr.count("25 methods") == 2
+    assert done.stderr.count("27 methods") == 2
 
 
 def test_the_same_seeds_give_the_same_figures_whatever_else_is_compared(run_cli, store):

@@ -34,6 +34,8 @@ class Entry:
         It has no meaning for a store without augmented views.
     optional
         It runs only where it is asked for by name.
+    familiar
+        Unasked, it runs only where the encoder has seen the training rows.
     shifted
         It has a row with label shift. Nearest class mean and tau-normalisation have none: they know no
         class frequencies, or have taken them out already.
@@ -44,6 +46,7 @@ class Entry:
     needs_views: bool = False
     shifted: bool = True
     optional: bool = False
+    familiar: bool = False
 
 
 def _generator(family: str, name: str) -> Entry:
@@ -69,6 +72,12 @@ METHODS: dict[str, Entry] = {
     "mlp": Entry(
         NO_GENERATION, "tuned: two layers with balanced softmax (by name alone)", shifted=False, optional=True
     ),
+    "cosine": Entry(
+        NO_GENERATION,
+        "tuned: a cosine head with balanced softmax (for an encoder of these rows)",
+        shifted=False,
+        familiar=True,
+    ),
     "crt": Entry(NO_GENERATION, "cRT: a fresh head, trained on class-balanced draws"),
     "crt-views": Entry(NO_GENERATION, "the same on clean rows and augmented views", needs_views=True),
     "tau-norm": Entry(NO_GENERATION, "class weights over their norm (tau 1)", shifted=False),
@@ -87,6 +96,7 @@ METHODS: dict[str, Entry] = {
     "adasyn-views": _generator(INTERPOLATION, "adasyn-views"),
     "gaussian": _generator(GAUSSIAN, "gaussian"),
     "gaussian-wide": _generator(GAUSSIAN, "gaussian-wide"),
+    "gaussian-borrowed": _generator(GAUSSIAN, "gaussian-borrowed"),
     "ldmlr-paper": Entry(DIFFUSION, "the paper's setting: clean rows, a fifth of each class, no mix"),
     "ldmlr-plain": Entry(DIFFUSION, "balanced, but no widening, no guidance, no mix"),
     "ldmlr": Entry(DIFFUSION, "the recipe"),
@@ -94,7 +104,7 @@ METHODS: dict[str, Entry] = {
 # Fresh heads with everything chosen on held-out training rows.
 TUNED = (
     "softmax", "balanced-softmax", "balanced-softmax-views", "logit-adjustment", "class-weights",
-    "discriminant", "knn", "mlp",
+    "discriminant", "knn", "mlp", "cosine",
 )  # fmt: skip
 # What methods were called before they took the names of the generators.
 FORMER = {"random-oversampling": "oversampling", "duplicated-views": "views"}

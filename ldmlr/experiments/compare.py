@@ -84,9 +84,8 @@ def compare(
     measuring = Measuring.of(store, config)
     place = str(resolve_device(device))
     rows = train_rows(store, tables.diffuse.weak_views, tables.diffuse.strong_views)
-    names, left_out = _selected(config, rows)
-
     seen = familiar(store, config.encoder_trained_on_rows)
+    names, left_out = _selected(config, rows, seen.trained_on_rows)
 
     def arms(part: FeatureStore, rows: TrainRows) -> dict[str, Arm]:
         plan = plan_from_config(rows.counts, tables.generate, store.class_names)
@@ -143,11 +142,15 @@ def shift_rule(tuning: FinetuneConfig) -> str:
     )
 
 
-def _selected(config: CompareConfig, rows: TrainRows) -> tuple[list[str], list[str]]:
+def _selected(config: CompareConfig, rows: TrainRows, trained_on_rows: bool) -> tuple[list[str], list[str]]:
     """Return the methods that run and those the store does not allow."""
     blind = [name for name, entry in METHODS.items() if entry.needs_views and not rows.views]
     if not config.methods:
-        return [name for name, entry in METHODS.items() if name not in blind and not entry.optional], blind
+        aside = [
+            name for name, entry in METHODS.items()
+            if entry.optional or (entry.familiar and not trained_on_rows)
+        ]  # fmt: skip
+        return [name for name in METHODS if name not in (*blind, *aside)], blind
     for name in config.methods:
         if name in blind:
             raise UsageError(

@@ -2,15 +2,16 @@
 
 **Tuned**: a fresh head at its best, with weight decay and whatever else there is to choose taken from
 held-out training rows (`ldmlr.select.contest`), by the same rule for all. So are the methods without
-generation that the catalogue calls tuned, and, where the encoder has not seen the training rows, those with
-it: there the choice is also how far classes are filled up, and the rest is left to balanced softmax.
+generation that the catalogue calls tuned, and, where the encoder has not seen the training rows, cRT and
+those with generation: there the choice is also how far classes are filled up, and the rest is left to
+balanced softmax.
 
 **Fine-tuned** by one stage 3, the optimiser, the passes and the head-mix of ``ldmlr finetune``: methods with
-generation where the encoder has seen the rows, as the baseline's head is a part of the recipe there, and
-cRT, which has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods leave the mix
-out by definition, `ldmlr-paper` and `ldmlr-plain`. One rule for their label-shift rows: half the baseline's
-head, half the new head, minus ``0.75 log prior`` of the training classes (``average`` and ``tau_shift`` of
-stage 3). The label-shift row of the baseline, and of a tuned head that has learned the prior, is its logits
+generation where the encoder has seen the rows, as the baseline's head is a part of the recipe there, and cRT
+likewise, which has a longer schedule where it needs it (`ldmlr.experiments.baselines`). Two methods leave the
+mix out by definition, `ldmlr-paper` and `ldmlr-plain`. One rule for their label-shift rows: half the
+baseline's head, half the new head, minus ``0.75 log prior`` of the training classes (``average`` and
+``tau_shift`` of stage 3). That of the baseline, and of a tuned head that has learned the prior, is its logits
 minus the whole log prior.
 """
 
@@ -161,6 +162,8 @@ def _fresh(trial: Trial, rows: TrainingRows, seed: Seed, drawn: Drawn | None = N
 
 
 def _crt(name: str, bench: Bench, seed: Seed, *, views: bool) -> Made:
+    if bench.contest is not None and not bench.trained_on_rows:
+        return _tuned(name, bench, seed)
     rows = baselines.balanced_rows(bench.rows, seed.number, views)
     return Made(_trained(name, bench, seed, rows, baselines.fresh_config(seed.tuning, seed.baseline, rows)))
 
@@ -204,7 +207,7 @@ def _merged(rows: TrainRows, drawn: Drawn) -> TrainingRows:
 
 
 def _plain_gaussian(name: str, bench: Bench, seed: Seed) -> Made:
-    # It stands for the distribution as it is; gaussian-wide is as wide as the user asks LDMLR's rows to be.
+    # They stand for the distribution as it is; gaussian-wide is as wide as the user asks LDMLR's rows to be.
     tables = bench.tables
     own = bench.with_stages(tables.diffuse, tables.generate.replace(scale=None, class_scale={}))
     return _generating(name, own, seed, generator=name)
@@ -291,7 +294,7 @@ MAKERS: dict[str, Method] = {
     **_pair("tau-norm", _tau_norm),
     **_pair("ncm", _ncm),
     **{name: functools.partial(_generating, generator=name) for name in GENERATORS if name != "diffusion"},
-    "gaussian": _plain_gaussian,
+    **dict.fromkeys(("gaussian", "gaussian-borrowed"), _plain_gaussian),
     "ldmlr-paper": _ldmlr_paper,
     "ldmlr-plain": _ldmlr_plain,
     "ldmlr": functools.partial(_generating, generator="diffusion"),

@@ -29,13 +29,13 @@ from ldmlr.heads.modules import Head, LinearHead
 from ldmlr.run import stages
 from ldmlr.select.auto import open_contest
 from ldmlr.select.contest import Contest, Trial, paired
-from ldmlr.select.entrants import ENTRANTS
+from ldmlr.select.entrants import ENTRANTS, RETRAINED
 from ldmlr.select.rule import Scores
 from ldmlr.store.convert.ready import Ready
 from ldmlr.store.store import FeatureStore
 
-# Two layers take long: they try where the numbers of all rows together are at most so many.
-MLP_NUMBERS = 10_000_000
+# Heads that are trained in batches take long: they try where the numbers of all rows are at most so many.
+BATCHED_NUMBERS = 10_000_000
 RECIPE_ROW = "label-shift"
 
 
@@ -156,8 +156,9 @@ def _answer(
         )
         return Answer(method, RECIPE_ROW, headline, {"held_out": "nothing", "trials": []}, None)
     # A head of neighbours holds all rows, and cannot be written.
-    long = contest.held.rows.features.size > MLP_NUMBERS
-    usual = [name for name in ENTRANTS if name != "knn" and not (name == "mlp" and long)]
+    long = contest.held.rows.features.size > BATCHED_NUMBERS
+    aside = {"knn", *(one.name for one in RETRAINED), *(("mlp", "cosine") if long else ())}
+    usual = [name for name in ENTRANTS if name not in aside]
     contest.enter(list(methods) or usual)
     won, document, headline = contest.winner(), contest.document(), contest.headline()
     name = f"{won.entrant.name}-tuned" if won.entrant.name == method else won.entrant.name

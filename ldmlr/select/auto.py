@@ -73,9 +73,10 @@ def open_contest(
 
     def fitted(name: str, config: GenerateConfig, own: TrainRows) -> Generator:
         if not entry_of(name).trains:
-            # One Gaussian stands for the distribution as it is, the other is as wide as LDMLR's rows are to
-            # be where that is said.
-            config = drawing.replace(scale=None, class_scale={}) if name == "gaussian" else drawing
+            # Gaussians stand for the distribution as it is; one is as wide as LDMLR's rows are to be where
+            # that is said.
+            as_it_is = name in ("gaussian", "gaussian-borrowed")
+            config = drawing.replace(scale=None, class_scale={}) if as_it_is else drawing
         return fit(
             name, own, config, model,
             seed=seed, backend=place.backend, device=place.device, threads=place.threads,

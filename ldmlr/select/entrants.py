@@ -63,6 +63,14 @@ HEADS = (
     Entrant("knn", "nearest neighbours", HeadSpec("knn")),
     Entrant("balanced-softmax-views", "a tuned balanced softmax on rows and views", BALANCED, views=True),
     Entrant("mlp", "a two-layer head with balanced softmax", HeadSpec("mlp", "balanced-softmax")),
+    Entrant("cosine", "a tuned cosine head with balanced softmax", HeadSpec("cosine", "balanced-softmax")),
+)
+WEIGHTED = HeadSpec("linear", "class-weights")
+# cRT is a plain head on draws in which all classes are alike: solved to convergence, that of class weights.
+# Beside that one it is another name, and no entrant of a contest unless it is asked for.
+RETRAINED = (
+    Entrant("crt", "class-balanced re-training", WEIGHTED),
+    Entrant("crt-views", "class-balanced re-training on rows and views", WEIGHTED, views=True),
 )
 MADE = (
     Entrant("oversampling", "over-sampling", BALANCED, "oversampling"),
@@ -73,7 +81,10 @@ MADE = (
     Entrant("adasyn-views", "ADASYN between rows and views", BALANCED, "adasyn-views"),
     Entrant("gaussian", "class Gaussians", BALANCED, "gaussian"),
     Entrant("gaussian-wide", "widened class Gaussians", BALANCED, "gaussian-wide"),
+    Entrant(
+        "gaussian-borrowed", "class Gaussians that borrow from large classes", BALANCED, "gaussian-borrowed"
+    ),
     Entrant("ldmlr-plain", "LDMLR drawn plainly", BALANCED, "diffusion", plain=True),
     Entrant("ldmlr", "LDMLR", BALANCED, "diffusion"),
 )
-ENTRANTS = {entrant.name: entrant for entrant in (*HEADS, *MADE)}
+ENTRANTS = {entrant.name: entrant for entrant in (*HEADS, *RETRAINED, *MADE)}

@@ -59,6 +59,10 @@ GENERATORS: dict[str, Entry] = {
         "the same, widened as the rows of the diffusion model are",
         reads=WIDENING, views=True, scale=DEFAULT_SCALE["whitened"],
     ),
+    "gaussian-borrowed": Entry(
+        "a Gaussian per class, rare ones with statistics of the nearest large classes",
+        reads=WIDENING, views=True, scale=1.0,
+    ),
     "smote": Entry("SMOTE between clean rows"),
     "smote-views": Entry("SMOTE between clean rows and augmented views", views=True, needs_views=True),
     "adasyn": Entry("ADASYN between clean rows"),

@@ -74,6 +74,7 @@ def fit(
 _FITTED: dict[str, Callable[[TrainRows, str, GenerateConfig], Generator]] = {
     "gaussian": Gaussian,
     "gaussian-wide": Gaussian,
+    "gaussian-borrowed": Gaussian,
     "smote": lambda rows, name, config: Smote(rows),
     "smote-views": lambda rows, name, config: Smote(rows, views=True),
     "adasyn": lambda rows, name, config: Adasyn(rows),

@@ -1,7 +1,8 @@
 """A Gaussian per class with shrunken covariance: the plain generator that diffusion has to beat.
 
 A class of n rows, views counted, has their mean and the covariance ``w S_c + (1 - w) S`` with
-``w = n / (n + 64)``: S_c its own, S the one shared by all classes (that of the whitened transform).
+``w = n / (n + 64)``: S_c its own, S the one shared by all classes (that of the whitened transform), or what
+it borrows from large classes (`ldmlr.generation.generators.borrowed`).
 Row i is a function of the model, its label and (seed, i) alone: noise is counter-based and products run
 over tiles of fixed size, aligned to the global row number. Memory: C D^2 numbers.
 """
@@ -19,6 +20,7 @@ from ldmlr.device import torch_threads
 from ldmlr.diffusion.statistics import CHUNK, Block
 from ldmlr.diffusion.transform import fit_transform
 from ldmlr.generation.generators.base import Generator
+from ldmlr.generation.generators.borrowed import borrow
 from ldmlr.generation.generators.pool import Pool
 from ldmlr.generation.train_rows import TrainRows
 from ldmlr.sampler.config import SampleConfig
@@ -27,6 +29,7 @@ from ldmlr.sampler.tiles import aligned_tiles
 from ldmlr.sampler.widen import class_scales
 
 SHRINKAGE_ROWS = 64
+BORROWED = "gaussian-borrowed"
 TILE = 512
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -52,7 +55,11 @@ class ClassGaussians:
 
     @classmethod
     def fit(
-        cls, blocks: Sequence[Block], counts: Labels, class_names: Sequence[str] | None = None
+        cls,
+        blocks: Sequence[Block],
+        counts: Labels,
+        class_names: Sequence[str] | None = None,
+        borrowed: bool = False,
     ) -> ClassGaussians:
         """Fit to training rows: the clean rows first, then each view, as (features, labels) pairs.
 
@@ -64,6 +71,8 @@ class ClassGaussians:
             Clean rows per class ``[C]``, for the weights behind S.
         class_names
             For error messages.
+        borrowed
+            Rare classes borrow mean and covariance from the nearest large ones.
         """
         shared = fit_transform("whitened", blocks, counts, class_names)
         classes, dim = shared.mean.shape
@@ -76,12 +85,15 @@ class ClassGaussians:
                     own = residual[labels[part] == label]
                     scatter[label] += own.T @ own
                     rows[label] += len(own)
-        common = shared.scale @ shared.scale.T
+        mean, common = shared.mean, shared.scale @ shared.scale.T
         weight = (rows / (rows + SHRINKAGE_ROWS))[:, None, None]
         covariance = weight * scatter / rows[:, None, None] + (1 - weight) * common
+        if borrowed:
+            mean, common = borrow(mean, covariance, shared.scale, counts)
+            covariance = weight * scatter / rows[:, None, None] + (1 - weight) * common
         factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
         assert isinstance(shared.floor, float)
-        return cls(shared.mean, factor, shared.floor)
+        return cls(mean, factor, shared.floor)
 
     def sample(
         self, labels: Labels, *, scale: float | Floats = 1.0, seed: int = 0, first_row: int = 0
@@ -121,7 +133,8 @@ class Gaussian(Generator):
     rows
         Training rows; their views count for mean and covariance.
     name
-        ``gaussian`` or ``gaussian-wide``; they differ in the widening that is the default.
+        ``gaussian``, ``gaussian-wide``, which differs in the widening that is the default, or
+        ``gaussian-borrowed``.
     config
         Its ``scale``, set, and ``class_scale``.
     fitted
@@ -144,7 +157,7 @@ class Gaussian(Generator):
         factors = class_scales(config.class_scale, config.scale, rows.num_classes, rows.class_names)
         self.scale = np.full(rows.num_classes, config.scale) if factors is None else factors
         if fitted is None:
-            fitted = ClassGaussians.fit(rows.blocks, rows.counts, rows.class_names)
+            fitted = ClassGaussians.fit(rows.blocks, rows.counts, rows.class_names, borrowed=name == BORROWED)
         self.fitted = fitted
 
     def drawing_as(self, config: SampleConfig) -> Gaussian:
