@@ -6,8 +6,8 @@
 // inputs are cut into parts, whose sums the epilogue adds. What a thread sums, and in what order, depends on
 // the sizes alone.
 //
-// A thread has `train_depth` weights on their way before it uses the first: 32 KB a block, some 45 bytes a
-// cycle at the latency of the cache, against the 32 fused multiply-adds of a thread per weight.
+// A thread has `train_depth` weights on their way while it multiplies as many others: 32 KB a block, which at
+// a latency of some 300 cycles is more than the 64 bytes a cycle that the cache has for a multiprocessor.
 #pragma once
 
 #include "train_matrices.cuh"
@@ -44,7 +44,39 @@ struct TrainSums {
     }
 };
 
-// A function of its own: there are ten products of rows in a step and the code of one fills some kilobytes.
+// Weights of one column for some inputs, on their way.
+struct TrainWeights {
+    float w[train_depth];
+    LDMLR_DEVICE void load(const float *matrix, int k, int inputs, int outputs, int column) {
+        const float *at = matrix + static_cast<int64_t>(k) * outputs + column;
+        if (k + train_depth <= inputs) {
+            LDMLR_UNROLL
+            for (int i = 0; i < train_depth; ++i)
+                w[i] = load_constant(at + static_cast<int64_t>(i) * outputs);
+        } else {
+            LDMLR_UNROLL
+            for (int i = 0; i < train_depth; ++i)
+                w[i] = k + i < inputs ? load_constant(at + static_cast<int64_t>(i) * outputs) : 0.0f;
+        }
+    }
+    // sum[r] += the operand's values of these inputs times their weights.
+    template <int rows>
+    LDMLR_DEVICE void accumulate(const float *operand, int stride, float (&sum)[rows]) const {
+        LDMLR_UNROLL
+        for (int i = 0; i < train_depth; i += 4) {
+            LDMLR_UNROLL
+            for (int r = 0; r < rows; ++r) {
+                const float4 x = *reinterpret_cast<const float4 *>(operand + r * stride + i);
+                sum[r] = fmaf(x.x, w[i], sum[r]);
+                sum[r] = fmaf(x.y, w[i + 1], sum[r]);
+                sum[r] = fmaf(x.z, w[i + 2], sum[r]);
+                sum[r] = fmaf(x.w, w[i + 3], sum[r]);
+            }
+        }
+    }
+};
+
+// A function of its own: there are ten products in a step and the code of one fills some kilobytes.
 template <int rows>
 LDMLR_DEVICE_CALL void train_multiply(int sums_at, const float *matrix, int inputs, int outputs) {
     const float *operand = reinterpret_cast<const float *>(shared_memory());
@@ -58,24 +90,13 @@ LDMLR_DEVICE_CALL void train_multiply(int sums_at, const float *matrix, int inpu
         float sum[rows];
         LDMLR_UNROLL
         for (int r = 0; r < rows; ++r) sum[r] = 0.0f;
+        TrainWeights now, next;
+        if (from < to) now.load(matrix, from, inputs, outputs, column);
         LDMLR_LOOP
         for (int k = from; k < to; k += train_depth) {
-            float w[train_depth];
-            const float *at = matrix + static_cast<int64_t>(k) * outputs + column;
-            LDMLR_UNROLL
-            for (int i = 0; i < train_depth; ++i)
-                w[i] = k + i < inputs ? load_constant(at + static_cast<int64_t>(i) * outputs) : 0.0f;
-            LDMLR_UNROLL
-            for (int i = 0; i < train_depth; i += 4) {
-                LDMLR_UNROLL
-                for (int r = 0; r < rows; ++r) {
-                    const float4 x = *reinterpret_cast<const float4 *>(operand + r * stride + k + i);
-                    sum[r] = fmaf(x.x, w[i], sum[r]);
-                    sum[r] = fmaf(x.y, w[i + 1], sum[r]);
-                    sum[r] = fmaf(x.z, w[i + 2], sum[r]);
-                    sum[r] = fmaf(x.w, w[i + 3], sum[r]);
-                }
-            }
+            if (k + train_depth < to) next.load(matrix, k + train_depth, inputs, outputs, column);
+            now.accumulate(operand + k, stride, sum);
+            now = next;
         }
         LDMLR_UNROLL
         for (int r = 0; r < rows; ++r) sums[(part * rows + r) * parts.columns + column] = sum[r];
