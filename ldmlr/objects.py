@@ -16,8 +16,9 @@ import errno
 import os
 import random
 import secrets
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,11 @@ T = TypeVar("T")
 TRIES = 8
 # Seconds before the second try, and at most before a later one: eleven in all.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# Seconds after which no further try is begun: one may have to wait for an answer that does not come.
+PATIENCE = 300.0
+# What S3's library is told, unless fsspec's configuration says otherwise: it has tries of its own within each
+# of these, and would wait a minute for a machine that is not there.
+_S3_SETTINGS = {"retries": {"max_attempts": 0}, "connect_timeout": 10}
 # Where an upload appears when it is complete, and not before.
 _WHOLE_UPLOADS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "r2"}
 # Where folders need no making: an object's name has slashes in it.
@@ -69,9 +75,35 @@ class Info:
     is_folder: bool
 
 
+# What a thread has found in a block that looks every object up once.
+_memory = threading.local()
+
+
+@contextlib.contextmanager
+def looked_up_once() -> Iterator[None]:
+    """Ask once what is known of each object that is there, for a block that only reads.
+
+    Opening a store asks again and again. That an object was replaced meanwhile shows at the next read.
+    """
+    outermost = getattr(_memory, "found", None) is None
+    if outermost:
+        _memory.found = {}
+    try:
+        yield
+    finally:
+        if outermost:
+            _memory.found = None
+
+
 def info(url: str) -> Info | None:
     """Return what is known of an object; None where there is none."""
-    return _persistent(url, lambda: _info(url))
+    known: dict[str, Info] = getattr(_memory, "found", None) or {}
+    if url in known:
+        return known[url]
+    found = _persistent(url, lambda: _info(url))
+    if found is not None and getattr(_memory, "found", None) is not None:
+        _memory.found[url] = found
+    return found
 
 
 def _info(url: str) -> Info | None:
@@ -325,7 +357,11 @@ def _store(url: str) -> tuple[Any, str]:
         raise UsageError(f"{url}: fsspec is not installed; pip install 'ldmlr[remote]'") from None
     try:
         # What is listed is not kept: others write there too.
-        store, key = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        settings: dict[str, Any] = {"use_listings_cache": False}
+        protocol = _protocol(url)
+        if protocol in ("s3", "s3a") and "config_kwargs" not in fsspec.config.conf.get(protocol, {}):
+            settings["config_kwargs"] = _S3_SETTINGS
+        store, key = fsspec.core.url_to_fs(url, **settings)
     except ImportError as error:
         raise UsageError(
             f"{url}: needs a package that is not installed ({_reason(error)}); pip install 'ldmlr[remote]' "
@@ -341,7 +377,7 @@ def _persistent(url: str, attempt: Callable[[], T]) -> T:
 
     One request at a time: of several in a row that are tried together, one fails too often.
     """
-    pause = FIRST_PAUSE
+    pause, began = FIRST_PAUSE, time.monotonic()
     for tries in range(1, TRIES + 1):
         try:
             return attempt()
@@ -352,9 +388,9 @@ def _persistent(url: str, attempt: Callable[[], T]) -> T:
                 raise
             if isinstance(error, _FINAL) or type(error).__name__ in _NO_CREDENTIALS:
                 raise _failure(url, error) from error
-            if tries == TRIES:
+            if tries == TRIES or time.monotonic() - began > PATIENCE:
                 raise LdmlrError(
-                    f"{url}: the object store failed {TRIES} times ({_reason(error)}); check the connection "
+                    f"{url}: the object store failed {tries} times ({_reason(error)}); check the connection "
                     f"and the endpoint, and go on with {opt('resume', True)}, or start again"
                 ) from error
             # Many workers meet the same failure: they do not all come back in the same moment.

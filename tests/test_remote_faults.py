@@ -97,6 +97,14 @@ def test_a_store_that_fails_for_good_is_one_line(run_cli, tmp_path):
     assert not (tmp_path / "rows.h5").exists()
 
 
+def test_a_store_that_does_not_answer_is_not_waited_for_without_end(monkeypatch):
+    FlakyFileSystem.broken = True
+    monkeypatch.setattr(objects, "PATIENCE", -1.0)
+    with pytest.raises(LdmlrError, match="failed 1 times"):
+        FeatureStore.open("flaky://bucket/features.h5")
+    assert sum(FlakyFileSystem.failed.values()) == 1
+
+
 def test_rows_that_could_not_be_uploaded_are_kept_for_another_start(run_cli, tmp_path, monkeypatch):
     FeatureStore.write(tmp_path / "features.h5", train=SplitData(X, LABELS))
     FlakyFileSystem.share = 0

@@ -16,6 +16,7 @@ import numpy as np
 from ldmlr.arguments import beyond_int64, class_count
 from ldmlr.errors import InputError, opt
 from ldmlr.files import parse_json
+from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path
 from ldmlr.store.datasets import check_present, dataset_names, is_ours, not_finite, text, views_of
 from ldmlr.store.ids import Ids, StoredIds
@@ -102,8 +103,7 @@ def read_file(
         Where the file lies, if `path` is relative to a working folder of the past.
     """
     path = as_path(path)
-    place = place_of(path, place)
-    with open_hdf5(path, place) as handle, reading_hdf5(path):
+    with looked_up_once(), open_hdf5(path, place := place_of(path, place)) as handle, reading_hdf5(path):
         file = DataFile.of(path, place)
         reader = _Reader(file, handle, report, check_values, any_labels)
         return reader.read(reader.find(features_key, labels_key))
@@ -237,7 +237,9 @@ class _Reader:
         return parts
 
     def _check_finite(self, parts: list[Rows], where: str, kind: np.dtype[Any]) -> None:
-        for rows in parts if self.check_values else []:
+        # Elsewhere all rows would be fetched. Those of ours were looked through when they were written.
+        fetched = self.ours and not self.file.is_mappable
+        for rows in parts if self.check_values and not fetched else []:
             message = not_finite(rows, kind) if rows.shape[0] * rows.shape[1] * 4 <= CHECK_BYTES else None
             if message:
                 self.problem(where, message, "remove these rows, or encode them again")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ldmlr.arguments import RENUMBER, as_array, class_count
 from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path, is_remote
 from ldmlr.store.datasets import dataset_sha256
 from ldmlr.store.layout import (
@@ -85,7 +86,8 @@ class FeatureStore:
         """Open a store, a plain HDF5 file with the same datasets, or the manifest of a store in shards.
 
         Layout, labels, shapes and the head are checked. Features are looked through for NaN and
-        infinity up to 64 MiB; `ldmlr store verify` reads all of them, whatever the size.
+        infinity up to 64 MiB, and not where that would fetch them from elsewhere; `ldmlr store verify` reads
+        all of them, whatever the size.
 
         Parameters
         ----------
@@ -112,6 +114,18 @@ class FeatureStore:
         labels_key: str | None,
         check_values: bool,
         place: Path | None = None,
+    ) -> Self:
+        with looked_up_once():
+            return cls._opened(path, features_key, labels_key, check_values, place)
+
+    @classmethod
+    def _opened(
+        cls,
+        path: str | Path,
+        features_key: str | None,
+        labels_key: str | None,
+        check_values: bool,
+        place: Path | None,
     ) -> Self:
         path = check_file(path, place)
         keys = (features_key, labels_key)
