@@ -77,7 +77,7 @@ def command(
     from ldmlr.device import resolve_device
     from ldmlr.errors import UsageError, opt
     from ldmlr.files import check_output, write_text
-    from ldmlr.generation.diffuse import diffuse, follow, preview
+    from ldmlr.generation.diffuse import diffuse, follow, preview, settled
     from ldmlr.ranks import PATIENCE, ranks
 
     beside = out.with_suffix(".md")
@@ -91,6 +91,7 @@ def command(
     group = ctx.with_resource(ranks(place, PATIENCE))
     with group.in_turn():
         rows_of = ready(store, None if dry_run else out.parent, values).open()
+    config = settled(config, rows_of)
     settings = {
         "store": store, **config.to_dict(), "encoder_trained_on_rows": encoder_trained_on_rows, "seed": seed,
         "device": place,
@@ -118,7 +119,7 @@ def command(
         write_text(beside, model.card(out.stem, license=license), overwrite or resume)
     text = (
         f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
-        f"{config.iterations:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
+        f"{config.steps:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
     )
     if trained := figures["trained"]:
         text += f" ({trained['trainer']}, {trained['precision']})"

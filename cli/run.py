@@ -152,7 +152,7 @@ def command(
         return
     results.check_result(root, "run")
     figures = run.execute(say)
-    config_said = {**run.plan.settings(), **machine}
+    config_said = {**run.plan.settings(figures.pop("iterations")), **machine}
     found = run_verdict(
         {"command": "run", "config": config_said, **figures}, figures["test_rows"], run.answers
     )

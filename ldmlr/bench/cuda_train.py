@@ -100,14 +100,14 @@ class _Training:
         """Return the state at the end."""
         self.cuda.graph_steps = graph_steps
         state = self.cuda.start(self.config)
-        self.cuda.advance(self.config, state, self.config.iterations)
+        self.cuda.advance(self.config, state, self.config.steps)
         return state
 
     def on_cpu(self) -> fused_state.State:
         """Return the state at the end of the same training on the CPU."""
         steps = fused.Steps(self.config, *self.data, self.importance, 0, "float32")
         state = steps.start(self.config)
-        steps.advance(self.config, state, self.config.iterations)
+        steps.advance(self.config, state, self.config.steps)
         return state
 
     def by_torch(self) -> None:

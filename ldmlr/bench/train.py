@@ -128,7 +128,7 @@ def _work(dim: int, hidden: int, precision: str, threads: int) -> tuple[Work, St
     count = max(course.REPORT_EVERY // 10, int(slow * threads * CALL / operations_per_step(config, dim)))
 
     def work() -> float:
-        if state.done + count > config.iterations:
+        if state.done + count > config.steps:
             state.done = 0
         steps.advance(config, state, state.done + count)
         return float(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 from ldmlr.config import Config, option
 from ldmlr.errors import UsageError, opt
@@ -18,6 +18,8 @@ TRAINERS = ("auto", "native", "reference")
 PRECISIONS = ("auto", "float32", "bfloat16")
 PREDICTIONS = ("v", "eps", "x0")  # numbered as in csrc/cpu/train.h
 SCHEDULES = ("cosine", "linear")
+# Steps where nothing is said: so many passes over the rows, within limits.
+PASSES, FEWEST_STEPS, MOST_STEPS = 25, 600, 1500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,11 @@ class DiffusionConfig(Config):
         "Type of the native trainer's products: float32, or on a CPU bfloat16 with float32 sums and weights.",
         choices=PRECISIONS,
     )
-    iterations: int = option(1500, "Training steps.", minimum=1)
+    iterations: int | None = option(
+        None,
+        "Training steps.  [default: 25 passes over the training rows, from 600 to 1,500 steps]",
+        minimum=1, metavar="INTEGER",
+    )  # fmt: skip
     batch_size: int = option(512, "Rows in a batch.", minimum=1)
     lr: float = option(2e-3, "Learning rate after the warm-up (AdamW, cosine to zero).", above=0)
     weight_decay: float = option(1e-4, "Weight decay of AdamW.", minimum=0)
@@ -114,6 +120,24 @@ class DiffusionConfig(Config):
                 )
         if self.ema >= 1:
             raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")
+
+    @property
+    def steps(self) -> int:
+        """Training steps, of a configuration for which they are settled (`for_rows`)."""
+        if self.iterations is None:
+            raise ValueError("the number of training steps is not settled")
+        return self.iterations
+
+    def for_rows(self, rows: int) -> Self:
+        """Return it with the number of training steps settled for so many training rows, without views.
+
+        A network this small has learned what it will from few rows in 600 steps, and does not see all of
+        many rows in them.
+        """
+        if self.iterations is not None:
+            return self
+        wanted = round(PASSES * rows / self.batch_size)
+        return self.replace(iterations=min(max(wanted, FEWEST_STEPS), MOST_STEPS))
 
     @property
     def in_axes(self) -> bool:

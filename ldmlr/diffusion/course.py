@@ -51,10 +51,10 @@ def noise_levels(config: DiffusionConfig) -> tuple[Floats, Floats]:
 
 def rate(step: int, config: DiffusionConfig) -> float:
     """Return the learning rate relative to its maximum: linear warm-up, then a cosine to zero."""
-    warmup = min(config.warmup_iterations, config.iterations - 1)
+    warmup = min(config.warmup_iterations, config.steps - 1)
     if step < warmup:
         return (step + 1) / warmup
-    return cosine_decay(step - warmup, max(config.iterations - warmup, 1))
+    return cosine_decay(step - warmup, max(config.steps - warmup, 1))
 
 
 def averaging(step: int, config: DiffusionConfig) -> float:

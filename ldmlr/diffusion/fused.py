@@ -155,13 +155,13 @@ class Steps:
         state = self.start(config)
         if resume and checkpoint is not None and checkpoint.exists():
             state.load(checkpoint, key)
-        with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
-            while state.done < config.iterations:
-                last = config.iterations
+        with progress.bar(config.steps, "diffuse", "step", initial=state.done) as bar:
+            while state.done < config.steps:
+                last = config.steps
                 if checkpoint is not None:
                     last = min(last, (state.done // course.CHECKPOINT_EVERY + 1) * course.CHECKPOINT_EVERY)
                 self.advance(config, state, last, bar)
-                if checkpoint is not None and state.done < config.iterations:
+                if checkpoint is not None and state.done < config.steps:
                     state.save(checkpoint, key)
         return fused_state.named(state.state[3], *self.sizes(config)), state.losses
 
@@ -188,7 +188,7 @@ class Steps:
             for loss in losses[told - first : done - first].tolist():
                 state.total += loss  # one by one: the sum does not depend on where calls begin
             told = done
-            if done % every == 0 or done == config.iterations:
+            if done % every == 0 or done == config.steps:
                 state.losses.append(course.mean_loss(state.total, done, config))
                 state.total = 0.0
                 if config.batch_size > 1 and answering < course.ALIVE:
@@ -230,8 +230,8 @@ class Steps:
 @lru_cache(maxsize=2)  # a training asks for it once a checkpoint
 def step_table(config: DiffusionConfig) -> Floats:
     """Return the numbers of every step ``[iterations, 4]``: ``TrainStep`` of csrc/cpu/train.h."""
-    table = np.empty((config.iterations, 4))
-    for step in range(config.iterations):
+    table = np.empty((config.steps, 4))
+    for step in range(config.steps):
         rate = config.lr * course.rate(step, config)
         table[step] = (
             1 - rate * config.weight_decay, rate / (1 - BETA1 ** (step + 1)),

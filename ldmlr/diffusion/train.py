@@ -143,8 +143,8 @@ def _train(
     parameters = [parameter.detach() for parameter in trained]
     batches = Batches(torch.from_numpy(z), torch.from_numpy(labels), counts, config.class_power)
     objective = _Objective(config, len(counts), device, importance, ranks)
-    with progress.bar(config.iterations, "diffuse", "step", initial=state.done) as bar:
-        for step in range(state.done, config.iterations):
+    with progress.bar(config.steps, "diffuse", "step", initial=state.done) as bar:
+        for step in range(state.done, config.steps):
             for group in state.optimiser.param_groups:
                 group["lr"] = config.lr * course.rate(step, config)
             rows, classes = batches.draw(config.batch_size, state.generator)
@@ -157,11 +157,11 @@ def _train(
             state.total += loss.detach()
             state.done = step + 1
             bar.update(1)
-            if state.done % course.REPORT_EVERY == 0 or state.done == config.iterations:
+            if state.done % course.REPORT_EVERY == 0 or state.done == config.steps:
                 _report(state, config, ranks)
                 _check_alive(state.network, [part.to(device) for part in objective.seen])
                 bar.set_postfix(loss=f"{state.losses[-1]:.4f}")
-            due = state.done % course.CHECKPOINT_EVERY == 0 and state.done < config.iterations
+            due = state.done % course.CHECKPOINT_EVERY == 0 and state.done < config.steps
             if checkpoint is not None and due:
                 state.save(checkpoint, key)
     for parameter, average in zip(parameters, state.averaged, strict=True):

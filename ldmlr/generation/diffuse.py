@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.rows import store_rows
 from ldmlr.diffusion.weights import shapes
@@ -55,10 +57,10 @@ def diffuse(
 
     Returns
     -------
-    The model, and figures: ``output``, ``rows``, ``views``, ``loss``, ``losses``, ``trained`` (what trained),
-    ``axes`` (how many were diffused), ``held_out`` and ``learned`` (what training added to the class
-    Gaussian, as data and in words), ``features`` (whether the encoder has seen the rows, and how that is
-    known), ``seconds``, ``finished_before``.
+    The model, and figures: ``output``, ``rows``, ``views``, ``steps``, ``loss``, ``losses``, ``trained``
+    (what trained), ``axes`` (how many were diffused), ``held_out`` and ``learned`` (what training added to
+    the class Gaussian, as data and in words), ``features`` (whether the encoder has seen the rows, and how
+    that is known), ``seconds``, ``finished_before``.
 
     Raises
     ------
@@ -68,6 +70,7 @@ def diffuse(
     """
     check_trainable(store)
     found = familiar(store, trained_on_rows)
+    config = settled(config, store)
     with owned(out):
         return _diffused(store, out, config, seed, found, device, threads, resume, overwrite, ranks)
 
@@ -126,6 +129,13 @@ def _diffused(
     return model, {**figures, "features": found.document(), "seconds": seconds, "finished_before": False}
 
 
+def settled(config: DiffusionConfig, store: FeatureStore) -> DiffusionConfig:
+    """Return a configuration with what it leaves open settled for the encoded training rows of a store."""
+    split = store.split("train")
+    generated = 0 if split.source is None else int(np.count_nonzero(split.source))
+    return config.for_rows(len(split.labels) - generated)
+
+
 def follow(
     store: FeatureStore,
     config: DiffusionConfig,
@@ -153,9 +163,9 @@ def checkpoint_path(out: Path) -> Path:
 
 def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
     """Return what would be trained on and how large the model would be."""
-    counts = check_trainable(store)
+    counts, config = check_trainable(store), settled(config, store)
     features, _, views = store_rows(store, config.weak_views, config.strong_views)
-    drawn, rows = config.iterations * config.batch_size, len(features) * (1 + len(views))
+    drawn, rows = config.steps * config.batch_size, len(features) * (1 + len(views))
     weights = shapes(config.network, store.dim, store.num_classes, config.hidden, config.layers)
     return {
         "rows": len(features),
@@ -164,7 +174,7 @@ def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:
         "fewest rows of a class": int(counts.min()),
         "dim": store.dim,
         "parameters": sum(map(math.prod, weights.values())),
-        "steps": config.iterations,
+        "steps": config.steps,
         "passes over the rows": round(drawn / rows, 1),
     }
 
@@ -174,6 +184,7 @@ def _figures(out: Path, model: LatentDiffusion) -> dict[str, Any]:
         "output": out,
         "rows": model.provenance["rows"],
         "views": model.provenance["views"],
+        "steps": model.config.steps,
         "loss": model.losses[-1],
         "losses": model.losses,
         "trained": model.trained,

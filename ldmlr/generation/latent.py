@@ -87,6 +87,7 @@ class LatentDiffusion:
                 f"{config!r}"
             )
         self.config = config or DiffusionConfig.from_mapping(options)
+        self._asked = self.config  # a training settles what it leaves open, the next one anew
         self.seed = check_seed(seed)
         self.counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.class_names: tuple[str, ...] | None = None
@@ -99,7 +100,9 @@ class LatentDiffusion:
 
     def __repr__(self) -> str:
         """Show the settings that are not the defaults, and what it was trained on."""
-        usual = DiffusionConfig().to_dict()
+        usual = DiffusionConfig().for_rows(int(self.counts.sum())).to_dict()
+        if self._weights is None:
+            usual["iterations"] = None
         changed = [f"{key}={value!r}" for key, value in self.config.to_dict().items() if value != usual[key]]
         settings = ", ".join([*changed, f"seed={self.seed}"])
         if self._weights is None:
@@ -198,7 +201,7 @@ class LatentDiffusion:
         # Taken together and at the end: a training that is interrupted must not leave half a new model.
         self._take(
             train_model(
-                self.config, self.seed, X, y, views=views, counts=counts, num_classes=num_classes,
+                self._asked, self.seed, X, y, views=views, counts=counts, num_classes=num_classes,
                 class_names=class_names, device=device, threads=threads, checkpoint=checkpoint, resume=resume,
                 ranks=ranks,
             )
@@ -381,7 +384,8 @@ class LatentDiffusion:
         )  # fmt: skip
 
     def _take(self, found: Trained) -> None:
-        """Become a trained model of the same configuration."""
+        """Become a trained model, with what its configuration left open settled."""
+        self.config = found.config
         self._weights, self._transform, self._held_out = found.weights, found.transform, found.held_out
         self.counts, self.class_names = found.counts, found.class_names
         self.losses, self.provenance, self.trained = found.losses, found.provenance, found.trained

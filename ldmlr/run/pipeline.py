@@ -209,6 +209,7 @@ class Run:
             "inputs": {facts.source: facts.inputs[seeds[0]][0]} if self.from_store else {},
             "baseline_head": last[0]["figures"]["baseline_head"],
             "axes": trained[0]["axes"] if trained else None,
+            "iterations": trained[0].get("steps") if trained else None,
             "held_out": mean_of([figures["held_out"] for figures in trained]),
             "groups": sizes,
             "test_rows": len(self.answers.labels),

@@ -109,10 +109,18 @@ class RunPlan:
     root: Path
     trained_on_rows: bool = True
 
-    def settings(self) -> dict[str, Any]:
-        """Return the resolved configuration: what a TOML file would have to say."""
+    def settings(self, iterations: int | None = None) -> dict[str, Any]:
+        """Return the resolved configuration: what a TOML file would have to say.
+
+        Parameters
+        ----------
+        iterations
+            Training steps of stage 2, once they are known: until then they are as configured.
+        """
         stages = ("diffuse", "generate", "finetune", *(("select",) if self.config.auto else ()))
         tables = {name: getattr(self.tables, name).to_dict() for name in stages}
+        if iterations is not None:
+            tables["diffuse"]["iterations"] = iterations
         if self.facts.baseline is not None:
             tables = {
                 "baseline": self.facts.baseline.to_dict(), "encode": self.tables.encode.to_dict(), **tables,

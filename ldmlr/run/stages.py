@@ -83,7 +83,7 @@ def run_diffuse(
             opened, out, config, seed=seed, trained_on_rows=trained_on_rows,
             device=machine.device, threads=machine.threads, resume=True, overwrite=True,
         )  # fmt: skip
-    return {name: figures[name] for name in ("loss", "axes", "held_out", "learned")}
+    return {name: figures[name] for name in ("steps", "loss", "axes", "held_out", "learned")}
 
 
 def run_generate(

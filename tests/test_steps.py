@@ -1,0 +1,67 @@
+"""How many steps a training takes where nothing is said: a function of the number of rows, written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.blobs import blob_store, blobs
+
+from ldmlr import LatentDiffusion
+from ldmlr.diffusion.config import FEWEST_STEPS, MOST_STEPS, PASSES, DiffusionConfig
+from ldmlr.errors import UsageError
+
+TINY = {"hidden": 8, "layers": 1, "batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps"),
+    [(1, FEWEST_STEPS), (1000, FEWEST_STEPS), (12_406, 606), (20_480, 1000), (115_846, MOST_STEPS)],
+)
+def test_passes_over_the_rows_within_limits(rows: int, steps: int) -> None:
+    found = DiffusionConfig().for_rows(rows)
+    assert found.steps == found.iterations == steps
+    assert FEWEST_STEPS <= steps <= MOST_STEPS
+    if FEWEST_STEPS < steps < MOST_STEPS:
+        assert steps == round(PASSES * rows / found.batch_size)
+
+
+def test_what_is_given_is_kept() -> None:
+    given = DiffusionConfig(iterations=7)
+    assert given.for_rows(10**6) is given
+    with pytest.raises(UsageError, match="iterations"):
+        DiffusionConfig(iterations=0)
+    with pytest.raises(ValueError, match="not settled"):
+        DiffusionConfig().steps  # noqa: B018
+
+
+def test_every_fit_settles_it_anew_and_the_file_says_it(tmp_path: Path) -> None:
+    X, y = blobs()
+    model = LatentDiffusion(**TINY)
+    assert "iterations" not in repr(model)
+    model.fit(X, y, device="cpu")
+    assert model.config.iterations == DiffusionConfig(**TINY).for_rows(len(y)).steps
+    assert "iterations" not in repr(model) or model.config.iterations != FEWEST_STEPS
+    model.save(tmp_path / "model.safetensors")
+    assert LatentDiffusion.load(tmp_path / "model.safetensors").config == model.config
+    few = np.concatenate([np.flatnonzero(y == label)[:10] for label in np.unique(y)])
+    fewer = model.fit(X[few], y[few], device="cpu").config.iterations
+    assert fewer == DiffusionConfig(**TINY).for_rows(len(few)).steps
+
+
+def test_the_command_says_the_number_and_knows_a_finished_model_again(tmp_path, run_cli) -> None:
+    with blob_store(tmp_path / "features.h5") as store:
+        rows = len(store.train.labels)
+    steps = DiffusionConfig(**TINY).for_rows(rows).steps
+    words = (
+        "diffuse", tmp_path / "features.h5", "--hidden", 8, "--layers", 1, "--batch-size", 8,
+        "--out", tmp_path / "model.safetensors", "--json", "--device", "cpu",
+    )  # fmt: skip
+    plan = json.loads(run_cli(*words, "--dry-run").stdout)
+    assert plan["steps"] == plan["config"]["iterations"] == steps
+    done = json.loads(run_cli(*words).stdout)
+    assert done["steps"] == done["config"]["iterations"] == steps
+    again = json.loads(run_cli(*words, "--resume").stdout)
+    assert again["finished_before"]
