@@ -66,7 +66,8 @@ def _try_folder(folder: Path) -> None:
     if folder not in _tried:
         probe = str(_temporary(folder / "ldmlr"))
         objects.write(probe, b"")
-        objects.remove(probe)
+        with suppress(LdmlrError, OSError):  # who may write may not be allowed to remove
+            objects.remove(probe)
         _tried.add(folder)
 
 
@@ -124,6 +125,13 @@ def existing_folder(path: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def room_for(path: Path) -> str:
+    """Return what to do where an output does not fit, for messages."""
+    if is_remote(path):
+        return f"it is made in {spool.base()} first: free some space there, or set TMPDIR to another disk"
+    return "free some space or choose another folder"
 
 
 def check_outputs(paths: Iterable[Path | None], overwrite: bool = False) -> None:
@@ -291,6 +299,8 @@ def os_error(error: OSError, path: Path) -> LdmlrError:
         errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
         errno.EISDIR: "is a folder where a file is expected; check the path",
     }
+    if is_remote(path) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return LdmlrError(f"{path}: {error.strerror}; {room_for(path)}")
     detail = remedies.get(error.errno or 0)
     if detail is None:
         detail = f"{error.strerror or error}; check the path and the disk"

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     "errors progress files floats ownership invocation boundary isolated config device isa processor "
     "groups classes results arguments text ranks learning_rate modelfile tensorfile torch_defaults "
-    "cuda_device pids objects streamed remote spool lease",
+    "cuda_device pids connection objects streamed remote spool lease",
     "store",
     "data",
     "metrics",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import errno
 import pickle
 import time
+import types
 from pathlib import Path
 
 import fsspec
@@ -13,7 +15,7 @@ import pytest
 from support.objects import FlakyFileSystem
 
 import ldmlr
-from ldmlr import lease, objects, spool
+from ldmlr import connection, lease, objects, spool
 from ldmlr.errors import InputError, LdmlrError, UsageError
 from ldmlr.files import atomic_path, check_output, write_text
 from ldmlr.heads.headfile import FinetunedHead
@@ -41,7 +43,7 @@ Y = np.arange(600) % 5
 def _clean(tmp_path, monkeypatch):
     """Give every test an empty store, and folders of its own."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.0)
     spool._folder_of.clear()
     spool._copies.clear()
     FlakyFileSystem.reset(share=0)
@@ -370,6 +372,30 @@ def test_looking_around():
     assert list((folder / "none").iterdir()) == []
     with pytest.raises(UsageError, match="is a folder where a file is expected"):
         check_output(folder, overwrite=True)
+
+
+def test_a_bucket_that_is_not_there_is_one_line(s3, run_cli, tmp_path):
+    written(tmp_path / "features.h5")
+    command = ("generate", tmp_path / "features.h5", "--generator", "gaussian", "--strategy", "ratio")
+    outcome = run_cli(*command, "--out", "s3://no-such-bucket/rows.h5")
+    assert outcome.returncode == 1
+    last = outcome.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: s3://no-such-bucket/")
+    assert last.endswith("there is no such bucket; make it, or name another")
+
+
+def test_a_disk_that_is_full_is_that_of_this_machine(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "_new", full)
+        with pytest.raises(LdmlrError, match=r"^memory://bucket/x: No space left.*set TMPDIR to another"):
+            write_text(as_path("memory://bucket/x"), "x")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=1000))
+    with pytest.raises(LdmlrError, match=r"needs .* but .* are free; it is made in .*set TMPDIR"):
+        written("memory://bucket/features.h5")
+    assert fsspec.filesystem("memory").find("/") == []
 
 
 def test_an_unknown_protocol_is_one_line():

@@ -14,7 +14,7 @@ import pytest
 from support.objects import FlakyFileSystem
 
 import ldmlr
-from ldmlr import lease, objects, spool
+from ldmlr import connection, lease, objects, spool
 from ldmlr.errors import LdmlrError
 from ldmlr.remote import as_path
 from ldmlr.store import FeatureStore, SplitData, verify
@@ -30,8 +30,8 @@ GAUSSIAN = ("--generator", "gaussian", "--threads", "1")
 def _store(tmp_path, monkeypatch):
     """Give every test an empty store that fails one time in five, and no pauses."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(objects, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(connection, "LONGEST_PAUSE", 0.0)
     spool._folder_of.clear()
     spool._copies.clear()
     _blocks.kept.clear()
@@ -91,7 +91,7 @@ def test_a_store_that_fails_for_good_is_one_line(run_cli, tmp_path):
         assert "Traceback" not in outcome.stderr
         last = outcome.stderr.strip().splitlines()[-1]
         assert last.startswith("Error: flaky://bucket/")
-        assert f"the object store failed {objects.TRIES} times (" in last
+        assert f"the object store failed {connection.TRIES} times (" in last
     FlakyFileSystem.broken = False
     assert objects_there() == []
     assert not (tmp_path / "rows.h5").exists()
@@ -99,7 +99,7 @@ def test_a_store_that_fails_for_good_is_one_line(run_cli, tmp_path):
 
 def test_a_store_that_does_not_answer_is_not_waited_for_without_end(monkeypatch):
     FlakyFileSystem.broken = True
-    monkeypatch.setattr(objects, "PATIENCE", -1.0)
+    monkeypatch.setattr(connection, "PATIENCE", -1.0)
     with pytest.raises(LdmlrError, match="failed 1 times"):
         FeatureStore.open("flaky://bucket/features.h5")
     assert sum(FlakyFileSystem.failed.values()) == 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.errors import LdmlrError, UsageError, opt
-from ldmlr.files import check_output, existing_folder
+from ldmlr.files import check_output, existing_folder, room_for
 from ldmlr.generation.config import PlanConfig
 from ldmlr.generation.parts import Parts, parts_folder, parts_size, remove_parts
 from ldmlr.generation.plan import Counts
@@ -218,7 +218,7 @@ def check_space(path: Path, rows: int, generation: Generation) -> None:
     if needed > free:
         raise LdmlrError(
             f"{path}: needs {gigabytes(needed)} while it is made, but {gigabytes(free)} are free; "
-            "free some space or choose another folder"
+            f"{room_for(path)}"
         )
 
 

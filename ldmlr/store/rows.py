@@ -25,13 +25,11 @@ import numpy as np
 from ldmlr.errors import InputError
 from ldmlr.files import no_maps, os_error
 from ldmlr.floats import from_bfloat16
-from ldmlr.objects import Info, read_ranges
+from ldmlr.objects import Info
 from ldmlr.remote import as_path, is_remote
+from ldmlr.store.fetching import fetch_rows
 from ldmlr.store.layout import Array, Float32, block_rows
 from ldmlr.streamed import Streamed
-
-# Of an object elsewhere: rows so far apart are asked for one by one; so much, in so many requests, at once.
-GAP_BYTES, GROUP_BYTES, GROUP_RUNS = 1 << 16, 32 << 20, 64
 
 Key = Any  # int, slice, index array, boolean mask, or a tuple that selects columns too
 
@@ -149,16 +147,6 @@ class DataFile:
         mapped.flags.writeable = False
         mapped.filename, mapped.mode, mapped.offset = str(self.place), "c", offset
         return mapped
-
-    def read_runs(self, offset: int, width: int, runs: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes of runs of rows of an object, each `width` bytes, fetched side by side."""
-        self.check()
-        try:
-            return read_ranges(
-                str(self.place), [(offset + low * width, offset + high * width) for low, high in runs]
-            )
-        except OSError as error:
-            raise InputError(str(os_error(error, self.path))) from error
 
 
 def _no_memory(error: InputError) -> bool:
@@ -325,7 +313,11 @@ class MappedRows(Rows):
     def gather(self, index: Array) -> Array:
         """Return rows through the memory map, or by reads where the map does not fit or cannot be had."""
         if is_remote(self.file.place):
-            return self._fetched(index)
+            self.file.check()
+            try:
+                return fetch_rows(str(self.file.place), self.offset, self.shape[1], self.element, index)
+            except OSError as error:
+                raise InputError(str(os_error(error, self.file.path))) from error
         try:
             mapped = self.memmap()
         except InputError as error:
@@ -334,39 +326,9 @@ class MappedRows(Rows):
             raise
         return np.asarray(mapped[index])
 
-    def _fetched(self, index: Array) -> Array:
-        """Return rows of an object: neighbours in one request, requests side by side."""
-        result = np.empty((len(index), self.shape[1]), self.element)
-        width = result.strides[0]
-        order = np.argsort(index, kind="stable")
-        ordered = index[order]
-        # Rows between two that are wanted cost less than another request, and memory as long as they are few.
-        apart = np.flatnonzero(np.diff(ordered) * width > GAP_BYTES) + 1
-        for group in _groups(np.split(np.arange(len(order)), apart) if len(index) else [], ordered, width):
-            runs = [(int(ordered[places[0]]), int(ordered[places[-1]]) + 1) for places in group]
-            pieces = self.file.read_runs(self.offset, width, runs)
-            for places, (low, _), piece in zip(group, runs, pieces, strict=True):
-                rows = np.frombuffer(piece, self.element).reshape(-1, self.shape[1])
-                result[order[places]] = rows[ordered[places] - low]
-        return result
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave the memory map behind: the other process makes its own."""
         return {**self.__dict__, "_map": None}
-
-
-def _groups(runs: Sequence[Array], ordered: Array, width: int) -> Iterator[list[Array]]:
-    """Yield runs of rows in groups that are fetched together, some megabytes each."""
-    group: list[Array] = []
-    size = 0
-    for places in runs:
-        group.append(places)
-        size += (int(ordered[places[-1]]) + 1 - int(ordered[places[0]])) * width
-        if size >= GROUP_BYTES or len(group) >= GROUP_RUNS:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
 
 
 class JoinedRows(Rows):

@@ -92,7 +92,7 @@ class FeatureStore:
         Parameters
         ----------
         path
-            The file.
+            The file, or the URL of an object such as ``s3://bucket/features.h5``.
         features_key, labels_key
             Datasets of an HDF5 file in another layout; ``{split}`` in a key stands for train,
             test and val, a key without it names the training rows.
@@ -237,7 +237,7 @@ class FeatureStore:
         Parameters
         ----------
         path
-            The file to write.
+            The file to write, or its URL.
         train, test, val
             Their rows; arrays on disk are read block by block.
         num_classes

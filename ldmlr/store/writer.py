@@ -24,7 +24,7 @@ from ldmlr import progress
 from ldmlr.arguments import as_array
 from ldmlr.config import plain
 from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
-from ldmlr.files import atomic_path, check_output, existing_folder, os_error
+from ldmlr.files import atomic_path, check_output, existing_folder, os_error, room_for
 from ldmlr.floats import storage_type
 from ldmlr.ownership import owned
 from ldmlr.remote import as_path
@@ -197,7 +197,7 @@ class StoreWriter:
         if needed > free:
             raise LdmlrError(
                 f"{self.path}: needs {gigabytes(needed)}, but {gigabytes(free)} are free; "
-                "free some space or choose another folder"
+                f"{room_for(self.path)}"
             )
         offsets: dict[str, int] = {}
         with self.session() as handle:
