@@ -24,7 +24,7 @@ from typing import Any
 from ldmlr import isolated
 from ldmlr.errors import LdmlrError
 
-from .formats import Format
+from .form import Format
 
 # What a case may take; each reads a file of some kilobytes.
 SECONDS = 3.0
