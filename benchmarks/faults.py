@@ -8,7 +8,7 @@ user would. What is there in the end must be what an undisturbed command leaves:
 foreign, and the same bytes in every file whose bytes do not hold times.
 
 ===============  =============================================================================
-``kill``         SIGKILL, at a random operation on files and at a random time by turns
+``kill``         SIGKILL, at a random operation on files or at a random time
 ``file-limit``   no file may grow beyond a random length (RLIMIT_FSIZE): an error of one line
 ``memory``       little memory is left (RLIMIT_AS): an error of one line, or the end by a signal,
                  as libraries below PyTorch end that get no memory
@@ -17,8 +17,9 @@ foreign, and the same bytes in every file whose bytes do not hold times.
 ``full-disk``    a small disk of its own that is full (as root alone): an error of one line
 ===============  =============================================================================
 
-Commands run in forks of this process, which has loaded everything and computed nothing. Times are not
-measured. Needs a quarter of an hour for a hundred instants of a fault and every command.
+Commands and faults take turns, and ``--out`` is written after every turn: what was done when the run ended
+(``--minutes``, or a kill) counts, and the same command goes on from there. Times are not measured. A hundred
+instants of a fault and every command need a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -33,229 +35,19 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"
-
-import h5py
-import numpy as np
-import torch  # noqa: F401 - loaded before the forks
-from ldmlr_cli import augment, baseline, diffuse, encode, generate, run, store  # noqa: F401
-from ldmlr_cli.main import main as command_line
+from faults_commands import COMMANDS, Ended, contents, inputs, once, start, wait
 
 from ldmlr import results
-from ldmlr.encoders import baseline as training  # noqa: F401
 from ldmlr.files import write_text
-from ldmlr.generation import latent, parts  # noqa: F401
 
-# Parts as small as this, so that a small generation has several.
-parts.PART_BYTES, parts.ROW_MULTIPLE = 1, 50
-
-SMALL = ("--hidden", "16", "--layers", "1", "--iterations", "30", "--batch-size", "64")
-NET = (
-    "--network",
-    "small",
-    "--epochs",
-    "3",
-    "--batch-size",
-    "8",
-    "--precision",
-    "float32",
-    "--augment",
-    "none",
-)
-OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command that writes.
-
-    Attributes
-    ----------
-    arguments
-        Its command line.
-    again
-        What the next start adds: ``--resume`` where a command has it, else ``--overwrite``.
-    outputs
-        Files whose bytes must be the same.
-    reads
-        The input that may be cut while it is read.
-    before
-        Commands that are done first.
-    """
-
-    arguments: tuple[str, ...]
-    again: tuple[str, ...]
-    outputs: tuple[str, ...]
-    reads: str
-    before: tuple[tuple[str, ...], ...] = ()
-
-
-_SHARD = ("generate", "model.safetensors", "--out", "out.h5", "--shard")
-COMMANDS = {
-    "generate": Command(
-        ("generate", "model.safetensors", "--out", "out.h5"), ("--resume",), ("out.h5",), "model.safetensors"
-    ),
-    "shard": Command(
-        (*_SHARD, "1/2"), ("--resume",), ("out-00000-of-00002.h5", "out-00001-of-00002.h5"),
-        "model.safetensors", ((*_SHARD, "0/2"),),
-    ),
-    "resumed": Command(
-        ("generate", "model.safetensors", "--out", "out.h5", "--resume"), (), ("out.h5",),
-        "model.safetensors",
-    ),
-    "diffuse": Command(
-        ("diffuse", "features.h5", *SMALL, "--out", "out.safetensors"), ("--resume",), ("out.safetensors",),
-        "features.h5",
-    ),
-    "baseline": Command(
-        ("baseline", "images.h5", *NET, "--out", "out"), ("--resume",), ("out/model.safetensors",),
-        "images.h5",
-    ),
-    "encode": Command(
-        ("encode", "base", "images.h5", "--views", "2", "--out", "out.h5"), ("--overwrite",), ("out.h5",),
-        "images.h5",
-    ),
-    "augment": Command(
-        ("augment", "features.h5", *SMALL, "--out-dir", "out"), ("--resume",),
-        ("out/features.h5", "out/features.model.safetensors"), "features.h5",
-    ),
-    "import": Command(
-        ("store", "import", "rows.npz", "--out", "out.h5"), ("--overwrite",), ("out.h5",), "rows.npz"
-    ),
-    "merge": Command(
-        ("store", "merge", "features.h5", "more.h5", "--out", "out.h5"), ("--overwrite",), ("out.h5",),
-        "more.h5",
-    ),
-    "run": Command(
-        ("run", "features.h5", "--seeds", "1", "--out", "out", "--set", "diffuse.hidden=16",
-         "--set", "diffuse.layers=1", "--set", "diffuse.iterations=30", "--set", "finetune.epochs=2"),
-        (), (), "features.h5",
-    ),
-}  # fmt: skip
-
-
-@dataclasses.dataclass
-class Ended:
-    """How a command ended: its exit status (negative: a signal), what it said, its operations and time."""
-
-    status: int
-    errors: str
-    operations: int
-    seconds: float
-
-
-Hook = Callable[[int], None]
-
-
-def start(folder: Path, arguments: Sequence[str], hook: Hook | None = None, limit: Hook | None = None) -> int:
-    """Fork a process that runs a command in a folder; return its number.
-
-    Parameters
-    ----------
-    folder, arguments
-        Where and what; what it prints goes to files beside the folder, named after the process.
-    hook
-        Called with the number of every operation on a file of the folder, from 1.
-    limit
-        Called once, before the command.
-    """
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        log = folder.parent / f"{folder.name}.{os.getpid()}"
-        with open(f"{log}.err", "w") as errors, open(os.devnull, "w") as nothing:
-            os.dup2(errors.fileno(), 2)
-            os.dup2(nothing.fileno(), 1)
-            sys.stderr, sys.stdout = open(2, "w", closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
-            os.chdir(folder)
-            count = 0
-
-            def audit(event: str, details: tuple[Any, ...]) -> None:
-                nonlocal count
-                if event not in OPERATIONS or not details or not isinstance(details[0], str | os.PathLike):
-                    return
-                name = os.path.abspath(os.fspath(details[0]))
-                if name.startswith(f"{folder}/"):
-                    count += 1
-                    if hook is not None:
-                        hook(count)
-
-            sys.addaudithook(audit)
-            if limit is not None:
-                limit(0)
-            try:
-                command_line(list(arguments))
-            except SystemExit as ended:
-                status = ended.code if isinstance(ended.code, int) else 0
-            Path(f"{log}.count").write_text(str(count))
-    except BaseException as error:
-        print(repr(error), file=sys.stderr)
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(status)
-
-
-def wait(child: int, folder: Path, began: float) -> Ended:
-    """Wait for a process and return how it ended."""
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    log = folder.parent / f"{folder.name}.{child}"
-    errors = Path(f"{log}.err").read_text() if Path(f"{log}.err").exists() else ""
-    counted = Path(f"{log}.count")
-    operations = int(counted.read_text()) if counted.exists() else 0
-    return Ended(status, errors, operations, time.monotonic() - began)
-
-
-def once(
-    folder: Path, arguments: Sequence[str], hook: Hook | None = None, limit: Hook | None = None
-) -> Ended:
-    """Run a command to its end."""
-    began = time.monotonic()
-    return wait(start(folder, arguments, hook, limit), folder, began)
-
-
-def inputs(folder: Path) -> None:
-    """Write what the commands read."""
-    folder.mkdir()
-    random_numbers = np.random.default_rng(0)
-    counts = (150, 60, 20)
-    labels = np.repeat(np.arange(3), counts)
-    rows = random_numbers.standard_normal((len(labels), 4)).astype(np.float32) + 5 * np.eye(3, 4)[labels]
-    np.savez(folder / "rows.npz", features=rows.astype(np.float32), labels=labels)
-    with h5py.File(folder / "images.h5", "w") as file:
-        for split, number in (("train", 40), ("test", 20)):
-            of = np.arange(number) % 2
-            pixels = random_numbers.integers(0, 60, (number, 8, 8, 3)) + 120 * of[:, None, None, None]
-            file[f"{split}/images"], file[f"{split}/labels"] = pixels.astype(np.uint8), of
-    for arguments in (
-        ("store", "import", "rows.npz", "--test", "rows.npz", "--out", "features.h5"),
-        ("store", "import", "rows.npz", "--test", "rows.npz", "--out", "more.h5"),
-        ("diffuse", "features.h5", *SMALL, "--out", "model.safetensors"),
-        ("baseline", "images.h5", *NET, "--out", "base"),
-    ):
-        ended = once(folder, arguments)
-        if ended.status:
-            raise SystemExit(f"{' '.join(arguments)} failed: {ended.errors}")
-    for name in folder.glob("*result.json"):
-        name.unlink()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder with their bytes."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+# Trials of a command and a fault before it is the turn of the next.
+TURN = 10
 
 
 @dataclasses.dataclass
@@ -290,13 +82,11 @@ class Laboratory:
 
     def __init__(self, root: Path, base: Path, name: str) -> None:
         self.root, self.base, self.name, self.command = root, base, name, COMMANDS[name]
-        self.number = 0
         self.reference = self._reference()
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
         """Yield a fresh folder with the inputs, where the commands that come before are done."""
-        self.number += 1
         # The name has the same length every time, as paths stand in files.
         folder = self.root / f"{self.name}" / "w"
         shutil.copytree(self.base, folder)
@@ -356,7 +146,7 @@ def kill(lab: Laboratory, chance: random.Random, folder: Path) -> str:
         if count == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if lab.number % 2:
+    if chance.random() < 0.5:
         once(folder, lab.command.arguments, hook)
     else:
         began = time.monotonic()
@@ -460,6 +250,55 @@ def mountable() -> bool:
         return done.returncode == 0
 
 
+class Record:
+    """What was found so far, in the form in which it is written.
+
+    Parameters
+    ----------
+    path
+        Where it is written after every turn, and read from by a run that goes on.
+    seed, instants
+        Of the run; a record of another seed is refused.
+    """
+
+    def __init__(self, path: Path, seed: int, instants: int) -> None:
+        self.path, self.config = path, {"seed": seed, "instants": instants}
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["config"]["seed"] != seed:
+                raise SystemExit(f"{path}: is of seed {found['config']['seed']}; name another file")
+            self.rows = {(row["what"], row["fault"]): row for row in found["rows"]}
+
+    def row(self, name: str, fault: str) -> dict[str, Any]:
+        """Return the row of a command and a fault."""
+        empty = {"what": name, "fault": fault, "trials": 0, "same": 0, "wrong": {}}
+        return self.rows.setdefault((name, fault), empty)
+
+    def write(self) -> None:
+        """Write everything."""
+        document = results.document("faults", self.config, rows=list(self.rows.values()))
+        write_text(self.path, json.dumps(document, indent=2) + "\n")
+
+
+def turn(lab: Laboratory, fault: str, seed: int, row: dict[str, Any], number: int) -> None:
+    """Do the next trials of a command and a fault: each is a function of the seed and its own number."""
+    for trial in range(row["trials"], row["trials"] + number):
+        chance = random.Random(f"{seed} {lab.name} {fault} {trial}")
+        with lab.folder() as folder:
+            wrong = FAULTS[fault](lab, chance, folder)
+        row["trials"] += 1
+        if wrong:
+            row["wrong"][str(trial)] = wrong
+        else:
+            row["same"] += 1
+    print(
+        f"{lab.name:<10} {fault:<12} {row['same']} of {row['trials']} the same",
+        *list(row["wrong"].values())[:2],
+        flush=True,
+    )
+
+
 def main() -> None:
     """Run the trials, print and save how many ended well; fail if one did not."""
     parser = argparse.ArgumentParser(
@@ -469,35 +308,24 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--instants", type=int, default=100, help="trials of a command and a fault")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no turn after so long")
     parser.add_argument("--out", type=Path, default=Path("faults.json"))
     given = parser.parse_args()
     faults = [name for name in given.faults if name != "full-disk" or mountable()]
-    rows: list[dict[str, Any]] = []
+    record, stop = Record(given.out, given.seed, given.instants), time.monotonic() + 60 * given.minutes
+    pairs = [(name, fault) for fault in faults for name in given.commands]
     with tempfile.TemporaryDirectory() as root:
         base = Path(root) / "base"
         inputs(base)
-        for name in given.commands:
-            lab = Laboratory(Path(root), base, name)
-            for fault in faults:
-                chance = random.Random(f"{given.seed} {name} {fault}")
-                wrong = []
-                for _ in range(given.instants):
-                    with lab.folder() as folder:
-                        found = FAULTS[fault](lab, chance, folder)
-                    if found:
-                        wrong.append(found)
-                rows.append({
-                    "what": name, "fault": fault, "trials": given.instants,
-                    "same": given.instants - len(wrong), "wrong": wrong[:5],
-                })  # fmt: skip
-                print(
-                    f"{name:<10} {fault:<12} {rows[-1]['same']} of {given.instants} the same",
-                    *wrong[:2],
-                    flush=True,
-                )
-    document = results.document("faults", {"seed": given.seed, "instants": given.instants}, rows=rows)
-    write_text(given.out, json.dumps(document, indent=2) + "\n")
-    if any(row["wrong"] for row in rows):
+        laboratory = functools.cache(functools.partial(Laboratory, Path(root), base))
+        for done in range(0, given.instants, TURN):
+            for name, fault in pairs:
+                row = record.row(name, fault)
+                number = min(done + TURN, given.instants) - row["trials"]
+                if number > 0 and time.monotonic() < stop:
+                    turn(laboratory(name), fault, given.seed, row, number)
+                    record.write()
+    if any(record.row(*pair)["wrong"] for pair in pairs):
         raise SystemExit(1)
 
 
