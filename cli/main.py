@@ -9,10 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
 from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.files import os_error
 from ldmlr.invocation import note_invocation
 
 from .nearest import Group, in_style
@@ -142,10 +144,11 @@ def main(args: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        click.echo(
-            f"Error: {name}{error.strerror or error}; check the path, the permissions and the disk", err=True
-        )
+        if isinstance(error.filename, str):
+            line = os_error(error, Path(error.filename)).message
+        else:
+            line = f"{error.strerror or error}; check the path, the permissions and the disk"
+        click.echo(f"Error: {line}", err=True)
         sys.exit(1)
     finally:
         note_invocation(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,11 @@ def read_run_file(file: Path | None, source: str | None) -> RunFile:
 def _beside(file: Path, name: str) -> str:
     """Return a path that starts from the file's folder, or as it stands where nothing is there."""
     beside = below(file.parent, name)
-    return str(beside) if beside.exists() else name
+    try:
+        found = beside.exists()
+    except OSError:  # no file can have such a name
+        found = False
+    return str(beside) if found else name
 
 
 def parse_set(assignments: tuple[str, ...]) -> Tables:

@@ -71,12 +71,17 @@ def _try_folder(folder: Path) -> None:
         _tried.add(folder)
 
 
+def fitting(name: str, ending: str, start: str = "") -> str:
+    """Return the file name ``<start>NAME<ending>``; of a name that would be too long, its hash."""
+    found = f"{start}{name}{ending}"
+    if len(os.fsencode(found)) > _LONGEST_NAME:
+        found = f"{start}{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{ending}"
+    return found
+
+
 def beside(path: Path, ending: str) -> Path:
     """Return the hidden name ``.NAME<ending>`` beside a file; of a name that would be too long, its hash."""
-    name = f".{path.name}{ending}"
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{ending}"
-    return path.with_name(name)
+    return path.with_name(fitting(path.name, ending, "."))
 
 
 def lock_of(path: Path) -> Path:
@@ -297,6 +302,7 @@ def os_error(error: OSError, path: Path) -> LdmlrError:
         errno.EROFS: "the file system is read-only; choose another folder",
         errno.ENOENT: "no such file or folder; check the path",
         errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
         errno.EISDIR: "is a folder where a file is expected; check the path",
     }
     if is_remote(path) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):

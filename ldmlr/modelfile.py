@@ -20,6 +20,7 @@ import hashlib
 import json
 import math
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,12 @@ from ldmlr.tensorfile import open_tensors
 
 SCHEMA_VERSION = 2
 KEY = "ldmlr"
+
+# What two files of PyTorch are called: neither says which code makes the network.
+TORCHSCRIPT, TORCH_SAVE = (
+    "a TorchScript program",
+    "a file of torch.save, such as weights without their network",
+)
 
 C = TypeVar("C", bound=Config)
 Header = dict[str, Any]
@@ -238,7 +245,7 @@ def read(
     except LdmlrError:
         raise
     except Exception as error:
-        other = _other_file(path)
+        other = other_file(path)
         if other is not None:
             raise InputError(
                 f"{path}: is {other}, not a {kind.noun}; give one made by {kind.maker}"
@@ -270,7 +277,7 @@ def kind_of(path: Path) -> Kind:
     """
     found = known_kind(check_input(path, "model file"))
     if found is None:
-        what = _other_file(path) or "no model file of ldmlr, or damaged"
+        what = other_file(path) or "no model file of ldmlr, or damaged"
         makers = ", ".join(kind.maker for kind in KINDS.values())
         raise InputError(f"{path}: is {what}; give one made by {makers}")
     return found
@@ -286,7 +293,7 @@ def known_kind(path: Path) -> Kind | None:
         return None
 
 
-def _other_file(path: Path) -> str | None:
+def other_file(path: Path) -> str | None:
     """Return what a file is by its first bytes, if it is another kind that has to do with this project."""
     try:
         with path.open("rb") as handle:
@@ -295,10 +302,24 @@ def _other_file(path: Path) -> str | None:
         return None
     kinds = {
         b"\x89HDF\r\n\x1a\n": "a feature store (HDF5)",
-        b"PK": "a .npz or torch.save file",
+        b"\x80\x02": TORCH_SAVE,
         b"{": "a JSON file, such as the manifest of a store",
     }
+    if start.startswith(b"PK"):
+        return _zip_file(path)
     return next((words for first, words in kinds.items() if start.startswith(first)), None)
+
+
+def _zip_file(path: Path) -> str:
+    """Return what a ZIP file is by the names in it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = [name.rpartition("/")[2] for name in file.namelist()]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return "a .npz or torch.save file"
+    if "constants.pkl" in names:
+        return TORCHSCRIPT
+    return TORCH_SAVE if "data.pkl" in names else "a .npz file"
 
 
 def _header(path: Path, kind: Kind, text: str | None) -> Header:
@@ -341,6 +362,19 @@ def config_of(config: type[C], values: Mapping[str, Any]) -> C:
         return config.from_mapping(values)
     except UnknownKey as error:
         raise NewerOption(error.message.partition(";")[0]) from None
+
+
+def check_options(config: type[Config], values: Mapping[str, Any]) -> None:
+    """Refuse options that are not known: a newer version added them, and may mean another network by them.
+
+    For configurations that are a record alone: their values are not looked at.
+    """
+    known = {
+        name for field in dataclasses.fields(config) for name in (field.name, field.metadata.get("formerly"))
+    }
+    unknown = next((str(key) for key in values if key not in known), None)
+    if unknown is not None:
+        raise NewerOption(f"unknown key {_short(unknown)}")
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 A result document holds figures, seeds, the resolved configuration, versions, hardware and
 the path that ran. It is written as ``result.json`` in the folder of the output; for an
-output that is a file, a copy ``<output>.result.json`` stays with it when a later command
-writes to the same folder. The ``result.json`` of a folder, such as that of a run, has no copy: a file
-written into the folder leaves it alone, and another command refuses the folder as its own.
+output that is a file, a copy ``<output>.result.json`` (the hash of a name that would be too long) stays with
+it when a later command writes to the same folder. The ``result.json`` of a folder, such as that of a run, has
+no copy: a file written into the folder leaves it alone, and another command refuses the folder as its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from ldmlr.config import plain
 from ldmlr.errors import UsageError
-from ldmlr.files import check_output, parse_json, write_bytes, write_text
+from ldmlr.files import check_output, fitting, parse_json, write_bytes, write_text
 from ldmlr.invocation import command_line
 from ldmlr.remote import as_path, is_remote
 
@@ -63,7 +63,7 @@ def write_result(output: Path, result: Mapping[str, Any]) -> Path:
         path = output / RESULT
         write_text(path, text)
         return path
-    common, own = output.parent / RESULT, output.with_name(f"{output.name}.{RESULT}")
+    common, own = output.parent / RESULT, _own(output)
     kept = _is_only_copy(common)
     write_text(own, text)
     if kept:
@@ -83,11 +83,15 @@ def restore_result(output: Path, result: Mapping[str, Any]) -> None:
         What to write if it has no document at all; one that lacks ``result.json`` alone gets it back.
     """
     output = as_path(output)
-    common, own = output.parent / RESULT, output.with_name(f"{output.name}.{RESULT}")
+    common, own = output.parent / RESULT, _own(output)
     if not own.exists():
         write_result(output, result)
     elif not common.exists():
         write_bytes(common, own.read_bytes())
+
+
+def _own(output: Path) -> Path:
+    return output.with_name(fitting(output.name, f".{RESULT}"))
 
 
 def check_result(folder: Path, command: str, overwrite: bool = False) -> None:

@@ -124,7 +124,7 @@ def test_what_is_no_model_is_called_what_it_is(name, tmp_path):
     ldmlr.FeatureStore.write(store, train=SplitData(np.zeros((4, 3), np.float32), np.arange(4) % 2))
     refused(name, store, "is a feature store (HDF5), not a", f"made by {KINDS[name][1].maker}")
     np.savez(tmp_path / "rows.npz", x=np.zeros(3))
-    refused(name, tmp_path / "rows.npz", "is a .npz or torch.save file")
+    refused(name, tmp_path / "rows.npz", "is a .npz file, not a")
     (tmp_path / "shards.json").write_text("{}")
     refused(name, tmp_path / "shards.json", "is a JSON file")
 

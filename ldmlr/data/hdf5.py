@@ -1,7 +1,8 @@
 """Image sets in one HDF5 file.
 
 Layout: ``train/images [N, H, W, C]`` uint8 with 1 or 3 channels, ``train/labels [N]`` whole
-numbers in ``0 .. C-1``, optionally the same under ``test`` and ``val``, and ``class_names [C]``.
+numbers in ``0 .. C-1``, optionally the same under ``test`` and ``val``, and ``class_names [C]``, in files of
+other programs also called ``classes``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ldmlr.errors import InputError
 from ldmlr.files import check_input
 from ldmlr.store.datasets import check_filters
 from ldmlr.store.layout import SPLITS, repeated_name
+from ldmlr.store.names import CLASS_NAME_KEYS, names_of_classes
 from ldmlr.store.opening import open_hdf5, probe
 
 AGAIN = "copy or download it again"
@@ -44,7 +46,7 @@ def read_hdf5(path: Path, image_size: int | None = None) -> tuple[dict[str, Arra
     probe(path)
     with open_hdf5(path) as file, boundary(path, "HDF5 file", AGAIN):
         arrays = {name: _read_split(path, file, name) for name in SPLITS if name in file or name == "train"}
-        names = _class_names(path, file)
+        names = _class_names(path, file, [labels for _, labels in arrays.values()])
     num_classes = len(names) if names else infer_classes(arrays["train"][1], f"{path}: train/labels")
     splits = {}
     for name, (images, labels) in arrays.items():
@@ -98,9 +100,11 @@ def _dataset(path: Path, file: Any, key: str) -> Any:
     return found
 
 
-def _class_names(path: Path, file: Any) -> tuple[str, ...] | None:
+def _class_names(path: Path, file: Any, labels: list[Labels]) -> tuple[str, ...] | None:
     if "class_names" not in file:
-        return None
+        others = [file[key] for key in CLASS_NAME_KEYS if isinstance(file.get(key), h5py.Dataset)]
+        found = (names_of_classes(item[...], labels) for item in others if item.ndim == 1)
+        return next((names for names in found if names is not None), None)
     try:
         names = file["class_names"].asstr()[()]
         if np.ndim(names) != 1:

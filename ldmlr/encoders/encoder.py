@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ldmlr import modelfile
 from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
@@ -17,7 +18,7 @@ from ldmlr.encoders.networks.custom import call_factory, check_encoder, load_exp
 from ldmlr.encoders.networks.hubs import hub_network, hub_of
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.encoders.wanted import normalisation
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.heads.modules import Head
 from ldmlr.remote import as_path, is_remote
 from ldmlr.torch_defaults import torch_defaults
@@ -176,12 +177,26 @@ def _open(
         dim = check_encoder(network, shape, f"MODEL: {model}")
         return _foreign(network, dim, model, {"network": model}, shape, config)
     path = model_path(as_path(model))
+    _check_baseline(path)
     if config.mean:
         raise UsageError(f"{opt('mean')}, {opt('std')}: {path} brings its own normalisation; leave them out")
     baseline = Baseline.load(path, (config.network,))
     if config.network not in (None, baseline.name):
         raise UsageError(f"{opt('network')}: {path} has the network {baseline.name}; leave it out")
     return _of_baseline(baseline, path, images)
+
+
+def _check_baseline(path: Path) -> None:
+    """Refuse files that hold a network, or a part of one, and say how it can be named."""
+    named = "name a function that returns it, FILE.py:FUNCTION"
+    if path.suffix == ".py":
+        raise UsageError(f"MODEL: {path}: is code; name its function as well, {path}:FUNCTION")
+    remedy = {
+        modelfile.TORCHSCRIPT: f"{named} (with torch.jit.load), or write it by torch.export.save (.pt2)",
+        modelfile.TORCH_SAVE: f"{named}, with these weights loaded",
+    }.get(other := modelfile.other_file(path) or "")
+    if remedy is not None:
+        raise InputError(f"{path}: is {other}, not a baseline; {remedy}")
 
 
 def _of_baseline(baseline: Baseline, path: Path, images: ImageSet) -> Encoder:

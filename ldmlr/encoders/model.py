@@ -19,6 +19,7 @@ from torch import nn
 from ldmlr import modelfile
 from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
+from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
 from ldmlr.errors import InputError, UsageError, opt
@@ -174,6 +175,7 @@ class Baseline:
         shape, names = (height, width, channels), header["class_names"]
         mean, std = header["mean"], header["std"]
         with modelfile.damaged(path, modelfile.BASELINE):
+            modelfile.check_options(BaselineConfig, header["config"])
             if (len(mean), len(std)) != (channels, channels):
                 raise ValueError(f"{channels} channels, but {len(mean)} means and {len(std)} deviations")
             if tensors["head.weight"].shape != (len(names), header["dim"]):

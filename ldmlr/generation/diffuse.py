@@ -13,7 +13,7 @@ from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.rows import store_rows
 from ldmlr.diffusion.weights import shapes
 from ldmlr.errors import UsageError, opt
-from ldmlr.files import check_output, check_unfinished
+from ldmlr.files import beside, check_output, check_unfinished
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.metrics.familiar import KEY, Familiar, familiar
 from ldmlr.ownership import owned
@@ -158,7 +158,7 @@ def follow(
 
 def checkpoint_path(out: Path) -> Path:
     """Return where the state of a training lies while it runs."""
-    return out.with_name(f".{out.name}.checkpoint")
+    return beside(out, ".checkpoint")
 
 
 def preview(store: FeatureStore, config: DiffusionConfig) -> dict[str, Any]:

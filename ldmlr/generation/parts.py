@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from ldmlr import progress
 from ldmlr.errors import LdmlrError, UsageError, opt
-from ldmlr.files import atomic_path, check_unfinished, os_error, write_text
+from ldmlr.files import atomic_path, beside, check_unfinished, os_error, write_text
 from ldmlr.generation.drawing import OnDevice, Range
 from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import Generation
@@ -179,7 +179,7 @@ def parts_folder(output: Path, key: str, resume: bool, overwrite: bool = False) 
 
 
 def _folder(output: Path) -> Path:
-    folder = output.with_name(f".{output.name}.parts")
+    folder = beside(output, ".parts")
     # Of an output elsewhere this machine keeps them: they are read again as often as written.
     return kept(folder) if is_remote(folder) else folder
 

@@ -6,7 +6,6 @@ Every check of a file's layout and of its small datasets is here, once. A proble
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,21 @@ from ldmlr.files import parse_json
 from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path
 from ldmlr.store.datasets import check_present, dataset_names, is_ours, not_finite, text, views_of
-from ldmlr.store.ids import Ids, StoredIds
+from ldmlr.store.ids import StoredIds
 from ldmlr.store.layout import (
     FORMAT,
     SCHEMA_VERSION,
     SPLITS,
-    Array,
-    Int64,
     StoredHead,
-    UInt8,
     is_count,
     known_count,
     outside_remedy,
 )
+from ldmlr.store.names import CLASS_NAME_KEYS, names_of_classes
 from ldmlr.store.opening import Report, open_hdf5, place_of, reading_hdf5
 from ldmlr.store.packed import feature_rows, missing_labels
-from ldmlr.store.rows import DataFile, Rows, Views
+from ldmlr.store.parts import FileParts, SplitParts
+from ldmlr.store.rows import DataFile, Rows
 
 # Features up to this size are looked through for NaN and infinity when a store is opened; larger
 # ones by `verify` and by the importers only, since opening must not read terabytes.
@@ -43,35 +41,6 @@ CHECK_BYTES = 64 << 20
 REQUIRED = ("schema_version", "complete", "num_classes", "dim", "encoder", "created_with", "config")
 # What other programs may mean something else by: in their files these say nothing of ours.
 OURS = ("format", "schema_version", "complete", "num_classes", "dim", "sha256")
-
-
-@dataclasses.dataclass
-class SplitParts:
-    """What a file holds about one split."""
-
-    rows: Rows
-    labels: Int64
-    source: UInt8 | None = None
-    ids: Ids | None = None
-    views: Views | None = None
-    view_kinds: tuple[str, ...] = ()
-    raw_labels: Array | None = None  # as they are in the file, for importers that map them
-    label_names: dict[str, int] | None = None  # of an enumeration
-
-
-@dataclasses.dataclass
-class FileParts:
-    """What a file (or several of them, as shards) holds."""
-
-    file: DataFile
-    splits: dict[str, SplitParts]
-    head: StoredHead | None
-    class_names: tuple[str, ...] | None
-    num_classes: int
-    dim: int
-    attributes: dict[str, Any]
-    checksums: dict[str, str | None]  # by the dataset's name in the format, such as /train/labels
-    names: dict[str, str]  # from that name to the one in this file
 
 
 def read_file(
@@ -170,7 +139,7 @@ class _Reader:
             self.problem(
                 "", f"the attribute dim is {attributes['dim']}, but dim is {dim}", "write the store again"
             )
-        head, names = self._head(), self._class_names() or _enum_names(splits)
+        head, names = self._head(), self._class_names(splits) or _enum_names(splits)
         labels = {f"/{name}/labels": parts.labels for name, parts in splits.items()}
         known = known_count(attributes, head, names)
         classes = known or class_count(
@@ -354,15 +323,28 @@ class _Reader:
         kind = text(group.attrs.get("kind", "linear"))
         return StoredHead(kind, weight, None if bias is None else bias.astype(np.float32), arrays)
 
-    def _class_names(self) -> tuple[str, ...] | None:
+    def _class_names(self, splits: dict[str, SplitParts]) -> tuple[str, ...] | None:
         if "class_names" not in self.handle:
-            return None
+            return None if self.ours else self._names_of_others(splits)
         dataset = self._dataset("/class_names", "/class_names")
         if dataset.ndim != 1:
             raise InputError(
                 f"{self.path}: /class_names: has shape {dataset.shape}, expected [C]; name every class"
             )
         return tuple(text(name) for name in dataset[...])
+
+    def _names_of_others(self, splits: dict[str, SplitParts]) -> tuple[str, ...] | None:
+        """Return the names of the classes under another key, where a foreign file has some that fit."""
+        labels = [parts.labels if parts.raw_labels is None else parts.raw_labels for parts in splits.values()]
+        for key in CLASS_NAME_KEYS:
+            item = self.handle.get(key)
+            if not isinstance(item, h5py.Dataset) or f"/{key}" in self.names.values():
+                continue
+            found = names_of_classes(item[...] if item.ndim == 1 else np.empty((0, 0)), labels)
+            if found is not None:
+                self._dataset(f"/{key}", "/class_names")
+                return found
+        return None
 
     def _check_classes(
         self,

@@ -22,7 +22,8 @@ from ldmlr.remote import as_path
 from ldmlr.store.ids import JoinedIds
 from ldmlr.store.layout import SPLITS, contents_sha256
 from ldmlr.store.opening import Report
-from ldmlr.store.reading import FileParts, SplitParts, read_file
+from ldmlr.store.parts import FileParts, SplitParts
+from ldmlr.store.reading import read_file
 from ldmlr.store.rows import DataFile, JoinedRows, Views
 
 MANIFEST_FORMAT = "ldmlr-features-shards"

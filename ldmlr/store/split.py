@@ -13,7 +13,7 @@ from ldmlr.errors import UsageError
 from ldmlr.store.datasets import LoadedRows
 from ldmlr.store.ids import Ids
 from ldmlr.store.layout import Array, Float32, Int64, UInt8
-from ldmlr.store.reading import SplitParts
+from ldmlr.store.parts import SplitParts
 from ldmlr.store.rows import MappedRows, Rows, Views
 
 # Labels looked at together in a sample, which does not depend on it.

@@ -26,7 +26,8 @@ from ldmlr.store.layout import (
     known_count,
 )
 from ldmlr.store.opening import Report, check_file, note_known
-from ldmlr.store.reading import FileParts, read_config, read_file
+from ldmlr.store.parts import FileParts
+from ldmlr.store.reading import read_config, read_file
 from ldmlr.store.rows import DataFile
 from ldmlr.store.shards import is_manifest, read_manifest
 from ldmlr.store.split import Split

@@ -20,7 +20,8 @@ from ldmlr.spool import fetched_together
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
 from ldmlr.store.opening import Collector, check_file, has_checksums, open_hdf5, reading_hdf5
-from ldmlr.store.reading import FileParts, read_file
+from ldmlr.store.parts import FileParts
+from ldmlr.store.reading import read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
 
 

@@ -29,7 +29,7 @@ from ldmlr import results
 from ldmlr.files import write_text
 
 # Cases of a format in a turn: seconds of reading.
-TURN = 250
+TURN = 100
 
 
 class Progress:

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from ldmlr.errors import InputError, opt
-from ldmlr.files import check_input
+from ldmlr.files import check_input, fitting
 from ldmlr.remote import as_path
 from ldmlr.spool import local_copy
 from ldmlr.store.convert.anndata import is_anndata
@@ -96,7 +96,7 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
         return Ready(source, source)
     digest = _digest(source, keys)
     name = source.name.split(".")[0] or "features"
-    copy = as_path(folder) / FOLDER / f"{name}-{digest[:12]}.h5"
+    copy = as_path(folder) / FOLDER / fitting(name, f"-{digest[:12]}.h5")
     origin = {"source_sha256": digest}
     if is_copy(copy, origin):
         return Ready(source, copy, before=True)

@@ -27,8 +27,10 @@ from ldmlr.store.convert.streams import MemoryRows, load_array, load_member, npy
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import dataset_names, text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
+from ldmlr.store.names import CLASS_NAME_KEYS, names_of_classes
 from ldmlr.store.opening import Report, open_hdf5
-from ldmlr.store.reading import SplitParts, read_config, read_file
+from ldmlr.store.parts import SplitParts
+from ldmlr.store.reading import read_config, read_file
 from ldmlr.store.rows import Rows
 from ldmlr.store.shards import is_manifest, read_manifest
 
@@ -212,6 +214,13 @@ def _arrays(
         used |= {f"head_{other}" for other in source.head.extra}
     if "class_names" in names:
         source.class_names = _words(f"{path}: class_names", load("class_names"))
+    else:
+        found = [split.labels for split in splits.values()]
+        for key in (key for key in CLASS_NAME_KEYS if key in names and key not in used):
+            source.class_names = names_of_classes(load(key), found)
+            if source.class_names is not None:
+                used.add(key)
+                break
     source.unused = tuple(sorted(set(names) - used))
     return source
 
