@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -13,12 +14,18 @@ from pathlib import Path
 
 import click
 
+from ldmlr.boundary import out_of_memory
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.files import os_error
 from ldmlr.invocation import note_invocation
 
 from .nearest import Group, in_style
 from .origin import with_file
+
+# Bytes of stack that every thread needs at least: recursion to Python's own limit in C code, and some.
+STACK = 1 << 20
+# Bytes of address space below which nothing more can be expected to work.
+SCARCE = 64 << 20
 
 # Command, module and help line. The line stands here so that ``ldmlr --help`` imports no
 # command; a test compares it with the command's own help.
@@ -92,8 +99,29 @@ def cli() -> None:
     """
 
 
+def _check_stack(again: bool) -> None:
+    """Refuse a stack too small for libraries of linear algebra, which would end the process by a signal.
+
+    Where only the soft limit is in the way it is raised. Threads have the stack that was allowed when the
+    process began, so that it has to begin again.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft == resource.RLIM_INFINITY or soft >= STACK:
+        return
+    if again and (hard == resource.RLIM_INFINITY or hard >= STACK):
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK, hard))
+        os.execv(sys.executable, sys.orig_argv)
+    click.echo(
+        f"Error: the stack may have {soft >> 10} kB, with which libraries crash; allow {STACK >> 10} kB or "
+        f"more (ulimit -s {STACK >> 10})",
+        err=True,
+    )
+    sys.exit(1)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line; end every error in one line and the right exit status."""
+    _check_stack(again=args is None)
     # Read when torch is loaded. Threads that spin while they wait for each other make a training on a busy
     # machine several times slower, and gain little on one that is idle.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -129,25 +157,13 @@ def main(args: list[str] | None = None) -> None:
     except LdmlrError as error:
         click.echo(f"Error: {error.on_command_line()}", err=True)
         sys.exit(error.exit_status)
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        # The first line tells how much was asked for; PyTorch adds where in its sources.
-        detail = str(error).strip().split("\n")[0].rpartition("] ")[2]
-        click.echo(
-            f"Error: the memory is used up{f' ({detail})' if detail else ''}; "
-            "take fewer rows or dimensions, a smaller model or batch, or a larger machine",
-            err=True,
-        )
-        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        if isinstance(error.filename, str):
-            line = os_error(error, Path(error.filename)).message
-        else:
-            line = f"{error.strerror or error}; check the path, the permissions and the disk"
+    except Exception as error:
+        line = _line(error)
+        if line is None:
+            raise
         click.echo(f"Error: {line}", err=True)
         sys.exit(1)
     finally:
@@ -174,12 +190,33 @@ def _sigterm_unwinds(terminated: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Tell whether an error is one of memory: PyTorch has a class for it on CUDA and none on the CPU."""
+def _line(error: Exception) -> str | None:
+    """Return what to say of an error of the system or of memory; None for any other, which is a fault."""
+    if isinstance(error, OSError) and not out_of_memory(error):
+        if isinstance(error.filename, str):
+            return os_error(error, Path(error.filename)).message
+        return f"{error.strerror or error}; check the path, the permissions and the disk"
+    if not (out_of_memory(error) or _at_memory_limit()):
+        return None
+    # The first line tells how much was asked for; PyTorch adds where in its sources.
+    detail = str(error).strip().split("\n")[0].rpartition("] ")[2]
     return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-        or "not enough memory" in str(error)
-        or "Storage size calculation overflowed" in str(error)
+        f"the memory is used up{f' ({detail})' if detail else ''}; "
+        "take fewer rows or dimensions, a smaller model or batch, or a larger machine"
     )
+
+
+def _at_memory_limit() -> bool:
+    """Tell whether the process has all but used up the address space that it may have (``ulimit -v``).
+
+    What then fails does so in ways that have nothing to do with memory: a thread that does not start, a
+    library that is not found, an attribute that could not be looked up.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return False
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (OSError, MemoryError):
+        return True
+    return limit - pages * resource.getpagesize() < SCARCE

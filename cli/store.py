@@ -73,9 +73,13 @@ def inspect_command(file: Path, features_key: str | None, labels_key: str | None
     "--untrusted", is_flag=True,
     help="Read in a process with limits of time and memory, also files that look like our stores.",
 )  # fmt: skip
+@features_key_option
+@labels_key_option
 @config_option
 @json_option
-def verify_command(files: tuple[Path, ...], untrusted: bool, as_json: bool) -> int:
+def verify_command(
+    files: tuple[Path, ...], untrusted: bool, features_key: str | None, labels_key: str | None, as_json: bool
+) -> int:
     """Read stores completely and name every problem: layout, checksums, NaN, labels, head.
 
     A file from somebody else may end the process that reads it, or keep it for ever: other files than
@@ -85,11 +89,13 @@ def verify_command(files: tuple[Path, ...], untrusted: bool, as_json: bool) -> i
     Example:
       ldmlr store verify features.h5 pseudo.json
       ldmlr store verify --untrusted downloaded.h5
+      ldmlr store verify embeddings.h5 --features-key X --labels-key y
     """
     from ldmlr.results import document
     from ldmlr.store import verify
 
-    found = [verify(file, untrusted) for file in files]
+    keys = {"features_key": features_key, "labels_key": labels_key}
+    found = [verify(file, untrusted, features_key=features_key, labels_key=labels_key) for file in files]
     problems = [LdmlrError(line).on_command_line() for one in found for line in one.problems]
     warnings = [line for one in found for line in one.warnings]
     for line in warnings:
@@ -102,7 +108,7 @@ def verify_command(files: tuple[Path, ...], untrusted: bool, as_json: bool) -> i
     ]  # fmt: skip
     datasets = [entry for one in found for entry in one.datasets]
     result = document(
-        "store verify", {"files": files, "untrusted": untrusted}, ok=not problems, problems=problems,
+        "store verify", {"files": files, "untrusted": untrusted, **keys}, ok=not problems, problems=problems,
         warnings=warnings, datasets=datasets,
     )  # fmt: skip
     if lines or as_json:

@@ -17,6 +17,12 @@ from ldmlr.files import os_error
 
 # Errors of the system, not of the contents.
 _SYSTEM = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOSPC, errno.EDQUOT)
+# What PyTorch, the loader of libraries, Python's threads, C++ and Rust say where memory is used up.
+_MEMORY = (
+    "can't allocate memory", "not enough memory", "Cannot allocate memory", "memory allocation failed",
+    "Storage size calculation overflowed", "failed to map segment", "can't start new thread", "bad_alloc",
+    "(os error 12)",
+)  # fmt: skip
 
 
 @contextmanager
@@ -42,18 +48,36 @@ def boundary(
     except LdmlrError:
         raise
     except MemoryError as error:
-        raise InputError(
-            f"{path}: its contents need more memory than there is, if it is no damaged {what}; use a larger "
-            "machine, or get the file again"
-        ) from error
+        raise _too_large(path, what) from error
     except RecursionError as error:
         raise InputError(f"{path}: {fault} (brackets within brackets without end); {remedy}") from error
     except OSError as error:
         if error.errno in _SYSTEM:
             raise os_error(error, Path(path)) from error
+        if out_of_memory(error):
+            raise _too_large(path, what) from error
         raise InputError(f"{path}: {fault} ({first_line(error)}); {remedy}") from error
     except Exception as error:
+        if out_of_memory(error):
+            raise _too_large(path, what) from error
         raise InputError(f"{path}: {fault} ({first_line(error)}); {remedy}") from error
+
+
+def _too_large(path: str | Path, what: str) -> InputError:
+    return InputError(
+        f"{path}: its contents need more memory than there is, if it is no damaged {what}; use a larger "
+        "machine, or get the file again"
+    )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is one of memory: many libraries have no class for it, and say it in words."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(words in str(error) for words in _MEMORY)
+    )
 
 
 def first_line(error: BaseException) -> str:

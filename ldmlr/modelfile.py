@@ -30,7 +30,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from ldmlr.arguments import SEED_LIMIT
-from ldmlr.boundary import first_line
+from ldmlr.boundary import first_line, out_of_memory
 from ldmlr.config import MAX_WHOLE, Config, UnknownKey
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
@@ -245,6 +245,8 @@ def read(
     except LdmlrError:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise MemoryError(f"{path}: {first_line(error)}") from error
         other = other_file(path)
         if other is not None:
             raise InputError(

@@ -71,7 +71,7 @@ def test_unknown_command_names_the_nearest(run_cli):
             1,
             "Error: the memory is used up (Storage",
         ),
-        (OSError(28, "No space left on device", "a.h5"), 1, "Error: a.h5: No space left on device; check"),
+        (OSError(28, "No space left on device", "a.h5"), 1, "Error: a.h5: the disk is full; free some"),
         (KeyboardInterrupt(), 130, "Interrupted"),
     ],
 )

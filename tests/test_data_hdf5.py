@@ -319,3 +319,19 @@ def test_a_file_that_may_not_be_read_is_named(path, monkeypatch):
     monkeypatch.setattr("ldmlr.data.hdf5.h5py.File", refuse)
     with pytest.raises(LdmlrError, match=r"set.h5: permission denied"):
         open_image_set(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["cat", "dog", "owl"], ("cat", "dog", "owl")),
+        (["cat", "dog"], ("0", "1", "2")),  # too few: it stands for something else
+        (["cat", "dog", "dog"], ("0", "1", "2")),
+        ([1, 2, 3], ("0", "1", "2")),
+    ],
+)
+def test_other_programs_call_the_names_classes(tmp_path, names, found):
+    path = write(tmp_path / "set.h5", train_images=images(6), train_labels=LABELS)
+    with h5py.File(path, "a") as file:
+        file["classes"] = names
+    assert open_image_set(path).class_names == found

@@ -238,3 +238,30 @@ def test_a_baseline_whose_network_is_gone_is_told(run_cli, package, image_file, 
     done = run_cli("encode", tmp_path / "model", image_file, "--network", f"{package}:drawn", "--dry-run")
     expected = "model.safetensors: its network: foreign_nets has no callable 'drawn'"
     assert (done.returncode, expected in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("script.pt", "is a TorchScript program, not a baseline; name a function that returns it, FILE.py:"),
+        (
+            "state.pt",
+            "is a file of torch.save, such as weights without their network, not a baseline; ",
+        ),
+        ("old.pth", "is a file of torch.save, such as weights without their network, not a baseline; "),
+        ("code.py", "is code; name its function as well"),
+        ("rows.npz", "is a .npz file, not a baseline; give one made by ldmlr baseline"),
+    ],
+)
+def test_a_network_in_another_form_is_told_how_to_be_named(name, what, image_file, tmp_path):
+    network = nn.Conv2d(3, 2, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(network).save(tmp_path / "script.pt")
+    torch.save(network.state_dict(), tmp_path / "state.pt")
+    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    (tmp_path / "code.py").write_text("def network(): ...")
+    np.savez(tmp_path / "rows.npz", features=np.ones(3))
+    with pytest.raises((InputError, UsageError)) as caught:
+        open_encoder(str(tmp_path / name), open_image_set(image_file), EncodeConfig())
+    assert f"{tmp_path / name}: {what}" in str(caught.value)

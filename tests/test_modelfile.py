@@ -284,6 +284,11 @@ def test_a_field_of_a_wrong_type_or_range_is_named(name, write, tmp_path):
         ("diffusion", {"config": {"hidden": "wide"}}, "hidden: expected a whole number"),
         ("head", {"kinds": {"head": "wcdas", "baseline": "linear"}}, "its arrays do not fit"),
         ("head", {"config": {"epochs": 0}}, "epochs: must be at least 1"),
+        (
+            "baseline",
+            {"config": {"epochs": 1, "colour": "red"}},
+            "written by a newer version (unknown key 'colour'); upgrade ldmlr",
+        ),
         ("baseline", {"dim": 1 << 30}, "the head's weights do not fit the classes and dimensions"),
         ("baseline", {"class_names": ["red"]}, "the head's weights do not fit the classes and dimensions"),
         ("baseline", {"mean": [0.5]}, "3 channels, but 1 means and 3 deviations"),

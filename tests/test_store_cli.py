@@ -189,3 +189,27 @@ def test_verify_goes_on_after_a_file_that_is_missing(run_cli, path, tmp_path):
         f"Error: {tmp_path / 'no.h5'}: no such feature store; check the path",
     ]
     assert done.stdout == f"{path}: sound, 8 datasets read\n"
+
+
+def test_verify_of_another_layout(run_cli, tmp_path, path):
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["x"], file["y"] = np.ones((3, 2), "f4"), [0, 1, 1]
+    keys = ("--features-key", "x", "--labels-key", "y")
+    for more in ((), ("--untrusted",)):
+        done = run_cli("store", "verify", other, *keys, *more)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{other}: sound, 2 datasets read\n"
+    with h5py.File(other, "a") as file:
+        file["x"][1, 1] = np.nan
+    done = run_cli("store", "verify", other, *keys, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["config"]["features_key"] == "x"
+    assert len(found["problems"]) == 1
+    assert f"{other}: /x: " in found["problems"][0]
+    assert run_cli("store", "merge", path, "--out", tmp_path / "all.json").returncode == 0
+    done = run_cli("store", "verify", tmp_path / "all.json", "--features-key", "x")
+    assert done.returncode == 1
+    assert "--features-key: " in done.stderr
+    assert "the shards of a manifest are stores; leave it out" in done.stderr

@@ -367,3 +367,35 @@ def test_a_label_that_only_test_rows_have_is_said(tmp_path, out):
     assert [note for note in done.notes if note.endswith(said)] == [f"{tmp_path}/{said}"]
     done = import_store(tmp_path / "train.npz", out, test=tmp_path / "train.npz", overwrite=True)
     assert not any("no training row" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("key", ["classes", "label_names", "target_names"])
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_other_programs_call_the_names_of_classes_otherwise(tmp_path, out, key, kind):
+    path, names = tmp_path / f"rows.{kind}", ["ant", "bee", "cat"]
+    features, labels = np.ones((4, 2), np.float32), np.array([0, 2, 1, 0])
+
+    def write(arrays):
+        if kind == "npz":
+            np.savez(path, **arrays)
+            return
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values if values.dtype.kind != "U" else values.tolist()
+
+    write({"train/features": features, "train/labels": labels, key: np.array(names)})
+    done = import_store(path, out)
+    assert done.store.class_names == ("ant", "bee", "cat")
+    assert done.store.train.labels.tolist() == labels.tolist()
+    assert not done.notes
+    # Labels in words are looked up among the names, in their order.
+    write({"X": features, "y": np.array(["cat", "ant", "cat", "bee"]), key: np.array(names)})
+    done = import_store(path, out, overwrite=True)
+    assert done.store.class_names == ("ant", "bee", "cat")
+    assert done.store.train.labels.tolist() == [2, 0, 2, 1]
+    # The word may stand for something else, which is not used, and said.
+    for other in (["ant", "bee"], ["ant", "bee", "bee"], [0.5, 1.5, 2.5]):
+        write({"X": features, "y": labels, key: np.array(other)})
+        done = import_store(path, out, overwrite=True)
+        assert done.store.class_names is None
+        assert done.notes == [f"{path}: not used: {key}"]

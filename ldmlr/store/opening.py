@@ -12,7 +12,7 @@ import h5py
 
 from ldmlr import isolated
 from ldmlr.boundary import boundary, first_line
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import mode_of
 from ldmlr.remote import as_path, is_remote
 from ldmlr.spool import fetched
@@ -241,3 +241,10 @@ def _what_instead(start: bytes, size: int, error: BaseException) -> str:
     if start.startswith(b"PAR1"):
         return f"is a Parquet file, not HDF5; {imported}"
     return "is not an HDF5 file; expected a feature store, see `ldmlr store import --help`"
+
+
+def check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
+    """Refuse names of features and labels for a file that has no use for them; `reason` says why."""
+    for key, option in zip(keys, (opt("features_key"), opt("labels_key")), strict=True):
+        if key is not None:
+            raise UsageError(f"{option}: {path}: {reason}; leave it out")

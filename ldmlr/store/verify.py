@@ -19,10 +19,20 @@ from ldmlr.remote import RemotePath, as_path, is_remote
 from ldmlr.spool import fetched_together
 from ldmlr.store.datasets import dataset_blocks, is_wide, not_finite_rows, storage_name, stored_bytes
 from ldmlr.store.layout import Array, repeated_name, root_sha256
-from ldmlr.store.opening import Collector, check_file, has_checksums, open_hdf5, reading_hdf5
+from ldmlr.store.opening import (
+    Collector,
+    check_file,
+    check_no_keys,
+    has_checksums,
+    open_hdf5,
+    reading_hdf5,
+)
 from ldmlr.store.parts import FileParts
 from ldmlr.store.reading import read_file
 from ldmlr.store.shards import is_manifest, manifest_shards, read_manifest
+
+# Where features and labels are, in a file of another layout.
+Keys = tuple[str | None, str | None]
 
 
 @dataclasses.dataclass
@@ -47,7 +57,13 @@ class Verification:
     datasets: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
-def verify(path: str | Path, untrusted: bool = False) -> Verification:
+def verify(
+    path: str | Path,
+    untrusted: bool = False,
+    *,
+    features_key: str | None = None,
+    labels_key: str | None = None,
+) -> Verification:
     """Read a store (or all shards of one) completely and return everything that is wrong with it.
 
     Layout, attributes, labels, head, checksums, and NaN or infinity in any row.
@@ -59,28 +75,31 @@ def verify(path: str | Path, untrusted: bool = False) -> Verification:
     untrusted
         Read in a process with limits of time and memory, whatever the file: it may have been made to do
         harm. A file that is no store of this package, or one in shards, is read so anyway.
+    features_key, labels_key
+        Datasets of another layout, as of `FeatureStore.open`.
     """
     path = as_path(path)
+    keys = (features_key, labels_key)
     if is_remote(path):
-        return _verify_elsewhere(path, untrusted)
+        return _verify_elsewhere(path, untrusted, keys)
     if inside() or not (untrusted or _is_foreign(path)):
-        return _verify(path)
+        return _verify(path, keys)
     try:
-        plain = call(_verify_plainly, path, path=path, size=sum(map(size_of, _files(path))))
+        plain = call(_verify_plainly, path, *keys, path=path, size=sum(map(size_of, _files(path))))
     except LdmlrError as error:
         return Verification(path, [error.message])
     return Verification(path, **plain)
 
 
-def _verify_elsewhere(path: RemotePath, untrusted: bool) -> Verification:
+def _verify_elsewhere(path: RemotePath, untrusted: bool, keys: Keys) -> Verification:
     """Verify objects: where they lie, or copies of those that are to be read in a process with limits."""
     if not untrusted and (is_manifest(path) or not _is_foreign(path)):
-        return _verify(path)
+        return _verify(path, keys)
     try:
         copies = fetched_together([file for file in _files(path) if is_remote(file)])
     except OSError as error:
         return Verification(path, [os_error(error, path).message])
-    found = verify(copies[0], untrusted)
+    found = verify(copies[0], untrusted, features_key=keys[0], labels_key=keys[1])
     here, there = str(copies[0].parent), str(path.parent)
 
     def renamed(lines: list[str]) -> list[str]:
@@ -108,19 +127,19 @@ def _files(path: Path) -> list[Path]:
         return [path]
 
 
-def _verify_plainly(path: str) -> dict[str, Any]:
+def _verify_plainly(path: str, features_key: str | None, labels_key: str | None) -> dict[str, Any]:
     """Return what `_verify` finds as plain data, for the process that asked."""
-    found = dataclasses.asdict(_verify(as_path(path)))
+    found = dataclasses.asdict(_verify(as_path(path), (features_key, labels_key)))
     del found["path"]
     return found
 
 
-def _verify(path: Path) -> Verification:
+def _verify(path: Path, keys: Keys) -> Verification:
     found = Verification(as_path(path))
     report = Collector()
     try:
         with boundary(path, "feature store", "copy or write it again"):
-            _verify_all(found, report)
+            _verify_all(found, report, keys)
     except LdmlrError as error:
         if error.message not in report.problems:
             report.problem(error.message)
@@ -128,16 +147,17 @@ def _verify(path: Path) -> Verification:
     return found
 
 
-def _verify_all(found: Verification, report: Collector) -> None:
+def _verify_all(found: Verification, report: Collector, keys: Keys) -> None:
     try:
         check_file(found.path)
         if is_manifest(found.path):
+            check_no_keys(found.path, "the shards of a manifest are stores", *keys)
             for shard in manifest_shards(found.path):
                 if shard.exists():
-                    _verify_file(shard, found, report)
+                    _verify_file(shard, found, report, (None, None))
             parts = read_manifest(found.path, _Deduplicated(report), check_values=False)
         else:
-            parts = _verify_file(found.path, found, report)
+            parts = _verify_file(found.path, found, report, keys)
         found.warnings += _class_warnings(parts)
     except OSError as error:
         report.problem(os_error(error, found.path).message)
@@ -155,8 +175,8 @@ class _Deduplicated(Collector):
             self.report.problem(message)
 
 
-def _verify_file(path: Path, found: Verification, report: Collector) -> FileParts:
-    parts = read_file(path, report, check_values=False)
+def _verify_file(path: Path, found: Verification, report: Collector, keys: Keys) -> FileParts:
+    parts = read_file(path, report, features_key=keys[0], labels_key=keys[1], check_values=False)
     plain = "format" not in parts.attributes
     if plain:
         found.warnings.append(

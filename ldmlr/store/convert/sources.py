@@ -28,7 +28,7 @@ from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import dataset_names, text
 from ldmlr.store.layout import SPLITS, Array, StoredHead
 from ldmlr.store.names import CLASS_NAME_KEYS, names_of_classes
-from ldmlr.store.opening import Report, open_hdf5
+from ldmlr.store.opening import Report, check_no_keys, open_hdf5
 from ldmlr.store.parts import SplitParts
 from ldmlr.store.reading import read_config, read_file
 from ldmlr.store.rows import Rows
@@ -106,7 +106,7 @@ def open_source(
     with open(path, "rb") as handle:
         start = handle.read(8)
     if start.startswith(b"\x93NUMPY"):
-        _check_no_keys(path, "an .npy file holds one array", features_key, None)
+        check_no_keys(path, "an .npy file holds one array", features_key, None)
         return _npy(path, labels, labels_key, remedy)
     if labels is not None:
         raise UsageError(f"{labels}: a file of labels goes with an .npy file of features, not with {path}")
@@ -152,12 +152,6 @@ def _saved_dataset(path: Path, features_key: str | None, labels_key: str | None)
         if split == "train":
             classes = class_names(folder, table.label)
     return Source(splits, class_names=classes)
-
-
-def _check_no_keys(path: Path, reason: str, *keys: str | None) -> None:
-    for key, option in zip(keys, (opt("features_key"), opt("labels_key")), strict=True):
-        if key is not None:
-            raise UsageError(f"{option}: {path}: {reason}; leave it out")
 
 
 def _npy(path: Path, labels: str | Path | None, labels_key: str | None, remedy: str) -> Source:
@@ -322,7 +316,7 @@ def _words(where: str, values: Array) -> tuple[str, ...]:
 
 def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Source:
     if is_manifest(path):
-        _check_no_keys(path, "the shards of a manifest are stores", features_key, labels_key)
+        check_no_keys(path, "the shards of a manifest are stores", features_key, labels_key)
         parts = read_manifest(path, Report(), check_values=False)
         unused: set[str] = set()
     else:
