@@ -155,6 +155,7 @@ def test_equal_models_are_equal_files(name, new):
         old["held_out"] = {"loss_over_gaussian": None, "bands": [], "groups": {}, "rows": 0}
     if name == "head":
         old["config"] |= {"fit": "auto", "width": None, "dropout": None}
+        old["config"] |= {"monotone_norms": False, "precision": "auto"}
         old["config"]["batch_size"] = old["config"].pop("batch")
     assert {k: header[k] for k in header.keys() - numbers} == {k: old[k] for k in old.keys() - numbers}
 
