@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
@@ -18,6 +17,7 @@ from ldmlr.boundary import out_of_memory
 from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.files import os_error
 from ldmlr.invocation import note_invocation
+from ldmlr.remote import as_path
 
 from .nearest import Group, in_style
 from .origin import with_file
@@ -194,7 +194,7 @@ def _line(error: Exception) -> str | None:
     """Return what to say of an error of the system or of memory; None for any other, which is a fault."""
     if isinstance(error, OSError) and not out_of_memory(error):
         if isinstance(error.filename, str):
-            return os_error(error, Path(error.filename)).message
+            return os_error(error, as_path(error.filename)).message
         return f"{error.strerror or error}; check the path, the permissions and the disk"
     if not (out_of_memory(error) or _at_memory_limit()):
         return None
@@ -216,7 +216,8 @@ def _at_memory_limit() -> bool:
     if limit == resource.RLIM_INFINITY:
         return False
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = int(file.read().split()[0])
     except (OSError, MemoryError):
         return True
     return limit - pages * resource.getpagesize() < SCARCE

@@ -46,8 +46,9 @@ def read_labels(y: Any, estimator: str) -> Labels:
     if array.ndim == 2 and array.shape[1] > 1:
         if type_of_target(array) != "multilabel-indicator" or (array.sum(axis=1) != 1).any():
             raise InputError(
-                f"y: has {array.shape[1]} columns; multilabel and multioutput targets are not supported, "
-                "only one column of labels or one column of 0 and 1 per class"
+                # The sentence is the one that imbalanced-learn's own checks look for.
+                f"y: has {array.shape[1]} columns: Multilabel and multioutput targets are not supported. "
+                "Give one column of labels, or one column of 0 and 1 per class"
             )
         return Labels(y, array.argmax(axis=1), array.shape[1])
     # Labels of several types are "unknown" there: the error comes from the sorting.
