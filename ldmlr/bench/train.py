@@ -17,10 +17,13 @@ from ldmlr.diffusion import course
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.fused import PRODUCTS, SHARE, Steps
 from ldmlr.diffusion.weights import TIME_FEATURES
+from ldmlr.processor import vector_products
 from ldmlr.text import table
 
 # Multiply-adds of one timed call on one thread: about a third of a second at 250 GFLOP/s.
 CALL = 4e10
+# The share of it that a quick run does, and its runs per figure.
+QUICK, QUICK_REPEATS = 0.2, 3
 RECIPE, LARGE = (64, 128), (512, 512)
 CLASSES, ROWS, BATCH = 10, 12_406, 512
 
@@ -28,17 +31,23 @@ CLASSES, ROWS, BATCH = 10, 12_406, 512
 def jobs(settings: Settings) -> list[Callable[[], Row]]:
     """Return the measurements, each giving one row of the benchmark table."""
     torch.set_num_threads(settings.threads)
-    repeats, threads = settings.repeats, settings.threads
+    repeats, threads, share = settings.repeats, settings.threads, 1.0
+    sizes: tuple[tuple[int, int], ...] = (RECIPE, LARGE)
     types = ["float32", *(["bfloat16"] if isa.choose().bfloat16 else [])]
+    if settings.quick:
+        sizes, types, share = (RECIPE,), [vector_products("auto", isa.choose())], QUICK
+        repeats = min(repeats, QUICK_REPEATS)
+    compiled = settings.compiled and not settings.quick
     found: list[Callable[[], Row]] = []
-    for size in (RECIPE,) if settings.quick else (RECIPE, LARGE):
+    for size in sizes:
         for precision in types:
-            found.append(partial(share_of_peak, *size, precision, repeats))
-            found.append(partial(against_torch, *size, precision, threads, max(1, repeats // 2)))
-            if settings.compiled and not settings.quick:
-                found.append(partial(against_torch, *size, precision, threads, max(1, repeats // 2), True))
+            few = max(1, repeats // 2)
+            found.append(partial(share_of_peak, *size, precision, repeats, share))
+            found.append(partial(against_torch, *size, precision, threads, few, share=share))
+            if compiled:
+                found.append(partial(against_torch, *size, precision, threads, few, compiled=True))
             if threads > 1:
-                found.append(partial(scaling, *size, precision, threads, repeats))
+                found.append(partial(scaling, *size, precision, threads, repeats, share))
     return found
 
 
@@ -63,13 +72,13 @@ def operations_per_step(config: DiffusionConfig, latent: int, share: int = SHARE
     return 2 * (batch * rows + -(-batch // share) * (3 * (times + layers * hidden**2) - times))
 
 
-def share_of_peak(dim: int, hidden: int, precision: str, repeats: int) -> Row:
+def share_of_peak(dim: int, hidden: int, precision: str, repeats: int, share: float = 1.0) -> Row:
     """Return the steps on one thread beside multiply-adds on registers alone."""
-    work, steps, config = _work(dim, hidden, precision, 1)
+    work, steps, config = _work(dim, hidden, precision, 1, share)
     operations = operations_per_step(config, dim)
 
     def peak() -> float:
-        return _native.peak(steps.isa, PRODUCTS[precision], int(CALL / 4000))
+        return _native.peak(steps.isa, PRODUCTS[precision], int(share * CALL / 4000))
 
     found = pair(work, peak, repeats)
     ceiling = found.second * 1e-9
@@ -80,13 +89,19 @@ def share_of_peak(dim: int, hidden: int, precision: str, repeats: int) -> Row:
 
 
 def against_torch(
-    dim: int, hidden: int, precision: str, threads: int, repeats: int, compiled: bool = False
+    dim: int,
+    hidden: int,
+    precision: str,
+    threads: int,
+    repeats: int,
+    compiled: bool = False,
+    share: float = 1.0,
 ) -> Row:
     """Return the steps beside those of PyTorch: eager float32, or a compiled step of the same type."""
-    work, steps, config = _work(dim, hidden, precision, threads)
+    work, steps, config = _work(dim, hidden, precision, threads, share)
     short = compiled and precision == "bfloat16"
     baseline = TorchTrainer(config, *random_rows(dim), compiled=compiled, autocast=short)
-    count = max(2, int(0.1 * CALL * threads / operations_per_step(config, dim)))
+    count = max(2, int(0.1 * share * CALL * threads / operations_per_step(config, dim)))
 
     def other() -> float:
         baseline.advance(count)
@@ -100,10 +115,10 @@ def against_torch(
     )  # fmt: skip
 
 
-def scaling(dim: int, hidden: int, precision: str, threads: int, repeats: int) -> Row:
+def scaling(dim: int, hidden: int, precision: str, threads: int, repeats: int, share: float = 1.0) -> Row:
     """Return what several threads gain over one."""
-    many, steps, config = _work(dim, hidden, precision, threads)
-    one, _, _ = _work(dim, hidden, precision, 1)
+    many, steps, config = _work(dim, hidden, precision, threads, share)
+    one, _, _ = _work(dim, hidden, precision, 1, share)
     found = pair(many, one, repeats)
     return _row(f"{threads} threads against one", steps, config, threads, found.first, times=found.ratio)
 
@@ -116,8 +131,10 @@ def random_rows(dim: int) -> tuple[Any, Any, Any]:
     return z.astype(np.float32), labels, np.bincount(labels)
 
 
-def _work(dim: int, hidden: int, precision: str, threads: int) -> tuple[Work, Steps, DiffusionConfig]:
-    """Return steps of a training, the training, and its configuration."""
+def _work(
+    dim: int, hidden: int, precision: str, threads: int, share: float = 1.0
+) -> tuple[Work, Steps, DiffusionConfig]:
+    """Return steps of a training, the training, and its configuration; `share` is of a full call's steps."""
     # A low rate: the training goes on for as long as it is measured.
     config = DiffusionConfig(
         hidden=hidden, batch_size=BATCH, lr=1e-4, warmup_iterations=0, iterations=200_000
@@ -125,7 +142,9 @@ def _work(dim: int, hidden: int, precision: str, threads: int) -> tuple[Work, St
     steps = Steps(config, *random_rows(dim), np.ones(dim), 0, precision, threads)
     state = steps.start(config)
     slow = {"baseline": 0.1, "avx2": 0.4}.get(steps.isa, 1.0)
-    count = max(course.REPORT_EVERY // 10, int(slow * threads * CALL / operations_per_step(config, dim)))
+    count = max(
+        course.REPORT_EVERY // 10, int(slow * share * threads * CALL / operations_per_step(config, dim))
+    )
 
     def work() -> float:
         if state.done + count > config.steps:
