@@ -17,11 +17,14 @@ TINY = {"hidden": 8, "layers": 1, "batch_size": 8}
 
 
 @pytest.mark.parametrize(
-    ("rows", "steps"),
-    [(1, FEWEST_STEPS), (1000, FEWEST_STEPS), (12_406, 606), (20_480, 1000), (115_846, MOST_STEPS)],
-)
-def test_passes_over_the_rows_within_limits(rows: int, steps: int) -> None:
-    found = DiffusionConfig().for_rows(rows)
+    ("rows", "dim", "steps"),
+    [
+        (1, 3, FEWEST_STEPS), (1000, 64, FEWEST_STEPS), (12_406, 64, 606), (20_480, 9, 1000),
+        (115_846, 64, MOST_STEPS), (1000, 65, MOST_STEPS), (12_406, 2048, MOST_STEPS),
+    ],
+)  # fmt: skip
+def test_passes_over_narrow_rows_within_limits(rows: int, dim: int, steps: int) -> None:
+    found = DiffusionConfig().for_rows(rows, dim)
     assert found.steps == found.iterations == steps
     assert FEWEST_STEPS <= steps <= MOST_STEPS
     if FEWEST_STEPS < steps < MOST_STEPS:
@@ -30,7 +33,7 @@ def test_passes_over_the_rows_within_limits(rows: int, steps: int) -> None:
 
 def test_what_is_given_is_kept() -> None:
     given = DiffusionConfig(iterations=7)
-    assert given.for_rows(10**6) is given
+    assert given.for_rows(10**6, 64) is given
     with pytest.raises(UsageError, match="iterations"):
         DiffusionConfig(iterations=0)
     with pytest.raises(ValueError, match="not settled"):
@@ -42,19 +45,18 @@ def test_every_fit_settles_it_anew_and_the_file_says_it(tmp_path: Path) -> None:
     model = LatentDiffusion(**TINY)
     assert "iterations" not in repr(model)
     model.fit(X, y, device="cpu")
-    assert model.config.iterations == DiffusionConfig(**TINY).for_rows(len(y)).steps
+    assert model.config.iterations == DiffusionConfig(**TINY).for_rows(*X.shape).steps
     assert "iterations" not in repr(model) or model.config.iterations != FEWEST_STEPS
     model.save(tmp_path / "model.safetensors")
     assert LatentDiffusion.load(tmp_path / "model.safetensors").config == model.config
     few = np.concatenate([np.flatnonzero(y == label)[:10] for label in np.unique(y)])
     fewer = model.fit(X[few], y[few], device="cpu").config.iterations
-    assert fewer == DiffusionConfig(**TINY).for_rows(len(few)).steps
+    assert fewer == DiffusionConfig(**TINY).for_rows(*X[few].shape).steps
 
 
 def test_the_command_says_the_number_and_knows_a_finished_model_again(tmp_path, run_cli) -> None:
     with blob_store(tmp_path / "features.h5") as store:
-        rows = len(store.train.labels)
-    steps = DiffusionConfig(**TINY).for_rows(rows).steps
+        steps = DiffusionConfig(**TINY).for_rows(len(store.train.labels), store.dim).steps
     words = (
         "diffuse", tmp_path / "features.h5", "--hidden", 8, "--layers", 1, "--batch-size", 8,
         "--out", tmp_path / "model.safetensors", "--json", "--device", "cpu",

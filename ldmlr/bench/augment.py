@@ -78,7 +78,7 @@ def _measured(
             done = augmented(paths, Path(folder), generator, threads)
             seconds.append(time.perf_counter() - began)
         generated, backend = sum(figures["generated"] for figures in done), done[0]["backend"]
-    middle, config = statistics.median(seconds), DiffusionConfig().for_rows(ROWS)
+    middle, config = statistics.median(seconds), DiffusionConfig().for_rows(ROWS, DIM)
     trained = generator == "diffusion"
     return {
         "what": what, "backend": backend, "isa": None, "dtype": "float32", "dim": DIM,

@@ -132,7 +132,7 @@ class Steps:
             rows=self._keep(rows, np.int64),
             cumulative=self._keep(thresholds(counts.astype(np.float64) ** config.class_power), np.uint32),
             alpha=self._keep(alpha, np.float32), sigma=self._keep(sigma, np.float32),
-            features=self._keep(time_features(course.times()), np.float32),
+            features=self._keep(_time_table(), np.float32),
             importance=self._keep(importance, np.float32),
         )  # fmt: skip
 
@@ -225,6 +225,12 @@ class Steps:
             self.isa, self.params, PRODUCTS[self.products], first, len(losses), self.threads,
             course.REPORT_EVERY, report,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1)  # of many small trainings it is a tenth
+def _time_table() -> Floats:
+    """Return the features of all times that a training draws from."""
+    return time_features(course.times()).astype(np.float32)
 
 
 @lru_cache(maxsize=2)  # a training asks for it once a checkpoint

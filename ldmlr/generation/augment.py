@@ -32,7 +32,7 @@ from ldmlr.store.writer import write_split
 
 MODEL_SUFFIX = ".model.safetensors"
 # What is said of a model beside its time.
-LEARNED = ("loss", "axes", "held_out", "learned")
+LEARNED = ("steps", "loss", "axes", "held_out", "learned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +142,9 @@ def augment(
 
     Returns
     -------
-    Figures: ``store``, ``output``, ``generator``, ``model``, ``loss``, ``axes``, ``held_out`` and ``learned``
-    (None without a model, see `ldmlr.generation.diffuse.diffuse`), ``features`` (whether the encoder has
-    seen the rows, and how that is known), ``rows``, ``generated``, ``per_class``,
+    Figures: ``store``, ``output``, ``generator``, ``model``, ``steps``, ``loss``, ``axes``, ``held_out`` and
+    ``learned`` (None without a model, see `ldmlr.generation.diffuse.diffuse`), ``features`` (whether the
+    encoder has seen the rows, and how that is known), ``rows``, ``generated``, ``per_class``,
     ``backend``, ``gate``, ``notes``, ``train_seconds``, ``generate_seconds``, ``finished_before``.
 
     Raises

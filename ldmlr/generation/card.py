@@ -99,7 +99,7 @@ def _rows(model: Trained) -> str:
 
 
 def _settings(model: Trained) -> str:
-    usual = DiffusionConfig().for_rows(int(model.counts.sum())).to_dict()
+    usual = DiffusionConfig().for_rows(int(model.counts.sum()), model.transform.dim).to_dict()
     lines = [
         f"| `{name}` | `{json.dumps(value)}` | {'yes' if value == usual[name] else 'no'} |"
         for name, value in model.config.to_dict().items()

@@ -133,7 +133,7 @@ def settled(config: DiffusionConfig, store: FeatureStore) -> DiffusionConfig:
     """Return a configuration with what it leaves open settled for the encoded training rows of a store."""
     split = store.split("train")
     generated = 0 if split.source is None else int(np.count_nonzero(split.source))
-    return config.for_rows(len(split.labels) - generated)
+    return config.for_rows(len(split.labels) - generated, store.dim)
 
 
 def follow(

@@ -100,9 +100,9 @@ class LatentDiffusion:
 
     def __repr__(self) -> str:
         """Show the settings that are not the defaults, and what it was trained on."""
-        usual = DiffusionConfig().for_rows(int(self.counts.sum())).to_dict()
-        if self._weights is None:
-            usual["iterations"] = None
+        usual = DiffusionConfig().to_dict()
+        if self._weights is not None:
+            usual = DiffusionConfig().for_rows(int(self.counts.sum()), self.dim).to_dict()
         changed = [f"{key}={value!r}" for key, value in self.config.to_dict().items() if value != usual[key]]
         settings = ", ".join([*changed, f"seed={self.seed}"])
         if self._weights is None:

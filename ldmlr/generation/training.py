@@ -55,7 +55,7 @@ def train_model(
     classes = num_classes or class_count([("labels", labels)])
     if class_names is not None and len(class_names) != classes:
         raise InputError(f"class_names: expected {classes}, one per class, not {len(class_names)}")
-    config = config.for_rows(len(labels))
+    config = config.for_rows(*features.shape)
     trained_on = rows.rows_per_class(labels, classes, counts)
     blocks = rows.blocks(features, labels, views)
     place = device_name(device)
