@@ -20,14 +20,13 @@
 #   stage2     training the diffusion model
 #   stage1     training ResNet-32 (LDMLR_GPU_EPOCHS epochs, default 20; the time grows with them)
 #   suite      the whole test suite; not among the defaults
-#   encoders   trains the presets LDMLR_GPU_PRESETS (default: cifar-wcdas) on the image set LDMLR_GPU_IMAGES,
-#              encodes it and runs stages 2 and 3 (LDMLR_GPU_SEEDS seeds, default 5); each preset has a folder
-#              in OUT, where a training that ran out of time goes on in the next call; not among the defaults
+#   encoders   trains and encodes what LDMLR_GPU_ENCODERS names, RECIPE=IMAGES..., side by side, and runs stages 2
+#              and 3: gpu_encoders.sh says how, and what else can be set; not among the defaults
 #
 # OUT gets a log and, where the part measures, a JSON file for each part, and summary.json. A call ends within
 # LDMLR_GPU_SECONDS (default 570): parts for which no time is left are left out and said to be, so that they
 # can be asked for by name in another call. After each part OUT/results.tgz has all logs and JSON files so far.
-# PYTHON names the interpreter (default: python3).
+# LDMLR_GPU_BACK gets a copy of that archive. PYTHON names the interpreter (default: python3).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -134,19 +133,9 @@ stage1() {
 }
 suite() { "$python" -m pytest -q; }
 encoders() {
-    local preset folder store failed=0
-    local images=${LDMLR_GPU_IMAGES:?names the image set} on=(--device "${LDMLR_GPU_DEVICE:-cuda}")
-    for preset in ${LDMLR_GPU_PRESETS:-cifar-wcdas}; do
-        folder=$out/$preset store=$work/$preset.h5
-        [ -e "$folder/model.safetensors" ] ||
-            ldmlr baseline "$images" --preset "$preset" "${on[@]}" --resume --out "$folder"
-        [ -e "$folder/model.safetensors" ] &&
-            ldmlr encode "$folder" "$images" "${on[@]}" --views 3 --view-kinds weak --view-kinds weak \
-                --view-kinds strong --out "$store" &&
-            ldmlr run "$store" "${on[@]}" --seeds "${LDMLR_GPU_SEEDS:-5}" --out "$work/run-$preset" &&
-            cp "$work/run-$preset/result.json" "$folder/run.json" || failed=1
-    done
-    return $failed
+    local -a named
+    read -ra named <<< "${LDMLR_GPU_ENCODERS:?names recipes and images, such as presets/cifar10-lt-resnet32x4.toml=c10.h5}"
+    benchmarks/gpu_encoders.sh "$out" "${named[@]}"
 }
 
 nvidia-smi > "$out/gpu.txt" 2>&1 || echo "nvidia-smi is not there" > "$out/gpu.txt"
@@ -161,6 +150,7 @@ save() {
     } > "$out/summary.json"
     (cd "$out" && find . -maxdepth 2 \( -name '*.json' -o -name '*.jsonl' -o -name '*.log' -o -name '*.txt' \) -print0 |
         tar --null -czf results.tgz -T -)
+    [ -z "${LDMLR_GPU_BACK:-}" ] || { mkdir -p "$LDMLR_GPU_BACK" && cp "$out/results.tgz" "$LDMLR_GPU_BACK/"; }
 }
 
 lines=()

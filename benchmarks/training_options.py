@@ -8,7 +8,8 @@ seeds for all, last epoch; nothing is chosen by the figures.
 The folder of runs is reused, so an interrupted table goes on.
 
 To choose by figures, ``--validation`` keeps 30 of the 120 images of each class back before the long-tailed
-draw: all stages run on the rest, and every head is measured on those images (``val``) beside the test images.
+draw: all stages run on the rest, and every head is measured on those images (``digits-lt-val``) beside the
+test images (``digits-lt-test``).
 
     python benchmarks/training_options.py --folder runs/options --out training-options.json
     python benchmarks/training_options.py --levers --validation --epochs 80 --folder runs/levers --out l.json
@@ -133,7 +134,7 @@ class Table:
 
     def name(self, split: str) -> str:
         """Return what the data are called in the table."""
-        return f"digits-lt, {HELD_BACK} of a class kept back: {split}" if self.validation else "digits-lt"
+        return f"digits-lt-{split}" if self.validation else "digits-lt"
 
     def source(self) -> str:
         """Return the image set: the built-in one, or a file of it with images kept back."""

@@ -126,7 +126,7 @@ def test_the_objective_adds_the_contrast_of_projected_unit_features(kind):
     head = make_head("linear", 6, CLASSES)
     part = Objective(config, head, np.array([9, 5, 2, 1]))
     views, targets = [torch.randn(5, 6), torch.randn(5, 6)], one_hot(torch.tensor([0, 1, 1, 2, 0]))
-    found, _ = part(views, [targets, targets], 0)
+    found, _ = part(views, [targets, targets])
     z = torch.nn.functional.normalize(part.contrast.projector(torch.cat(views)), dim=1)
     both = torch.cat([targets, targets])
     if kind == "balanced":

@@ -26,16 +26,16 @@ class Repeated:
 
     made = 0
 
-    def __init__(self, work, mixed: Sequence[Mixed], share: float, epoch: int, parameters) -> None:
+    def __init__(self, work, mixed: Sequence[Mixed], share: float, parameters) -> None:
         type(self).made += 1
-        self.work, self.share, self.epoch = work, share, epoch
+        self.work, self.share = work, share
         self.inputs = [(images.clone(), targets.clone()) for images, targets in mixed]
 
     def __call__(self, mixed: Sequence[Mixed]) -> graphed.Outcome:
         for kept, given in zip(self.inputs, mixed, strict=True):
             for to, tensor in zip(kept, given, strict=True):
                 to.copy_(tensor)
-        return self.work(self.inputs, self.share, self.epoch)
+        return self.work(self.inputs, self.share)
 
 
 def split(count: int = 90) -> ArraySplit:
@@ -54,11 +54,14 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
     return [value.cpu() for value in trainer.model.state_dict().values()]
 
 
-def test_a_graph_for_each_shape_and_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = weights(Trainer(CONFIG, split(), 0, torch.device("cpu")))
+@pytest.mark.parametrize("changes", [{}, {"loss": "weighted", "cumulative": True}])
+def test_a_graph_for_each_shape_and_the_same_weights(monkeypatch: pytest.MonkeyPatch, changes: dict) -> None:
+    config = CONFIG.replace(**changes)
+    expected = weights(Trainer(config, split(), 0, torch.device("cpu")))
+    Repeated.made = 0
     monkeypatch.setattr(graphed, "Replay", Repeated)
     monkeypatch.setattr(graphed.Graphed, "_beside", lambda self, *given: self.work(*given))
-    trainer = Trainer(CONFIG, split(), 0, torch.device("cpu"))
+    trainer = Trainer(config, split(), 0, torch.device("cpu"))
     by_graph = graphed.Graphed(trainer._gradients, list(trainer.model.parameters()))
     trainer.gradients = by_graph
     for found, wanted in zip(weights(trainer), expected, strict=True):
@@ -76,6 +79,7 @@ def test_a_graph_for_each_shape_and_the_same_weights(monkeypatch: pytest.MonkeyP
     [
         {},
         {"mixup": 1.0, "cutmix": 1.0, "consistency": 1.0},
+        {"loss": "weighted", "cumulative": True},
         {"contrast": 1.0},
         {"contrast": 1.0, "contrast_loss": "balanced", "loss": "balanced-softmax"},
         {"contrast": 1.0, "contrast_loss": "binary", "loss": "binary", "uniformity": 1.0},
@@ -100,15 +104,15 @@ def test_on_a_device_gradients_are_those_without_a_graph(changes: dict) -> None:
 
     wanted = []
     for mixed in batches:
-        loss, _ = trainer._gradients(mixed, 1.0, 0)
+        loss, _ = trainer._gradients(mixed, 1.0)
         wanted.append((float(loss), flat().clone()))
     # No step is taken, so the weights stay, and other batches have other gradients.
     assert (wanted[0][1] - wanted[1][1]).norm() > 0.3 * wanted[0][1].norm()
     for _ in range(graphed.WARM_UP + 1):
-        by_graph(batches[0], 1.0, 0)
+        by_graph(batches[0], 1.0)
     assert len(by_graph.graphs) == 1
     for mixed, (loss, gradient) in zip(batches, wanted, strict=True):
-        found, _ = by_graph(mixed, 1.0, 0)
+        found, _ = by_graph(mixed, 1.0)
         assert float(found) == pytest.approx(loss, rel=1e-2)
         assert (flat() - gradient).norm() < 0.05 * gradient.norm()
 

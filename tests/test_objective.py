@@ -125,7 +125,8 @@ def test_the_cumulative_schedule_goes_over_to_the_named_loss(epoch, share):
         part.plain_head.weight.mul_(2)
         plain = cross_entropy(part.plain_head(features[0]), targets[0])
         weighted = weighted_cross_entropy(COUNTS)(part.head(features[0]), targets[0])
-    found, logits = part(features, targets, epoch)
+    part.begin(epoch)
+    found, logits = part(features, targets)
     assert float(found.detach()) == pytest.approx(float((1 - share) * plain + share * weighted), rel=1e-6)
     torch.testing.assert_close(logits[0], part.head(features[0]))
 
@@ -133,7 +134,7 @@ def test_the_cumulative_schedule_goes_over_to_the_named_loss(epoch, share):
 def test_two_views_add_up():
     part = objective(consistency=4.0)
     features, targets = views(2)
-    found, _ = part(features, targets, 0)
+    found, _ = part(features, targets)
     parts = [cross_entropy(part.head(view), target) for view, target in zip(features, targets, strict=True)]
     expected = sum(parts) + 4 * part.agreement(*features)
     torch.testing.assert_close(found, expected)

@@ -75,10 +75,10 @@ def test_the_share_weighs_labels_against_the_teacher(loss):
     features, taught = torch.randn(5, 6), torch.randn(5, 4)
     targets = torch.eye(4)[torch.tensor([0, 1, 2, 3, 0])]
     counts = np.array([40, 20, 10, 5])
-    alone, _ = Objective(quick(loss=loss), head, counts)([features], [targets], 0)
+    alone, _ = Objective(quick(loss=loss), head, counts)([features], [targets])
     for share in (0.25, 1.0):
         config = quick(loss=loss, teacher="x", distil=share, temperature=3.0)
-        total, logits = Objective(config, head, counts)([features], [targets], 0, [taught])
+        total, logits = Objective(config, head, counts)([features], [targets], [taught])
         # The teacher's logits are compared without the prior that the labels' loss adds.
         matched = distillation(head(features), taught, 3.0)
         assert torch.allclose(total, (1 - share) * alone + share * matched)
@@ -90,9 +90,7 @@ def test_two_views_are_taught_one_by_one():
     head = make_head("linear", 6, 4)
     views, taught = list(torch.randn(2, 5, 6)), list(torch.randn(2, 5, 4))
     targets = [torch.full((5, 4), 0.25)] * 2
-    total, _ = Objective(quick(teacher="x", distil=1.0), head, np.array([4, 3, 2, 1]))(
-        views, targets, 0, taught
-    )
+    total, _ = Objective(quick(teacher="x", distil=1.0), head, np.array([4, 3, 2, 1]))(views, targets, taught)
     expected = sum(distillation(head(view), logits, 2.0) for view, logits in zip(views, taught, strict=True))
     assert torch.allclose(total, expected)
 

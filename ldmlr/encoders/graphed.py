@@ -16,8 +16,8 @@ import torch
 from ldmlr.encoders.augment.mixing import Mixed
 
 Outcome = tuple[torch.Tensor, torch.Tensor]
-# (mixed views, share of the side, epochs done) -> (loss, hits); leaves the gradients in the parameters.
-Work = Callable[[Sequence[Mixed], float, int], Outcome]
+# (mixed views, share of the side) -> (loss, hits); leaves the gradients in the parameters.
+Work = Callable[[Sequence[Mixed], float], Outcome]
 
 # Steps of a shape before its graph is captured.
 WARM_UP = 3
@@ -29,8 +29,8 @@ class Graphed:
     Parameters
     ----------
     work
-        Computes gradients; everything it does must be on the device, and the same for equal shapes, shares
-        and whatever epoch.
+        Computes gradients; everything it does must be on the device, and the same for equal shapes and
+        shares. What changes from epoch to epoch it reads from the device.
     parameters
         Those that get gradients.
     """
@@ -43,29 +43,29 @@ class Graphed:
         self.seen: dict[Any, int] = {}
         self.graphs: dict[Any, Replay] = {}
 
-    def __call__(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
+    def __call__(self, mixed: Sequence[Mixed], share: float) -> Outcome:
         """Return loss and hits, which the next call overwrites."""
         with torch.cuda.device(self.index):
-            return self._outcome(mixed, share, epoch)
+            return self._outcome(mixed, share)
 
-    def _outcome(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
+    def _outcome(self, mixed: Sequence[Mixed], share: float) -> Outcome:
         key = (share, *(tuple(images.shape) for images, _ in mixed))
         if key not in self.graphs:
             self.seen[key] = self.seen.get(key, 0) + 1
             if self.seen[key] <= WARM_UP:
-                return self._beside(mixed, share, epoch)
+                return self._beside(mixed, share)
             # Sizes only grow: the graphs of smaller images, and their memory, are not needed any more.
             self.graphs = {kept: graph for kept, graph in self.graphs.items() if kept[0] == share}
-            self.graphs[key] = Replay(self.work, mixed, share, epoch, self.parameters)
+            self.graphs[key] = Replay(self.work, mixed, share, self.parameters)
         return self.graphs[key](mixed)
 
-    def _beside(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
+    def _beside(self, mixed: Sequence[Mixed], share: float) -> Outcome:
         """Work on a stream of its own, as a capture will."""
         main = torch.cuda.current_stream()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            outcome = self.work(mixed, share, epoch)
+            outcome = self.work(mixed, share)
         main.wait_stream(side)
         for tensor in (*outcome, *(p.grad for p in self.parameters if p.grad is not None)):
             tensor.record_stream(main)
@@ -80,14 +80,13 @@ class Replay:
         work: Work,
         mixed: Sequence[Mixed],
         share: float,
-        epoch: int,
         parameters: Sequence[torch.nn.Parameter],
     ) -> None:
         self.parameters = parameters
         self.inputs = [(images.clone(), targets.clone()) for images, targets in mixed]
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.outcome = work(self.inputs, share, epoch)
+            self.outcome = work(self.inputs, share)
         self.gradients = [parameter.grad for parameter in parameters]
 
     def __call__(self, mixed: Sequence[Mixed]) -> Outcome:

@@ -7,9 +7,10 @@ projector g and a predictor h,
     L = a * (CE(f_a) + CE(f_b)) + (1 - a) * (loss(f_a) + loss(f_b))
         - consistency * (cos(p_a, stop(z_b)) + cos(p_b, stop(z_a)))
 
-where a = 1 - (epoch / epochs)^2 with ``cumulative``, and 0 without. The cross-entropy has a head of its
-own, which is dropped after the training: it shapes the features while the head that is kept learns from
-`loss` alone. Each part works without the others. Projector and predictor are linear, with 128 outputs.
+where a = 1 - (epoch / epochs)^2 with ``cumulative`` (`Objective.begin`), and 0 without. The cross-entropy has
+a head of its own, which is dropped after the training: it shapes the features while the head that is kept
+learns from `loss` alone. Each part works without the others. Projector and predictor are linear, with 128
+outputs.
 
 A teacher takes a share w (``distil``) of what is before the consistency (Hinton et al., "Distilling the
 Knowledge in a Neural Network", 2015): with its logits t, those s of the head that is kept, and the
@@ -109,6 +110,11 @@ class Objective(nn.Module):
     def __init__(self, config: BaselineConfig, head: Head, counts: npt.NDArray[np.int64]) -> None:
         super().__init__()
         self.weight, self.epochs = config.consistency, config.epochs
+        # Shares of the losses with `cumulative`: on the device, so that a graph of a step reads them anew.
+        self.early: torch.Tensor
+        self.late: torch.Tensor
+        self.register_buffer("early", torch.ones(()), persistent=False)
+        self.register_buffer("late", torch.zeros(()), persistent=False)
         self.distil, self.temperature = config.distil, config.temperature
         self.loss = training_loss(config, counts)
         self.head = head
@@ -119,11 +125,16 @@ class Objective(nn.Module):
             Contrast(config.contrast_loss, config.contrast_temperature, head.dim) if config.contrast else None
         )
 
+    def begin(self, epoch: int) -> None:
+        """Take note of how many epochs are done; nothing waits for the device."""
+        share = (epoch / self.epochs) ** 2
+        self.early.fill_(1 - share)
+        self.late.fill_(share)
+
     def forward(
         self,
         features: Sequence[torch.Tensor],
         targets: Sequence[torch.Tensor],
-        epoch: int,
         taught: Sequence[torch.Tensor] = (),
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the objective and the logits of each view by the head that is kept.
@@ -134,8 +145,6 @@ class Objective(nn.Module):
             Of one or two views, ``[n, D]`` float32.
         targets
             Class weights of each view, ``[n, C]``.
-        epoch
-            Epochs done.
         taught
             A teacher's logits of each view, ``[n, C]``; none without one.
         """
@@ -143,8 +152,7 @@ class Objective(nn.Module):
         total = sum_of(self.loss, logits, targets)
         if self.plain_head is not None:
             plain = sum_of(cross_entropy, [self.plain_head(view) for view in features], targets)
-            share = (epoch / self.epochs) ** 2
-            total = (1 - share) * plain + share * total
+            total = self.early * plain + self.late * total
         if len(taught):
             matched = sum_of(functools.partial(distillation, temperature=self.temperature), logits, taught)
             total = (1 - self.distil) * total + self.distil * matched

@@ -13,8 +13,8 @@ from ldmlr.errors import UsageError, nearest, opt
 
 # Du et al. (CVPR 2023), factor 100, as their commands say: consistency 4 for CIFAR-100-LT, for CIFAR-10-LT
 # 1 in one place and 4 in another. Their "ResNet-32" has four times the usual channels: --network
-# resnet32x4, at 16 times the multiplications. They use momentum without Nesterov, draw partners afresh, and
-# weigh the targets of CutMix by the share that was drawn, not by that of the pixels that were pasted.
+# resnet32x4, at 16 times the multiplications. They draw partners afresh from the whole set, and weigh the
+# targets of CutMix by the share that was drawn, not by that of the pixels that were pasted.
 GLMC: dict[str, Any] = {
     "loss": "weighted",
     "weight_power": 1.2,
@@ -25,6 +25,7 @@ GLMC: dict[str, Any] = {
     "epochs": 200,
     "batch_size": 64,
     "lr": 0.01,
+    "nesterov": False,
     "weight_decay": 5e-3,
     "warmup_epochs": 10.0,
 }

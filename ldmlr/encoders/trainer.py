@@ -246,6 +246,7 @@ class Trainer:
             order = draws.order.permutation(len(self.labels))
         plan = even_batches(order, config.batch_size)
         self.model.train(not self.head_alone)
+        self.objective.begin(epoch)
         loss_sum = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         seen = 0
@@ -279,19 +280,19 @@ class Trainer:
         """Take one step; return the objective and the number of hits, weighted as the targets are mixed."""
         share = side_share(self.config.first_size, epoch, self.config.epochs)
         mixed = self.mixing(views, one_hot, draws.mixup, draws.augment)
-        loss, correct = self.gradients(mixed, share, epoch)
+        loss, correct = self.gradients(mixed, share)
         self._descend(rate)
         if self.ema is not None:
             self.ema.update(self.model)
         return loss, correct
 
-    def _gradients(self, mixed: Sequence[Mixed], share: float, epoch: int) -> Outcome:
+    def _gradients(self, mixed: Sequence[Mixed], share: float) -> Outcome:
         """Leave the gradients of a batch in the parameters; return the objective and the number of hits."""
         targets = [weights for _, weights in mixed]
         # The teacher looks at what the student is shown, but always in full size.
         taught = [] if self.teacher is None else [self._of_all(self.teacher, images) for images, _ in mixed]
         features = [self._of_all(self._features, shrink(images, share)) for images, _ in mixed]
-        loss, logits = self.objective(features, targets, epoch, taught)
+        loss, logits = self.objective(features, targets, taught)
         self._backward(loss)
         return loss.detach(), hits(logits, targets)
 
@@ -301,9 +302,8 @@ class Trainer:
 
     def _graphable(self) -> bool:
         """Whether a step does the same on the device in every epoch, and nothing elsewhere."""
-        config = self.config
-        foreign = ":" in config.network
-        elsewhere = foreign or config.cumulative or self.scaler.is_enabled() or not self.ranks.alone
+        foreign = ":" in self.config.network
+        elsewhere = foreign or self.scaler.is_enabled() or not self.ranks.alone
         return self.device.type == "cuda" and not elsewhere
 
     def _head_step(self, images: torch.Tensor, targets: torch.Tensor, rate: float) -> Outcome:
