@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.engines.config import EngineConfig
 from ldmlr.errors import LdmlrError
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
@@ -53,6 +54,7 @@ Found = TypeVar("Found")
 @backend_option
 @device_option
 @threads_option
+@config_options(EngineConfig, exclude=("shards",))
 @resume_option
 @overwrite_option
 @dry_run_option
@@ -77,8 +79,9 @@ def command(
 
     For each STORE: train a model (or fit another generator), generate rows by the plan and write NAME.h5 with
     the encoded rows (source 0), the generated rows (source 1), and the other splits, head and class names of
-    STORE. Small stores are done side by side, one thread each, large ones in turn on all threads; what is
-    written does not depend on it. A store that fails is named, and the others are finished.
+    STORE. Small stores are done side by side, one thread each, large ones in turn on all threads; on a Ray
+    cluster a store is a task. What is written does not depend on it. A store that fails is named, and the
+    others are finished.
 
     \b
     Examples:
@@ -86,6 +89,7 @@ def command(
       ldmlr augment a.h5 b.h5 c.h5 --out-dir balanced --resume
       ldmlr augment features.h5 --strategy few --target 100 --out-dir balanced
       ldmlr augment features.h5 --generator adasyn --out-dir balanced
+      ldmlr augment stores/*.h5 --engine ray --out-dir balanced
     """
     from ldmlr import results
     from ldmlr.device import device_name
@@ -97,6 +101,7 @@ def command(
     diffusion = pick(DiffusionConfig, values)
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
+    engine: EngineConfig = pick(EngineConfig, values)
     place = device_name(device)
     failed: dict[Path, LdmlrError] = {}
     places = _each(stores, failed, lambda store: ready(store, None if dry_run else out_dir, values).place)
@@ -107,7 +112,7 @@ def command(
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
         "generate": config.to_dict(), "diffuse": diffusion.to_dict(), "seed": seed,
         "encoder_trained_on_rows": encoder_trained_on_rows,
-        "device": place, "threads": threads,
+        "device": place, "threads": threads, "engine": engine.engine, "address": engine.address,
     }  # fmt: skip
     if dry_run:
         named = {str(job.store): plan for job, plan in plans.items()}
@@ -122,8 +127,9 @@ def command(
     earlier = _earlier(out_dir) if resume else {}
     done: dict[Job, dict[str, Any]] = {}
     for job, found in augment_all(
-        todo, diffusion, config, seed=seed, trained_on_rows=encoder_trained_on_rows, backend=backend,
-        device=place, threads=threads, resume=resume, overwrite=overwrite,
+        todo, diffusion, config, engine=engine, seed=seed, trained_on_rows=encoder_trained_on_rows,
+        backend=backend, device=device if engine.engine == "ray" else place, threads=threads, resume=resume,
+        overwrite=overwrite,
     ):  # fmt: skip
         if isinstance(found, LdmlrError):
             failed[job.store] = found

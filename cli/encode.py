@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ldmlr.encoders.config import EncodeConfig
+from ldmlr.engines.config import EngineConfig
+from ldmlr.remote import as_path
 
 from .config_file import config_option
 from .fields import config_options, pick
@@ -20,6 +22,7 @@ from .options import (
     json_option,
     out_option,
     overwrite_option,
+    resume_option,
     say,
     seed_option,
     threads_option,
@@ -36,6 +39,8 @@ from .options import (
 @seed_option
 @device_option
 @threads_option
+@config_options(EngineConfig)
+@resume_option
 @overwrite_option
 @dry_run_option
 @json_option
@@ -48,6 +53,7 @@ def command(
     seed: int,
     device: str,
     threads: int | None,
+    resume: bool,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -74,31 +80,39 @@ def command(
       ldmlr encode runs/c10 images.h5 --views 4 --mirror --out features.h5
       ldmlr encode timm:resnet50.a1_in1k photos/ --out features.h5
       ldmlr encode mynets:backbone photos/ --image-size 224 --out features.h5
+      ldmlr encode runs/c10 photos/ --engine ray --shards 64 --out features.h5
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     config: EncodeConfig = pick(EncodeConfig, values)
+    engine: EngineConfig = pick(EngineConfig, values)
     from ldmlr import device as devices
     from ldmlr import results
     from ldmlr import text as tables
-    from ldmlr.encoders.encode import encode_images, splits_to_encode
+    from ldmlr.encoders.encode import splits_to_encode
     from ldmlr.encoders.encoder import foreign_network, open_encoder
     from ldmlr.encoders.wanted import wanted_size
+    from ldmlr.engines.encoding import Encoding, encode_store
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
+    from ldmlr.ranks import ranks
 
-    if out is not None and not dry_run:
-        check_output(out, overwrite)
+    group = click.get_current_context().with_resource(ranks())
+    alone = group.alone and engine.engine == "local"
+    if out is not None and alone and not dry_run:
+        check_output(out, overwrite or resume)
     shot_groups = parse_groups(groups)
     devices.set_threads(threads)
-    target = devices.resolve_device(device)
+    # Workers of a cluster may have devices that this machine has not.
+    target = device if engine.engine == "ray" else devices.device_name(device)
     chosen = {name: values[name] for name in NAMES}
     network = foreign_network(model, seed, config.weights)
     wanted = None if network is None or chosen["image_size"] is not None else wanted_size(network)
     if wanted is not None:
         chosen["image_size"] = wanted[0]
         chosen["image_crop"] = chosen["image_crop"] or wanted[1]
-    images = open_images(source, chosen, seed, check=dry_run)
+    with group.in_turn():
+        images = open_images(source, chosen, seed, check=dry_run)
     encoder = open_encoder(model, images, config, seed=seed, network=network)
     if encoder.normalised is not None:
         say(f"{model}: {encoder.normalised}")
@@ -118,6 +132,9 @@ def command(
     ):
         say(f"note: {source} is not the image set, or not the draw (--seed), that {model} was trained on")
     settings = {"model": model, "source": source, **config.to_dict(), "seed": seed, "groups": groups}
+    settings |= engine.to_dict()
+    if dry_run and not group.first:
+        return
     if dry_run:
         rows = {name: len(split) for name, split in splits_to_encode(encoder, images)[0].items()}
         plan = {
@@ -133,18 +150,19 @@ def command(
         emit(document, as_json, text)
         return
     assert out is not None
-    figures = encode_images(
-        encoder,
-        images,
-        out,
-        config,
-        seed=seed,
-        device=target,
-        threads=threads,
-        overwrite=overwrite,
-        groups=shot_groups,
-    )
+    figures = encode_store(
+        Encoding(model, source, chosen, config, seed, target, threads), encoder, images, out, engine, group,
+        groups=shot_groups, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
+    if figures is None:  # rank 0 has those of all
+        return
+    out = as_path(figures["store"])
     result = results.document("encode", {**settings, **chosen}, **figures, notes=list(images.notes))
+    if figures["finished_before"]:
+        results.restore_result(out, result)
+        say(f"{out}: these images are encoded; nothing to do")
+        emit(result, as_json, str(out))
+        return
     results.write_result(out, result)
     sizes = ", ".join(f"{count:,} {name}" for name, count in figures["splits"].items())
     say(f"{out}: {sizes} rows of {figures['dim']} dimensions in {figures['seconds']:.1f} s")

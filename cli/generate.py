@@ -109,7 +109,8 @@ def command(
     place = device_name(device)
     work = Work(
         source, generator, store, config, views, encoder_trained_on_rows, seed,
-        Machine(place, threads, backend),
+        # Workers of a cluster may have devices that this machine has not.
+        Machine(device if engine.engine == "ray" else place, threads, backend),
     )  # fmt: skip
     generation = work.prepared()
     plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)

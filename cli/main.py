@@ -57,6 +57,7 @@ GOES_ON = {
         ("baseline", "diffuse", "generate", "augment"),
         "The same command with --resume goes on where it stopped.",
     ),
+    "encode": "The same command begins anew; with --resume it keeps the shards that are finished.",
 }
 
 

@@ -6,8 +6,10 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Set before torch is loaded: threads that spin while they wait make a busy machine many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -99,6 +101,29 @@ def image_file(tmp_path: Path, colour_images: ColourImages) -> Path:
             file[f"{split}/images"], file[f"{split}/labels"] = colour_images(counts, seed)
         file["class_names"] = ["red", "green", "blue"]
     return path
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """Start Ray on two CPUs of this machine; without it, skip."""
+    ray = pytest.importorskip("ray")
+    # On a busy machine workers that are nice never come up, and are given up after a minute.
+    settings = {"USAGE_STATS_ENABLED": 0, "worker_niceness": 0, "worker_register_timeout_seconds": 600}
+    os.environ.update({f"RAY_{name}": str(value) for name, value in settings.items()})
+    # Another folder's ldmlr may be installed: the workers take this one.
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for attempt in range(3):
+        try:
+            ray.init(
+                num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": paths}
+            )
+            break
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == 2:
+                raise
+            ray.shutdown()  # a busy machine
+    yield ray
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import ldmlr
 from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
-from ldmlr.engines.ray import cluster, run_tasks
+from ldmlr.engines.ray import all_results, cluster, task_outcomes
 from ldmlr.engines.shards import (
     draw_rows,
     draw_shard,
@@ -55,17 +55,6 @@ def alone(model, tmp_path_factory):
     return rows_of(path)
 
 
-@pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Another folder's ldmlr may be installed: the workers take this one.
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": paths})
-    yield ray
-    ray.shutdown()
-
-
 def work_of(model, **options):
     config = options.pop("config", GenerateConfig())
     return Work(model, "diffusion", None, config, DiffusionConfig(), None, 3, Machine("cpu", 1))
@@ -83,6 +72,10 @@ def same(found, expected):
 
 def left_in(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def run_tasks(*arguments, **options):
+    return all_results(task_outcomes(*arguments, **options))
 
 
 def on_ray(model, out, **options):
@@ -172,7 +165,7 @@ def test_the_number_of_shards(rows, wanted, count):
 @pytest.mark.parametrize(
     ("engine", "options", "message"),
     [
-        ({"shards": 2}, {}, r"^shards: one process draws all rows into one file"),
+        ({"shards": 2}, {}, r"^shards: one process writes all rows into one file"),
         ({"engine": "ray"}, {"shard": (0, 2)}, r"^shard: the shards are shared out already"),
         ({"engine": "ray", "shards": 10**6}, {}, r"^shards: must be from 1 to"),
     ],

@@ -6,23 +6,21 @@ to the bit, so workers, ranks and their number are no part of the result.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ldmlr import progress
 from ldmlr.engines.config import EngineConfig
-from ldmlr.engines.ray import cluster, run_tasks
+from ldmlr.engines.driving import check_engine, drive_ranks, drive_ray
+from ldmlr.engines.ray import Outcome, task_outcomes
 from ldmlr.errors import UsageError, opt
-from ldmlr.files import check_output, check_outputs
 from ldmlr.generation.generate import generate, output_path, settle_manifest, shard_range, write_rows
 from ldmlr.generation.prepare import Generation, Work
-from ldmlr.ownership import owned
 from ldmlr.ranks import Ranks, ranks
-from ldmlr.store import manifest_name, shard_name
+from ldmlr.store import manifest_name
 from ldmlr.store.shards import MAX_SHARDS
 
 # Rows of a shard where nobody says how many shards there are: seconds of work, whatever the cluster.
@@ -79,23 +77,13 @@ def draw_rows(
     with ranks() as group:
         if shard is not None and (not group.alone or engine.engine != "local"):
             raise UsageError(f"{opt('shard')}: the shards are shared out already; leave it out")
-        if not group.alone and engine.engine != "local":
-            raise UsageError(
-                f"{opt('engine', engine.engine)}: torchrun shares the work out already; leave one out"
-            )
         options: dict[str, Any] = {"resume": resume, "overwrite": overwrite}
-        if engine.engine == "ray":
-            return generate_on_ray(
-                work, generation, out, shards=engine.shards, address=engine.address, **options
-            )
-        if not group.alone:
-            return generate_on_ranks(work, generation, out, group, shards=engine.shards, **options)
-        if engine.shards is not None:
-            raise UsageError(
-                f"{opt('shards')}: one process draws all rows into one file; use {opt('engine', 'ray')}, "
-                f"torchrun, or {opt('shard')} I/N"
-            )
-        return generate(generation, out, shard=shard, **options)
+        if not check_engine(engine, group):
+            return generate(generation, out, shard=shard, **options)
+        options["shards"] = engine.shards
+        if group.alone:
+            return generate_on_ray(work, generation, out, address=engine.address, **options)
+        return generate_on_ranks(work, generation, out, group, **options)
 
 
 def generate_on_ray(
@@ -134,18 +122,16 @@ def generate_on_ray(
     count = shard_count(generation.rows, shards)
     began = time.perf_counter()
     tasks = [(work, out.absolute(), index, count, resume, overwrite) for index in range(count)]
-    done: list[Mapping[str, Any]] = []
     machine = work.machine
     on_gpu = machine.backend in ("auto", "cuda") and machine.device != "cpu"
-    with _driving(out, resume, overwrite):
-        if not resume:
-            check_outputs((shard_name(out, index, count) for index in range(count)), overwrite)
-        with cluster(address) as ray, progress.bar(generation.rows, "generate", "rows") as bar:
-            _withdraw(out, overwrite)
-            for _, figures in run_tasks(ray, draw_shard, tasks, threads=machine.threads or 1, on_gpu=on_gpu):
-                done.append(figures)
-                bar.update(figures["rows"])
-        return _whole(done, generation, out, count, began)
+
+    def start(ray: Any) -> Iterator[Outcome]:
+        return task_outcomes(ray, draw_shard, tasks, threads=machine.threads or 1, on_gpu=on_gpu)
+
+    return drive_ray(
+        out, count, start, lambda done: _whole(done, generation, out, count, began), address=address,
+        label="generate", rows=generation.rows, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def generate_on_ranks(
@@ -171,33 +157,10 @@ def generate_on_ranks(
     if shards is None:
         count = min(-(-count // ranks.size) * ranks.size, generation.rows)
     began = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        if ranks.first:
-            stack.enter_context(_driving(out, resume, overwrite))
-            _withdraw(out, overwrite)
-        ranks.meet()  # nobody draws before the output is owned
-        mine = [
-            draw_shard(work, out, index, count, resume, overwrite)
-            for index in range(ranks.rank, count, ranks.size)
-        ]
-        everyone = ranks.gather(mine)
-        if everyone is None:
-            return None
-        return _whole([figures for part in everyone for figures in part], generation, out, count, began)
-
-
-@contextlib.contextmanager
-def _driving(out: Path, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Own the manifest while its shards are drawn: one process drives an output, whoever draws."""
-    with owned(manifest_name(out)):
-        check_output(manifest_name(out), overwrite or resume)
-        yield
-
-
-def _withdraw(out: Path, overwrite: bool) -> None:
-    """Remove a manifest whose shards are about to be replaced: it is true again when all are there."""
-    if overwrite:
-        manifest_name(out).unlink(missing_ok=True)
+    return drive_ranks(
+        out, count, lambda index: draw_shard(work, out, index, count, resume, overwrite),
+        lambda done: _whole(done, generation, out, count, began), ranks, resume=resume, overwrite=overwrite,
+    )  # fmt: skip
 
 
 def draw_shard(
@@ -224,7 +187,7 @@ def _prepared(work: Work) -> Generation:
 
 
 def _whole(
-    done: list[Mapping[str, Any]], generation: Generation, out: Path, count: int, began: float
+    done: Sequence[Mapping[str, Any]], generation: Generation, out: Path, count: int, began: float
 ) -> dict[str, Any]:
     """Write the manifest, and return the figures of all shards as those of one generation."""
     drawn = [figures for figures in done if not figures["finished_before"]]

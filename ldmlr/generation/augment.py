@@ -19,13 +19,14 @@ from ldmlr.files import check_output, check_unfinished
 from ldmlr.generation.ahead import Material, check_ahead
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.diffuse import checkpoint_path, diffuse
-from ldmlr.generation.generate import check_space, finished
+from ldmlr.generation.generate import check_space
 from ldmlr.generation.generators.catalogue import entry_of
 from ldmlr.generation.parts import Parts, check_parts, parts_folder, remove_parts
 from ldmlr.generation.prepare import Generation, prepare, prepare_from_rows
 from ldmlr.metrics.familiar import KEY, Familiar, familiar
 from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, SplitWriter, StoreWriter
+from ldmlr.store.finished import finished
 from ldmlr.store.layout import block_rows
 from ldmlr.store.split_writer import IdKind
 from ldmlr.store.writer import write_split

@@ -19,6 +19,7 @@ from ldmlr.generation.prepare import Generation
 from ldmlr.groups import GROUPS
 from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, StoreWriter, manifest_name, shard_name, write_manifest
+from ldmlr.store.finished import finished
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import MAX_SHARDS
 
@@ -45,26 +46,6 @@ def shard_range(rows: int, shard: tuple[int, int] | None) -> tuple[int, int]:
         return 0, rows
     index, count = shard
     return rows * index // count, rows * (index + 1) // count
-
-
-def finished(path: Path, key: str, overwrite: bool = False) -> bool:
-    """Tell whether `path` is the complete output of the settings behind `key`.
-
-    Raises
-    ------
-    UsageError
-        It is that of other settings, and they are not to be overwritten.
-    """
-    if not path.is_file():
-        return False
-    config = FeatureStore.open(path).config
-    if config.get("key") != key:
-        if overwrite:
-            return False
-        raise UsageError(
-            f"{path}: holds the rows of other settings; pass {opt('overwrite', True)} or another {opt('out')}"
-        )
-    return True
 
 
 def generate(

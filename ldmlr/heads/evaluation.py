@@ -109,6 +109,20 @@ class BaselineScores:
         self.plain.update(logits, labels)
         self.shifted.update(logits - log_prior(self.counts), labels)
 
+    def counted(self) -> dict[str, list[list[int]]]:
+        """Return what was counted as plain data, for another that goes on counting."""
+        counters = {"plain": self.plain, "shifted": self.shifted}
+        return {
+            name: [counter.total.tolist(), counter.correct.tolist()] for name, counter in counters.items()
+        }
+
+    def add(self, counted: Mapping[str, list[list[int]]]) -> None:
+        """Go on from what another has counted, as `counted` returns it."""
+        for name, counter in {"plain": self.plain, "shifted": self.shifted}.items():
+            total, correct = counted[name]
+            counter.total += np.asarray(total, np.int64)
+            counter.correct += np.asarray(correct, np.int64)
+
     def rows(self) -> list[dict[str, Any]]:
         """Return its two rows of the accuracy table."""
         plain, shifted = (counter.summary(self.counts, self.groups) for counter in (self.plain, self.shifted))
