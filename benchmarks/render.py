@@ -43,6 +43,7 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     stage1                     training steps of ResNet-32 by type and layout
     memory                     peak memory of generation to disk
     latent-vs-image            a sampling step of a latent beside one of an image
+    fleet                      a billion rows on many machines, simulated: times and what binds them
     tried                      what was tried and gained nothing, a line each
     reproduce                  commands with what they give and how long they take
 """

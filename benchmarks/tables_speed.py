@@ -148,6 +148,20 @@ def latent_vs_image(summary: Summary) -> str:
     return rendered(Table(("a row and a step",), found, columns, {"experiment": "latent-vs-image"}), summary)
 
 
+def fleet(summary: Summary) -> str:
+    """Return the simulated time of a billion rows on many machines, beside what each resource alone takes."""
+    found = [Line((setting,), {"setting": setting}) for setting in summary.settings("fleet")]
+    names = {
+        "until the manifest is there": "all there", "until all shards are there": "shards there",
+        "drawing": "drawing", "disks": "disks", "network cards": "network", "object storage": "storage",
+        "driver": "driver", "manifest": "manifest",
+    }  # fmt: skip
+    columns = [Column(head, {"what": what, "quantity": "seconds"}, rate) for what, head in names.items()]
+    columns.append(Column("repeated shards", {"what": "repeated shards", "quantity": "operations"}, count))
+    columns.append(Column("lost work", {"what": "lost work", "quantity": "fraction"}, percent))
+    return rendered(Table(("seconds",), found, columns, {"experiment": "fleet"}), summary)
+
+
 TABLES: dict[str, Callable[[Summary], str]] = {
     "speed": speed,
     "ceilings": ceilings,
@@ -160,4 +174,5 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "stage1": stage1,
     "memory": memory,
     "latent-vs-image": latent_vs_image,
+    "fleet": fleet,
 }

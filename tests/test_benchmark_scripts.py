@@ -44,6 +44,33 @@ def test_stage3_of_many_classes(tmp_path: Path) -> None:
     assert accuracy[0] == pytest.approx(accuracy[1], abs=0.5)
 
 
+def test_engines(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    found = run(
+        tmp_path, "engines.py", "--rows", 200, "--shards", 2, "--repeats", 1, "--dim", 4, "--hidden", 8
+    )
+    assert len(found["rows"]) == 6
+    assert all(row.get("seconds", 1) > 0 and row.get("milliseconds", 1) > 0 for row in found["rows"])
+    assert found["rows"][1]["fraction"] > 0
+
+
+def test_fleet(tmp_path: Path) -> None:
+    found = run(tmp_path, "fleet.py", "--rows", 2e7, "--seeds", 1)
+    again = run(tmp_path, "fleet.py", "--rows", 2e7, "--seeds", 1)
+    assert found["rows"] == again["rows"]
+    by_case: dict[str, dict[str, float]] = {}
+    for row in found["rows"]:
+        value = next(row[name] for name in ("seconds", "operations", "fraction") if name in row)
+        by_case.setdefault(row["setting"], {})[row["what"]] = value
+    for times in by_case.values():
+        # No resource is faster than alone; the manifest comes after the last shard.
+        there = times["until all shards are there"]
+        assert there >= max(times[what] for what in ("drawing", "disks", "network cards", "object storage"))
+        assert times["until the manifest is there"] == pytest.approx(there + times["manifest"])
+        assert 0 <= times["lost work"] < 1
+    assert any(times["repeated shards"] for times in by_case.values()) or len(by_case) == 12
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is in bytes elsewhere")
 def test_memory(tmp_path: Path) -> None:
     sizes = ("--rows", 100, 3000, "--dim", 4, "--hidden", 8, "--train", "1500x70")
