@@ -43,7 +43,7 @@ DROPPED = {
     "family": "the family of a method",
     "generated": "how many rows a method drew, by seed",
     "drawing_seconds": "seconds per row of a table, on machines that were shared",
-    "balanced": "class-balanced accuracy; on a balanced test split it is that of all classes",
+    "balanced": "class-balanced accuracy, but for rows that are judged by it; else it is that of all rows",
 }
 # An encoder that another one started from or was taught by: its experiment has the rest.
 ORIGIN = ("model", "sha256", "epochs", "network", "weight")
@@ -75,9 +75,10 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     aside = ("seconds", "what", "head") if "method" in row else ()
     kept = {}
     for name, value in row.items():
-        if name in aside or _dropped(name, value):
+        judged = name == "balanced" and row.get("judged_by") == name
+        if name in aside or (_dropped(name, value) and not judged):
             continue
-        if name in GROUPS:
+        if name in GROUPS or judged:
             value = value and {
                 "mean": round(value["mean"], 6),
                 "std": round(value["std"], 6),
@@ -85,7 +86,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
             }
         elif name in CALIBRATION and value is not None:
             value = {"mean": round(value["mean"], 6), "std": round(value["std"], 6)}
-        kept[name] = value if name in GROUPS else _slim(name, value)
+        kept[name] = value if name in GROUPS or judged else _slim(name, value)
     return kept
 
 

@@ -112,6 +112,26 @@ def test_own_features(tmp_path: Path) -> None:
     assert {step["stage"] for step in found["steps"]} == {"measure", "generate", "finetune"}
 
 
+def test_hindsight(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        for name, counts in (("train", (40, 12)), ("test", (30, 30))):
+            labels = np.repeat([0, 1], counts)
+            file[f"{name}/features"] = (rng.standard_normal((len(labels), 3)) + labels[:, None]).astype("f4")
+            file[f"{name}/labels"] = labels
+    found = run(tmp_path, "hindsight.py", "s.h5")
+    (source,) = found["sources"]
+    (took,) = source["chosen"]
+    assert source["methods"][took["method"]] == pytest.approx(source["balanced"]["mean"], abs=1e-3)
+    assert source["methods"][source["best"]] == max(source["methods"].values())
+    assert source["behind"] == pytest.approx(
+        source["best_balanced"]["mean"] - source["balanced"]["mean"], abs=1e-3
+    )
+    assert [row["setting"] for row in found["rows"]] == ["chosen", "best in hindsight"]
+    # What is there is not measured again.
+    assert run(tmp_path, "hindsight.py", "s.h5")["created"] == found["created"]
+
+
 def test_several_modes(tmp_path: Path) -> None:
     found = run(tmp_path, "several_modes.py", "wine", "--seeds", 2, "--quick")
     # What was measured in the same way stays in the file.

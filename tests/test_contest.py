@@ -102,6 +102,42 @@ def test_a_generator_that_cannot_win_is_left_after_one_fold():
     assert "generation adds nothing here, all of it was clearly behind" in found.headline()
 
 
+class Counted(Oversampling):
+    """Copies, and how often rows were drawn."""
+
+    drawn = 0
+
+    def draw(self, labels, seed=0, first_row=0):
+        type(self).drawn += 1
+        return super().draw(labels, seed, first_row)
+
+
+def test_rows_are_drawn_once_for_every_filling():
+    Counted.drawn = 0
+    found = contest(lambda name, drawing, rows: Counted(rows))
+    found.enter(["smote"], may_stop=False)
+    assert Counted.drawn == len(FILLS) * len(found.held.folds)
+    # What was chosen is measured on the rows that its filling was tried with.
+    trial = found.trials["smote"]
+    again = found._measured(trial.spec, found._filling(trial.entrant).folds(trial.fill, range(3)))
+    np.testing.assert_array_equal(again.right[0], trial.scores.right[0])
+
+
+def test_rows_that_are_drawn_plainly_in_any_case_are_tried_once():
+    spy = Spy()
+    held = Held.of(train_rows(), used=3)
+    plain = Contest(held, spy, GenerateConfig().for_features(False), device="cpu")
+    plain.enter(["ldmlr-plain", "ldmlr"], may_stop=False)
+    assert len(spy.seen) == 3
+    one, other = plain.trials["ldmlr-plain"], plain.trials["ldmlr"]
+    assert (one.entrant.name, other.entrant.name) == ("ldmlr-plain", "ldmlr")
+    assert (one.spec, one.fill, one.accuracy) == (other.spec, other.fill, other.accuracy)
+    # Where rows are widened, the two are different methods.
+    wide = Contest(held, Spy(), GenerateConfig(), device="cpu")
+    wide.enter(["ldmlr-plain", "ldmlr"], may_stop=False)
+    assert wide._twin(ENTRANTS["ldmlr"]) is None
+
+
 def test_nothing_is_tried_where_nothing_is_left_to_win():
     features, labels = sample(COUNTS, apart=200.0)
     spy = Spy()

@@ -155,11 +155,7 @@ def _answer(
             "decide."
         )
         return Answer(method, RECIPE_ROW, headline, {"held_out": "nothing", "trials": []}, None)
-    # A head of neighbours holds all rows, and cannot be written.
-    long = contest.held.rows.features.size > BATCHED_NUMBERS
-    aside = {"knn", *(one.name for one in RETRAINED), *(("mlp", "cosine") if long else ())}
-    usual = [name for name in ENTRANTS if name not in aside]
-    contest.enter(list(methods) or usual)
+    contest.enter(list(methods) or usual_entrants(contest.held.rows.features.size))
     won, document, headline = contest.winner(), contest.document(), contest.headline()
     name = f"{won.entrant.name}-tuned" if won.entrant.name == method else won.entrant.name
     adjustment = RECIPE_ROW if won.entrant.spec.loss == "cross-entropy" and won.spec.trained else "none"
@@ -177,6 +173,14 @@ def _answer(
             )
             return Answer(method, RECIPE_ROW, headline, document, None, own)
     return Answer(name, adjustment, headline, document, won, won.scores)
+
+
+def usual_entrants(numbers: int) -> list[str]:
+    """Return the names of all entrants that are worth the time on so many numbers (rows times dimensions)."""
+    # A head of neighbours holds all rows, and cannot be written.
+    aside = {"knn", *(one.name for one in RETRAINED)}
+    aside |= {"mlp", "cosine"} if numbers > BATCHED_NUMBERS else set()
+    return [name for name in ENTRANTS if name not in aside]
 
 
 def _scores(store: FeatureStore, recipe: FinetunedHead) -> Scores:

@@ -231,6 +231,9 @@ class Contest:
             folds = (self.held.with_views() if entrant.views else self.held.folds)[:count]
             spec, scores = self._settled(wanted, folds)
             return Trial(entrant, spec, None, scores, time.perf_counter() - began)
+        twin = self._twin(entrant)
+        if twin is not None:
+            return dataclasses.replace(twin, entrant=entrant)
         filling = self._filling(entrant)
         # The decay of the same head without generated rows is where the search starts.
         usual = self._usual(wanted, count)
@@ -240,11 +243,29 @@ class Contest:
             gap, error = paired(first, mark.scores)
             if gap < -HOPELESS * error:
                 return Trial(entrant, usual, fill, first, time.perf_counter() - began, finished=False)
-        every = range(count)
-        tried = {fill: self._measured(usual, filling.folds(fill, every)) for fill in self.fills}
-        fill = max(tried, key=lambda one: tried[one].mean)
-        spec, scores = self._settled(wanted, filling.folds(fill, every))
+        # Rows are drawn once for every filling, and those of the best one so far are kept.
+        best, fill, kept = -1.0, self.fills[0], list[Fold]()
+        for share in self.fills:
+            drawn = filling.folds(share, range(count))
+            mean = self._measured(usual, drawn).mean
+            if mean > best:
+                best, fill, kept = mean, share, drawn
+        spec, scores = self._settled(wanted, kept)
         return Trial(entrant, spec, fill, scores, time.perf_counter() - began)
+
+    def _twin(self, entrant: Entrant) -> Trial | None:
+        """Return the trial of the same rows and head under another name.
+
+        Where nothing is to be widened or guided, rows are drawn plainly in any case.
+        """
+        if self.drawing.as_learned() != self.drawing:
+            return None
+        plain = dataclasses.replace(entrant, plain=True)
+        for trial in self.trials.values():
+            own = trial.entrant
+            if dataclasses.replace(own, name=plain.name, said=plain.said, plain=True) == plain:
+                return trial
+        return None
 
     def _of_kind(self, spec: HeadSpec) -> HeadSpec:
         """Return a specification with the kind of head of the contest in place of a linear one."""
