@@ -65,7 +65,9 @@ def _accuracies(experiment: Experiment, row: Mapping[str, Any]) -> Iterator[Row]
         "setting": row.get("setting") or "",
         "adjustment": row["adjustment"],
     }
-    for group in GROUPS:
+    # Rows that are judged by the mean over classes have that figure too.
+    judged = (row["judged_by"],) if row.get("judged_by", "all") not in GROUPS else ()
+    for group in (*GROUPS, *judged):
         figure = row.get(group)
         if figure is not None:
             yield {

@@ -183,6 +183,18 @@ def test_record_keeps_the_figures_of_a_result(
     assert capsys.readouterr().err.count("\n") == 2
 
 
+def test_the_mean_over_classes_is_kept_of_rows_that_are_judged_by_it(scripts: SimpleNamespace) -> None:
+    figure = {"mean": 70.12345678, "std": 0.0, "values": [70.12345678]}
+    row = {"method": "ldmlr", "adjustment": "none", "all": figure, "balanced": figure}
+    assert "balanced" not in scripts.record.slim({"rows": [row]})["rows"][0]
+    document = scripts.record.slim({"rows": [row | {"judged_by": "balanced"}]})
+    assert document["rows"][0]["balanced"] == {"mean": 70.123457, "std": 0.0, "values": [70.1235]}
+    assert scripts.record.slim(document) == document
+    experiment = SimpleNamespace(id="mine", data=["own"], file="own.json")
+    lines = list(scripts.summarise._accuracies(experiment, document["rows"][0]))
+    assert [line["group"] for line in lines] == ["all", "balanced"]
+
+
 # ---------------------------------------------------------------- the summary
 
 
