@@ -180,6 +180,12 @@ def test_compare_by_folds_does_not_call_the_frequent_class_the_winner(run_cli, s
     assert {row["judged_by"] for row in found["rows"]} == {"balanced"}
     assert found["verdict"]["judged_by"] == "balanced"
     assert 'compared by "balanced"' in found["measured"]
+    # Each fold has chosen for itself: where they do not agree, all choices stand in the row.
+    for (method, _), row in rows.items():
+        choices = row.get("choices", [row["chosen"]] * 2)
+        assert len(choices) == 2
+        assert choices[-1] == row["chosen"]
+        assert method == "baseline" or all("weight_decay" in choice for choice in choices)
 
 
 def test_run_and_finetune_by_folds_and_an_uneven_test_split_are_judged_alike(run_cli, store, tmp_path):

@@ -112,8 +112,12 @@ def compare(
         row |= {
             "family": entry.family, "what": entry.what, "head": record.head,
             "generated": record.generated, "seconds": spread(record.seconds),
-            "held_out": mean_of(record.held_out), "chosen": record.chosen,
+            "held_out": mean_of(record.held_out),
+            "chosen": record.choices[-1] if record.choices else None,
         }  # fmt: skip
+        # By folds every part chooses for itself, and so may every seed.
+        if any(choice != record.choices[-1] for choice in record.choices):
+            row["choices"] = record.choices
     test_rows = len(found.answers.labels)
     return {
         "rows": found.rows,

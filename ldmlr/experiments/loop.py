@@ -127,7 +127,10 @@ Setup = Callable[["FeatureStore"], tuple[Mapping[str, Arm], TrainingRows]]
 
 @dataclasses.dataclass
 class Record:
-    """What an arm gave and took, per seed; `notes` without repetition, `head` the kind of its head."""
+    """What an arm gave and took, per seed; `notes` without repetition, `head` the kind of its head.
+
+    `choices` are what held-out training rows chose, per seed and fold.
+    """
 
     generated: list[int] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
@@ -136,7 +139,7 @@ class Record:
     head: str = ""
     backend: str = ""
     held_out: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
-    chosen: Mapping[str, Any] | None = None
+    choices: list[Mapping[str, Any]] = dataclasses.field(default_factory=list)
 
     def timed(self, arm: Arm, seed: Seed) -> list[Variant]:
         """Let an arm make its heads, note what it took, and return them."""
@@ -149,7 +152,7 @@ class Record:
         self.held_out += [] if made.held_out is None else [made.held_out]
         self.head = str(made.variants[0].head.kind) if made.variants else ""
         self.backend = made.backend or self.backend
-        self.chosen = made.chosen
+        self.choices += [] if made.chosen is None else [made.chosen]
         return made.variants
 
     def join(self, parts: int) -> None:
