@@ -28,6 +28,7 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     learned                    what the diffusion learns that a Gaussian is not
     stage3-variants            one thing of stage 3 changed at a time
     training-options           what each option of stage 1 gains on the digits
+    levers                     what the parts of the strongest recipes gain on digits kept back
     several-modes              LDMLR beside the best of each simpler family, classes of several modes
     precision                  accuracy with rows drawn in float32, bfloat16, int8, and by smaller models
     gate                       the quality gate

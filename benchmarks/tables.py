@@ -265,6 +265,26 @@ def training_options(summary: Summary) -> str:
     return rendered(Table(("variant",), found, columns, fields), summary)
 
 
+def levers(summary: Summary) -> str:
+    """Return what each part of the strongest recipes gains on digits kept back, and on the test digits."""
+    experiment = "training-options-levers"
+    found = [
+        Line((setting,), {"experiment": experiment, "setting": setting})
+        for setting in summary.settings(experiment)
+    ]
+    val, test = {"data": "digits-lt-val"}, {"data": "digits-lt-test"}
+    encoder, ldmlr = {"method": "baseline"}, {"method": "ldmlr"}
+    columns = [
+        Column("encoder, kept back", {**val, **encoder, **PLAIN}),
+        Column("+ label shift", {**val, **encoder, **SHIFT}),
+        Column("LDMLR, kept back", {**val, **ldmlr, **PLAIN}),
+        Column("+ label shift", {**val, **ldmlr, **SHIFT}),
+        Column("encoder, test, + label shift", {**test, **encoder, **SHIFT}),
+        Column("LDMLR, test, + label shift", {**test, **ldmlr, **SHIFT}),
+    ]
+    return rendered(Table(("variant",), found, columns, TOP), summary)
+
+
 def several_modes(summary: Summary) -> str:
     """Return LDMLR beside the best of each simpler family, by these figures: without / with label shift."""
     families: dict[str, Sequence[str]] = {
@@ -351,6 +371,7 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "ablation-width": varied("ablate-width-{set}", head="width"),
     "stage3-variants": varied("stage3-variants", head="variant"),
     "training-options": training_options,
+    "levers": levers,
     "several-modes": several_modes,
     "precision": varied("precision", "precision-int8", head="rows drawn by"),
     "gate": varied("gate", head="gate"),
