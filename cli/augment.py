@@ -102,11 +102,13 @@ def command(
     config = pick(GenerateConfig, values)
     check_read(generator, diffusion, config, backend=backend, device=device)
     engine: EngineConfig = pick(EngineConfig, values)
-    place = device_name(device)
+    on_ray = engine.engine == "ray"
+    # Workers of a cluster may have devices that this machine has not.
+    place, planned = (device, ("auto", "auto")) if on_ray else (device_name(device), (backend, device))
     failed: dict[Path, LdmlrError] = {}
     places = _each(stores, failed, lambda store: ready(store, None if dry_run else out_dir, values).place)
     todo = jobs(list(places), out_dir, generator, places)
-    plans = _each(todo, failed, lambda job: _plan(job, config, diffusion, backend, place))
+    plans = _each(todo, failed, lambda job: _plan(job, config, diffusion, *planned))
     todo = [job for job in todo if job in plans]
     settings = {
         "stores": list(stores), "out_dir": out_dir, "generator": generator,
@@ -128,7 +130,7 @@ def command(
     done: dict[Job, dict[str, Any]] = {}
     for job, found in augment_all(
         todo, diffusion, config, engine=engine, seed=seed, trained_on_rows=encoder_trained_on_rows,
-        backend=backend, device=device if engine.engine == "ray" else place, threads=threads, resume=resume,
+        backend=backend, device=place, threads=threads, resume=resume,
         overwrite=overwrite,
     ):  # fmt: skip
         if isinstance(found, LdmlrError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,15 @@ def command(
       ldmlr generate model.safetensors --count horse=500,8=200 --out some.h5
       ldmlr generate model.safetensors --shard 0/8 --out pseudo.h5
       ldmlr generate model.safetensors --engine ray --shards 64 --out pseudo.h5
+      ldmlr generate model.safetensors --device cuda:0,cuda:1 --out pseudo.h5
       ldmlr generate features.h5 --generator smote --out pseudo.h5
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.")
     from ldmlr import results
-    from ldmlr.device import Machine, device_name
+    from ldmlr.device import Machine, device_names
     from ldmlr.engines.shards import draw_rows
+    from ldmlr.errors import UsageError, opt
     from ldmlr.generation.generate import check_not_empty, parse_shard
     from ldmlr.generation.generators.catalogue import check_read
     from ldmlr.generation.plan import describe, plan_table
@@ -106,17 +109,22 @@ def command(
     check_read(generator, config, views, backend=backend, device=device)
     engine = pick(EngineConfig, values)
     part = parse_shard(shard) if shard is not None else None
-    place = device_name(device)
+    on_ray = engine.engine == "ray"
+    if on_ray and "," in device:
+        raise UsageError(f"{opt('device')}: a worker of Ray draws on one device; leave the list out")
+    # Workers of a cluster may have devices that this machine has not.
+    places = (device,) if on_ray else device_names(device)
     work = Work(
         source, generator, store, config, views, encoder_trained_on_rows, seed,
-        # Workers of a cluster may have devices that this machine has not.
-        Machine(device if engine.engine == "ray" else place, threads, backend),
+        Machine(places[0], threads, backend, places[1:]),
     )  # fmt: skip
-    generation = work.prepared()
+    planned = dataclasses.replace(work, machine=Machine("auto", threads)) if on_ray else work
+    generation = planned.prepared()
     plan = describe(generation.plan, generation.counts, config.groups, generation.class_names)
     settings = {
         "generator": generator, **_inputs(generator, source, store),
-        **generation.settings(), "shard": shard, **engine.to_dict(), "device": place, "threads": threads,
+        **generation.settings(), "shard": shard, **engine.to_dict(), "device": ",".join(places),
+        "threads": threads,
     }  # fmt: skip
     if dry_run:
         document = {"command": "generate", "dry_run": True, "plan": plan, "config": settings}

@@ -35,11 +35,28 @@ class Machine:
         CPU threads; None: all usable cores.
     backend
         What draws rows: ``auto``, ``reference``, ``native`` or ``cuda``.
+    others
+        Further CUDA devices that draw beside the first.
     """
 
     device: str = "auto"
     threads: int | None = None
     backend: str = "auto"
+    others: tuple[str, ...] = ()
+
+
+def device_names(name: str) -> tuple[str, ...]:
+    """Return the devices of a list such as ``cuda:0,cuda:1``; of anything else the one of `device_name`.
+
+    Raises
+    ------
+    UsageError
+        As `device_name`; or the list names one twice, or another than CUDA devices by number.
+    """
+    named = [part.strip() for part in name.split(",")]
+    if len(named) > 1 and (len(set(named)) < len(named) or not all(one.startswith("cuda:") for one in named)):
+        raise UsageError(f"{opt('device')}: expected a list such as cuda:0,cuda:1, each once, not {name!r}")
+    return tuple(device_name(one) for one in named)
 
 
 def device_name(name: Any = "auto") -> str:

@@ -45,6 +45,8 @@ def cluster(address: str | None) -> Iterator[Any]:
         yield ray
         return
     where = address or os.environ.get("RAY_ADDRESS")
+    if where is None:  # workers that are nicer than this process would wait for all others of a busy machine
+        os.environ.setdefault("RAY_worker_niceness", "0")
     options: dict[str, Any] = {"address": where} if where else {"include_dashboard": False}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -23,9 +23,10 @@ import numpy.typing as npt
 from ldmlr import progress
 from ldmlr.errors import LdmlrError, UsageError, opt
 from ldmlr.files import atomic_path, beside, check_unfinished, os_error, write_text
-from ldmlr.generation.drawing import OnDevice, Range
+from ldmlr.generation.drawing import OnDevice
 from ldmlr.generation.plan import labels_of
 from ldmlr.generation.prepare import Generation
+from ldmlr.generation.side_by_side import Range
 from ldmlr.remote import is_remote
 from ldmlr.spool import kept
 

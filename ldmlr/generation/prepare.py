@@ -140,6 +140,8 @@ def prepare(
     chosen = resolved("diffusion", config.for_features(bool(seen)), model.config)
     plan = plan_from_config(counts, chosen, model.class_names)
     gate = make_gate(model, chosen, judge or store)
+    if gate is not None and machine is not None and machine.others:
+        raise UsageError(f"{opt('device')}: rows that pass a gate are drawn on one device; name one")
     generator = Diffusion(model, chosen, machine)
     return Generation(
         generator, chosen, check_seed(seed), counts, plan, str(model.provenance.get("encoder", "")),

@@ -8,6 +8,7 @@ from ldmlr.config import config_hash
 from ldmlr.device import Machine, device_name
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.weights import TABLES
+from ldmlr.errors import UsageError, opt
 from ldmlr.generation.generators.base import Floats, Generator, Labels
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.train_rows import TrainRows
@@ -46,7 +47,11 @@ class Diffusion(Generator):
         given = machine or Machine()
         place = device_name(given.device)
         self.backend = choose_backend(given.backend, TABLES[model.config.network], place, self.config.weights)
-        self.machine = Machine(place, given.threads, self.backend)
+        if given.others and self.backend != "cuda":
+            raise UsageError(
+                f"{opt('device')}: several devices draw by the CUDA kernels, not by {self.backend}; name one"
+            )
+        self.machine = dataclasses.replace(given, device=place, backend=self.backend)
         self._spec = model.spec(self.config)
         self._prepared: Sampler | None = None
 
@@ -56,6 +61,29 @@ class Diffusion(Generator):
             spec = dataclasses.replace(self._spec, seed=seed)
             self._prepared = prepare(spec, self.machine, self.config.weights)
         return self._prepared
+
+    def samplers(self, seed: int) -> list[Sampler]:
+        """Return the model prepared on every device, the first one first.
+
+        Raises
+        ------
+        UsageError
+            The devices are not of one kind: rows would depend on which of them drew.
+        """
+        first = self.sampler(seed)
+        others = [
+            prepare(
+                first.spec, dataclasses.replace(self.machine, device=name, others=()), self.config.weights
+            )
+            for name in self.machine.others
+        ]
+        for name, other in zip(self.machine.others, others, strict=True):
+            if other.kernels != first.kernels:
+                raise UsageError(
+                    f"{opt('device')}: {name} draws by {other.kernels}, and {self.machine.device} by "
+                    f"{first.kernels}; name devices of one kind"
+                )
+        return [first, *others]
 
     def kernels(self, seed: int = 0) -> str:
         return self.sampler(seed).kernels
