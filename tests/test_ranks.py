@@ -139,10 +139,10 @@ def test_more_ranks_than_rows_in_a_batch_are_refused(store, tmp_path):
 
 
 def test_the_native_trainer_is_of_one_process():
-    assert choose(DiffusionConfig(), "cpu").name == "native"
-    assert choose(DiffusionConfig(), "cpu", ranks=2).name == "reference"
+    assert choose(DiffusionConfig(iterations=5), "cpu").name == "native"
+    assert choose(DiffusionConfig(iterations=5), "cpu", ranks=2).name == "reference"
     with pytest.raises(UsageError, match="it trains in one process, not in 2 ranks; use trainer='reference'"):
-        choose(DiffusionConfig(trainer="native"), "cpu", ranks=2)
+        choose(DiffusionConfig(iterations=5, trainer="native"), "cpu", ranks=2)
 
 
 BASELINE = {
