@@ -15,6 +15,7 @@ from support.objects import FlakyFileSystem
 
 import ldmlr
 from ldmlr import connection, lease, objects, spool
+from ldmlr.encoders.checkpoint import load_checkpoint, save_checkpoint
 from ldmlr.errors import LdmlrError
 from ldmlr.remote import as_path
 from ldmlr.store import FeatureStore, SplitData, verify
@@ -122,6 +123,16 @@ def test_rows_that_could_not_be_uploaded_are_kept_for_another_start(run_cli, tmp
     np.testing.assert_array_equal(
         FeatureStore.open(out).train.float32(), FeatureStore.open(tmp_path / "whole.h5").train.float32()
     )
+
+
+def test_a_checkpoint_elsewhere(monkeypatch):
+    torch = pytest.importorskip("torch")
+    path, run = as_path("flaky://bucket/checkpoint.pt"), {"seed": 1}
+    save_checkpoint(path, run, {"weight": torch.arange(3.0)})
+    assert load_checkpoint(path, run)["weight"].tolist() == [0, 1, 2]
+    FlakyFileSystem.broken = True
+    with pytest.raises(LdmlrError, match="the object store failed"):  # and not: damaged
+        load_checkpoint(path, run)
 
 
 def test_what_arrives_too_short_is_asked_for_again():

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt
 from ldmlr.files import write_bytes
+from ldmlr.spool import local_copy
 
 FILENAME = "checkpoint.pt"
 
@@ -49,8 +50,11 @@ def load_checkpoint(path: Path, run: dict[str, Any]) -> dict[str, Any]:
         It belongs to a run with other settings; the message names them.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with local_copy(path) as place:
+            content = torch.load(place, map_location="cpu", weights_only=True)
         found, state = json.loads(content["run"]), content["state"]
+    except LdmlrError:
+        raise  # of an object store that fails
     except Exception as error:
         detail = type(error).__name__
         raise InputError(
