@@ -74,7 +74,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr import text as tables
-    from ldmlr.device import resolve_device
+    from ldmlr.device import device_name
     from ldmlr.errors import UsageError, opt
     from ldmlr.files import check_output, write_text
     from ldmlr.generation.diffuse import diffuse, follow, preview, settled
@@ -86,7 +86,7 @@ def command(
     if card and not resume:
         check_output(beside, overwrite)  # before a training that would be in vain
     config = pick(DiffusionConfig, values)
-    place = str(resolve_device(device))
+    place = device_name(device)
     ctx = click.get_current_context()
     group = ctx.with_resource(ranks(place, PATIENCE))
     with group.in_turn():

@@ -185,6 +185,8 @@ def test_training_and_what_held_out_rows_say_of_it(folder: Path) -> None:
     options = "--hidden", 16, "--layers", 1, "--iterations", 30, "--batch-size", 32
     words = "features.h5", *options, "--overwrite", *ON_CPU
     alone(COMMAND, "augment", *words, "--out-dir", "drawn", folder=folder)
+    found = json.loads(alone(COMMAND, "diffuse", *words, "--out", "own.safetensors", "--json", folder=folder))
+    assert found["trained"]["trainer"] == "native"
 
 
 @pytest.mark.skipif(any(map(os.path.exists, DRIVERS)), reason="torch is asked for the GPUs")
