@@ -250,6 +250,15 @@ def test_shared_batch_normalisation_keeps_names_types_and_evaluation():
     assert all(map(torch.equal, before, layer.buffers()))
 
 
+def test_a_layer_that_does_more_than_batch_normalisation_is_not_replaced():
+    class WithActivation(nn.BatchNorm2d):
+        def forward(self, input):
+            return super().forward(input).relu()
+
+    with pytest.raises(UsageError, match=r"^network: has a layer WithActivation, and ranks share .*in one"):
+        share_batch_norm(nn.Sequential(WithActivation(3)), Ranks(0, 2))
+
+
 def test_parts_are_all_rows_once():
     for rows, size in ((7, 3), (2, 3), (12, 4)):
         parts = [range(rows)[Ranks(rank, size).part(rows)] for rank in range(size)]

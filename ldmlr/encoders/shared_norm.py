@@ -13,7 +13,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ldmlr.errors import UsageError, opt
 from ldmlr.ranks import Ranks
+
+# A class derived from one of them may do more.
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def share_batch_norm(network: nn.Module, ranks: Ranks) -> None:
@@ -25,11 +29,22 @@ def share_batch_norm(network: nn.Module, ranks: Ranks) -> None:
         Its layers are replaced in place; they keep their names, parameters and buffers.
     ranks
         Who shares a batch.
+
+    Raises
+    ------
+    UsageError
+        A layer does more than batch normalisation, such as timm's with an activation.
     """
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, _BatchNorm) and not isinstance(child, SharedBatchNorm):
-                setattr(module, name, SharedBatchNorm(child, ranks))
+            if not isinstance(child, _BatchNorm):
+                continue
+            if type(child) not in PLAIN:
+                raise UsageError(
+                    f"{opt('network')}: has a layer {type(child).__name__}, and ranks share the statistics "
+                    "of BatchNorm1d, 2d and 3d alone; train in one process"
+                )
+            setattr(module, name, SharedBatchNorm(child, ranks))
 
 
 class SharedBatchNorm(_BatchNorm):
