@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.ownership import owned
 from ldmlr.store import FeatureStore, SplitData, shard_name, verify, write_manifest
 
+LDMLR = [sys.executable, "-m", "ldmlr"]
 VIEWS = {"views": 2, "mirror": True, "batch_size": 8}
 FLAGS = ("--views", 2, "--mirror", "--batch-size", 8, "--seed", 1, "--device", "cpu", "--threads", 1)
 
@@ -187,6 +191,24 @@ def test_a_full_disk_of_one_worker_costs_its_shard_alone(ray, model, image_set, 
     assert len(run(full=False)) == 3
     write_manifest(out)
     assert same(contents(out.with_suffix(".json")), contents(alone[0]))
+
+
+def test_a_driver_that_is_killed_and_started_again(ray, model, image_set, alone, tmp_path):
+    (tmp_path / "ray").mkdir()
+    out = tmp_path / "ray" / "features.h5"
+    command = [*LDMLR, "encode", model, image_set, *FLAGS, "--engine", "ray", "--shards", 3, "--out", out]
+    first = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(out.parent.glob("features-*.h5")) and time.monotonic() < deadline and first.poll() is None:
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    again = subprocess.run(
+        [*map(str, command), "--resume"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert same(contents(out.with_suffix(".json")), contents(alone[0]))
+    assert left_in(out.parent) == shards(3)
 
 
 @pytest.mark.parametrize("size", [2, 3])
