@@ -150,6 +150,7 @@ def command(
             text += f"\n{_choice(number, head.chosen, head.config.weight_decay)}"
     if calibrate:
         text += f"\ntemperature: {', '.join(f'{head.temperature:.3g}' for head in outcome.heads)}"
+        text += f"\nwith label shift: {', '.join(f'{head.shift_temperature:.3g}' for head in outcome.heads)}"
     if select_on_test:
         text = f"Selection: {BEST_ON_TEST}\n{text}"
     emit(result, as_json, text)

@@ -14,6 +14,8 @@ from ldmlr.heads.classifier import temperature_of
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.heads.finetune import finetune
 from ldmlr.heads.headfile import FinetunedHead
+from ldmlr.heads.logits import head_logits
+from ldmlr.metrics.calibration import log_softmax
 from ldmlr.store import FeatureStore, SplitData
 from ldmlr.store.heldout import HeldOutConfig, Measuring
 
@@ -85,6 +87,26 @@ def test_validation_rows_calibrate_and_predictions_use_it(run_cli, folder, tmp_p
     )
     said = np.loadtxt(table, delimiter=",", skiprows=1, usecols=(3, 4, 5))
     np.testing.assert_allclose(said, head.predict_proba(rows), atol=1e-5)
+
+
+def test_the_label_shift_row_has_a_temperature_of_its_own(run_cli, folder, tmp_path):
+    """Its logits are others, so the temperature of the head itself would not suit them."""
+    found = run(run_cli, folder / "val.h5", tmp_path / "run", "--calibrate")
+    head = FinetunedHead.load(tmp_path / "run" / "head-seed0.safetensors")
+    rows, labels = draw((30, 30, 30), seed=2)
+    logits = head_logits(head.label_shifted(), rows)
+    assert head.shift_temperature == pytest.approx(temperature_of(logits, labels))
+    assert head.shift_temperature not in (1.0, head.temperature)
+    assert found["shift_temperatures"][0] == head.shift_temperature
+    table = tmp_path / "p.csv"
+    done = run_cli(
+        "predict", tmp_path / "run", folder / "val.h5", "--split", "val", "--adjustment", "label-shift",
+        "--out", table,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = np.loadtxt(table, delimiter=",", skiprows=1, usecols=(3, 4, 5))
+    wanted = np.exp(log_softmax(logits.astype(np.float64) / head.shift_temperature))
+    np.testing.assert_allclose(said, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(

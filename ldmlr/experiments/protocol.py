@@ -30,6 +30,7 @@ from ldmlr.heads.config import TUNED, FinetuneConfig
 from ldmlr.heads.evaluation import Variant, group_sizes, measure, tuned_variants
 from ldmlr.heads.finetune import config_for, tuned_head
 from ldmlr.heads.headfile import BEST_ON_TEST, LAST_EPOCH, FinetunedHead
+from ldmlr.heads.logits import head_logits
 from ldmlr.heads.modules import Head
 from ldmlr.heads.training_rows import TrainingRows, gather_rows
 from ldmlr.heads.tuned import Views, held_views
@@ -185,6 +186,7 @@ def _of_heads(heads: Sequence[FinetunedHead]) -> dict[str, Any]:
         "heads": [head.config.to_dict() for head in heads],
         "chosen": [head.chosen for head in heads],
         "temperatures": [head.temperature for head in heads],
+        "shift_temperatures": [head.shift_temperature for head in heads],
     }
 
 
@@ -210,7 +212,10 @@ def _calibrated(heads: Sequence[FinetunedHead], store: FeatureStore, apart: _Apa
         kept = slice(None) if store.val.source is None else np.asarray(store.val.source) == 0
         rows, labels = store.val.float32()[kept], np.asarray(store.val.labels, np.int64)[kept]
         return [head.calibrated(rows, labels) for head in heads]
-    return [dataclasses.replace(head, temperature=apart.temperature(head.seed)) for head in heads]
+    return [
+        dataclasses.replace(head, temperature=plain, shift_temperature=shifted)
+        for head, (plain, shifted) in ((head, apart.temperatures(head.seed)) for head in heads)
+    ]
 
 
 class _Apart:
@@ -218,7 +223,8 @@ class _Apart:
 
     def __init__(self, method: str | None) -> None:
         self.method = method
-        self._said: dict[int, list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]] = {}
+        # By seed, a part each: logits, those of the label-shift row, labels.
+        self._said: dict[int, list[tuple[npt.NDArray[Any], ...]]] = {}
 
     def setup(self, with_views: bool) -> Setup:
         """Return what makes the arms and the training rows of a part of a store."""
@@ -238,16 +244,17 @@ class _Apart:
                 views=views, device=seed.device,
             )  # fmt: skip
             held = part.split("test")
-            logits = head.logits(held.float32())
-            self._said.setdefault(seed.number, []).append((logits, np.asarray(held.labels, np.int64)))
+            rows = held.float32()
+            said = (head.logits(rows), head_logits(head.label_shifted(), rows))
+            self._said.setdefault(seed.number, []).append((*said, np.asarray(held.labels, np.int64)))
             return Made(tuned_variants(head, self.method), head.generated)
 
         return tuned
 
-    def temperature(self, number: int) -> float:
-        """Return the temperature that suits all rows held out with a seed."""
-        logits, labels = zip(*self._said[number], strict=True)
-        return temperature_of(np.concatenate(logits), np.concatenate(labels))
+    def temperatures(self, number: int) -> tuple[float, float]:
+        """Return the temperatures that suit all rows held out with a seed, without and with label shift."""
+        plain, shifted, labels = map(np.concatenate, zip(*self._said[number], strict=True))
+        return temperature_of(plain, labels), temperature_of(shifted, labels)
 
 
 def _made_by(pseudo: Sequence[FeatureStore]) -> str | None:

@@ -21,7 +21,7 @@ from torch import nn
 
 from ldmlr import modelfile
 from ldmlr.errors import InputError
-from ldmlr.heads.classifier import Classifier
+from ldmlr.heads.classifier import Classifier, temperature_of
 from ldmlr.heads.config import HEADS, TUNED_HEADS, FinetuneConfig
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
@@ -53,6 +53,7 @@ OPTIONAL = {
     "chosen": modelfile.ANY,
     "class_names": modelfile.many(modelfile.TEXT),
     "temperature": modelfile.number(0.0),
+    "shift_temperature": modelfile.number(0.0),
 }
 
 
@@ -126,6 +127,8 @@ class FinetunedHead(Classifier):
         Names of the classes, if they have any.
     temperature
         What `predict_proba` divides the logits by (`calibrated`).
+    shift_temperature
+        The same of its label-shift row, whose logits are others.
     """
 
     head: Head
@@ -141,6 +144,7 @@ class FinetunedHead(Classifier):
     shift: npt.NDArray[np.float64] | None = None
     class_names: tuple[str, ...] | None = None
     temperature: float = 1.0
+    shift_temperature: float = 1.0
 
     def __repr__(self) -> str:
         """Show the kind, the size and what it was trained on."""
@@ -187,6 +191,17 @@ class FinetunedHead(Classifier):
             subtracted = share * log_prior(self.counts) + (1 - share) * self.shift
         return shifted(self.baseline, self.head, share, subtracted)
 
+    def calibrated(self, X: npt.ArrayLike, y: npt.ArrayLike) -> Self:
+        """Return the head with the temperatures that suit held-out rows: its own, and its label-shift row's.
+
+        Parameters and errors as of `Classifier.calibrated`.
+        """
+        found = super().calibrated(X, y)
+        logits = head_logits(self.label_shifted(), X)
+        return dataclasses.replace(
+            found, shift_temperature=temperature_of(logits, self._labels(y, len(logits)))
+        )
+
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write both heads, the counts and the whole configuration, whole or not at all."""
         tensors: modelfile.Tensors = {"counts": np.asarray(self.counts, np.int64)}
@@ -202,6 +217,7 @@ class FinetunedHead(Classifier):
             "kinds": kinds, "origin": self.origin, "config": self.config.to_dict(), "seed": self.seed,
             "history": self.history, "generated": self.generated, "selection": self.selection,
             **({} if self.temperature == 1.0 else {"temperature": self.temperature}),
+            **({} if self.shift_temperature == 1.0 else {"shift_temperature": self.shift_temperature}),
             **({} if self.chosen is None else {"chosen": self.chosen}),
             **({} if self.class_names is None else {"class_names": list(self.class_names)}),
         }  # fmt: skip
@@ -240,7 +256,7 @@ class FinetunedHead(Classifier):
                 head, baseline, header["origin"], counts, config,
                 header["seed"], header["history"], header["generated"], header["selection"],
                 header.get("chosen"), shift, None if names is None else tuple(names),
-                float(header.get("temperature", 1.0)),
+                float(header.get("temperature", 1.0)), float(header.get("shift_temperature", 1.0)),
             )  # fmt: skip
 
 

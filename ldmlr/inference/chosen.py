@@ -116,12 +116,12 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
     if adjustment is None:
         adjustment = "label-shift" if best.get("adjustment") == "label-shift" else "none"
     names = tuned.class_names or _names_of_run(run)
-    calibrated = not of_baseline and adjustment == "none"
+    temperature = tuned.temperature if adjustment == "none" else tuned.shift_temperature
     encoder = run.first_output("baseline", "model.safetensors")
     return Chosen(
         file, _module(tuned, of_baseline, adjustment), names or tuple(map(str, range(tuned.num_classes))),
         names is not None, row if isinstance(row, str) else tuned.method, adjustment,
-        tuned.temperature if calibrated else 1.0, encoder,
+        1.0 if of_baseline else temperature, encoder,
         run.config.get("encode", {}),
     )  # fmt: skip
 
