@@ -388,7 +388,7 @@ def test_other_programs_call_the_names_of_classes_otherwise(tmp_path, out, key, 
     assert done.store.class_names == ("ant", "bee", "cat")
     assert done.store.train.labels.tolist() == labels.tolist()
     assert not done.notes
-    # Labels in words are looked up among the names, in their order.
+    # Labels in words are looked up among the names.
     write({"X": features, "y": np.array(["cat", "ant", "cat", "bee"]), key: np.array(names)})
     done = import_store(path, out, overwrite=True)
     assert done.store.class_names == ("ant", "bee", "cat")
