@@ -19,7 +19,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import h5py
 import numpy as np
-import torch  # noqa: F401 - loaded before the forks
+import torch._dynamo  # noqa: F401 - loaded before the forks, which the first optimiser would load
 from ldmlr_cli import augment, baseline, diffuse, encode, generate, run, store  # noqa: F401
 from ldmlr_cli.main import main as command_line
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer, or
-# for Arm on an emulated processor (g++-aarch64-linux-gnu and qemu-user):
+# Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer,
+# for Arm on an emulated processor (g++-aarch64-linux-gnu and qemu-user), or with calls that libFuzzer chooses
+# under the sanitizers of addresses and of undefined behaviour (clang; by default for a minute):
 #
 #   csrc/tests/run.sh [address|undefined|thread|aarch64]
+#   csrc/tests/run.sh fuzz [SECONDS]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -17,7 +19,11 @@ case "${1:-}" in
         if [ "$(uname -m)" != aarch64 ]; then compiler=aarch64-linux-gnu-g++ run=(qemu-aarch64); flags+=(-static); fi
         ;;
     address | undefined | thread) flags+=("-fsanitize=$1" -fno-sanitize-recover=all -fno-omit-frame-pointer) ;;
-    *) echo "unknown sanitizer '$1'; choose address, undefined, thread or aarch64" >&2; exit 2 ;;
+    fuzz)
+        compiler=${CXX:-clang++}
+        flags+=(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+        ;;
+    *) echo "unknown sanitizer '$1'; choose address, undefined, thread, aarch64 or fuzz" >&2; exit 2 ;;
 esac
 
 folder=$(mktemp -d)
@@ -41,6 +47,13 @@ if [ "$machine" = x86_64 ]; then
     done
     compile csrc/cpu/denoise_avx512vnni.cpp "${avx512[@]}" -mavx512vnni
     compile csrc/cpu/denoise_amx.cpp "${bf16[@]}" -mamx-tile -mamx-bf16 -mamx-int8
+fi
+if [ "${1:-}" = fuzz ]; then
+    compile csrc/tests/fuzz.cpp
+    "$compiler" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$folder/fuzz"
+    "$folder/fuzz" -max_total_time="${2:-60}" -max_len=512 -timeout=30 -print_final_stats=1 \
+        -artifact_prefix="${FUZZ_FOUND:-$PWD/}"
+    exit
 fi
 kernels=("${objects[@]}")
 for driver in sampler trainer heads; do
