@@ -142,6 +142,14 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each picture of a page once instead of for every width and theme, where pictures are no matter."""
+    from ldmlr.report import page
+
+    monkeypatch.setattr(page, "DRAWINGS", page.DRAWINGS[-1:])
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Return the URL of a bucket on a local S3 server."""

@@ -92,7 +92,12 @@ def test_progress_may_compute(slow_spec: SamplerSpec, weights: str) -> None:
     matrix = torch.ones(512, 512, dtype=torch.bfloat16)
     products: list[torch.Tensor] = []
     expected = sampler(labels, threads=1)
-    found = sampler(labels, threads=1, progress=lambda rows: products.append(matrix @ matrix))
+
+    def compute(rows: int) -> None:
+        if len(products) < 8:  # on a busy machine there are many reports
+            products.append(matrix @ matrix)
+
+    found = sampler(labels, threads=1, progress=compute)
     assert np.array_equal(found, expected)
     assert products
     assert all((product == 512).all() for product in products)

@@ -13,6 +13,8 @@ from support.stage3 import write_stores
 
 from ldmlr.store import FeatureStore, SplitData
 
+pytestmark = pytest.mark.usefixtures("one_drawing")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
