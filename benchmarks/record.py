@@ -45,6 +45,8 @@ DROPPED = {
     "drawing_seconds": "seconds per row of a table, on machines that were shared",
     "balanced": "class-balanced accuracy, but for rows that are judged by it; else it is that of all rows",
 }
+# A path from the root, as a word of a command or the value of an option.
+_WHOLE_PATH = re.compile(r"(?<![^\s='\"])/[^\s'\"]+")
 # An encoder that another one started from or was taught by: its experiment has the rest.
 ORIGIN = ("model", "sha256", "epochs", "network", "weight")
 
@@ -95,6 +97,8 @@ def _slim(name: str, value: Any) -> Any:
         return {key: _slim(key, item) for key, item in value.items() if not _dropped(key, item)}
     if isinstance(value, list):
         return [_slim(name, item) for item in value]
+    if isinstance(value, str) and name == "command_line":
+        return _WHOLE_PATH.sub(lambda found: Path(found[0]).name, value)
     if isinstance(value, str) and value.startswith("/"):  # where it lay on the machine that measured
         return Path(value).name
     return _short(value) if isinstance(value, float) else value

@@ -25,6 +25,9 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     ablation-steps             solver and evaluations
     ablation-guidance          strength of guidance
     ablation-width             width of the denoiser
+    ablation-basis             basis in which rows are diffused
+    ablation-axes              number of axes that are diffused
+    ablation-error-power       power of an axis's variance that its error counts with
     learned                    what the diffusion learns that a Gaussian is not
     stage3-variants            one thing of stage 3 changed at a time
     training-options           what each option of stage 1 gains on the digits
