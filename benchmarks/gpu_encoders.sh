@@ -15,7 +15,7 @@
 #
 # CIFAR-10-LT and -100-LT with resnet32x4, in two calls of a machine to which 64 MiB travel at a time:
 #
-#   python benchmarks/pack_images.py pack cifar10-lt-if100-images.h5 build/c10.xz      # 31 MiB; likewise c100.xz
+#   python benchmarks/pack_images.py pack cifar10-lt-if100-images.h5 build/c10.xz      # half as large; likewise c100.xz
 #   LDMLR_GPU_ENCODERS=presets/cifar10-lt-resnet32x4.toml=build/c10.xz LDMLR_GPU_BACK=$OUT \
 #       benchmarks/gpu_run.sh build/gpu encoders
 #   LDMLR_GPU_ENCODERS=presets/cifar100-lt-resnet32x4.toml=build/c100.xz LDMLR_GPU_BACK=$OUT \

@@ -2,7 +2,7 @@
 
 Each pixel is predicted from its neighbours to the left, above, and above to the left (the median predictor
 of JPEG-LS, Weinberger et al., 2000), red and blue less green; what is left goes through xz. CIFAR's images
-end at 0.46 of their bytes, where gzip, as HDF5 has it, ends at 0.86.
+end at about half of their bytes, where gzip, as HDF5 has it, leaves 0.86. Packing takes a minute or two.
 
     python benchmarks/pack_images.py pack cifar10-lt-if100-images.h5 c10.xz
     python benchmarks/pack_images.py pack cifar10-lt-if100-images.h5 c10.xz --without test
