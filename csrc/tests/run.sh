@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer,
 # for Arm on an emulated processor (g++-aarch64-linux-gnu and qemu-user), or with calls that libFuzzer chooses
-# under the sanitizers of addresses and of undefined behaviour (clang; by default for a minute):
+# under the sanitizers of addresses and of undefined behaviour (clang; by default for a minute, and the portable
+# kernels alone, as all of them compile for half an hour):
 #
 #   csrc/tests/run.sh [address|undefined|thread|aarch64]
-#   csrc/tests/run.sh fuzz [SECONDS]
+#   csrc/tests/run.sh fuzz [SECONDS [all]]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -36,7 +37,9 @@ compile() { # source flags...
 }
 shared=(dispatch pack parallel sample softmax train_memory training)
 for name in {denoise,train,softmax}_baseline "${shared[@]}"; do compile "csrc/cpu/$name.cpp"; done
-if [ "$machine" = x86_64 ]; then
+if [ "${1:-}" = fuzz ] && [ "${3:-}" != all ]; then
+    if [ "$machine" = x86_64 ]; then compile csrc/tests/portable.cpp; fi
+elif [ "$machine" = x86_64 ]; then
     avx2=(-mavx2 -mfma -mf16c)
     avx512=("${avx2[@]}" -mavx512f -mavx512bw -mavx512dq -mavx512vl)
     bf16=("${avx512[@]}" -mavx512vnni -mavx512bf16)
@@ -51,7 +54,7 @@ fi
 if [ "${1:-}" = fuzz ]; then
     compile csrc/tests/fuzz.cpp
     "$compiler" "${flags[@]}" -fsanitize=fuzzer "${objects[@]}" -o "$folder/fuzz"
-    "$folder/fuzz" -max_total_time="${2:-60}" -max_len=512 -timeout=30 -print_final_stats=1 \
+    "$folder/fuzz" -max_total_time="${2:-60}" -len_control=0 -max_len=600 -timeout=60 -print_final_stats=1 \
         -artifact_prefix="${FUZZ_FOUND:-$PWD/}"
     exit
 fi

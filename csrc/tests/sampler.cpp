@@ -46,11 +46,34 @@ void check(const Kernels &kernels, Dtype dtype) {
     if (finished) fail("the stop was not heard", kernels.name);
 }
 
+// A solver step of rows whose network is elsewhere: the ends of rows, of pieces and of vectors.
+void check_step(const Kernels &kernels) {
+    for (const int64_t dim : {1, 15, 64, 70, 301}) {
+        std::vector<float> found[2];
+        for (const int threads : {1, 3}) {
+            std::vector<float> x(static_cast<size_t>(5 * dim), 0.5f), x0(x), f(x);
+            StepParams params{};
+            params.row = {0.9f, -0.4f, -5.0f, 5.0f, 0.7f, 0.4f, 0.1f, 0.2f};
+            params.x = x.data();
+            params.x0 = x0.data();
+            params.f = f.data();
+            params.rows = 5;
+            params.dim = dim;
+            denoise_step(kernels, params, threads);
+            for (const float value : x)
+                if (!(value > -2.0f && value < 3.0f)) fail("a step out of range", kernels.name);
+            found[threads > 1] = x;
+        }
+        if (found[0] != found[1]) fail("a step depends on the threads", kernels.name);
+    }
+}
+
 }  // namespace
 
 int main() {
     for (const InstructionSet &set : instruction_sets()) {
         if (!set.available) continue;
+        check_step(*set.kernels);
         check(*set.kernels, Dtype::float32);
         if (set.kernels->bfloat16.sample_tile) check(*set.kernels, Dtype::bfloat16);
         if (set.kernels->int8.sample_tile) check(*set.kernels, Dtype::int8);
