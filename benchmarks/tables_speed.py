@@ -124,7 +124,7 @@ def stage1(summary: Summary) -> str:
 
 
 def memory(summary: Summary) -> str:
-    """Return the peak memory of generation to disk."""
+    """Return the peak memory of generation to disk and of training."""
     found = [
         Line((setting,), {"experiment": "memory", "setting": setting})
         for setting in summary.settings("memory")
@@ -133,7 +133,7 @@ def memory(summary: Summary) -> str:
         Column("peak, MB", {"quantity": "peak_mb"}, rate),
         Column("seconds", {"quantity": "seconds"}, rate),
     ]
-    return rendered(Table(("generated",), found, columns), summary)
+    return rendered(Table(("work",), found, columns), summary)
 
 
 def latent_vs_image(summary: Summary) -> str:
