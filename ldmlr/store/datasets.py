@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 
 from ldmlr.errors import InputError
+from ldmlr.store.joined import Views
 from ldmlr.store.layout import Array, block_rows, text_bytes
 from ldmlr.store.opening import open_hdf5, reading_hdf5
-from ldmlr.store.rows import DataFile, MappedRows, Rows, Views
+from ldmlr.store.rows import DataFile, MappedRows, Rows
 
 # A chunked or compressed dataset up to this size is read into memory when its rows are first
 # asked for; a larger one is streamed.

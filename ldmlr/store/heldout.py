@@ -21,8 +21,9 @@ import numpy as np
 from ldmlr.config import Config, option
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.results import BALANCED
+from ldmlr.store.joined import Views
 from ldmlr.store.layout import Array, Int64, array_sha256, contents_sha256
-from ldmlr.store.rows import Rows, Views
+from ldmlr.store.rows import Rows
 from ldmlr.store.split import Split
 from ldmlr.store.store import FeatureStore
 

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 from ldmlr.store.ids import Ids
+from ldmlr.store.joined import Views
 from ldmlr.store.layout import Array, Int64, StoredHead, UInt8
-from ldmlr.store.rows import DataFile, Rows, Views
+from ldmlr.store.rows import DataFile, Rows
 
 
 @dataclasses.dataclass

@@ -20,11 +20,12 @@ from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.files import check_output, parse_json, write_text
 from ldmlr.remote import as_path
 from ldmlr.store.ids import JoinedIds
+from ldmlr.store.joined import JoinedRows, Views
 from ldmlr.store.layout import SPLITS, contents_sha256
 from ldmlr.store.opening import Report
 from ldmlr.store.parts import FileParts, SplitParts
 from ldmlr.store.reading import read_file
-from ldmlr.store.rows import DataFile, JoinedRows, Views
+from ldmlr.store.rows import DataFile
 
 MANIFEST_FORMAT = "ldmlr-features-shards"
 MANIFEST_VERSION = 1

@@ -12,9 +12,10 @@ from ldmlr.arguments import whole_number
 from ldmlr.errors import UsageError
 from ldmlr.store.datasets import LoadedRows
 from ldmlr.store.ids import Ids
+from ldmlr.store.joined import Views
 from ldmlr.store.layout import Array, Float32, Int64, UInt8
 from ldmlr.store.parts import SplitParts
-from ldmlr.store.rows import MappedRows, Rows, Views
+from ldmlr.store.rows import MappedRows, Rows
 
 # Labels looked at together in a sample, which does not depend on it.
 BLOCK = 1 << 18
