@@ -169,6 +169,8 @@ def _remark(path: Path, part: tuple[int, int] | None, figures: Mapping[str, Any]
         )
     elif part is not None and figures["manifest"] is None:
         say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
+    elif part is not None:
+        say(f"{figures['manifest']}: names all {part[1]} shards; give it where a store is expected")
     for note in figures["notes"]:
         say(note)
     if figures["gate"] is not None:

@@ -69,6 +69,7 @@ def in_style(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption):
         hint = f"; {nearest(error.option_name, error.possibilities)}" if error.possibilities else ""
         return f"no such option {error.option_name!r}{hint}"
-    message = error.format_message().rstrip(".")
+    # Click lists the words of a missing choice on lines of their own.
+    message = " ".join(error.format_message().split()).rstrip(".").replace("'. Choose from: ", "', one of ")
     # Missing, Invalid, Got: no name begins a message of click's.
     return message[:1].lower() + message[1:] if message[1:2].islower() else message

@@ -85,5 +85,5 @@ def command(
     )  # fmt: skip
     results.write_result(out, result)
     common = sorted(figures["counts"].items(), key=lambda item: -item[1])[:5]
-    most = ", ".join(f"{name} {number:,}" for name, number in common)
+    most = ", ".join(f"{name} ({number:,})" for name, number in common)
     emit(result, as_json, f"{out}: {figures['rows']:,} rows; most often {most}")

@@ -128,6 +128,24 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"choose from {', '.join(options)}" if options else "there is none to choose from"
 
 
+def alike(word: str, choices: Iterable[str]) -> str:
+    """Return the question whether the choice most like `word` was meant, with a space before, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return names as a message lists them: of more than `most`, the first, the last and their number.
+
+    What somebody looks for in a wide table, such as the label, is mostly its first or its last column.
+    """
+    names = list(names)
+    if len(names) <= most:
+        return ", ".join(names)
+    half = most // 2
+    return f"{', '.join(names[:half])}, ..., {', '.join(names[-half:])} ({len(names):,} in all)"
+
+
 def _one_line(message: str) -> str:
     """Return a message with everything escaped that cannot be printed, but for the marks of options."""
     if all(letter.isprintable() or letter in _MARKS for letter in message):

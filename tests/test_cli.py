@@ -121,6 +121,10 @@ def test_what_is_promised_is_what_the_commands_have():
             ("run", "x", "--generator", "veiws"),
             "--generator: unknown value 'veiws'; did you mean 'views'? See `ldmlr run --help`",
         ),
+        (
+            ("export", "runs/a", "--out", "h.npz"),
+            "missing option '--format', one of onnx, torch, sklearn, npz; see `ldmlr export --help`",
+        ),
         (("compare",), "missing argument 'STORE'; see `ldmlr compare --help`"),
         (
             ("generate", "x.h5", "--generater", "views"),

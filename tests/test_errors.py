@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, listed, opt
 
 
 def test_one_message_two_spellings():
@@ -47,3 +47,11 @@ def test_parameters_of_another_name():
 @pytest.mark.parametrize("text", ["", "plain", "a: b; c", "{braces} and 100 %"])
 def test_messages_without_options_stay_as_they_are(text):
     assert str(LdmlrError(text)) == text == LdmlrError(text).on_command_line()
+
+
+def test_of_many_names_the_first_and_the_last_are_listed():
+    assert listed(f"f{i}" for i in range(8)) == "f0, f1, f2, f3, f4, f5, f6, f7"
+    assert listed([*(f"f{i}" for i in range(1999)), "species"]) == (
+        "f0, f1, f2, f3, ..., f1996, f1997, f1998, species (2,000 in all)"
+    )
+    assert listed([]) == ""

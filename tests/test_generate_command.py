@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ldmlr
+from ldmlr.errors import InputError
 from ldmlr.generation import parts
 from ldmlr.sampler import backends as sampling
 from ldmlr.store import FeatureStore, shard_name
@@ -84,6 +85,9 @@ def test_shards_by_command(model_file, tmp_path, run_cli):
         done = run_cli("generate", model_file, "--out", tmp_path / "p.h5", "--shard", f"{index}/2")
         assert done.returncode == 0, done.stderr
         assert ("manifest follows" in done.stderr) == (index == 0)
+        assert (f"{tmp_path / 'p.json'}: names all 2 shards" in done.stderr) == (index == 1)
+    with pytest.raises(InputError, match=r"p\.h5: no such feature store, but shards of it; .*p\.json"):
+        FeatureStore.open(tmp_path / "p.h5")
     assert shard_name(tmp_path / "p.h5", 1, 2).exists()
     assert len(FeatureStore.open(tmp_path / "p.json").train) == 331
 

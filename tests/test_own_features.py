@@ -198,6 +198,16 @@ def test_a_sparse_matrix_is_made_dense(tmp_path):
         ("a,b,kind\n1,2,x\n1,2\n", {}, "line 3: has 2 fields, expected 3"),
         ("a,b,kind\n1,2,x\n1,2,\n", {}, "line 3: kind is empty"),
         ("a,b,kind\n1,2,x\n", {"labels_key": "sort"}, "has no label column sort; its columns are a, b, kind"),
+        (
+            "a,b,kinds\n1,2,x\n",
+            {},
+            r"has no label column kind \(did you mean 'kinds'\?\); its columns are a,",
+        ),
+        (
+            ",".join([*(f"f{i}" for i in range(16)), "species"]) + "\n",
+            {},
+            r"are f0, f1, f2, f3, \.\.\., f13, f14, f15, species \(17 in all\): name it with labels_key",
+        ),
         ("a,b,kind\n1,2,x\n", {"features_key": "f*"}, r"has no column 'f\*'"),
         ("1,2,3\n1,2,3\n", {}, "its first line holds numbers"),
         ("a,a,kind\n1,2,x\n", {}, "two columns are named 'a'"),

@@ -160,7 +160,7 @@ def test_arrays_that_are_not_used_are_named(run_cli, tmp_path):
     torch.save({"features": X, "labels": Y, **{f"n{i}": 0 for i in range(10)}}, tmp_path / "test.pt")
     torch.save({"features": X, "labels": Y}, tmp_path / "x.pt")
     notes = import_store(tmp_path / "x.pt", tmp_path / "b.h5", test=tmp_path / "test.pt").notes
-    assert notes == [f"{tmp_path / 'test.pt'}: not used: n0, n1, n2, n3, n4, n5, n6, n7 and 2 more"]
+    assert notes == [f"{tmp_path / 'test.pt'}: not used: n0, n1, n2, n3, ..., n6, n7, n8, n9 (10 in all)"]
 
 
 def test_datasets_that_are_not_used_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import stat
@@ -64,12 +65,21 @@ def check_file(path: str | Path, place: Path | None = None) -> Path:
         Nothing is there, or a folder, a device or a pipe, which would be waited for without end.
     """
     path = as_path(path)
+    if place is None and not is_remote(path) and not path.exists():
+        _name_manifest(path)
     if stat.S_ISDIR(mode_of(path, "feature store", place)):
         raise InputError(
             f"{path}: is a folder, not a feature store; name the file (`ldmlr baseline` and "
             "`ldmlr encode` take folders of images)"
         )
     return path
+
+
+def _name_manifest(path: Path) -> None:
+    """Refuse the name that shards were written under, which no file has: their manifest is what is opened."""
+    manifest = path.with_suffix(".json")
+    if any(path.parent.glob(f"{glob.escape(path.stem)}-00000-of-*.h5")) and manifest.is_file():
+        raise InputError(f"{path}: no such feature store, but shards of it; name their manifest {manifest}")
 
 
 def open_hdf5(path: Path, place: Path | None = None) -> h5py.File:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import beyond_int64, class_count
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, listed, opt
 from ldmlr.files import parse_json
 from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path
@@ -116,10 +116,9 @@ class _Reader:
                 f"{self.path}: holds images, not features; `ldmlr baseline` and `ldmlr encode` make a "
                 "feature store of them"
             )
-        listed = ", ".join(there[:8]) + (" ..." if len(there) > 8 else "")
         raise InputError(
             f"{self.path}: has no dataset {' or '.join(keys[0] for keys in pairs.values())}; it holds "
-            f"{listed or 'no dataset'}: name them with {opt('features_key')} and {opt('labels_key')}"
+            f"{listed(there) or 'no dataset'}: name them with {opt('features_key')} and {opt('labels_key')}"
         )
 
     def read(self, found: dict[str, tuple[str, str]]) -> FileParts:

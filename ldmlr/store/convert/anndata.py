@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, listed, opt
 from ldmlr.store.datasets import check_present, read_dataset, rows_of, text
 from ldmlr.store.layout import Array
 from ldmlr.store.opening import open_hdf5, reading_hdf5
@@ -91,7 +91,7 @@ def read_anndata(
         if not names:
             raise InputError(
                 f"{path}: obs has no column {' or '.join(label_names[:3])}; its columns are "
-                f"{', '.join(list(obs)[:8])}: name it with {opt('labels_key')}"
+                f"{listed(obs)}: name it with {opt('labels_key')}"
             )
         labels, classes = _column(f"{path}: obs/{names[0]}", obs[names[0]])
         return rows, labels, classes
@@ -103,7 +103,7 @@ def open_matrix(path: Path, handle: h5py.File, features_key: str | None) -> Rows
     if key not in handle:
         there = [f"{group}/{name}" for group in ("obsm", "layers") for name in handle.get(group, ())]
         raise InputError(
-            f"{path}: has no {key}; it holds {', '.join(['X', *there][:8])}: correct {opt('features_key')}"
+            f"{path}: has no {key}; it holds {listed(['X', *there])}: correct {opt('features_key')}"
         )
     return _matrix(DataFile.of(path), handle, key)
 

@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, alike, listed, opt
 from ldmlr.store.convert.parquet import NOT_FEATURES
 from ldmlr.store.convert.streams import StreamRows
 from ldmlr.store.layout import Array, block_rows
@@ -117,9 +117,9 @@ def read_delimited(
         _check_names(path, names)
         label = next((name for name in label_names if name in names), None)
         if label is None and labelled:
-            listed = ", ".join(names[:8])
             raise InputError(
-                f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are {listed}: "
+                f"{path}: has no label column {' or '.join(label_names[:3])}{alike(label_names[0], names)}; "
+                f"its columns are {listed(names)}: "
                 f"name it with {opt('labels_key')}"
             )
         at = None if label is None else names.index(label)
@@ -177,7 +177,7 @@ def _columns(
         found = {i: name for i, name in enumerate(names) if fnmatch.fnmatchcase(name, key) and i != label}
         if not found:
             raise InputError(
-                f"{path}: has no column {key!r}; its columns are {', '.join(names[:8])}: name them with "
+                f"{path}: has no column {key!r}; its columns are {listed(names)}: name them with "
                 f"{opt('features_key')}"
             )
         return found
@@ -189,7 +189,7 @@ def _columns(
     }  # fmt: skip
     if not found:
         raise InputError(
-            f"{path}: has no column of numbers; its columns are {', '.join(names[:8])}: name those of the "
+            f"{path}: has no column of numbers; its columns are {listed(names)}: name those of the "
             f"features with {opt('features_key')}"
         )
     return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldmlr.arguments import view_group
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, listed, opt
 from ldmlr.files import atomic_path, check_input, check_output
 from ldmlr.isolated import bounded, size_of
 from ldmlr.ownership import owned
@@ -201,15 +201,14 @@ def _named(out: str | Path, source: str | Path, test: str | Path | None) -> Iter
 
 
 def _unused(path: str | Path, names: tuple[str, ...]) -> str:
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{path}: not used: {listed}" if names else ""
+    return f"{path}: not used: {listed(names)}" if names else ""
 
 
 def _kinds(name: str, kinds: Sequence[str]) -> str:
     """Return a note on kinds of views other than weak and strong, which are kept and count as one of them."""
     others = [kind for kind in dict.fromkeys(kinds) if kind not in ("weak", "strong")]
-    listed = ", ".join(f"{kind!r} counts as {view_group(kind)}" for kind in others[:8])
-    return f"{name} views: expected the kinds weak and strong; {listed}" if others else ""
+    counted = listed(f"{kind!r} counts as {view_group(kind)}" for kind in others)
+    return f"{name} views: expected the kinds weak and strong; {counted}" if others else ""
 
 
 def _untrained(path: str, mapped: MappedLabels) -> str:
@@ -220,9 +219,8 @@ def _untrained(path: str, mapped: MappedLabels) -> str:
     others = sum(count for name, count in rows.items() if name != "train")
     alone = np.flatnonzero((rows["train"] == 0) & (others > 0)).tolist()
     names = [mapped.class_names[label] if mapped.class_names else str(label) for label in alone]
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
     return (
-        f"{path}: no training row has the label {listed}; correct the labels if that is not meant"
+        f"{path}: no training row has the label {listed(names)}; correct the labels if that is not meant"
         if names
         else ""
     )

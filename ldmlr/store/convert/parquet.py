@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError, LdmlrError, opt
+from ldmlr.errors import InputError, LdmlrError, alike, listed, opt
 from ldmlr.files import parse_json
 from ldmlr.store.convert.streams import StreamRows
 from ldmlr.store.layout import Array, block_rows
@@ -140,8 +140,9 @@ def read_parquet(
         label = next((name for name in label_names if name in schema.names), None)
         if label is None and labelled:
             raise InputError(
-                f"{path}: has no label column {' or '.join(label_names[:3])}; its columns are "
-                f"{', '.join(schema.names[:8])}: name it with {opt('labels_key')}"
+                f"{path}: has no label column {' or '.join(label_names[:3])}"
+                f"{alike(label_names[0], schema.names)}; its columns are {listed(schema.names)}: "
+                f"name it with {opt('labels_key')}"
             )
         # Whatever column it is, it has as many entries as there are rows.
         column = file.read(columns=[label or schema.names[0]]).column(0)
@@ -204,7 +205,7 @@ def _feature_columns(path: Path, schema: Any, key: str | None, label: str) -> tu
             return chosen, False
         raise InputError(
             f"{path}: has no list column and no numeric columns {key!r}; its columns are "
-            f"{', '.join(schema.names[:8])}: name them with {opt('features_key')}"
+            f"{listed(schema.names)}: name them with {opt('features_key')}"
         )
     if len(lists) == 1:
         return lists, True

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, listed, opt
 from ldmlr.files import check_input
 from ldmlr.remote import as_path
 from ldmlr.store.convert.anndata import is_anndata, read_anndata
@@ -368,7 +368,6 @@ def _choose(
     path: Path, there: Collection[str], features_key: str | None, labels_key: str | None
 ) -> dict[str, tuple[str, str]]:
     """Return the names of features and labels per split."""
-    listed = ", ".join(sorted(there)[:8])
     features = features_key or _first(there, FEATURE_KEYS)
     labels = labels_key or _first(there, LABEL_KEYS)
     for what, key, option in (
@@ -376,7 +375,9 @@ def _choose(
         ("labels", labels, opt("labels_key")),
     ):
         if key is None:
-            raise InputError(f"{path}: no array looks like {what}; it holds {listed}: name it with {option}")
+            raise InputError(
+                f"{path}: no array looks like {what}; it holds {listed(sorted(there))}: name it with {option}"
+            )
     assert features is not None
     assert labels is not None
     names = SPLITS if "{split}" in features else ("train",)
@@ -384,11 +385,13 @@ def _choose(
     found = {n: pair for n, pair in pairs.items() if pair[0] in there}
     if not found:
         raise InputError(
-            f"{path}: has no array {features!r}; it holds {listed}: correct {opt('features_key')}"
+            f"{path}: has no array {features!r}; it holds {listed(sorted(there))}: "
+            f"correct {opt('features_key')}"
         )
     for _, label in found.values():
         if label not in there:
             raise InputError(
-                f"{path}: has no array {label!r}; it holds {listed}: name it with {opt('labels_key')}"
+                f"{path}: has no array {label!r}; it holds {listed(sorted(there))}: "
+                f"name it with {opt('labels_key')}"
             )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, listed, nearest, opt
 from ldmlr.files import check_input
 from ldmlr.remote import as_path, is_remote
 from ldmlr.spool import fetched, renamed
@@ -105,7 +105,7 @@ def _key(path: Path, names: list[str], key: str | None, split: str | None) -> st
         for name in order:
             if template.replace("{split}", name) in names:
                 return template.replace("{split}", name)
-    listed = ", ".join(sorted(names)[:8])
     raise InputError(
-        f"{path}: no array looks like features; it holds {listed}: name it with {opt('features_key')}"
+        f"{path}: no array looks like features; it holds {listed(sorted(names))}: "
+        f"name it with {opt('features_key')}"
     )
