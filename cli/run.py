@@ -128,8 +128,9 @@ def command(
     run = open_run(source, config, tables, root, Machine(**machine), Path(copies))
     store = run.plan.facts.store
     if store is not None and store.place is not None:
-        kept = "found" if store.before else "kept"
-        for note in (f"{kept} as a feature store in {store.place}", *store.notes):
+        kept = f"{'found' if store.before else 'kept'} as a feature store in {store.place}"
+        # The copy of a dry run goes when it ends: nobody need know where it was.
+        for note in store.notes if dry_run else (kept, *store.notes):
             say(f"{source}: {note}")
     left_out = run.plan.facts.own_generated
     if left_out:

@@ -248,6 +248,16 @@ def test_what_a_file_lacks_is_said_of_the_file_and_not_of_the_copy(run_cli, tmp_
     assert not list(tmp_path.rglob("*.h5"))
 
 
+def test_a_dry_run_does_not_tell_of_a_copy_that_goes_with_it(run_cli, tmp_path):
+    source = tmp_path / "t.csv"
+    source.write_text("a,b,kind\n" + "1,2,oak\n3,4,oak\n" * 4 + "5,6,fir\n7,8,fir\n")
+    done = run_cli("run", source, "--labels-key", "kind", "--out", tmp_path / "run", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "became classes" in done.stderr
+    assert "as a feature store" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_commands_take_features_in_any_form(run_cli, tmp_path):
     source, _ = comma(tmp_path)
     quick = ("--iterations", "5", "--hidden", "8", "--layers", "1")
