@@ -109,9 +109,10 @@ def command(
     results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)
+    generated = [FeatureStore.open(path) for path in pseudo]
+    # Last, as this may keep a copy: with other files that cannot be read, nothing is written.
     source = ready(store, out, values)
     encoded = source.open()
-    generated = [FeatureStore.open(path) for path in pseudo]
     start = time.perf_counter()
     outcome = finetune_seeds(
         encoded, generated, config, seeds=numbers, groups=shot_groups, device=str(place),

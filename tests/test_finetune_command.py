@@ -21,6 +21,15 @@ def folder(tmp_path_factory):
     return write_stores(tmp_path_factory.mktemp("stores"))
 
 
+def test_generated_rows_that_are_missing_leave_no_copy_of_the_features(run_cli, tmp_path):
+    source = tmp_path / "rows.npz"
+    np.savez(source, features=np.eye(6, 3, dtype=np.float32), labels=[0, 0, 0, 0, 1, 1])
+    done = run_cli("finetune", source, "--pseudo", tmp_path / "gone.h5", "--out", tmp_path / "heads")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: {tmp_path / 'gone.h5'}: no such feature store; check the path\n"
+    assert not (tmp_path / "heads").exists()
+
+
 def test_command_writes_heads_table_and_result(run_cli, folder, tmp_path):
     out = tmp_path / "run"
     args = [
