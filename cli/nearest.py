@@ -71,5 +71,7 @@ def in_style(error: click.ClickException) -> str:
         return f"no such option {error.option_name!r}{hint}"
     # Click lists the words of a missing choice on lines of their own.
     message = " ".join(error.format_message().split()).rstrip(".").replace("'. Choose from: ", "', one of ")
+    if message.startswith("Got unexpected extra argument"):
+        message += "; a name with spaces needs quotes around it"
     # Missing, Invalid, Got: no name begins a message of click's.
     return message[:1].lower() + message[1:] if message[1:2].islower() else message

@@ -125,6 +125,11 @@ def test_what_is_promised_is_what_the_commands_have():
             ("export", "runs/a", "--out", "h.npz"),
             "missing option '--format', one of onnx, torch, sklearn, npz; see `ldmlr export --help`",
         ),
+        (
+            ("run", "my", "photos"),
+            "got unexpected extra argument (photos); a name with spaces needs quotes around it; see "
+            "`ldmlr run --help`",
+        ),
         (("compare",), "missing argument 'STORE'; see `ldmlr compare --help`"),
         (
             ("generate", "x.h5", "--generater", "views"),
