@@ -152,6 +152,9 @@ def command(
         )
         return
     results.check_result(root, "run")
+    before = results.source_of(root)
+    if before not in (None, run.plan.settings()["source"]):
+        say(f"{root}: had the result of a run of {before}, which is replaced; --out names another folder")
     figures = run.execute(say)
     config_said = {**run.plan.settings(figures.pop("iterations")), **machine}
     found = run_verdict(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr.config import plain
-from ldmlr.errors import UsageError
+from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.files import check_output, fitting, parse_json, write_bytes, write_text
 from ldmlr.invocation import command_line
 from ldmlr.remote import as_path, is_remote
@@ -122,6 +122,16 @@ def check_result(folder: Path, command: str, overwrite: bool = False) -> None:
         raise UsageError(
             f"{path}: is the result of ldmlr {found}, of which there is no copy; name another folder"
         )
+
+
+def source_of(folder: Path) -> str | None:
+    """Return what the run in a folder was of, by its ``result.json``; None where there is none to read."""
+    path = as_path(folder) / RESULT
+    try:
+        source = parse_json(path.read_text(encoding="utf-8"))["config"]["source"]
+    except (OSError, ValueError, KeyError, TypeError, LdmlrError):
+        return None
+    return source if isinstance(source, str) else None
 
 
 def _is_only_copy(path: Path) -> bool:

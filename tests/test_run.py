@@ -109,6 +109,12 @@ def test_a_store_needs_no_stage_one(run_cli, tmp_path):
     assert result["rows"][0]["many"] is None
     assert "encode" not in result["config"]
 
+    again = run_cli("run", store, "--seed", 3, "--out", tmp_path / "run", *QUICK[2:])
+    assert "is replaced" not in again.stderr
+    other = write_store(tmp_path / "other.h5")
+    after = run_cli("run", other, "--seed", 3, "--out", tmp_path / "run", *QUICK[2:])
+    assert f"had the result of a run of {store}, which is replaced; --out names another" in after.stderr
+
 
 def test_a_class_without_test_rows_has_no_accuracy(run_cli, tmp_path):
     rng = np.random.default_rng(0)
