@@ -50,7 +50,7 @@ def test_a_stack_that_may_grow_is_made_larger_for_all_threads():
 
 
 def test_no_room_for_the_libraries_is_a_line():
-    done = command("RLIMIT_AS", 300 << 20, 300 << 20, "diffuse", "rows.npz", "--out", "m.safetensors")
+    done = command("RLIMIT_AS", 300 << 20, 300 << 20, "baseline", "digits-lt", "--out", "m.safetensors")
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith("Error: the memory is used up (")

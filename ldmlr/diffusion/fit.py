@@ -108,7 +108,7 @@ def refuses(config: DiffusionConfig, device: str, latent: int, ranks: int) -> st
     """Return why the native trainer cannot train a configuration on a device, or None if it can."""
     if config.network != "additive":
         return f"it trains the additive network, not {opt('network', config.network)}"
-    if config.steps > MOST_STEPS or config.batch_size > MOST_ROWS:
+    if (config.iterations or 0) > MOST_STEPS or config.batch_size > MOST_ROWS:
         return f"it takes {MOST_STEPS:,} steps and {MOST_ROWS:,} rows in a batch at most"
     if ranks > 1:
         return f"it trains in one process, not in {ranks} ranks"

@@ -31,6 +31,8 @@ def warm_up(methods: Iterable[str], device: str = "cpu") -> None:
     if any(entry.family == INTERPOLATION for entry in entries):
         import sklearn.neighbors  # noqa: F401
     if any(entry.family == DIFFUSION for entry in entries):
+        import threadpoolctl  # noqa: F401
+
         import ldmlr.diffusion.spectrum
         import ldmlr.diffusion.train  # noqa: F401
     # A method without a label-shift row, or the baseline, trains nothing.
