@@ -14,7 +14,7 @@ import pytest
 import torch
 from support.blobs import SMALL, blobs
 from support.emulator import Emulator, at, canary
-from support.training_case import CUDA_SHAPES, CUDA_TOLERANCE, Case, check_gradients
+from support.training_case import CUDA_SHAPES, CUDA_TOLERANCE, Case, check_gradients, continued
 
 import ldmlr
 from ldmlr import _native, cuda_device, device
@@ -149,14 +149,7 @@ def test_calls_of_any_length_end_with_the_same_bits(emulated: Emulated) -> None:
 def test_it_goes_on_where_the_cpu_left_off(emulated: Emulated, tmp_path: Any) -> None:
     """The state has one format, whatever trains."""
     case = Case((9, 20, 2, 3, 30, 8, "v"), iterations=40)
-    on_cpu, steps = case.steps(), case.cuda_steps()
-    state = on_cpu.start(case.config)
-    on_cpu.advance(case.config, state, 20)
-    state.save(tmp_path / "checkpoint", "key")
-    other = steps.start(case.config)
-    other.load(tmp_path / "checkpoint", "key")
-    for trainer, of in ((on_cpu, state), (steps, other)):
-        trainer.advance(case.config, of, 40)
+    state, other = continued(case, case.cuda_steps(), tmp_path / "checkpoint")
     assert other.losses == pytest.approx(state.losses, rel=1e-5)
     assert np.abs(other.state - state.state).max() < 1e-4
 

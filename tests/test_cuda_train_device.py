@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.blobs import SMALL, blobs
-from support.training_case import CUDA_SHAPES, CUDA_TOLERANCE, Case, check_gradients
+from support.training_case import CUDA_SHAPES, CUDA_TOLERANCE, Case, check_gradients, continued
 
 import ldmlr
 from ldmlr import cuda_device
@@ -78,14 +78,7 @@ def test_a_stream_of_the_caller_is_used(device: str) -> None:
 
 def test_it_goes_on_where_the_cpu_left_off(device: str, tmp_path: Path) -> None:
     case = Case(RECIPE, iterations=40)
-    on_cpu, steps = case.steps(), case.cuda_steps(device)
-    state = on_cpu.start(case.config)
-    on_cpu.advance(case.config, state, 20)
-    state.save(tmp_path / "checkpoint", "key")
-    other = steps.start(case.config)
-    other.load(tmp_path / "checkpoint", "key")
-    for trainer, of in ((on_cpu, state), (steps, other)):
-        trainer.advance(case.config, of, 40)
+    state, other = continued(case, case.cuda_steps(device), tmp_path / "checkpoint")
     assert other.losses == pytest.approx(state.losses, rel=1e-5)
     assert np.abs(other.state - state.state).max() < 2e-4
 

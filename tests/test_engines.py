@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.models import three_blobs
 
-import ldmlr
 from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
@@ -39,11 +39,8 @@ LDMLR = [sys.executable, "-m", "ldmlr"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(3), (300, 60, 9))
-    X = rng.standard_normal((len(y), 4)) + 5 * np.eye(3, 4)[y]
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    ldmlr.LatentDiffusion(hidden=8, layers=1, iterations=5).fit(X, y).save(path)
+    three_blobs((300, 60, 9), hidden=8, iterations=5).save(path)
     return path
 
 

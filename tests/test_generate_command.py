@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
+from support.models import three_blobs
 
-import ldmlr
 from ldmlr.errors import InputError
 from ldmlr.generation import parts
 from ldmlr.sampler import backends as sampling
@@ -19,11 +18,7 @@ NAMES = ("ant", "bee", "cow")
 
 @pytest.fixture(scope="module")
 def model():
-    generator = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), COUNTS)
-    features = generator.standard_normal((len(labels), 4)) + 5 * np.eye(3, 4)[labels]
-    model = ldmlr.LatentDiffusion(hidden=16, layers=1, iterations=20, batch_size=64)
-    return model.fit(features.astype(np.float32), labels, class_names=NAMES)
+    return three_blobs(COUNTS, hidden=16, iterations=20, batch_size=64, fit={"class_names": NAMES})
 
 
 @pytest.fixture(scope="module")

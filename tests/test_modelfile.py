@@ -23,7 +23,7 @@ from ldmlr.diffusion.config import BEFORE_AXES, BEFORE_TRAINERS
 from ldmlr.encoders.model import HEADER as BASELINE_HEADER
 from ldmlr.encoders.model import Baseline
 from ldmlr.errors import InputError
-from ldmlr.generation.latent import HEADER as DIFFUSION_HEADER
+from ldmlr.generation.latentfile import HEADER as DIFFUSION_HEADER
 from ldmlr.heads.headfile import HEADER as HEAD_HEADER
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.store import SplitData

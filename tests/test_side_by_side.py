@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from support.models import three_blobs
 
 import ldmlr
 from ldmlr import device
@@ -84,11 +85,8 @@ def test_a_caller_that_stops_early_stops_all():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    y = np.repeat(np.arange(3), (300, 60, 9))
-    X = rng.standard_normal((len(y), 4)) + 5 * np.eye(3, 4)[y]
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    ldmlr.LatentDiffusion(hidden=8, layers=1, iterations=5).fit(X, y).save(path)
+    three_blobs((300, 60, 9), hidden=8, iterations=5).save(path)
     return path
 
 

@@ -31,6 +31,13 @@ def test_passes_over_narrow_rows_within_limits(rows: int, dim: int, steps: int) 
         assert steps == round(PASSES * rows / found.batch_size)
 
 
+def test_the_usual_steps_are_those_of_the_batches() -> None:
+    """A model shows the steps it took unasked as its default, whatever its batches."""
+    config = DiffusionConfig(batch_size=64, hidden=8).for_rows(2000, 4)
+    assert config.steps == 781
+    assert config.usual(2000, 4) == {**DiffusionConfig().to_dict(), "iterations": 781}
+
+
 def test_what_is_given_is_kept() -> None:
     given = DiffusionConfig(iterations=7)
     assert given.for_rows(10**6, 64) is given

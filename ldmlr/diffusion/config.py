@@ -144,6 +144,11 @@ class DiffusionConfig(Config):
         wanted = round(PASSES * rows / self.batch_size) if dim <= NARROW else MOST_STEPS
         return self.replace(iterations=min(max(wanted, FEWEST_STEPS), MOST_STEPS))
 
+    def usual(self, rows: int, dim: int) -> dict[str, Any]:
+        """Return every default; that of the steps is for rows ``[N, D]`` and batches of this size."""
+        settled = DiffusionConfig(batch_size=self.batch_size).for_rows(rows, dim)
+        return {**DiffusionConfig().to_dict(), "iterations": settled.iterations}
+
     @property
     def in_axes(self) -> bool:
         """Whether rows are diffused along the eigenvectors of their covariance."""

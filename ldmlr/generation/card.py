@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 
-from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.errors import UsageError, opt
 from ldmlr.generation.trained import Trained
 from ldmlr.groups import GROUPS, ShotGroups
@@ -99,7 +98,7 @@ def _rows(model: Trained) -> str:
 
 
 def _settings(model: Trained) -> str:
-    usual = DiffusionConfig().for_rows(int(model.counts.sum()), model.transform.dim).to_dict()
+    usual = model.config.usual(int(model.counts.sum()), model.transform.dim)
     lines = [
         f"| `{name}` | `{json.dumps(value)}` | {'yes' if value == usual[name] else 'no'} |"
         for name, value in model.config.to_dict().items()

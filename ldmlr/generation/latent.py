@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr import modelfile
 from ldmlr.arguments import check_first_row, check_labels, check_seed, type_name
 from ldmlr.device import Machine
 from ldmlr.diffusion import rows
@@ -20,7 +19,7 @@ from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights
 from ldmlr.errors import InputError, UsageError, nearest, opt
 from ldmlr.generation.card import card
-from ldmlr.generation.latentfile import HEADER, contents, fingerprint, restore
+from ldmlr.generation.latentfile import fingerprint, read_model, write_model
 from ldmlr.generation.trained import Trained
 from ldmlr.generation.training import train_model
 from ldmlr.ranks import ALONE, Ranks
@@ -100,14 +99,12 @@ class LatentDiffusion:
 
     def __repr__(self) -> str:
         """Show the settings that are not the defaults, and what it was trained on."""
-        usual = DiffusionConfig().to_dict()
-        if self._weights is not None:
-            usual = DiffusionConfig().for_rows(int(self.counts.sum()), self.dim).to_dict()
-        changed = [f"{key}={value!r}" for key, value in self.config.to_dict().items() if value != usual[key]]
-        settings = ", ".join([*changed, f"seed={self.seed}"])
-        if self._weights is None:
+        rows, classes, trained = int(self.counts.sum()), len(self.counts), self._weights is not None
+        usual = self.config.usual(rows, self.dim) if trained else DiffusionConfig().to_dict()
+        said = [f"{key}={value!r}" for key, value in self.config.to_dict().items() if value != usual[key]]
+        settings = ", ".join([*said, f"seed={self.seed}"])
+        if not trained:
             return f"LatentDiffusion({settings}; not trained)"
-        rows, classes = int(self.counts.sum()), len(self.counts)
         return f"LatentDiffusion({settings}; trained on {rows:,} rows of {classes:,} classes)"
 
     @property
@@ -273,8 +270,7 @@ class LatentDiffusion:
         machine
             What draws, and where.
         """
-        weights = "auto" if config is None else config.weights
-        return prepare(self.spec(config, seed), machine, weights)
+        return prepare(self.spec(config, seed), machine, "auto" if config is None else config.weights)
 
     @torch_defaults()
     def sample(
@@ -357,8 +353,7 @@ class LatentDiffusion:
 
     def save(self, path: str | Path, overwrite: bool = True) -> None:
         """Write the model as safetensors, whole or not at all."""
-        header, tensors = contents(self._parts())
-        modelfile.write(as_path(path), modelfile.DIFFUSION, header, tensors, overwrite)
+        write_model(self._parts(), as_path(path), overwrite)
 
     def card(self, name: str = "model", *, license: str | None = None) -> str:
         """Return its card: Markdown with the fields of a Hugging Face model card on top.
@@ -399,10 +394,7 @@ class LatentDiffusion:
         InputError
             The file is missing, damaged, of another kind, or its tensors do not fit its configuration.
         """
-        path = as_path(path)
-        header, tensors = modelfile.read(path, modelfile.DIFFUSION, HEADER)
-        with modelfile.damaged(path, modelfile.DIFFUSION):
-            found = restore(header, tensors)
+        found = read_model(as_path(path))
         model = cls(found.config, seed=found.seed)
         model._take(found)
         return model

@@ -1,9 +1,10 @@
-"""What a file of a diffusion model holds: header, tensors, and back; nothing is taken on trust."""
+"""The file of a diffusion model: header, tensors, and back; nothing is taken on trust."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,25 @@ HEADER = {
 
 # Up to so many numbers a row the basis ``auto`` was the Cholesky factor.
 NARROW = 64
+
+
+def write_model(model: Trained, path: Path, overwrite: bool) -> None:
+    """Write a model as safetensors, whole or not at all."""
+    header, tensors = contents(model)
+    modelfile.write(path, modelfile.DIFFUSION, header, tensors, overwrite)
+
+
+def read_model(path: Path) -> Trained:
+    """Return the model in a file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, of another kind, or its tensors do not fit its configuration.
+    """
+    header, tensors = modelfile.read(path, modelfile.DIFFUSION, HEADER)
+    with modelfile.damaged(path, modelfile.DIFFUSION):
+        return restore(header, tensors)
 
 
 def contents(model: Trained) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -72,6 +72,19 @@ class Case:
         return state
 
 
+def continued(case, other, checkpoint):
+    """Return the states at step 40 of the CPU trainer, and of another that takes over at step 20."""
+    on_cpu = case.steps()
+    state = on_cpu.start(case.config)
+    on_cpu.advance(case.config, state, 20)
+    state.save(checkpoint, "key")
+    taken = other.start(case.config)
+    taken.load(checkpoint, "key")
+    for trainer, of in ((on_cpu, state), (other, taken)):
+        trainer.advance(case.config, of, 40)
+    return state, taken
+
+
 def check_gradients(case, steps, tolerance):
     """Compare loss and gradients of a step with those of autograd in float64.
 
