@@ -51,6 +51,7 @@ def check_output(path: Path, overwrite: bool = False) -> Path:
         _try_folder(path.parent)
         return path
     folder = existing_folder(path)
+    _sweep_once(folder)  # a start that was killed here left its probe, and the file may go further down
     # access() follows the permission bits only; root and read-only mounts need the attempt.
     probe = _temporary(folder / "ldmlr")
     try:

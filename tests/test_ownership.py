@@ -16,7 +16,7 @@ import pytest
 
 from ldmlr import files, progress
 from ldmlr.errors import LdmlrError
-from ldmlr.files import atomic_path, beside, sweep, write_text
+from ldmlr.files import atomic_path, beside, check_output, sweep, write_text
 from ldmlr.ownership import owned
 from ldmlr.pids import machine_mark
 
@@ -192,6 +192,13 @@ def test_writing_in_a_folder_sweeps_it(tmp_path):
     (tmp_path / stale).write_text("half")
     write_text(tmp_path / "b", "text")
     assert names(tmp_path) == ["b"]
+
+
+def test_an_output_further_down_finds_the_probe_that_a_killed_start_left_above(tmp_path):
+    probe = files._temporary(tmp_path / "ldmlr").name.replace(str(os.getpid()), str(dead_process()), 1)
+    (tmp_path / probe).write_text("")
+    check_output(tmp_path / "out" / "model.safetensors")
+    assert names(tmp_path) == []
 
 
 def test_names_as_long_as_they_may_be_can_be_written_and_owned(tmp_path):
