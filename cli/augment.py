@@ -10,7 +10,7 @@ import click
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
-from ldmlr.errors import LdmlrError
+from ldmlr.errors import LdmlrError, counted
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 
 from .config_file import config_option
@@ -148,12 +148,13 @@ def command(
     lines = []
     for figures in outcomes:
         lines.append(
-            f"{figures['output']}: {figures['rows']:,} encoded + {figures['generated']:,} generated rows "
+            f"{figures['output']}: {figures['rows']:,} encoded + "
+            f"{counted(figures['generated'], 'generated row')} "
             f"(trained {figures['train_seconds']:.1f} s, generated {figures['generate_seconds']:.1f} s, "
             f"{figures['backend']})"
         )
         if figures["learned"]:
-            lines.append(f"{figures['axes']:,} axes; {figures['learned']}")
+            lines.append(f"{counted(figures['axes'], 'axis')}; {figures['learned']}")
     emit(result, as_json, "\n".join(lines))
     _refuse(failed, len(stores))
 
@@ -200,7 +201,7 @@ def _refuse(failed: Mapping[Path, LdmlrError], stores: int) -> None:
         line = error.on_command_line()
         say(line if str(store) in line else f"{store}: {line}")
     others = "none is finished" if len(failed) == stores else "the others are finished"
-    raise type(first)(f"{len(failed)} of {stores} stores failed, {others}")
+    raise type(first)(f"{len(failed)} of {counted(stores, 'store')} failed, {others}")
 
 
 def _told(job: Job, figures: dict[str, Any], earlier: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

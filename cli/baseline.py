@@ -9,6 +9,7 @@ import click
 
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.recipes import PRESETS, baseline_config, default_preset
+from ldmlr.errors import counted
 
 from .config_file import config_option
 from .fields import config_options
@@ -141,7 +142,7 @@ def command(
     )
     result = results.document("baseline", {**settings, **chosen}, **figures, notes=list(images.notes))
     results.write_result(out, result)
-    say(f"{figures['model']}: {config.epochs} epochs in {figures['training_seconds']:.0f} s")
+    say(f"{figures['model']}: {counted(config.epochs, 'epoch')} in {figures['training_seconds']:.0f} s")
     emit(result, as_json, tables.accuracy_table(figures["rows"]))
 
 

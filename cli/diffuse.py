@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ldmlr.diffusion.config import DiffusionConfig
+from ldmlr.errors import counted
 from ldmlr.generation.config import EncoderConfig
 
 from .config_file import config_option
@@ -118,11 +119,11 @@ def command(
     if card:
         write_text(beside, model.card(out.stem, license=license), overwrite or resume)
     text = (
-        f"{out}: {figures['rows']:,} rows and {figures['views']} views of them, "
-        f"{config.steps:,} steps in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
+        f"{out}: {counted(figures['rows'], 'row')} and {counted(figures['views'], 'view')} of them, "
+        f"{counted(config.steps, 'step')} in {figures['seconds']:.1f} s, loss {figures['loss']:.4f}"
     )
     if trained := figures["trained"]:
         text += f" ({trained['trainer']}, {trained['precision']})"
     if figures["learned"]:
-        text += f"\n{figures['axes']:,} of {rows_of.dim:,} axes; {figures['learned']}"
+        text += f"\n{figures['axes']:,} of {counted(rows_of.dim, 'axis')}; {figures['learned']}"
     emit(result, as_json, text)

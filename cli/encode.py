@@ -9,6 +9,7 @@ import click
 
 from ldmlr.encoders.config import EncodeConfig
 from ldmlr.engines.config import EngineConfig
+from ldmlr.errors import counted
 from ldmlr.remote import as_path
 
 from .config_file import config_option
@@ -165,5 +166,5 @@ def command(
         return
     results.write_result(out, result)
     sizes = ", ".join(f"{count:,} {name}" for name, count in figures["splits"].items())
-    say(f"{out}: {sizes} rows of {figures['dim']} dimensions in {figures['seconds']:.1f} s")
+    say(f"{out}: {sizes} rows of {counted(figures['dim'], 'dimension')} in {figures['seconds']:.1f} s")
     emit(result, as_json, tables.accuracy_table(figures["rows"]) if figures["rows"] else str(out))

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ldmlr.errors import UsageError
+from ldmlr.errors import UsageError, counted
 
 from .config_file import config_option
 from .location import Location
@@ -236,7 +236,7 @@ def _quality_table(quality: dict[str, Any]) -> str:
         for name, *values in quality_lines(quality)
     ]
     return (
-        f"{sampled['generated']} of {rows['generated']} generated rows beside {sampled['encoded']} training "
-        f"rows; the yardstick are {sampled['test']} test rows\n\n"
+        f"{sampled['generated']} of {counted(rows['generated'], 'generated row')} beside "
+        f"{sampled['encoded']} training rows; the yardstick are {counted(sampled['test'], 'test row')}\n\n"
         + table(["quality", "generated", "test rows"], body)
     )

@@ -52,6 +52,7 @@ def command(
       ldmlr export head.safetensors --format sklearn --out head.joblib
     """
     from ldmlr import results
+    from ldmlr.errors import counted
     from ldmlr.inference.chosen import choose
     from ldmlr.inference.export import export
 
@@ -65,4 +66,8 @@ def command(
         "export", config, head=str(chosen.path), method=chosen.method, adjustment=chosen.adjustment,
         classes=list(chosen.class_names), dim=chosen.dim, output=str(out),
     )  # fmt: skip
-    emit(result, as_json, f"{out}: {form}, {chosen.dim} features, {len(chosen.class_names)} classes")
+    emit(
+        result,
+        as_json,
+        f"{out}: {form}, {counted(chosen.dim, 'feature')}, {counted(len(chosen.class_names), 'class')}",
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ldmlr.errors import counted
 from ldmlr.heads.config import FinetuneConfig
 from ldmlr.store.heldout import HeldOutConfig
 
@@ -126,8 +127,8 @@ def command(
     own = encoded.split("train").generated_rows
     if generated and own:
         say(
-            f"{store}: holds {own:,} generated rows itself; the head is fine-tuned on them and on those of "
-            "--pseudo"
+            f"{store}: holds {counted(own, 'generated row')} itself; the head is fine-tuned on them "
+            "and on those of --pseudo"
         )
     say_baseline(store, outcome.figures)
     say_unmeasured(store, outcome.figures)

@@ -11,6 +11,7 @@ import click
 
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.engines.config import EngineConfig
+from ldmlr.errors import counted
 from ldmlr.generation.config import EncoderConfig, GenerateConfig
 from ldmlr.generation.generators.catalogue import VIEWS
 from ldmlr.remote import as_path
@@ -140,7 +141,7 @@ def command(
     if figures["finished_before"]:
         results.restore_result(path, result)
         say(f"{path}: these rows are finished; nothing to do")
-        emit(result, as_json, f"{path}: {figures['rows']:,} rows")
+        emit(result, as_json, f"{path}: {counted(figures['rows'], 'row')}")
         return
     results.write_result(path, result)
     _remark(path, part, figures)
@@ -150,7 +151,7 @@ def command(
     waited = "" if wait is None else f", the GPU idle {wait:.0%} of that time"
     emit(
         result, as_json,
-        f"{path}: {figures['rows']:,} rows in {figures['seconds']:.1f} s "
+        f"{path}: {counted(figures['rows'], 'row')} in {figures['seconds']:.1f} s "
         f"({means}, drawn at {figures['rows_per_s']:,.0f} rows/s{waited})",
     )  # fmt: skip
 
@@ -168,14 +169,16 @@ def _remark(path: Path, part: tuple[int, int] | None, figures: Mapping[str, Any]
             "write it again with --overwrite"
         )
     elif part is not None and figures["manifest"] is None:
-        say(f"{path}: written; the manifest follows when all {part[1]} shards are there")
+        say(f"{path}: written; the manifest follows when all {counted(part[1], 'shard')} are there")
     elif part is not None:
-        say(f"{figures['manifest']}: names all {part[1]} shards; give it where a store is expected")
+        say(
+            f"{figures['manifest']}: names all {counted(part[1], 'shard')}; give it where a store is expected"
+        )
     for note in figures["notes"]:
         say(note)
     if figures["gate"] is not None:
         gate = figures["gate"]
         say(
-            f"gate {gate['kind']}: {gate['refused']:,} of {gate['rows']:,} rows were drawn again; "
+            f"gate {gate['kind']}: {gate['refused']:,} of {counted(gate['rows'], 'row')} were drawn again; "
             f"{gate['failed']:,} never passed, and their best attempt was kept"
         )

@@ -31,19 +31,34 @@ def command() -> None:
 def show_command(file: Path, as_json: bool) -> None:
     """Show kind, classes, rows, settings and provenance of a model file.
 
-    FILE is a diffusion model, a head or a baseline. Its checksum is compared, and
-    nothing in it is run.
+    FILE is a diffusion model, a head or a baseline, or the folder of a run: then it
+    is the head of the run. The checksum is compared, and nothing in it is run.
 
     \b
     Examples:
       ldmlr model show model.safetensors
+      ldmlr model show runs/digits-lt
       ldmlr model show runs/heads/head-seed0.safetensors --json
     """
     from ldmlr.inference.show import facts, text
     from ldmlr.results import document
 
+    given = file
+    others: tuple[Path, ...] = ()
+    if file.is_dir():
+        file, others = _of_run(file)
     found = facts(file)
-    emit(document("model show", {"file": file}, model=found), as_json, text(file, found))
+    shown = "\n".join([text(file, found), *(f"also: ldmlr model show {other}" for other in others)])
+    emit(document("model show", {"file": given}, model=found), as_json, shown)
+
+
+def _of_run(folder: Path) -> tuple[Path, tuple[Path, ...]]:
+    """Return the head of a run, and the other models of its first seed."""
+    from ldmlr.inference.chosen import head_file, run_with_head
+
+    run = run_with_head(folder)
+    others = (run.first_output(stage, "model.safetensors") for stage in ("baseline", "diffuse"))
+    return head_file(run), tuple(other for other in others if other is not None)
 
 
 @command.command("card")

@@ -66,6 +66,7 @@ def command(
     """
     from ldmlr import results
     from ldmlr.device import resolve_device, set_threads
+    from ldmlr.errors import counted
     from ldmlr.inference.chosen import choose
     from ldmlr.inference.predict import predict
 
@@ -86,4 +87,4 @@ def command(
     results.write_result(out, result)
     common = sorted(figures["counts"].items(), key=lambda item: -item[1])[:5]
     most = ", ".join(f"{name} ({number:,})" for name, number in common)
-    emit(result, as_json, f"{out}: {figures['rows']:,} rows; most often {most}")
+    emit(result, as_json, f"{out}: {counted(figures['rows'], 'row')}; most often {most}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ldmlr import progress
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 from ldmlr.results import ALL, judged_by
 from ldmlr.run.config import STAGES, RunConfig, StageTables
 from ldmlr.store.heldout import Measuring
@@ -135,7 +135,7 @@ def command(
     left_out = run.plan.facts.own_generated
     if left_out:
         say(
-            f"{source}: holds {left_out:,} generated rows, which are left out: a run draws its own "
+            f"{source}: holds {counted(left_out, 'generated row')}, which are left out: a run draws its own "
             "and fine-tunes on these and the encoded rows"
         )
     for note in run.origin.notes:
@@ -172,7 +172,9 @@ def command(
     done = OpenedRun(result, results.write_result(root, result))
     _remark(run, root, figures)
     use = f"head: {figures['head']}\nnext: {done.next_command}"
-    said = [accuracy_table(figures["rows"]), _measured(run, figures), verdict, use]
+    # What --auto says is above; the verdict is on the rows of the table alone.
+    told = verdict if auto is None or verdict is None else f"The rows of this table alone: {verdict}"
+    said = [accuracy_table(figures["rows"]), _measured(run, figures), told, use]
     text = "\n\n".join(filter(None, said))
     if auto is not None:
         evidence = None if figures["choice"] is None else evidence_table(figures["choice"])
@@ -216,13 +218,14 @@ def _remark(run: Run, root: Path, figures: dict[str, Any]) -> None:
     from ldmlr.diffusion.learned import in_words
 
     source, seeds = run.plan.facts.source, ", ".join(map(str, figures["seeds"]))
-    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch, {figures['measured']}")
+    below = "" if _measured(run, figures) else f", {figures['measured']}"
+    say(f"{root}: done in {figures['seconds']:.1f} s; seeds {seeds}; last epoch{below}")
     say(f"{source}: {run.origin.familiar.words()}")
     if run.origin.familiar.trained_on_rows and not run.plan.facts.measuring.whole:
         say(f"{source}: the encoder has seen the rows that are held out: all figures are too good")
     found = figures["held_out"]
     if found is not None and found["loss_over_gaussian"] is not None:
-        say(f"{source}: diffusion along {figures['axes']:,} axes; {in_words(found)}")
+        say(f"{source}: diffusion along {counted(figures['axes'], 'axis')}; {in_words(found)}")
     notes = (note for step in figures["steps"] for note in step["figures"].get("notes", ()))
     for note in dict.fromkeys(notes):
         say(f"{source}: {note}")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 
 T = TypeVar("T")
 SEED_LIMIT = 2**64
@@ -61,8 +61,8 @@ def class_count(labels: Iterable[tuple[str, npt.NDArray[Any]]], remedy: str = RE
     rows, classes = sum(len(values) for _, values in found), 1 + max(int(values.max()), 0)
     if classes > max(rows, MOST_UNSEEN):
         raise InputError(
-            f"{where}: label {values.max()} in row {int(values.argmax())} stands for {classes} classes, but "
-            f"there are {rows} rows; {remedy}"
+            f"{where}: label {values.max()} in row {int(values.argmax())} stands for "
+            f"{counted(classes, 'class')}, but there are {counted(rows, 'row')}; {remedy}"
         )
     return classes
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -41,6 +42,10 @@ _NO_CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError",
 }  # fmt: skip
 
+_NO_CONNECTION = {"ClientConnectorError", "EndpointConnectionError", "ConnectTimeoutError"}
+# Answers of a web server: not without a password, and not there.
+_FORBIDDEN, _GONE = (401, 403, 407), (404, 410)
+
 
 def protocol(url: str) -> str:
     """Return what stands before ``://``."""
@@ -73,11 +78,26 @@ def connect(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise UsageError(
             f"{url}: needs a package that is not installed ({_reason(error)}); pip install 'ldmlr[remote]' "
-            "for s3://, gcsfs for gs://"
+            "for s3:// and https://, gcsfs for gs://"
         ) from None
     except ValueError as error:
         raise UsageError(f"{url}: {_reason(error)}; use s3://, gs:// or another that fsspec knows") from None
     return store, str(key)
+
+
+def raise_unanswered(error: FileNotFoundError) -> None:
+    """Raise what a library called "not found" though nobody looked: no connection, no permission, a fault.
+
+    The file system for ``http://`` does so for whatever goes wrong, and keeps the first error as the cause.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError):
+        return
+    status = getattr(cause, "status", None)
+    if status in _FORBIDDEN:
+        raise PermissionError(str(cause)) from cause
+    if status not in _GONE:
+        raise cause
 
 
 def persistent(url: str, attempt: Callable[[], T]) -> T:
@@ -97,6 +117,11 @@ def persistent(url: str, attempt: Callable[[], T]) -> T:
             if isinstance(error, _FINAL) or type(error).__name__ in _NO_CREDENTIALS:
                 raise _failure(url, error) from error
             if tries == TRIES or time.monotonic() - began > PATIENCE:
+                if _unreached(error):
+                    raise LdmlrError(
+                        f"{url}: the address did not answer in {tries} tries ({_reason(error)}); check "
+                        "it for a slip, and the connection"
+                    ) from error
                 raise LdmlrError(
                     f"{url}: the object store failed {tries} times ({_reason(error)}); check the connection "
                     f"and the endpoint, and go on with {opt('resume', True)}, or start again"
@@ -105,6 +130,12 @@ def persistent(url: str, attempt: Callable[[], T]) -> T:
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable")
+
+
+def _unreached(error: Exception) -> bool:
+    """Tell whether no connection was made at all: nobody listens there, or the name is not known."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ConnectionRefusedError | socket.gaierror) or bool(names & _NO_CONNECTION)
 
 
 def _failure(url: str, error: Exception) -> LdmlrError:

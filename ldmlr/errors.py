@@ -11,8 +11,9 @@ writes ``--first-row``, Python ``first_row``.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 # Around an option in a message that is not yet spelled: code points that no text has.
 _OPEN, _VALUE, _CLOSE = _MARKS = "\ue000", "\ue001", "\ue002"
@@ -132,6 +133,33 @@ def alike(word: str, choices: Iterable[str]) -> str:
     """Return the question whether the choice most like `word` was meant, with a space before, or nothing."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# Words whose plural has no rule.
+_PLURALS = {"axis": "axes"}
+
+
+def counted(number: SupportsIndex, thing: str) -> str:
+    """Return a number with what it counts, as every message writes it.
+
+    Parameters
+    ----------
+    number
+        How many.
+    thing
+        One of them; of several words the last one takes the plural.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1200, "generated row"), counted(0, "class")
+    ('1 row', '1,200 generated rows', '0 classes')
+    """
+    many = operator.index(number)
+    if many == 1:
+        return f"1 {thing}"
+    *before, word = thing.split(" ")
+    ending = "es" if word.endswith(("s", "x", "sh", "ch")) else "s"
+    return " ".join([f"{many:,}", *before, _PLURALS.get(word, word + ending)])
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -252,6 +252,10 @@ def read(
             raise InputError(
                 f"{path}: is {other}, not a {kind.noun}; give one made by {kind.maker}"
             ) from None
+        if path.suffix != ".safetensors" and not _may_be_safetensors(path):
+            raise InputError(
+                f"{path}: is no {kind.file}; a {kind.noun} is a .safetensors file, and {kind.maker} makes it"
+            ) from None
         raise InputError(
             f"{path}: not a safetensors file, or damaged ({first_line(error)}); make or copy it again"
         ) from None
@@ -310,6 +314,16 @@ def other_file(path: Path) -> str | None:
     if start.startswith(b"PK"):
         return _zip_file(path)
     return next((words for first, words in kinds.items() if start.startswith(first)), None)
+
+
+def _may_be_safetensors(path: Path) -> bool:
+    """Tell whether a file starts as safetensors do: the length of a header in JSON, and its bracket."""
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(9)
+    except OSError:
+        return False
+    return start[8:] == b"{"
 
 
 def _zip_file(path: Path) -> str:

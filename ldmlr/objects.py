@@ -18,8 +18,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ldmlr.connection import TRIES, WHOLE_UPLOADS, connect, make_folder, persistent, protocol
-from ldmlr.errors import LdmlrError, UsageError, opt
+from ldmlr.connection import (
+    TRIES,
+    WHOLE_UPLOADS,
+    connect,
+    make_folder,
+    persistent,
+    protocol,
+    raise_unanswered,
+)
+from ldmlr.errors import LdmlrError, UsageError, counted, opt
 
 # What says that an object is another one than before, in the words of the several stores.
 _VERSIONS = (
@@ -81,7 +89,8 @@ def _info(url: str) -> Info | None:
     store, key = connect(url)
     try:
         found = store.info(key)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        raise_unanswered(error)
         return None
     version = next((str(found[name]) for name in _VERSIONS if found.get(name)), "")
     return Info(int(found.get("size") or 0), version, found.get("type") == "directory")
@@ -142,7 +151,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
             if isinstance(answer, Exception):
                 failed = answer
             elif len(answer) != stop - start:
-                failed = OSError(f"{len(answer)} bytes came instead of {stop - start}")
+                failed = OSError(f"{counted(len(answer), 'byte')} came instead of {stop - start}")
             else:
                 found[number] = bytes(answer)
         if failed is not None:

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset, IterableDataset, WeightedRandomSampler, ge
 
 from ldmlr.arguments import check_seed, whole_number
 from ldmlr.device import Machine
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, counted
 from ldmlr.generation.latent import LatentDiffusion
 from ldmlr.generation.plan import Strategy, labels_of, plan
 from ldmlr.sampler.config import SampleConfig
@@ -62,7 +62,8 @@ class _Source:
             found = (self.model.dim, self.model.num_classes)
             if found != (self.store.dim, self.store.num_classes):
                 raise InputError(
-                    f"{self.store.path}: has {self.store.dim} numbers a row and {self.store.num_classes} "
+                    f"{self.store.path}: has {counted(self.store.dim, 'number')} a row and "
+                    f"{self.store.num_classes} "
                     f"classes, the model {found[0]} and {found[1]}; use the model that was trained on it"
                 )
             self.wanted = plan(counts, strategy, class_names=self.store.class_names, **plan_options)
@@ -198,7 +199,7 @@ class BalancedFeatures(Dataset[Item]):
         places = np.asarray(indices, np.int64)
         count = len(self.labels)
         if ((places < -count) | (places >= count)).any():
-            raise IndexError(f"index out of range: there are {count} rows")
+            raise IndexError(f"index out of range: there are {counted(count, 'row')}")
         places %= count
         rows = np.empty((len(places), self._source.store.dim), np.float32)
         generated = self.generated_mask[places]

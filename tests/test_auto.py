@@ -10,6 +10,7 @@ import pytest
 from ldmlr.heads.evaluation import Variant, measure
 from ldmlr.heads.headfile import FinetunedHead
 from ldmlr.heads.logits import head_logits
+from ldmlr.select.report import recommended
 from ldmlr.store import FeatureStore, SplitData, StoredHead
 
 TRIED = ("ncm", "balanced-softmax", "smote", "gaussian")
@@ -66,6 +67,11 @@ def test_the_answer_comes_first_and_its_head_is_written(run_cli, tmp_path):
         "run", store, "--auto", "--seeds", 2, *SMALL, "--foreign-encoder", "--out", tmp_path / "run"
     )
     assert again.stdout.splitlines()[0] == auto["headline"]
+    # The table marks the method that is to be used, and has its settings.
+    lines = [line for line in again.stdout.splitlines() if line.endswith("use this")]
+    assert len(lines) == 1
+    assert lines[0].split()[0] == auto["method"].removesuffix("-tuned")
+    assert "The rows of this table alone: " in again.stdout
     assert "auto" in next(line for line in again.stderr.splitlines() if " auto " in line)
     assert "reused" in next(line for line in again.stderr.splitlines() if " auto " in line)
 
@@ -103,6 +109,8 @@ def test_with_validation_rows_the_runs_own_head_is_one_of_them(run_cli, tmp_path
     assert auto["held_out"] == "60 validation rows"
     own = [trial for trial in auto["trials"] if trial.get("adjustment") == "label-shift"]
     assert len(own) == 1
+    chosen = recommended(auto, auto["trials"])
+    assert chosen["held_out"] == pytest.approx(auto["accuracy"], abs=1e-3)
     best = max(auto["trials"], key=lambda trial: trial["held_out"])
     assert auto["accuracy"] >= min(best["held_out"], own[0]["held_out"]) - 1e-3
     assert result["choice"] is not None

@@ -287,7 +287,7 @@ BATCH = {b"labels": [0, 1], b"data": planes(2, 0)}
         ({**BATCH, b"data": b"bytes"}, r"no data \[N, 3072\] uint8"),
         ({b"data": planes(2, 0)}, "no list labels of whole numbers"),
         ({**BATCH, b"labels": [0, b"1"]}, "no list labels of whole numbers"),
-        ({**BATCH, b"labels": [0]}, "1 labels for 2 images"),
+        ({**BATCH, b"labels": [0]}, "1 label for 2 images"),
         ({**BATCH, b"labels": [0, 10]}, r"label 10 in row 1 is out of range; labels must be 0 \.\. 9"),
         ({**BATCH, b"labels": [0, -1]}, "label -1 in row 1 is out of range"),
     ],
@@ -311,9 +311,9 @@ def test_labels_of_other_kinds_are_named(tmp_path, value):
         (
             "data_batch_1.bin",
             cifar10()["data_batch_1.bin"][:-1],
-            "12291 bytes are not a whole number of 3073-byte",
+            "12,291 bytes, not a whole number of 3073-byte",
         ),
-        ("data_batch_1.bin", b"", "0 bytes are not a whole number"),
+        ("data_batch_1.bin", b"", "0 bytes, not a whole number"),
         ("test_batch.bin", b"\x0b" + bytes(3072), "label 11 in row 0 is out of range"),
         ("batches.meta.txt", b"cat\ndog\n", "2 class names, expected 10"),
         (

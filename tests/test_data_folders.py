@@ -70,7 +70,7 @@ def test_what_is_left_out_is_said(tmp_path):
     (root / "train" / "b" / "labels.csv").write_text("")
     assert open_image_set(root).notes == (
         f"{root}: extra, old beside train are no split and left out; splits are train, test and val",
-        f"{root / 'train'}: 2 files are no images by their ending and left out: a/b.heic, b/labels.csv",
+        f"{root / 'train'}: left out, no images by their ending: 2 files: a/b.heic, b/labels.csv",
         f"{root}: 1 of 2 classes have no test image (b); accuracies are means over the others",
     )
 
@@ -150,7 +150,7 @@ def test_bad_images_are_left_out_and_recorded(with_bad):
     skipped = images.provenance["skipped"]
     assert [Path(entry["file"]).name for entry in skipped] == ["4.png", "3.png", "3.jpg"]
     assert all(entry["why"] for entry in skipped)
-    assert images.notes[-1] == f"{with_bad}: 3 images cannot be decoded and are left out"
+    assert images.notes[-1] == f"{with_bad}: left out, cannot be decoded: 3 images"
     images.check_images()
     # The rest is as it would be without them.
     for name in ("a/3.png", "b/3.jpg", "b/4.png"):

@@ -293,7 +293,7 @@ def test_wrong_settings(changes, message):
 def test_a_baseline_keeps_its_normalisation(model, image_file, tmp_path):
     with pytest.raises(UsageError, match="brings its own normalisation"):
         encode(model, image_file, tmp_path / "f.h5", mean=(1, 1, 1), std=(1, 1, 1))
-    with pytest.raises(UsageError, match="1 values for images with 3 channels"):
+    with pytest.raises(UsageError, match="1 value for images with 3 channels"):
         encode("torch.nn:Flatten", image_file, tmp_path / "f.h5", mean=(1,), std=(1,))
 
 

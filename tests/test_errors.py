@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import ldmlr_cli
+import numpy as np
 import pytest
 
-from ldmlr.errors import InputError, LdmlrError, UsageError, listed, opt
+import ldmlr
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, listed, opt
 
 
 def test_one_message_two_spellings():
@@ -55,3 +61,36 @@ def test_of_many_names_the_first_and_the_last_are_listed():
         "f0, f1, f2, f3, ..., f1996, f1997, f1998, species (2,000 in all)"
     )
     assert listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "thing", "said"),
+    [
+        (0, "row", "0 rows"), (1, "row", "1 row"), (1_200, "generated row", "1,200 generated rows"),
+        (1, "class", "1 class"), (10, "class name", "10 class names"), (3, "axis", "3 axes"),
+        (np.int64(2), "class", "2 classes"),
+    ],
+)  # fmt: skip
+def test_a_count_agrees_with_what_it_counts(number, thing, said):
+    assert counted(number, thing) == said
+
+
+# A number in braces before a noun in the plural: "1 rows" the first time that it is one.
+BARE = re.compile(
+    r"\{(?:len\([^{}]*\)|[a-z_.]*(?:count|num_classes|rows|total|classes)(?:\[[^]]*\])?)(?::,)?\} "
+    r"(?:rows|classes|images|labels|columns|files)\b(?!/)"
+)
+
+
+def test_no_message_writes_a_count_by_itself():
+    """The names of measurements aside: by these, one ``ldmlr bench`` is set beside another."""
+    folders = [Path(ldmlr.__file__).parent, Path(ldmlr_cli.__file__).parent]
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for folder in folders
+        for path in folder.rglob("*.py")
+        if path.parent.name != "bench"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if BARE.search(line)
+    ]
+    assert not found, "write counted(number, 'row'):\n" + "\n".join(found)

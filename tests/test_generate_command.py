@@ -140,6 +140,13 @@ def test_a_file_that_is_no_model(tmp_path, run_cli):
     assert done.returncode == 1
     assert "not a safetensors file, or damaged" in done.stderr
     assert left_in(tmp_path) == ["m.safetensors"]
+    (tmp_path / "trees.csv").write_text("a,b\n1,2\n")
+    done = run_cli("generate", tmp_path / "trees.csv", "--out", tmp_path / "p.h5")
+    assert done.stderr == (
+        f"Error: {tmp_path / 'trees.csv'}: is no model file; a diffusion model is a .safetensors file, and "
+        "ldmlr diffuse makes it\n"
+    )
+    (tmp_path / "trees.csv").unlink()
     done = run_cli("generate", tmp_path, "--out", tmp_path / "p.h5")
     expected = f"Error: {tmp_path}: is a folder where a model file is expected; name the file\n"
     assert (done.returncode, done.stderr) == (1, expected)

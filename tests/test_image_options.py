@@ -43,13 +43,13 @@ def test_bad_images_are_skipped_and_recorded(run_cli, photos, tmp_path):
     options = ("--skip-bad", "--test-fraction", 0.25, "--image-size", 8)
     done = run_cli("baseline", photos, *SHORT, *options, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    assert "1 images cannot be decoded and are left out" in done.stderr
+    assert "left out, cannot be decoded: 1 image" in done.stderr
     document = json.loads(done.stdout)
     assert [entry["why"] for entry in document["images"]["skipped"]] == ["not an image that Pillow can read"]
     assert (document["train_images"], len(document["rows"])) == (6, 2)
     assert document["config"]["test_fraction"] == 0.25
     assert document["config"]["skip_bad"] is True
-    assert document["notes"] == [f"{photos}: 1 images cannot be decoded and are left out"]
+    assert document["notes"] == [f"{photos}: left out, cannot be decoded: 1 image"]
     done = run_cli("encode", out, photos, *options, "--out", tmp_path / "f.h5", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"] == {"train": 6, "test": 2}
@@ -135,5 +135,5 @@ def test_a_run_lists_skips_and_says_the_same(run_cli, photos, tmp_path):
     assert "train/a/bad.png: not an image that Pillow can read" in done.stderr
     done = run_cli("run", photos, *options, "--skip-bad")
     assert done.returncode == 0, done.stderr
-    assert "1 images cannot be decoded and are left out" in done.stderr
+    assert "left out, cannot be decoded: 1 image" in done.stderr
     assert "has no test split, so val is the test set" in done.stderr

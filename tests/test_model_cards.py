@@ -52,6 +52,11 @@ def test_a_head_says_what_it_holds(made, run_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     done = run_cli("model", "show", tmp_path / "heads" / "head-seed0.safetensors")
     assert re.search(r"^  kind +head$", done.stdout, re.M)
+    # A folder stands for its head, as it does for ldmlr predict.
+    assert run_cli("model", "show", tmp_path / "heads").stdout == done.stdout
+    (tmp_path / "empty").mkdir()
+    done = run_cli("model", "show", tmp_path / "empty")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
 def test_a_file_that_is_no_model(made, run_cli, tmp_path):

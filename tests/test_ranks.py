@@ -134,7 +134,7 @@ def test_more_ranks_than_rows_in_a_batch_are_refused(store, tmp_path):
     command = ["-m", "ldmlr", "diffuse", store.path, "--out", tmp_path / "m.safetensors", *options(values)]
     for status, _, said in end(start(2, command)):
         assert (status, said) == (
-            2, "Error: --batch-size: 1 rows are too few for 2 ranks; raise it, or start fewer\n",
+            2, "Error: --batch-size: a batch of 1 row is too small for 2 ranks; raise it, or start fewer\n",
         )  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 import fsspec
@@ -96,6 +99,46 @@ def test_a_store_that_fails_for_good_is_one_line(run_cli, tmp_path):
     FlakyFileSystem.broken = False
     assert objects_there() == []
     assert not (tmp_path / "rows.h5").exists()
+
+
+@pytest.fixture
+def web():
+    """Serve ``/CODE/...`` with that status, as a web server does."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(int(self.path.split("/")[1]))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_address_that_does_not_answer_is_no_file_that_is_missing(web):
+    """The file system for the web calls whatever goes wrong "not found"."""
+    pytest.importorskip("aiohttp")
+    assert objects.info(f"{web}/404/x.h5") is None
+    with pytest.raises(LdmlrError, match=r"x\.h5: permission denied; check the credentials"):
+        objects.info(f"{web}/403/x.h5")
+    with pytest.raises(LdmlrError, match=r"the object store failed 8 times .*500"):
+        objects.info(f"{web}/500/x.h5")
+    with socket.socket() as closed:  # bound and not listened on: connections are refused
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/x.h5"
+        with pytest.raises(
+            LdmlrError, match=rf"{url}: the address did not answer in 8 tries \(Cannot connect"
+        ):
+            objects.info(url)
 
 
 def test_a_store_that_does_not_answer_is_not_waited_for_without_end(monkeypatch):

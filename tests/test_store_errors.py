@@ -240,7 +240,7 @@ def test_verify_names_every_problem(path):
     for expected in (
         "/train/features: rows with NaN or infinity: 1",
         "/test/labels: labels outside",
-        "/class_names: has 1 names",
+        "/class_names: has 1 name",
     ):
         assert expected in problems
 
@@ -365,7 +365,7 @@ def test_wrong_use_of_the_writer_is_explained(tmp_path):
         (r"rows 3 \.\. 5 are not in 0 \.\. 4", lambda w: w.split("train", 4).write(3, *good), {}),
         ("source: is missing; pass source", lambda w: w.split("train", 2, source=True).write(0, *good), {}),
         ("ids: was not laid out", lambda w: w.split("train", 2).write(0, *good, ids=[1, 2]), {}),
-        ("1 ids for 2 rows", lambda w: w.split("train", 2, ids="int").write(0, *good, ids=[1]), {}),
+        ("1 id for 2 rows", lambda w: w.split("train", 2, ids="int").write(0, *good, ids=[1]), {}),
         (
             "expected whole numbers",
             lambda w: w.split("train", 2, ids="int").write(0, *good, ids=["a", "b"]),
@@ -378,7 +378,7 @@ def test_wrong_use_of_the_writer_is_explained(tmp_path):
         ("/train/views/0: row 0 of 2 was never", lambda w: w.split("train", 2, views=1).write(0, *good), {}),
         ("no split was written", lambda w: None, {}),
         ("unknown value 'float23'; did you mean 'float32'", lambda w: None, {"dtype": "float23"}),
-        ("1 class names for 2 classes", lambda w: None, {"class_names": ["a"]}),
+        ("1 class name for 2 classes", lambda w: None, {"class_names": ["a"]}),
         (r"the head has shape \(2, 3\)", lambda w: None, {"head": StoredHead("linear", np.ones((2, 3)))}),
         ("/head/weight: holds NaN", lambda w: None, {"head": StoredHead("linear", np.full((2, 2), np.nan))}),
         ("must be at least 1", lambda w: None, {"dim": 0}),
@@ -388,7 +388,7 @@ def test_wrong_use_of_the_writer_is_explained(tmp_path):
         assert list(tmp_path.iterdir()) == [], expected
     with pytest.raises(LdmlrError, match="no split to write"):
         FeatureStore.write(path)
-    with pytest.raises(InputError, match="1 rows of source but 2 labels"):
+    with pytest.raises(InputError, match="1 row of source but 2 labels"):
         FeatureStore.write(path, train=SplitData(*good, source=[1]))
-    with pytest.raises(InputError, match="view 1 has 1 rows, expected 2"):
+    with pytest.raises(InputError, match="view 1 has 1 row, expected 2"):
         FeatureStore.write(path, train=SplitData(*good, views=[good[0], good[0][:1]]))

@@ -44,7 +44,7 @@ def one_line(done, status):
 def test_ids_are_no_labels(run_cli, tmp_path):
     path = plain(tmp_path / "ids.h5", [0, 1, 10**9])
     message = one_line(run_cli("store", "inspect", path), 1)
-    assert f"{path}: /train/labels: label 1000000000 in row 2 stands for 1000000001 classes" in message
+    assert f"{path}: /train/labels: label 1000000000 in row 2 stands for 1,000,000,001 classes" in message
     assert "let `ldmlr store import` map the labels" in message
     done = run_cli("store", "import", path, "--out", tmp_path / "ok.h5")
     assert done.returncode == 0, done.stderr
@@ -58,7 +58,7 @@ def test_ids_are_no_labels(run_cli, tmp_path):
 def test_gaps_in_labels_of_a_small_set_are_allowed():
     assert class_count([("a", np.array([0, 99_999])), ("b", np.zeros(0, int))]) == 100_000
     assert class_count([]) == 1
-    with pytest.raises(InputError, match="stands for 100001 classes, but there are 2 rows"):
+    with pytest.raises(InputError, match="stands for 100,001 classes, but there are 2 rows"):
         class_count([("a", np.array([0, 100_000]))])
 
 

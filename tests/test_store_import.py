@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import h5py
@@ -150,10 +151,10 @@ def test_parquet_with_gaps_is_refused(tmp_path, out):
     parquet = pytest.importorskip("pyarrow.parquet")
     empty = {"x": arrow.array([], arrow.list_(arrow.float32())), "y": arrow.array([], "int64")}
     for name, columns, expected in [
-        ("ragged", {"x": [[1.0, 2.0], [3.0]], "y": [0, 1]}, "row 1 has 1 numbers, expected 2"),
+        ("ragged", {"x": [[1.0, 2.0], [3.0]], "y": [0, 1]}, "row 1 has 1 number, expected 2"),
         ("null row", {"x": [[1.0, 2.0], None], "y": [0, 1]}, "row 1 is null"),
         ("null value", {"x": [[1.0, None], [1.0, 2.0]], "y": [0, 1]}, "rows with NaN or infinity: 1"),
-        ("null label", {"x": [[1.0], [2.0]], "y": [0, None]}, "1 labels are null"),
+        ("null label", {"x": [[1.0], [2.0]], "y": [0, None]}, "without a value: 1 label"),
         ("null cell", {"a": [1.0, None], "b": [1.0, 2.0], "y": [0, 1]}, "a: row 1 is null"),
         (
             "two lists",
@@ -226,7 +227,7 @@ def test_damaged_and_unsuitable_sources_are_explained(tmp_path, out):
         ("u.npy", y, {}, "is uint16; bfloat16 needs"),
         ("c.npy", y, {}, "is complex64|is complex128"),
         ("cube.npy", y, {}, r"expected \[N, D\]"),
-        ("wide.npy", y, {}, "4 rows of train features but 3000 labels"),
+        ("wide.npy", y, {}, "4 rows of train features but 3,000 labels"),
         ("x.npy", tmp_path / "x.npy", {}, r"have shape \(3000, 5\), expected one label per row"),
         ("cut.npz", None, {}, "is not an .npz file"),
         ("broken.npz", None, {}, "cannot be read"),
@@ -297,11 +298,30 @@ def test_values_that_are_wrong_are_those_of_the_source(tmp_path):
     np.savez(tmp_path / "good.npz", features=rows, labels=labels)
     rows[2, 1] = np.nan
     np.savez(tmp_path / "bad.npz", features=rows, labels=labels)
-    with pytest.raises(InputError, match=r"bad\.npz: /train/features: rows with NaN"):
+    with pytest.raises(InputError, match=r"bad\.npz: features: rows with NaN"):
         import_store(tmp_path / "bad.npz", tmp_path / "out.h5")
-    with pytest.raises(InputError, match=r"bad\.npz: /test/features: rows with NaN"):
+    with pytest.raises(InputError, match=r"bad\.npz: features: rows with NaN"):
         import_store(tmp_path / "good.npz", tmp_path / "out.h5", test=tmp_path / "bad.npz")
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_value_that_is_no_number_is_looked_for_where_the_caller_has_it(tmp_path):
+    """By the file and its own name of the array, not by that of the store that was to be made."""
+    rows, labels = X.copy(), np.array(["ant", "bee"] * (len(X) // 2))
+    rows[3, 0] = np.nan
+    said = r"rows with NaN or infinity: 1, the first is row 3; remove"
+    np.savez(tmp_path / "named.npz", emb=rows, y=labels)
+    np.save(tmp_path / "X.npy", rows)
+    np.save(tmp_path / "y.npy", labels)
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        file["deep/emb"], file["deep/y"] = rows, np.arange(len(rows)) % 2
+    for name, key, keys in (
+        ("named.npz", "emb: ", {"features_key": "emb", "labels_key": "y"}),
+        ("X.npy", "", {}),
+        ("theirs.h5", "/?deep/emb: ", {"features_key": "deep/emb", "labels_key": "deep/y"}),
+    ):
+        with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path / name))}: {key}{said}"):
+            import_store(tmp_path / name, tmp_path / "out.h5", **keys)
 
 
 def test_a_label_that_only_test_rows_have_is_said(tmp_path, out):

@@ -188,8 +188,8 @@ def test_datasets_that_are_not_used_are_named(tmp_path):
             {"train_views": X},
             r"train_views: is float32 of shape \(40, 5\), expected numbers of shape \[K, 40",
         ),
-        ({"train_views": VIEWS, "train_view_kinds": ["weak"]}, "train_view_kinds: 1 kinds for 2 views; name"),
-        ({"train_view_kinds": ["weak"]}, "train_view_kinds: 1 kinds for 0 views; name one per view"),
+        ({"train_views": VIEWS, "train_view_kinds": ["weak"]}, "train_view_kinds: 1 kind for 2 views; name"),
+        ({"train_view_kinds": ["weak"]}, "train_view_kinds: 1 kind for 0 views; name one per view"),
         (
             {"train_views": VIEWS, "train_view_kinds": "weak"},
             r"train_view_kinds: is <U4 of shape \(\), expected one",

@@ -93,8 +93,19 @@ def test_a_gain_that_the_test_rows_cannot_tell_is_level():
     assert best["rows_error"] == pytest.approx(0.64, abs=0.02)
     assert found["outcome"] == "level"
     assert found["headline"] == (
-        "Label shift alone (80.00 %) is as good; generation adds nothing here: LDMLR with label shift "
-        "(80.36 %), +0.36 points, standard error 0.64."
+        "These figures cannot tell whether generation helps: LDMLR with label shift (80.36 %) against the "
+        "best row without generation, label shift alone (80.00 %), +0.36 points, standard error 0.64; more "
+        "seeds or more measured rows would tell."
+    )
+
+
+def test_one_seed_says_little_and_is_said_to():
+    """It may still show a gain that the test rows carry; a tie on one seed shows nothing."""
+    found = judged(baseline=predictions(500, seeds=1), ldmlr=predictions(499, seeds=1))
+    assert found["outcome"] == "level"
+    assert found["headline"] == (
+        "One seed cannot tell a gain from noise; run more seeds before you conclude: LDMLR (80.04 %) against "
+        "the best row without generation, the baseline (80.00 %), standard error 0.04."
     )
 
 

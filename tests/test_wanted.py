@@ -89,7 +89,7 @@ def test_what_is_given_goes_before_what_the_network_says():
     )
     assert normalisation(net, "net", 3, (9.0,) * 3, (2.0,) * 3).mean == [9, 9, 9]
     assert normalisation(net, "net", 3, (), ()).mean == [1, 2, 3]
-    with pytest.raises(UsageError, match="mean, std: 1 values for images with 3 channels"):
+    with pytest.raises(UsageError, match="mean, std: 1 value for images with 3 channels"):
         normalisation(net, "net", 3, (9.0,), (2.0,))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ldmlr.boundary import boundary
 from ldmlr.data.images import ArraySplit, Images, Labels, check_classes, check_labels
 from ldmlr.data.unpickle import load_pickle
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.files import os_error
 
 PIXELS = 3 * 32 * 32
@@ -147,8 +147,8 @@ def _read_batch(layout: Layout, data: bytes, where: str) -> tuple[Images, Labels
         length = PIXELS + (2 if layout.num_classes == 100 else 1)
         if not data or len(data) % length:
             raise InputError(
-                f"{where}: {len(data)} bytes are not a whole number of {length}-byte records; the file is "
-                "truncated or of another kind, download the archive again"
+                f"{where}: {counted(len(data), 'byte')}, not a whole number of {length}-byte "
+                "records; the file is truncated or of another kind, download the archive again"
             )
         records = np.frombuffer(data, np.uint8).reshape(-1, length)
         planes: Any = records[:, -PIXELS:]
@@ -176,6 +176,7 @@ def _class_names(layout: Layout, data: bytes, where: str) -> tuple[str, ...]:
     names = tuple(name for name in names if name)
     if len(names) != layout.num_classes:
         raise InputError(
-            f"{where}: {len(names)} class names, expected {layout.num_classes}; download the archive again"
+            f"{where}: {counted(len(names), 'class name')}, expected {layout.num_classes}; download "
+            "the archive again"
         )
     return names

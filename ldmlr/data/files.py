@@ -30,7 +30,7 @@ from ldmlr.data.images import (
     different_sizes,
     resize_and_crop,
 )  # fmt: skip
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, counted, opt
 from ldmlr.progress import track
 
 T = TypeVar("T")
@@ -85,7 +85,10 @@ def refusal(bad: Sequence[BadImage], in_list: bool = False) -> BadImages:
     else:
         named = ", ".join(f"{image.where} ({image.reason})" for image in bad[:_NAMED])
         more = f" and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
-        what = f"{len(bad):,} images cannot be decoded: {named}{more}; replace them or take them {remedy}"
+        what = (
+            f"{counted(len(bad), 'image')} cannot be decoded: {named}{more}; replace them or take them "
+            f"{remedy}"
+        )
     return BadImages(f"{what}, or go on without with {opt('skip_bad', True)}", bad)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from ldmlr.data.files import BadImage, FileSplit, ImageFile, refusal
 from ldmlr.data.images import check_classes
 from ldmlr.data.reading import Reading
-from ldmlr.errors import InputError, nearest
+from ldmlr.errors import InputError, counted, nearest
 from ldmlr.files import os_error
 from ldmlr.progress import track
 
@@ -174,7 +174,7 @@ def _read_split(root: Path, folders: list[Path], class_names: tuple[str, ...], r
         reading.skip(listing.bad)
     if listing.others:
         reading.note(
-            f"{root}: {len(listing.others):,} files are no images by their ending and left out: "
+            f"{root}: left out, no images by their ending: {counted(len(listing.others), 'file')}: "
             f"{_named(listing.others)}"
         )
     split = FileSplit(

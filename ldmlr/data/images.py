@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, counted, opt
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -233,7 +233,10 @@ def check_labels(
             "(int64), one per image, [N]"
         )
     if rows is not None and len(array) != rows:
-        raise InputError(f"{where}: {len(array)} labels for {rows} images; there must be one label per image")
+        raise InputError(
+            f"{where}: {counted(len(array), 'label')} for {counted(rows, 'image')}; there must be "
+            "one label per image"
+        )
     wrong = np.flatnonzero((array < 0) | (array >= (num_classes or np.iinfo(np.int32).max)))
     if wrong.size:
         upper = f"{num_classes - 1}" if num_classes else "C-1"

@@ -11,7 +11,7 @@ from typing import Any
 from ldmlr.data.files import FileSplit, refusal
 from ldmlr.data.images import ImageSplit
 from ldmlr.data.longtail import LongTailedDraw
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class ImageSet:
         """Show the name, the splits and the classes."""
         named = {"train": self.train, "test": self.test, "val": self.val}
         splits = ", ".join(f"{name} {len(split):,}" for name, split in named.items() if split is not None)
-        return f"ImageSet({self.name!r}: {splits} images, {self.num_classes:,} classes)"
+        return f"ImageSet({self.name!r}: {splits} images, {counted(self.num_classes, 'class')})"
 
     @property
     def num_classes(self) -> int:

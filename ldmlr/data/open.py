@@ -19,7 +19,7 @@ from ldmlr.data.imageset import ImageSet
 from ldmlr.data.lists import read_lists
 from ldmlr.data.longtail import LongTailedDraw, hold_out, is_imbalanced
 from ldmlr.data.reading import Reading
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, counted, nearest, opt
 from ldmlr.files import check_input
 from ldmlr.remote import as_path
 
@@ -126,7 +126,7 @@ def open_image_set(
         splits = {name: _without_bad(split, reading) for name, split in splits.items()}
         check_classes(splits["train"], class_names, str(source))
     if reading.skipped:
-        reading.note(f"{source}: {len(reading.skipped):,} images cannot be decoded and are left out")
+        reading.note(f"{source}: left out, cannot be decoded: {counted(len(reading.skipped), 'image')}")
     splits, test_from = _with_test(str(source), splits, test_fraction, reading)
     train, test, val = splits["train"], splits.get("test"), splits.get("val")
     if test is not None:
@@ -197,8 +197,8 @@ def _note_untested(source: str, test: ImageSplit, class_names: Sequence[str], re
     if missing:
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5:,} more" if len(missing) > 5 else "")
         reading.note(
-            f"{source}: {len(missing):,} of {len(class_names):,} classes have no test image ({named}); "
-            "accuracies are means over the others"
+            f"{source}: {len(missing):,} of {counted(len(class_names), 'class')} have no test image "
+            f"({named}); accuracies are means over the others"
         )
 
 
@@ -206,9 +206,9 @@ def _note_imbalanced(source: str, train: ImageSplit, draw: LongTailedDraw, readi
     counts = train.counts
     if is_imbalanced(counts):
         reading.note(
-            f"{source}: is imbalanced already ({counts.max():,} images of the largest class, "
+            f"{source}: is imbalanced already ({counted(counts.max(), 'image')} of the largest class, "
             f"{counts.min():,} of the smallest); its order of classes is kept, and factor "
-            f"{draw.imbalance_factor:g} keeps {len(draw.indices):,} of {len(train):,} images"
+            f"{draw.imbalance_factor:g} keeps {len(draw.indices):,} of {counted(len(train), 'image')}"
         )
 
 

@@ -16,7 +16,7 @@ from ldmlr import isa, progress
 from ldmlr.diffusion import fused
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.weights import Weights
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 from ldmlr.processor import Processor, vector_products
 from ldmlr.ranks import ALONE, Ranks
 
@@ -187,14 +187,14 @@ def _join(ranks: Ranks, config: DiffusionConfig, z: npt.NDArray[np.float32], key
 
     if config.batch_size < ranks.size:
         raise UsageError(
-            f"{opt('batch_size')}: {config.batch_size} rows are too few for {ranks.size} ranks; raise it, or "
-            "start fewer"
+            f"{opt('batch_size')}: a batch of {counted(config.batch_size, 'row')} is too small for "
+            f"{counted(ranks.size, 'rank')}; raise it, or start fewer"
         )
     ranks.check_same(key, "training rows or settings")
     # Machines of different kinds may round the transform differently, or turn an eigenvector round.
     ranks.copy(torch.from_numpy(z))
     if ranks.first and config.trainer == "auto" and config.network == "additive":
         progress.say_once(
-            f"note: {ranks.size} ranks train with PyTorch, as one process does with the trainer named "
-            "reference"
+            f"note: {counted(ranks.size, 'rank')} train with PyTorch, as one process does with the "
+            "trainer named reference"
         )

@@ -18,6 +18,7 @@ from ldmlr import _native, cuda_device
 from ldmlr.diffusion import course
 from ldmlr.diffusion.config import DiffusionConfig
 from ldmlr.diffusion.fused import TILE, Floats, Labels, Losses, Steps
+from ldmlr.errors import counted
 
 # Steps that are launched together, as one graph: a whole part of those between two looks at the loss.
 GRAPH_STEPS = 25
@@ -104,7 +105,7 @@ def refuses(config: DiffusionConfig, device: str, latent: int) -> str | None:
     )
     if _native.cuda_train_shared_bytes(params) > cuda_device.shared_limit(place):
         return (
-            f"{latent} numbers of a row, width {config.hidden} and {config.layers} layers do not fit the "
-            f"shared memory of {device}"
+            f"{counted(latent, 'number')} of a row, width {config.hidden} and "
+            f"{counted(config.layers, 'layer')} do not fit the shared memory of {device}"
         )
     return None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ldmlr.arguments import as_array, view_group
 from ldmlr.diffusion.statistics import CHUNK, Block, Labels, parts
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 
 if TYPE_CHECKING:
     from ldmlr.store import FeatureStore
@@ -89,7 +89,9 @@ def rows_per_class(labels: Labels, classes: int, counts: Any = None) -> Labels:
     present = np.bincount(labels, minlength=classes)
     given = present if counts is None else np.asarray(counts, np.int64)
     if given.shape != (classes,) or (given[present > 0] < 1).any():
-        raise InputError(f"counts: expected {classes} numbers, at least 1 for each class with rows")
+        raise InputError(
+            f"counts: expected {counted(classes, 'number')}, at least 1 for each class with rows"
+        )
     return np.where(present > 0, given, 0)
 
 

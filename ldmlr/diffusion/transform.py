@@ -35,7 +35,7 @@ from ldmlr.diffusion.statistics import (
     parts,
 )
 from ldmlr.diffusion.zeros import Censored, censored
-from ldmlr.errors import InputError, LdmlrError, UsageError, nearest, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, nearest, opt
 
 # Rows beyond this many standard deviations are pulled in: they are errors of the encoder.
 CLAMP = 8.0
@@ -172,7 +172,8 @@ def fit_transform(
     if len(empty):
         name = f" ({class_names[empty[0]]})" if class_names else ""
         raise InputError(
-            f"class {empty[0]}{name} has no training row ({len(empty)} of {len(counts)} classes are empty); "
+            f"class {empty[0]}{name} has no training row ({len(empty)} of "
+            f"{counted(len(counts), 'class')} are empty); "
             "add rows, or number the classes that have some from 0 on, as `ldmlr store import` does"
         )
     if kind == "standardised":

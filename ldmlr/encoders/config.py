@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ldmlr.config import Config, option
-from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.errors import UsageError, counted, nearest, opt
 from ldmlr.heads.config import HEADS
 
 NETWORKS = ("resnet32", "resnet32x2", "resnet32x4", "resnet10", "resnet50", "small")
@@ -233,8 +233,8 @@ class EncodeConfig(Config):
                 raise UsageError(f"{opt('view_kinds')}: unknown value {kind!r}; {nearest(kind, VIEWS)}")
         if self.view_kinds and len(self.view_kinds) != self.views:
             raise UsageError(
-                f"{opt('view_kinds')}: {len(self.view_kinds)} kinds for {opt('views')} {self.views}; "
-                "give one per view"
+                f"{opt('view_kinds')}: {counted(len(self.view_kinds), 'kind')} for {opt('views')} "
+                f"{self.views}; give one per view"
             )
         if (len(self.mean) or len(self.std)) and len(self.mean) != len(self.std):
             raise UsageError(f"{opt('mean')} and {opt('std')}: give both, one value per channel each")

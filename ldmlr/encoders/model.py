@@ -22,7 +22,7 @@ from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.networks import build_network
 from ldmlr.encoders.pixels import common_shape
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 from ldmlr.files import check_input
 from ldmlr.heads.config import HEADS
 from ldmlr.heads.modules import Head, make_head
@@ -81,7 +81,8 @@ class Baseline:
         """Show the network, its images and its classes."""
         size = " x ".join(map(str, self.shape))
         return (
-            f"Baseline({self.name}, images {size}, {self.dim} dimensions, {len(self.class_names):,} classes)"
+            f"Baseline({self.name}, images {size}, {counted(self.dim, 'dimension')}, "
+            f"{counted(len(self.class_names), 'class')})"
         )
 
     @property
@@ -115,7 +116,7 @@ class Baseline:
         self.check_shape(name, images)
         if len(self.class_names) != images.num_classes:
             raise InputError(
-                f"{name}: was trained on {len(self.class_names)} classes, but {images.name} has "
+                f"{name}: was trained on {counted(len(self.class_names), 'class')}, but {images.name} has "
                 f"{images.num_classes}; use the image set it was trained on"
             )
         if self.class_names != images.class_names:
@@ -177,7 +178,9 @@ class Baseline:
         with modelfile.damaged(path, modelfile.BASELINE):
             modelfile.check_options(BaselineConfig, header["config"])
             if (len(mean), len(std)) != (channels, channels):
-                raise ValueError(f"{channels} channels, but {len(mean)} means and {len(std)} deviations")
+                raise ValueError(
+                    f"{counted(channels, 'channel')}, but {len(mean)} means and {len(std)} deviations"
+                )
             if tensors["head.weight"].shape != (len(names), header["dim"]):
                 raise ValueError("the head's weights do not fit the classes and dimensions")
         _check_code(path, header["network"], code, option)

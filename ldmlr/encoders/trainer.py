@@ -44,7 +44,7 @@ from ldmlr.encoders.schedule import head_learning_rate, learning_rate
 from ldmlr.encoders.shared_norm import share_batch_norm
 from ldmlr.encoders.shared_rows import whole
 from ldmlr.encoders.teacher import Teacher
-from ldmlr.errors import LdmlrError, UsageError, opt
+from ldmlr.errors import LdmlrError, UsageError, counted, opt
 from ldmlr.heads.constraints import max_norm
 from ldmlr.heads.losses import cross_entropy
 from ldmlr.heads.modules import Head, WCDASHead, make_head
@@ -118,8 +118,8 @@ class Trainer:
         fewest = min(map(len, even_batches(np.arange(len(split)), config.batch_size)))
         if fewest < ranks.size:
             raise UsageError(
-                f"{opt('batch_size')}: a batch of {fewest} images is too small for {ranks.size} ranks; "
-                "raise it, or start fewer"
+                f"{opt('batch_size')}: a batch of {counted(fewest, 'image')} is too small for "
+                f"{counted(ranks.size, 'rank')}; raise it, or start fewer"
             )
         self.shape = pixels.shape
         self.mean, self.std = pixels.statistics()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 
 # Pixel statistics that networks trained on ImageNet expect, of values 0 .. 255.
 IMAGENET_MEAN = [123.675, 116.28, 103.53]
@@ -90,7 +90,8 @@ def normalisation(
     if mean:
         if len(mean) != channels:
             raise UsageError(
-                f"{opt('mean')}, {opt('std')}: {len(mean)} values for images with {channels} channels"
+                f"{opt('mean')}, {opt('std')}: {counted(len(mean), 'value')} for images with "
+                f"{counted(channels, 'channel')}"
             )
         return Normalisation.of(mean, std, "given")
     attributes = {key: getattr(network, key, None) for key in ("mean", "std")}
@@ -150,7 +151,7 @@ def _numbers(
         low = 0.0 if key == "std" else -math.inf
         if len(numbers) != channels or not bool((numbers.isfinite() & (numbers > low)).all()):
             raise UsageError(
-                f"MODEL: {name}: its {where}{key} is {_shown(value)}, expected {channels} numbers"
+                f"MODEL: {name}: its {where}{key} is {_shown(value)}, expected {counted(channels, 'number')}"
                 f"{' above 0' if key == 'std' else ''}, one per channel; correct it, or give "
                 f"{opt('mean')} and {opt('std')}"
             )

@@ -16,7 +16,7 @@ from ldmlr import progress
 from ldmlr.engines.config import EngineConfig
 from ldmlr.engines.driving import check_engine, drive_ranks, drive_ray
 from ldmlr.engines.ray import Outcome, task_outcomes
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 from ldmlr.generation.generate import generate, output_path, settle_manifest, shard_range, write_rows
 from ldmlr.generation.prepare import Generation, Work
 from ldmlr.ranks import Ranks, ranks
@@ -39,7 +39,8 @@ def shard_count(rows: int, wanted: int | None) -> int:
         return max(1, min(-(-rows // SHARD_ROWS), MAX_SHARDS))
     if not 1 <= wanted <= min(rows, MAX_SHARDS):
         raise UsageError(
-            f"{opt('shards')}: must be from 1 to {min(rows, MAX_SHARDS):,} for {rows:,} rows, not {wanted}"
+            f"{opt('shards')}: must be from 1 to {min(rows, MAX_SHARDS):,} for "
+            f"{counted(rows, 'row')}, not {wanted}"
         )
     return wanted
 

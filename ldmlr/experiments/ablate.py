@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldmlr.device import resolve_device
 from ldmlr.diffusion.learned import mean_of
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 from ldmlr.experiments.compare import shift_rule
 from ldmlr.experiments.loop import Arm, baseline_arm, over_seeds
 from ldmlr.experiments.methods import MAKERS, Bench, check_drawing
@@ -113,7 +113,7 @@ def ablate(
     found = over_seeds(
         arms(rows), store, rows.training_rows(), tables.finetune,
         seeds=seeds or measuring.repeats, groups=chosen, device=place, label=f"ablate {kind}",
-        said=f"{len(settings)} settings", report=report, measuring=measuring, setup=setup,
+        said=f"{counted(len(settings), 'setting')}", report=report, measuring=measuring, setup=setup,
     )  # fmt: skip
     names = {setting.name for setting in settings}
     for name, row in found.table:

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ldmlr.errors import counted
 from ldmlr.experiments.catalogue import BASELINE, DIFFUSION, GAUSSIAN, METHODS, NO_GENERATION
 from ldmlr.experiments.duel import RULE, Duel, Row, accuracy_error, signed
 from ldmlr.groups import GROUPS
@@ -37,6 +38,9 @@ BALANCED_RULE = (
     "numbers of rows, so the accuracy of all rows would be that of the frequent classes. "
 )
 BEST = "best with generation against best without"
+# Two rows are as good as each other where twice the error of their difference is at most this, in points:
+# what is told less closely may be a gain or a loss that matters.
+TOLD = 1.0
 # What a run compares beside its best rows: the adjustments of its method and of the baseline.
 FIXED = (("none", "none"), ("none", "label-shift"), ("label-shift", "label-shift"))
 
@@ -197,14 +201,15 @@ def headline(best: Duel) -> str:
     first, second = (
         f"{spoken(row)} ({_mean(row, best.column):.2f} {unit})" for row in (best.first, best.second)
     )
-    if best.outcome == "undecided":
+    both = f"{first} against the best row without generation, {second}"
+    error = "" if best.error is None else f", standard error {best.error:.2f}"
+    if best.outcome == "undecided" or (best.outcome == "level" and best.seeds < 2):
         why = (
             "One seed cannot tell a gain from noise; run more seeds before you conclude"
             if best.seeds < 2
             else "Neither of the two varies with the seed, so no spread tells a gain from noise"
         )
-        return f"{why}: {first} against the best row without generation, {second}."
-    error = "" if best.error is None else f", standard error {best.error:.2f}"
+        return f"{why}: {both}{error}."
     seeds = ", one seed" if best.seeds < 2 else ""
     points = f"{abs(best.difference):.2f} points"
     if best.outcome == "ahead":
@@ -217,7 +222,12 @@ def headline(best: Duel) -> str:
             f"Generation did not help: {second} is ahead of the best row with it, {first}, by {points}"
             f"{error}{seeds}."
         )
-    apart = "the same" if best.equal else f"{signed(best.difference)} points{error}{seeds}"
+    apart = "the same" if best.equal else f"{signed(best.difference)} points{error}"
+    if 2 * (best.error or 0.0) > TOLD:
+        return (
+            f"These figures cannot tell whether generation helps: {both}, {apart}; more seeds or more "
+            "measured rows would tell."
+        )
     return f"{second[0].upper()}{second[1:]} is as good; generation adds nothing here: {first}, {apart}."
 
 
@@ -277,7 +287,7 @@ def _rows_tell(mean: float, column: str, test_rows: int | None, answers: Answers
     """Return how well the measured rows tell one accuracy; nothing where it is not known."""
     if column == BALANCED and answers is not None:
         error = accuracy_error(mean, answers.row_count(column))
-        return f"{len(answers.labels):,} rows tell one balanced accuracy by itself to ±{error:.2f}"
+        return f"{counted(len(answers.labels), 'row')} tell one balanced accuracy by itself to ±{error:.2f}"
     if column == ALL and test_rows:
         error = accuracy_error(mean, test_rows)
         return f"{test_rows:,} test rows tell one accuracy by itself to ±{error:.2f}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-from ldmlr.errors import UsageError, opt
+from ldmlr.errors import UsageError, counted, opt
 from ldmlr.generation.trained import Trained
 from ldmlr.groups import GROUPS, ShotGroups
 from ldmlr.metrics.familiar import KEY as TRAINED_ON_ROWS
@@ -65,7 +65,10 @@ def card(model: Trained, name: str = "model", license: str | None = None) -> str
 def _data(model: Trained) -> str:
     where = model.provenance
     rows = int(model.counts.sum())
-    lines = [f"{rows:,} rows of {model.transform.dim:,} numbers, {len(model.counts):,} classes."]
+    lines = [
+        f"{counted(rows, 'row')} of {counted(model.transform.dim, 'number')}, "
+        f"{counted(len(model.counts), 'class')}."
+    ]
     if where.get("views"):
         lines.append(f"Each row with {where['views']} augmented views.")
     encoder = where.get("encoder")

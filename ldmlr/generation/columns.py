@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError
+from ldmlr.errors import InputError, UsageError, counted
 
 Array = npt.NDArray[Any]
 Classes = npt.NDArray[np.int64]
@@ -337,7 +337,7 @@ def _chosen(categorical: Any, count: int, names: Sequence[str] | None) -> set[in
         )
     if given.dtype == bool:
         if len(given) != count:
-            raise UsageError(f"categorical_features: a mask of {len(given)} for {count} columns")
+            raise UsageError(f"categorical_features: a mask of {len(given)} for {counted(count, 'column')}")
         return set(np.flatnonzero(given).tolist())
     chosen = set()
     for entry in given.tolist():

@@ -22,7 +22,7 @@ from sklearn.utils import check_random_state
 
 from ldmlr.arguments import SEED_LIMIT
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, nearest
 from ldmlr.generation.columns import Table
 from ldmlr.generation.config import PlanConfig
 from ldmlr.generation.frames import Labels, Rows, read_rows
@@ -198,7 +198,8 @@ class LatentDiffusionSampler(OneToOneFeatureMixin, BaseEstimator):  # type: igno
         columns = rows.columns()
         if len(labels.array) != len(columns[0]):
             raise InputError(
-                f"y: expected {len(columns[0])} labels, one per row, not shape {list(np.shape(labels.array))}"
+                f"y: expected {counted(len(columns[0]), 'label')}, one per row, not shape "
+                f"{list(np.shape(labels.array))}"
             )
         check_finite(columns, rows.names)
         try:
@@ -274,8 +275,8 @@ class LatentDiffusionSampler(OneToOneFeatureMixin, BaseEstimator):  # type: igno
                 )
             if total < there:
                 raise UsageError(
-                    f"sampling_strategy: class {value!r} has {there} rows, more than the {total} asked for; "
-                    "this sampler only adds rows"
+                    f"sampling_strategy: class {value!r} has {counted(there, 'row')}, more than the "
+                    f"{total} asked for; this sampler only adds rows"
                 )
             wanted[places[value]] = int(total) - there
         return wanted

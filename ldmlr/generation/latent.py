@@ -17,7 +17,7 @@ from ldmlr.diffusion.heldout import HeldOut
 from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, counted, nearest, opt
 from ldmlr.generation.card import card
 from ldmlr.generation.latentfile import fingerprint, read_model, write_model
 from ldmlr.generation.trained import Trained
@@ -105,7 +105,9 @@ class LatentDiffusion:
         settings = ", ".join([*said, f"seed={self.seed}"])
         if not trained:
             return f"LatentDiffusion({settings}; not trained)"
-        return f"LatentDiffusion({settings}; trained on {rows:,} rows of {classes:,} classes)"
+        return (
+            f"LatentDiffusion({settings}; trained on {counted(rows, 'row')} of {counted(classes, 'class')})"
+        )
 
     @property
     def weights(self) -> Weights:

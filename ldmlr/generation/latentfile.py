@@ -18,6 +18,7 @@ from ldmlr.diffusion.learned import NOTHING
 from ldmlr.diffusion.transform import Transform
 from ldmlr.diffusion.weights import Weights, shapes
 from ldmlr.diffusion.zeros import Censored
+from ldmlr.errors import counted
 from ldmlr.generation.trained import Trained
 
 # What the header of a model file holds.
@@ -109,7 +110,7 @@ def restore(header: Mapping[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) 
     dim, classes, names = header["dim"], header["num_classes"], header["class_names"]
     transform, counts = _transform(config, header, tensors)
     if names is not None and len(names) != classes:
-        raise ValueError(f"it has {len(names)} class names for {classes} classes")
+        raise ValueError(f"it has {counted(len(names), 'class name')} for {counted(classes, 'class')}")
     weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
     # Before a network of some other size is thought of, which may be far too large.
     if f"first.{config.layers - 1}.weight" not in weights or transform.latent > dim:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ldmlr.arguments import MAX_ROWS
 from ldmlr.classes import class_number
-from ldmlr.errors import UsageError, nearest, opt
+from ldmlr.errors import UsageError, counted, nearest, opt
 from ldmlr.generation.config import BALANCING, PlanConfig, strategy_of
 from ldmlr.groups import GROUPS, parse_groups
 from ldmlr.text import table
@@ -82,7 +82,7 @@ def plan(
         wanted = _binary(rows, float(strategy), class_names)
     total = sum(wanted.tolist())
     if total > MAX_ROWS:
-        raise UsageError(f"the plan asks for {total:,} rows, more than {MAX_ROWS:,}; ask for fewer")
+        raise UsageError(f"the plan asks for {counted(total, 'row')}, more than {MAX_ROWS:,}; ask for fewer")
     if only:
         masks = parse_groups(groups).masks(rows)
         for name in only:

@@ -11,7 +11,7 @@ from ldmlr.arguments import check_seed
 from ldmlr.config import config_hash
 from ldmlr.device import Machine
 from ldmlr.diffusion.config import DiffusionConfig
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.gate import Gate, GatedRows, draw, make_gate
 from ldmlr.generation.generators.base import Generator, Labels
@@ -133,7 +133,8 @@ def prepare(
     counts = model.counts if store is None else store.split("train").encoded_counts
     if store is not None and (store.dim, store.num_classes) != (model.dim, model.num_classes):
         raise InputError(
-            f"{store.path}: has {store.num_classes} classes of {store.dim}-d rows, but the model was trained "
+            f"{store.path}: has {counted(store.num_classes, 'class')} of {store.dim}-d rows, but the "
+            "model was trained "
             f"on {model.num_classes} of {model.dim}-d rows; give the store that belongs to the model"
         )
     seen = model.provenance.get(KEY, True) if trained_on_rows is None else trained_on_rows

@@ -13,7 +13,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ldmlr.arguments import as_array
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.generation.frames import Labels, PandasRows, PolarsRows, Rows, read_rows
 
 Array = npt.NDArray[Any]
@@ -47,8 +47,8 @@ def read_labels(y: Any, estimator: str) -> Labels:
         if type_of_target(array) != "multilabel-indicator" or (array.sum(axis=1) != 1).any():
             raise InputError(
                 # The sentence is the one that imbalanced-learn's own checks look for.
-                f"y: has {array.shape[1]} columns: Multilabel and multioutput targets are not supported. "
-                "Give one column of labels, or one column of 0 and 1 per class"
+                f"y: has {counted(array.shape[1], 'column')}: Multilabel and multioutput targets are "
+                "not supported. Give one column of labels, or one column of 0 and 1 per class"
             )
         return Labels(y, array.argmax(axis=1), array.shape[1])
     # Labels of several types are "unknown" there: the error comes from the sorting.

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ldmlr import modelfile
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.heads.classifier import Classifier, temperature_of
 from ldmlr.heads.config import HEADS, TUNED_HEADS, FinetuneConfig
 from ldmlr.heads.logits import head_logits
@@ -149,8 +149,9 @@ class FinetunedHead(Classifier):
     def __repr__(self) -> str:
         """Show the kind, the size and what it was trained on."""
         return (
-            f"FinetunedHead({self.config.head}, {self.dim} dimensions to {len(self.counts):,} classes; "
-            f"trained on {int(self.counts.sum()):,} encoded and {self.generated:,} generated rows, "
+            f"FinetunedHead({self.config.head}, {counted(self.dim, 'dimension')} to "
+            f"{counted(len(self.counts), 'class')}; "
+            f"trained on {int(self.counts.sum()):,} encoded and {counted(self.generated, 'generated row')}, "
             f"seed {self.seed})"
         )
 
@@ -250,7 +251,7 @@ class FinetunedHead(Classifier):
                     raise ValueError(f"{name} is not {rule.words}")
             names = header.get("class_names")
             if names is not None and len(names) != shape[0]:
-                raise ValueError(f"it names {len(names)} classes, but its head has {shape[0]}")
+                raise ValueError(f"it names {counted(len(names), 'class')}, but its head has {shape[0]}")
             config = modelfile.config_of(FinetuneConfig, header["config"])
             return cls(
                 head, baseline, header["origin"], counts, config,
@@ -272,11 +273,11 @@ def check_head(head: AnyHead, dim: int, num_classes: int, head_name: str, store_
     """Refuse a head that does not belong to a store; the message names both and their numbers."""
     if head.dim != dim:
         raise InputError(
-            f"{head_name} takes {head.dim} dimensions, but {store_name} has {dim}; "
+            f"{head_name} takes {counted(head.dim, 'dimension')}, but {store_name} has {dim}; "
             "give a head of the same encoder"
         )
     if head.num_classes != num_classes:
         raise InputError(
-            f"{head_name} has {head.num_classes} classes, but {store_name} has {num_classes}; "
+            f"{head_name} has {counted(head.num_classes, 'class')}, but {store_name} has {num_classes}; "
             "give a head of the same classes"
         )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.arguments import as_array, beyond_int64, class_count
-from ldmlr.errors import InputError, opt
+from ldmlr.errors import InputError, counted, opt
 from ldmlr.store import FeatureStore, Split
 
 # A feature store, or features [N, D] and labels [N] as arrays or tensors.
@@ -129,7 +129,8 @@ def check_counts(counts: npt.NDArray[np.int64], name: str) -> None:
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         raise InputError(
-            f"{name}: {len(empty)} of {len(counts)} classes have no encoded row (class {empty[0]} first); "
+            f"{name}: {len(empty)} of {counted(len(counts), 'class')} have no encoded row (class "
+            f"{empty[0]} first); "
             "add rows, or leave such classes out (`ldmlr store import` numbers what is left)"
         )
 
@@ -164,13 +165,13 @@ class _Part:
         """Compare with the first part."""
         if self.dim != first.dim:
             raise InputError(
-                f"{self.name}: features have {self.dim} dimensions, but {first.name} has {first.dim}; "
-                "give pseudo-features of the same encoder"
+                f"{self.name}: features have {counted(self.dim, 'dimension')}, but {first.name} has "
+                f"{first.dim}; give pseudo-features of the same encoder"
             )
         found = self.num_classes if self.num_classes is not None else self.highest + 1
         if found > classes or (self.declared and found != classes):
             raise InputError(
-                f"{self.name}: has {found} classes, but {first.name} has {classes}; "
+                f"{self.name}: has {counted(found, 'class')}, but {first.name} has {classes}; "
                 "give pseudo-features of the same classes"
             )
 

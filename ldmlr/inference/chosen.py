@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ldmlr.device import resolve_device
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, counted, nearest, opt
 from ldmlr.heads.headfile import AnyHead, FinetunedHead, shifted
 from ldmlr.heads.logits import head_logits
 from ldmlr.heads.losses import log_prior
@@ -80,7 +80,7 @@ class Chosen:
     def words(self) -> str:
         """Return it in words."""
         shift = ", with label shift" if self.adjustment == "label-shift" else ""
-        return f"{self.path}: the head of {self.method}{shift}, {len(self.class_names)} classes"
+        return f"{self.path}: the head of {self.method}{shift}, {counted(len(self.class_names), 'class')}"
 
 
 def choose(path: Path, adjustment: str | None = None) -> Chosen:
@@ -106,8 +106,8 @@ def choose(path: Path, adjustment: str | None = None) -> Chosen:
         raise UsageError(f"{opt('adjustment')}: {wrong}")
     if not path.exists():
         raise InputError(f"{path}: no such run or head; check the path")
-    run = _run(path) if path.is_dir() else OpenedRun({}, path)
-    file = _head_file(run) if path.is_dir() else path
+    run = run_with_head(path) if path.is_dir() else OpenedRun({}, path)
+    file = head_file(run) if path.is_dir() else path
     tuned = FinetunedHead.load(file)
     said = run.document.get("best")
     best: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
@@ -134,15 +134,28 @@ def _module(tuned: FinetunedHead, of_baseline: bool, adjustment: str) -> AnyHead
     return baseline if adjustment == "none" else shifted(baseline, baseline, 1.0, log_prior(tuned.counts))
 
 
-def _run(folder: Path) -> OpenedRun:
+def run_with_head(folder: Path) -> OpenedRun:
+    """Return what ``ldmlr run`` or ``ldmlr finetune`` left in a folder.
+
+    Raises
+    ------
+    InputError
+        It holds no result, or that of another command.
+    """
     run = read_run(folder)
     if run.command not in ("run", "finetune"):
         raise InputError(f"{run.path}: is not the result of ldmlr run or ldmlr finetune; name one of those")
     return run
 
 
-def _head_file(run: OpenedRun) -> Path:
-    """Return the head of a run, also where its folder has been moved."""
+def head_file(run: OpenedRun) -> Path:
+    """Return the head of a run, also where its folder has been moved.
+
+    Raises
+    ------
+    InputError
+        It is gone.
+    """
     if run.command == "finetune":
         found = run.heads()
         if found:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 from ldmlr.files import atomic_path, check_output
 from ldmlr.inference.chosen import Chosen
 from ldmlr.inference.images import image_features
@@ -85,7 +85,8 @@ def predict(
         rows = open_features(source, features_key=features_key, labels_key=labels_key, split=split)
         if rows.shape[1] != chosen.dim:
             raise InputError(
-                f"{source}: has rows of {rows.shape[1]} numbers, but the head takes {chosen.dim}; give "
+                f"{source}: has rows of {counted(rows.shape[1], 'number')}, but the head takes "
+                f"{chosen.dim}; give "
                 f"features of the same encoder, or name their columns with {opt('features_key')}"
             )
         count, blocks = len(rows), _blocks(rows)

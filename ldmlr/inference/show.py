@@ -14,6 +14,7 @@ import numpy as np
 
 from ldmlr import modelfile
 from ldmlr.diffusion.learned import in_words
+from ldmlr.errors import counted
 from ldmlr.groups import GROUPS, ShotGroups
 from ldmlr.text import table
 
@@ -63,7 +64,7 @@ def text(path: Path, found: dict[str, Any]) -> str:
     if counts is not None:
         groups = ShotGroups().masks(counts)
         shares = ", ".join(f"{int(groups[group].sum()):,} {group}" for group in GROUPS)
-        lines.append(["training rows", f"{sum(counts):,} of {len(counts):,} classes ({shares})"])
+        lines.append(["training rows", f"{sum(counts):,} of {counted(len(counts), 'class')} ({shares})"])
         lines.append(["rows of a class", f"{min(counts):,} to {max(counts):,}"])
     for name, value in found.items():
         if name not in SAID and value not in (None, {}, []):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.metrics.generated import quality
 from ldmlr.progress import bar
 from ldmlr.store.split import sample_rows
@@ -79,8 +79,8 @@ def store_quality(
     """
     if (store.dim, store.num_classes) != (pseudo.dim, pseudo.num_classes):
         raise InputError(
-            f"{pseudo.path}: has {pseudo.num_classes} classes of {pseudo.dim}-d rows, but {store.path} has "
-            f"{store.num_classes} of {store.dim}-d rows; give rows generated for this store"
+            f"{pseudo.path}: has {counted(pseudo.num_classes, 'class')} of {pseudo.dim}-d rows, but "
+            f"{store.path} has {store.num_classes} of {store.dim}-d rows; give rows generated for this store"
         )
     train, made, test = store.split("train"), pseudo.split("train"), store.test
     # A plain file knows no source: all its rows are generated ones, unless it is the store itself.
@@ -106,7 +106,9 @@ def store_quality(
         progress.update(1)
         for rows, path in ((real, store.path), (generated, pseudo.path)):
             if len(rows[0]) < FEWEST:
-                raise InputError(f"{path}: {len(rows[0])} rows are too few to compare; {FEWEST} are needed")
+                raise InputError(
+                    f"{path}: has {counted(len(rows[0]), 'row')}, too few to compare; {FEWEST} are needed"
+                )
         if held is not None and len(held[0]) < FEWEST:
             held = None
         found = _figures(real, generated, chosen)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 
 Floats = npt.NDArray[np.float64]
 # Entries of one block of distances: 256 MiB in float64.
@@ -68,7 +68,7 @@ def nearest(
 
     available = len(points) - int(same)
     if not 1 <= k <= available:
-        raise InputError(f"nearest neighbours: needs more than {k} rows, there are {len(points)}")
+        raise InputError(f"nearest neighbours: needs more than {counted(k, 'row')}, there are {len(points)}")
     centre = points.mean(axis=0)
     search = NearestNeighbors(algorithm="brute").fit(points - centre)
     index = search.kneighbors(None if same else queries - centre, k, return_distance=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldmlr.errors import counted
 from ldmlr.report.words import row_name, spread
 from ldmlr.results import BALANCED, judged_by
 
@@ -48,8 +49,8 @@ def plan(classes: Sequence[Mapping[str, Any]]) -> str:
         f"{entry['train_rows']:,} + {entry['generated_rows']:,} ({entry['name']})" for entry in (most, least)
     )
     return (
-        f"Stacked bars on a logarithmic axis: natural and generated rows of {len(classes):,} classes, "
-        f"from {ends}."
+        "Stacked bars on a logarithmic axis: natural and generated rows of "
+        f"{counted(len(classes), 'class')}, from {ends}."
     )
 
 
@@ -66,8 +67,8 @@ def plane(panels: Sequence[Mapping[str, Any]]) -> str:
     """Describe `figures.projection`."""
     names = ", ".join(str(panel["name"]) for panel in panels)
     return (
-        f"Small panels of dots for {len(panels)} classes ({names}): encoded, generated and test rows in the "
-        "plane of two principal components."
+        f"Small panels of dots for {counted(len(panels), 'class')} ({names}): encoded, generated and test "
+        "rows in the plane of two principal components."
     )
 
 

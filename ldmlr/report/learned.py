@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ldmlr.diffusion.learned import in_words, mean_of, part_in_words
+from ldmlr.errors import counted
 from ldmlr.report.blocks import Block, Bullets, Heading, Section, Table, Words
 from ldmlr.run.opened import OpenedRun
 
@@ -58,8 +59,8 @@ def learned(figures: Figures) -> Section | None:
     for entry in found:
         document = entry["held_out"]
         blocks += [Heading(entry["name"])] if entry["name"] else []
-        along = f"Diffusion along {entry['axes']:,} axes: " if entry["axes"] else "Diffusion: "
-        blocks.append(Bullets([f"{along}{in_words(document)} ({document['rows']:,} rows)."]))
+        along = f"Diffusion along {counted(entry['axes'], 'axis')}: " if entry["axes"] else "Diffusion: "
+        blocks.append(Bullets([f"{along}{in_words(document)} ({counted(document['rows'], 'row')})."]))
         if len(found) == 1:
             blocks += _parts(document)
     if len(found) > 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ldmlr.errors import counted
 from ldmlr.report import alternatives as alt
 from ldmlr.report import figures as draw
 from ldmlr.report.blocks import Block, Bullets, Folded, Section, Table, Words
@@ -47,9 +48,9 @@ def quality(figures: Figures) -> Section | None:
         ["class", *(column.replace("_", " ") for column in COLUMNS)],
         [[entry["name"], *(number(entry[column], 3) for column in COLUMNS)] for entry in shown],
     )
-    blocks.append(Folded(f"Table of {len(shown)} classes", [table]))
+    blocks.append(Folded(f"Table of {counted(len(shown), 'class')}", [table]))
     if found["classes_left_out"]:
-        blocks.append(Words(f"{found['classes_left_out']:,} classes are not in the sample.", soft=True))
+        blocks.append(Words(f"Not in the sample: {counted(found['classes_left_out'], 'class')}.", soft=True))
     return Section("quality", "Quality of generated rows", blocks)
 
 
@@ -65,7 +66,8 @@ def _table(found: Figures) -> Table:
     return Table(
         ["figure", "generated", "test rows", "what it says"], cells,
         f"{of_seed}{sampled['generated']:,} of {found['rows']['generated']:,} generated, "
-        f"{sampled['encoded']:,} training and {sampled['test']:,} test rows, a seeded sample.", wordy=True,
+        f"{sampled['encoded']:,} training and {counted(sampled['test'], 'test row')}, a seeded "
+        "sample.", wordy=True,
     )  # fmt: skip
 
 

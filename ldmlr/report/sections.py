@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ldmlr.errors import counted
 from ldmlr.report import alternatives as alt
 from ldmlr.report import figures as draw
 from ldmlr.report.blocks import Block, Bullets, Folded, Heat, Judgement, Section, Table, Words
@@ -88,7 +89,7 @@ def _seeds_caption(rows: Sequence[Figures]) -> str:
     many = max(len(row["all"]["values"]) for row in rows if row.get("all"))
     seeds = (
         "One seed, so there is no standard deviation" if many < 2
-        else f"Mean ± standard deviation over {many} seeds"
+        else f"Mean ± standard deviation over {counted(many, 'seed')}"
     )  # fmt: skip
     judged = (
         " Rows are compared by the balanced accuracy, in which all classes weigh alike."
@@ -131,14 +132,17 @@ def classes(figures: Figures) -> Section | None:
     ]  # fmt: skip
     caption = "Fewest training rows first."
     if len(shown) < len(order):
-        caption = f"The {len(shown)} classes with the fewest training rows; ldmlr report --json prints all."
+        caption = (
+            f"The {counted(len(shown), 'class')} with the fewest training rows; ldmlr report --json "
+            "prints all."
+        )
     table = Table(["class", "group", "training rows", *methods], cells, caption)
-    blocks.append(Folded(f"Table of {len(shown)} classes", [table]))
+    blocks.append(Folded(f"Table of {counted(len(shown), 'class')}", [table]))
     return Section("classes", "Accuracy per class", blocks)
 
 
 def _thinned(classes: int) -> str:
-    return f" {draw.DRAWN} of the {classes:,} classes are drawn." if classes > draw.DRAWN else ""
+    return f" {draw.DRAWN} of the {counted(classes, 'class')} are drawn." if classes > draw.DRAWN else ""
 
 
 def plan(figures: Figures) -> Section | None:
@@ -148,7 +152,8 @@ def plan(figures: Figures) -> Section | None:
         return None
     natural, made = (sum(entry[name] for entry in found) for name in ("train_rows", "generated_rows"))
     return Section("plan", "Plan of generation", [
-        Words(f"{natural:,} natural and {made:,} generated rows in {len(found):,} classes (first seed)."),
+        Words(f"{natural:,} natural and {counted(made, 'generated row')} in "
+              f"{counted(len(found), 'class')} (first seed)."),
         Picture(
             "plan", alt.plan(found),
             "Bars are stacked and the axis is logarithmic: heights tell rows, areas do not."

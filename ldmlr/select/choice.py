@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ldmlr.config import plain
-from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, opt
 from ldmlr.files import check_input, os_error, parse_json
 from ldmlr.remote import as_path
 
@@ -112,8 +112,8 @@ class Choice:
         """Refuse a store of other classes."""
         if num_classes != self.num_classes:
             raise UsageError(
-                f"{opt('refit')}: was chosen for {self.num_classes} classes, but {where} has {num_classes}; "
-                "give a choice made for the same classes"
+                f"{opt('refit')}: was chosen for {counted(self.num_classes, 'class')}, but {where} "
+                f"has {num_classes}; give a choice made for the same classes"
             )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ldmlr.errors import counted
 from ldmlr.generation.config import GenerateConfig
 from ldmlr.generation.generators.base import Generator
 from ldmlr.generation.plan import Counts, plan, plan_from_config
@@ -72,7 +73,7 @@ class Held:
         training = rows.training_rows()
         if val is not None:
             fold = Fold.of(training, np.asarray(val[0], np.float32), np.asarray(val[1], np.int64))
-            return cls(rows, (fold,), f"{len(val[1]):,} validation rows")
+            return cls(rows, (fold,), f"{counted(len(val[1]), 'validation row')}")
         shown = use_views and bool(rows.views)
         views, kinds = (rows.views, rows.kinds) if shown else ((), ())
         folds = tuple(inner_folds(training, views=views, kinds=kinds, used=used, seed=seed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldmlr.errors import counted
 from ldmlr.text import row_name, table
 
 
@@ -27,7 +28,7 @@ def evidence_table(choice: Mapping[str, Any]) -> str:
     base = evidence["baseline"]
     val = sum(entry["val_rows"] for entry in choice["stores"])
     lines = [
-        f"class-balanced accuracy on {val} held-out rows; the baseline has {base['none']:.2f}, "
+        f"class-balanced accuracy on {counted(val, 'held-out row')}; the baseline has {base['none']:.2f}, "
         f"with label shift {base['label-shift']:.2f}",
         table(columns, list(seen.values())),
         table(["tau", "average", "val", "below best", "std error", ""], shifts),
@@ -66,10 +67,26 @@ def trials_table(auto: Mapping[str, Any]) -> str:
     trials = sorted(auto["trials"], key=lambda trial: -trial["held_out"])
     if not trials:
         return ""
+    chosen = recommended(auto, trials)
     rows = []
     for trial in trials:
-        chosen = trial.get("chosen", {}).items()
-        values = ", ".join(f"{name} {value:g}" for name, value in chosen if value is not None)
-        left = "" if trial.get("finished", True) else "left: cannot win"
-        rows.append([row_name({"adjustment": "none", **trial}), f"{trial['held_out']:.2f}", values, left])
-    return table([f"on {auto['held_out']}", "balanced %", "chosen", ""], rows)
+        values = ", ".join(
+            f"{name} {value:g}" for name, value in trial.get("chosen", {}).items() if value is not None
+        )
+        word = "use this" if trial is chosen else "" if trial.get("finished", True) else "left: cannot win"
+        name = row_name({"adjustment": "none", **trial})
+        rows.append([name, f"{trial['held_out']:.2f}", values or "none to choose", word])
+    return table([f"on {auto['held_out']}", "balanced %", "settings", ""], rows)
+
+
+def recommended(auto: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the trial of the method that is to be used; None if nothing was tried.
+
+    A tuned method of the name that the run's own head has is called otherwise than its trial; the head itself
+    has an adjustment.
+    """
+    method = str(auto.get("method", ""))
+    name = method.removesuffix("-tuned")
+    found = [trial for trial in trials if trial["method"] == name]
+    own = [trial for trial in found if ("adjustment" in trial) == (name == method)]
+    return next(iter(own or found), None)

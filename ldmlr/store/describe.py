@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ldmlr.errors import counted
 from ldmlr.groups import GROUPS, ShotGroups
 from ldmlr.store.layout import gigabytes
 from ldmlr.store.shards import is_manifest, manifest_shards
@@ -88,7 +89,7 @@ def describe_text(figures: Mapping[str, Any]) -> str:
     facts.append(("written by", figures["created_with"] or "-"))
     if not figures["complete"]:
         facts.append(("format", "plain file; `ldmlr store import` makes a complete store of it"))
-    shards = f" in {figures['shards']} shards" if figures["shards"] else ""
+    shards = f" in {counted(figures['shards'], 'shard')}" if figures["shards"] else ""
     facts.append(("size", gigabytes(figures["bytes"]) + shards))
     width = max(len(key) for key, _ in facts)
     lines = [f"{key:<{width}}  {value}" for key, value in facts]

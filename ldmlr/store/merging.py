@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 from ldmlr.files import check_output
 from ldmlr.remote import as_path
 from ldmlr.store.layout import SPLITS, StoredHead
@@ -110,7 +110,9 @@ def _distinct(stores: list[FeatureStore], name: str, notes: list[str]) -> list[F
             seen.add(mark)
             kept.append(store)
     if len(kept) < len(stores):
-        notes.append(f"/{name} is the same in {len(stores) - len(kept) + 1} stores and is kept once")
+        notes.append(
+            f"/{name} is the same in {counted(len(stores) - len(kept) + 1, 'store')} and is kept once"
+        )
     return kept
 
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import beyond_int64, class_count
-from ldmlr.errors import InputError, listed, opt
+from ldmlr.errors import InputError, counted, listed, opt
 from ldmlr.files import parse_json
 from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path
@@ -222,7 +222,9 @@ class _Reader:
         # One column of labels is what pandas, keras and MATLAB write.
         if dataset.shape not in ((count,), (count, 1), (1, count)):
             self.problem(
-                key, f"has shape {dataset.shape}, but {features} has {count} rows", "give one label per row"
+                key,
+                f"has shape {dataset.shape}, but {features} has {counted(count, 'row')}",
+                "give one label per row",
             )
             return
         values = dataset[...].reshape(-1)
@@ -269,7 +271,8 @@ class _Reader:
             if dataset.shape != (count,) or dataset.dtype.kind not in "iuSO":
                 self.problem(
                     f"{where}/ids",
-                    f"is {dataset.dtype} of shape {dataset.shape}, expected {count} numbers or texts",
+                    f"is {dataset.dtype} of shape {dataset.shape}, expected "
+                    f"{counted(count, 'number')} or texts",
                     "give one id per row",
                 )
             else:
@@ -290,7 +293,9 @@ class _Reader:
         kinds = tuple(text(kind) for kind in np.atleast_1d(dataset.attrs.get("kinds", [])))
         if kinds and len(kinds) != dataset.shape[0]:
             self.problem(
-                where, f"has {len(kinds)} kinds for {dataset.shape[0]} views", "name one kind per view"
+                where,
+                f"has {counted(len(kinds), 'kind')} for {counted(dataset.shape[0], 'view')}",
+                "name one kind per view",
             )
         if dataset.shape[0]:
             parts.views = views_of(self.file, dataset)
@@ -361,7 +366,11 @@ class _Reader:
                 "store the head that belongs to the features",
             )
         if names is not None and len(names) != classes:
-            self.problem("/class_names", f"has {len(names)} names for {classes} classes", "name every class")
+            self.problem(
+                "/class_names",
+                f"has {counted(len(names), 'name')} for {counted(classes, 'class')}",
+                "name every class",
+            )
         all_labels = [parts.labels for parts in splits.values()]
         for name, parts in splits.items():
             bad = (parts.labels < 0) | (parts.labels >= classes)

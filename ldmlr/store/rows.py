@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.files import no_maps, os_error
 from ldmlr.floats import from_bfloat16
 from ldmlr.objects import Info
@@ -230,7 +230,7 @@ class Rows(abc.ABC):
         index = np.asarray(key)
         if index.dtype == bool:
             if index.shape != (count,):
-                raise IndexError(f"boolean index of shape {index.shape} for {count} rows")
+                raise IndexError(f"boolean index of shape {index.shape} for {counted(count, 'row')}")
             index = np.flatnonzero(index)
         if index.size == 0:
             index = index.astype(np.int64)
@@ -239,7 +239,7 @@ class Rows(abc.ABC):
         index = index.astype(np.int64)
         outside = index[(index < -count) | (index >= count)]
         if outside.size:
-            raise IndexError(f"row {outside[0]} is out of range for {count} rows")
+            raise IndexError(f"row {outside[0]} is out of range for {counted(count, 'row')}")
         return self.decode(self.gather(np.where(index < 0, index + count, index)))
 
     def __len__(self) -> int:

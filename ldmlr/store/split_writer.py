@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ldmlr.arguments import as_array
-from ldmlr.errors import InputError, UsageError, opt
+from ldmlr.errors import InputError, UsageError, counted, opt
 from ldmlr.floats import encode, storage_type
 from ldmlr.store.ids import check_whole
 from ldmlr.store.layout import BLOCK_BYTES, Array, text_bytes
@@ -191,7 +191,10 @@ class SplitWriter:
 
     def _write_ids(self, start: int, ids: Sequence[Any] | Array, count: int) -> None:
         if len(ids) != count:
-            raise InputError(f"{self._where('ids')}: {len(ids)} ids for {count} rows; give one per row")
+            raise InputError(
+                f"{self._where('ids')}: {counted(len(ids), 'id')} for {counted(count, 'row')}; give "
+                "one per row"
+            )
         if self.ids == "int":
             numbers = np.asarray(ids)
             if numbers.dtype.kind not in "iu" and count:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ldmlr.arguments import RENUMBER, as_array, class_count
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, counted, nearest, opt
 from ldmlr.objects import looked_up_once
 from ldmlr.remote import as_path, is_remote
 from ldmlr.store.datasets import dataset_sha256
@@ -211,7 +211,10 @@ class FeatureStore:
     def __repr__(self) -> str:
         """Show path, splits and classes."""
         splits = ", ".join(f"{name} {len(split)}" for name, split in self.splits.items())
-        return f"FeatureStore({str(self.path)!r}: {splits} rows, dim {self.dim}, {self.num_classes} classes)"
+        return (
+            f"FeatureStore({str(self.path)!r}: {splits} rows, dim {self.dim}, "
+            f"{counted(self.num_classes, 'class')})"
+        )
 
     def __reduce__(self) -> Any:
         """Pickle by path."""

@@ -23,7 +23,7 @@ import numpy as np
 from ldmlr import progress
 from ldmlr.arguments import as_array
 from ldmlr.config import plain
-from ldmlr.errors import InputError, LdmlrError, UsageError, nearest
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, nearest
 from ldmlr.files import atomic_path, check_output, existing_folder, os_error, room_for
 from ldmlr.floats import storage_type
 from ldmlr.ownership import owned
@@ -107,7 +107,8 @@ class StoreWriter:
             raise UsageError(f"{path}: dim and num_classes must be at least 1, not {dim} and {num_classes}")
         if class_names is not None and len(class_names) != num_classes:
             raise InputError(
-                f"{path}: {len(class_names)} class names for {num_classes} classes; name every class"
+                f"{path}: {counted(len(class_names), 'class name')} for "
+                f"{counted(num_classes, 'class')}; name every class"
             )
         if head is not None and tuple(head.weight.shape) != (num_classes, dim):
             raise InputError(
@@ -190,7 +191,10 @@ class StoreWriter:
         if name in self.splits:
             raise UsageError(f"{self.path}: the split {name!r} was laid out before; lay it out once")
         if view_kinds and len(view_kinds) != views:
-            raise UsageError(f"{self.path}: {len(view_kinds)} view kinds for {views} views; name every view")
+            raise UsageError(
+                f"{self.path}: {counted(len(view_kinds), 'view kind')} for {counted(views, 'view')}; "
+                "name every view"
+            )
         element = storage_type(self.dtype)
         needed = rows * (self.dim * element.itemsize * (1 + views) + 8)
         free = shutil.disk_usage(existing_folder(self.path)).free
@@ -282,7 +286,10 @@ def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None
     ids = data.ids_on_disk if isinstance(data, Split) else data.ids
     for key, values in (("features", features), ("source", data.source), ("ids", ids)):
         if values is not None and len(values) != count:
-            raise InputError(f"{where}: {len(values)} rows of {key} but {count} labels; give one per row")
+            raise InputError(
+                f"{where}: {counted(len(values), 'row')} of {key} but {counted(count, 'label')}; "
+                "give one per row"
+            )
     views: Any = data.views_on_disk if isinstance(data, Split) else data.views
     view_count = 0 if views is None else len(views)
     split = writer.split(
@@ -309,7 +316,7 @@ def write_split(writer: StoreWriter, name: str, data: SplitData | Split) -> None
 def _write_view(split: SplitWriter, view: int, rows: Any, step: int, bar: Any) -> None:
     if len(rows) != split.rows:
         raise InputError(
-            f"{split.writer.path}: /{split.name}/views: view {view} has {len(rows)} rows, "
+            f"{split.writer.path}: /{split.name}/views: view {view} has {counted(len(rows), 'row')}, "
             f"expected {split.rows}; give every view one row per sample"
         )
     for start in range(0, split.rows, step):

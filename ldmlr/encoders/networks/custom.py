@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from ldmlr.encoders.networks.program import check_program
-from ldmlr.errors import InputError, UsageError, nearest, opt
+from ldmlr.errors import InputError, UsageError, counted, nearest, opt
 
 # Features of an image in two batches differ by so much of the largest one at most: 8-bit arithmetic with one
 # scale per batch comes to half of it, batch normalisation in training mode to ten times as much.
@@ -150,14 +150,14 @@ def check_encoder(
         fits = isinstance(features, torch.Tensor) and features.ndim == 2 and len(features) == count
         if not fits or not features.shape[1]:
             kind = list(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-            raise failure(f"{where} returned {kind} for {count} images; {wanted}")
+            raise failure(f"{where} returned {kind} for {counted(count, 'image')}; {wanted}")
         if features.is_complex():
             kind = str(features.dtype).removeprefix("torch.")
             raise failure(f"{where} returned {kind} features; return real numbers, such as their .abs()")
         found.append(features.float())
     set_training(network, training)
     if found[0].shape[1] != found[1].shape[1]:
-        dims = f"{found[0].shape[1]} dimensions for 2 images and {found[1].shape[1]} for 3"
+        dims = f"{counted(found[0].shape[1], 'dimension')} for 2 images and {found[1].shape[1]} for 3"
         raise failure(f"{where} returned features of {dims}; {wanted}")
     # Not finite where features are not: the encoding tells of which row.
     difference = float((found[1][:2] - found[0]).abs().amax() / found[1].abs().amax())

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldmlr.config import config_hash
+from ldmlr.errors import counted
 from ldmlr.generation.generators.base import Floats, Generator, Labels
 from ldmlr.generation.generators.pool import Pool, choice_words, fractions, pick, row_blocks
 from ldmlr.generation.train_rows import TrainRows
@@ -69,7 +70,7 @@ class Smote(Generator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        counts, of = self.pool.counts[list(self._classes)], f"of {self.num_classes} classes"
+        counts, of = self.pool.counts[list(self._classes)], f"of {counted(self.num_classes, 'class')}"
         single, small = int((counts == 1).sum()), int(((counts > 1) & (counts <= NEIGHBOURS)).sum())
         notes: tuple[str, ...] = ()
         if single:
@@ -131,7 +132,8 @@ class Adasyn(Smote):
             return super().notes
         return (
             *super().notes,
-            f"{apart} of {self.num_classes} classes have no border for ADASYN to weigh; SMOTE took its place",
+            f"{apart} of {counted(self.num_classes, 'class')} have no border for ADASYN to weigh; "
+            "SMOTE took its place",
         )
 
     @functools.cached_property

@@ -18,7 +18,7 @@ import dataclasses
 import os
 
 from ldmlr import _native
-from ldmlr.errors import UsageError, nearest
+from ldmlr.errors import UsageError, counted, nearest
 from ldmlr.floats import Bits
 from ldmlr.sampler.cuda.packing import BLOCK, BLOCK_BYTES, Matrix, pack, pack_swizzled
 
@@ -147,8 +147,8 @@ def choose(
         raise UsageError(f"{where}: the {wanted} kernels need a device and a build of sm_90a; use layered")
     if wanted is not None and wanted not in IN_LAYERS:
         raise UsageError(
-            f"{where}: the {wanted} kernels cannot run D {latent}, H {hidden} and {layers} layers with "
-            f"{shared_limit} bytes of shared memory; use layered"
+            f"{where}: the {wanted} kernels cannot run D {latent}, H {hidden} and "
+            f"{counted(layers, 'layer')} with {counted(shared_limit, 'byte')} of shared memory; use layered"
         )
     found = wanted or (ON_SM90 if wgmma else "layered")
     return Tier(found, _up(latent, MULTIPLES[found][0]), _up(hidden, MULTIPLES[found][1]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ldmlr.errors import InputError, listed, opt
+from ldmlr.errors import InputError, counted, listed, opt
 from ldmlr.store.datasets import check_present, read_dataset, rows_of, text
 from ldmlr.store.layout import Array
 from ldmlr.store.opening import open_hdf5, reading_hdf5
@@ -125,8 +125,8 @@ def _matrix(file: DataFile, handle: h5py.File, key: str) -> Rows:
     count, dim = (int(size) for size in shape)
     if 4 * count * dim > DENSE_BYTES:
         raise InputError(
-            f"{where}: {count:,} x {dim:,} numbers would take {4 * count * dim / 1e9:.0f} GB once dense; "
-            f"reduce it first, or name a matrix of obsm with {opt('features_key')}"
+            f"{where}: {count:,} x {counted(dim, 'number')} would take {4 * count * dim / 1e9:.0f} "
+            f"GB once dense; reduce it first, or name a matrix of obsm with {opt('features_key')}"
         )
     for name in ("data", "indices", "indptr"):
         check_present(file, handle, item[name])

@@ -12,7 +12,7 @@ import numpy as np
 
 from ldmlr.arguments import view_group
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError, UsageError, listed, opt
+from ldmlr.errors import InputError, UsageError, counted, listed, opt
 from ldmlr.files import atomic_path, check_input, check_output
 from ldmlr.isolated import bounded, size_of
 from ldmlr.ownership import owned
@@ -164,7 +164,9 @@ def _import(
     _check_unpacked(source, test, found)
     notes += [_kinds(name, split.view_kinds) for name, split in found.splits.items()]
     if num_classes is not None and found.head is not None and len(found.head.weight) != num_classes:
-        raise UsageError(f"{opt('num_classes')}: {source} has a head for {len(found.head.weight)} classes")
+        raise UsageError(
+            f"{opt('num_classes')}: {source} has a head for {counted(len(found.head.weight), 'class')}"
+        )
     mapped = map_labels(
         str(source), {name: split.labels for name, split in found.splits.items()}, found.class_names,
         num_classes or found.num_classes or (len(found.head.weight) if found.head else None),
@@ -181,7 +183,7 @@ def _import(
         config["encoder_trained_on_rows"] = encoder_trained_on_rows
     if mapped.note:
         config["labels"] = mapped.note
-    with _named(out, source, test):
+    with _named(out, source, test, {name: split.key for name, split in found.splits.items()}):
         store = FeatureStore.write(
             out, **splits, head=found.head, class_names=mapped.class_names, num_classes=mapped.num_classes,
             encoder=found.encoder if encoder is None else encoder, config=config,
@@ -191,13 +193,23 @@ def _import(
 
 
 @contextlib.contextmanager
-def _named(out: str | Path, source: str | Path, test: str | Path | None) -> Iterator[None]:
-    """Let errors about values name the file they come from: the one that was to be written is not there."""
+def _named(
+    out: str | Path, source: str | Path, test: str | Path | None, keys: Mapping[str, str]
+) -> Iterator[None]:
+    """Let errors about values name the file they come from, and what that file calls the features.
+
+    The store that was to be written is not there, and its ``/train/features`` is nothing the caller knows.
+    """
     try:
         yield
     except InputError as error:
-        where = source if test is None or not error.message.startswith(f"{out}: /test/") else test
-        raise InputError(error.message.replace(f"{out}: ", f"{where}: ", 1)) from None
+        message = error.message
+        where = source if test is None or not message.startswith(f"{out}: /test/") else test
+        for name, key in keys.items():
+            features = f"{out}: /{name}/features: "
+            if message.startswith(features):
+                message = f"{where}: {f'{key}: ' if key else ''}{message.removeprefix(features)}"
+        raise InputError(message.replace(f"{out}: ", f"{where}: ", 1)) from None
 
 
 def _unused(path: str | Path, names: tuple[str, ...]) -> str:
@@ -207,8 +219,8 @@ def _unused(path: str | Path, names: tuple[str, ...]) -> str:
 def _kinds(name: str, kinds: Sequence[str]) -> str:
     """Return a note on kinds of views other than weak and strong, which are kept and count as one of them."""
     others = [kind for kind in dict.fromkeys(kinds) if kind not in ("weak", "strong")]
-    counted = listed(f"{kind!r} counts as {view_group(kind)}" for kind in others)
-    return f"{name} views: expected the kinds weak and strong; {counted}" if others else ""
+    taken = listed(f"{kind!r} counts as {view_group(kind)}" for kind in others)
+    return f"{name} views: expected the kinds weak and strong; {taken}" if others else ""
 
 
 def _untrained(path: str, mapped: MappedLabels) -> str:
@@ -237,8 +249,8 @@ def _check_shapes(source: str | Path, test: str | Path | None, found: Source) ->
             )
         if len(split.labels) != len(split.rows):
             raise InputError(
-                f"{where}: {len(split.rows)} rows of {name} features but {len(split.labels)} labels; "
-                "give one label per row"
+                f"{where}: {counted(len(split.rows), 'row')} of {name} features but "
+                f"{counted(len(split.labels), 'label')}; give one label per row"
             )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ldmlr.arguments import beyond_int64
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.store.layout import Array, Int64, repeated_name
 
 
@@ -113,7 +113,9 @@ def _texts(
     number = {name: place for place, name in enumerate(names)}
     unknown = [value for value in values.tolist() if value not in number]
     if unknown:
-        raise InputError(f"{where}: label {unknown[0]!r} is not among the {len(names)} class names; add it")
+        raise InputError(
+            f"{where}: label {unknown[0]!r} is not among the {counted(len(names), 'class name')}; add it"
+        )
     table = np.array([number[value] for value in values.tolist()], dtype=np.int64)
     mapped = {name: table[np.searchsorted(values, part)] for name, part in clean.items() if len(part)}
     mapped |= {name: np.empty(0, np.int64) for name, part in clean.items() if not len(part)}

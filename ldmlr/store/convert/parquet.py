@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError, LdmlrError, alike, listed, opt
+from ldmlr.errors import InputError, LdmlrError, alike, counted, listed, opt
 from ldmlr.files import parse_json
 from ldmlr.store.convert.streams import StreamRows
 from ldmlr.store.layout import Array, block_rows
@@ -77,7 +77,7 @@ class ParquetRows(StreamRows):
         if (lengths != expected).any():
             row = int(np.flatnonzero(lengths != expected)[0])
             raise InputError(
-                f"{where}: row {done + row} has {int(lengths[row])} numbers, expected {expected}; "
+                f"{where}: row {done + row} has {counted(int(lengths[row]), 'number')}, expected {expected}; "
                 "give every row the same number"
             )
         flat = column.flatten()
@@ -148,7 +148,9 @@ def read_parquet(
         column = file.read(columns=[label or schema.names[0]]).column(0)
         source, ids = _export_columns(file, label or "")
     if label is not None and labelled and column.null_count:
-        raise InputError(f"{path}: {label}: {column.null_count} labels are null; remove these rows")
+        raise InputError(
+            f"{path}: {label}: without a value: {counted(column.null_count, 'label')}; remove these rows"
+        )
     if arrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     names, is_list = _feature_columns(path, schema, features_key, label or "")

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ldmlr.errors import InputError, UsageError, listed, opt
+from ldmlr.errors import InputError, UsageError, counted, listed, opt
 from ldmlr.files import check_input
 from ldmlr.remote import as_path
 from ldmlr.store.convert.anndata import is_anndata, read_anndata
@@ -53,7 +53,10 @@ LABEL_COLUMNS = ("label", "labels", "target", "targets", "y", "class")
 
 @dataclasses.dataclass
 class RawSplit:
-    """Features on disk, labels as they were found, and what else there was per row."""
+    """Features on disk, labels as they were found, and what else there was per row.
+
+    `key` is what the file calls the features; empty where it holds nothing else, or has a column for each.
+    """
 
     rows: Rows
     labels: Array
@@ -61,6 +64,7 @@ class RawSplit:
     ids: Any = None
     views: Any = None
     view_kinds: tuple[str, ...] = ()
+    key: str = ""
 
 
 @dataclasses.dataclass
@@ -199,7 +203,7 @@ def _arrays(
     """Return what named arrays hold; `rows` opens one of features, `load` reads another whole."""
     splits, used = {}, {"class_names", "head_weight", "head_bias", "head_kind"}
     for name, (features, labels) in _choose(path, names, features_key, labels_key).items():
-        split = RawSplit(rows(features), load(labels))
+        split = RawSplit(rows(features), load(labels), key=features)
         used |= {features, labels, *_load_more(path, names, load, split, name, features)}
         splits[name] = split
     source = Source(splits)
@@ -280,8 +284,8 @@ def _load_more(
     views = 0 if split.views is None else len(split.views)
     if split.view_kinds and len(split.view_kinds) != views:
         raise InputError(
-            f"{path}: {found['view_kinds']}: {len(split.view_kinds)} kinds for {views} views; "
-            "name one per view"
+            f"{path}: {found['view_kinds']}: {counted(len(split.view_kinds), 'kind')} for "
+            f"{counted(views, 'view')}; name one per view"
         )
     return list(found.values())
 
@@ -335,7 +339,7 @@ def _hdf5(path: Path, features_key: str | None, labels_key: str | None) -> Sourc
     splits = {
         name: RawSplit(
             split.rows, split.labels if split.raw_labels is None else _named(split), split.source,
-            split.ids, split.views, split.view_kinds,
+            split.ids, split.views, split.view_kinds, parts.names.get(f"/{name}/features", ""),
         )
         for name, split in parts.splits.items()
     }  # fmt: skip

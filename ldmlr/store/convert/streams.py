@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ldmlr.boundary import boundary
-from ldmlr.errors import InputError
+from ldmlr.errors import InputError, counted
 from ldmlr.floats import encode
 from ldmlr.store.datasets import number_type
 from ldmlr.store.layout import Array, block_rows, two_dimensions
@@ -89,7 +89,7 @@ class StreamRows(Rows):
         with boundary(self.where, "file of features", "write it again", CANNOT_BE_READ):
             block = next(self._blocks, None)
         if block is None:
-            raise InputError(f"{self.where}: ends before its {self.shape[0]} rows; write it again")
+            raise InputError(f"{self.where}: ends before its {counted(self.shape[0], 'row')}; write it again")
         return block
 
 
@@ -134,7 +134,9 @@ def npy_rows(path: Path) -> Rows:
         offset = handle.tell()
     rows = two_dimensions(shape, where)
     if offset + rows[0] * rows[1] * dtype.itemsize > file.size:
-        raise InputError(f"{path}: is truncated: {rows[0]} rows do not fit its size; copy it again")
+        raise InputError(
+            f"{path}: is truncated: its size is too small for {counted(rows[0], 'row')}; copy it again"
+        )
     if fortran:
         return MemoryRows(load_array(path), where)
     return MappedRows(file, offset, rows, dtype, number_type(where, dtype))
