@@ -14,13 +14,14 @@ from contextlib import contextmanager
 import click
 
 from ldmlr.boundary import out_of_memory
-from ldmlr.errors import LdmlrError, UsageError
+from ldmlr.errors import LdmlrError, UsageError, in_toml
 from ldmlr.files import os_error
 from ldmlr.invocation import note_invocation
 from ldmlr.remote import as_path
 
 from .nearest import Group, in_style
 from .origin import with_file
+from .spelling import spelling_of
 
 # Bytes of stack that every thread needs at least: recursion to Python's own limit in C code, and some.
 STACK = 1 << 20
@@ -80,8 +81,17 @@ class LazyGroup(Group):
         """Run the command; an error over a value of its --config file names the file."""
         try:
             return super().invoke(ctx)
-        except (UsageError, click.UsageError) as error:
-            raise with_file(ctx, error) from None
+        except (LdmlrError, click.UsageError) as error:
+            named = with_file(ctx, error) if isinstance(error, UsageError | click.UsageError) else error
+            command = (
+                None if ctx.invoked_subcommand is None else self.get_command(ctx, ctx.invoked_subcommand)
+            )
+            if command is None or not isinstance(named, LdmlrError):
+                raise named from None
+            # What is wrong in a --set has its stage in front of it.
+            in_stage = named.message.startswith("--set: [")
+            named.message = named.spelled(in_toml if in_stage else spelling_of(command))
+            raise named from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table above, without importing them."""

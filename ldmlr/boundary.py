@@ -16,7 +16,9 @@ from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import os_error
 
 # Errors of the system, not of the contents.
-_SYSTEM = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOSPC, errno.EDQUOT)
+_SYSTEM = (
+    errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOSPC, errno.EDQUOT,
+)  # fmt: skip
 # What PyTorch, the loader of libraries, Python's threads, C++ and Rust say where memory is used up.
 _MEMORY = (
     "can't allocate memory", "not enough memory", "Cannot allocate memory", "memory allocation failed",
@@ -54,6 +56,8 @@ def boundary(
     except OSError as error:
         if error.errno in _SYSTEM:
             raise os_error(error, Path(path)) from error
+        if error.errno == errno.ENAMETOOLONG and isinstance(error.filename, str):
+            raise os_error(error, Path(error.filename)) from error  # mostly one that was to be written
         if out_of_memory(error):
             raise _too_large(path, what) from error
         raise InputError(f"{path}: {fault} ({first_line(error)}); {remedy}") from error

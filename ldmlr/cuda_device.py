@@ -74,7 +74,7 @@ def usable(name: str) -> torch.device | None:
         return indexed(device)
     if name == "auto":
         return None
-    raise UsageError(f"{opt('device')} {name}: {reason}; or use {opt('device')} cpu")
+    raise UsageError(f"{opt('device')} {name}: {reason}; or use {opt('device', 'cpu')}")
 
 
 def indexed(device: torch.device) -> torch.device:

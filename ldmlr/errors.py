@@ -120,6 +120,17 @@ class UsageError(LdmlrError):
     exit_status = 2
 
 
+def with_article(thing: str) -> str:
+    """Return a thing with its article.
+
+    Examples
+    --------
+    >>> with_article("model file"), with_article("image set")
+    ('a model file', 'an image set')
+    """
+    return f"{'an' if thing[:1] in tuple('aeiou') else 'a'} {thing}"
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return a hint naming the choice most like `word`, or all choices if none is like it."""
     options = sorted(choices)

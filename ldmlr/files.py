@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ldmlr import lease, objects, progress, spool
-from ldmlr.errors import InputError, LdmlrError, UsageError, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, opt, with_article
 from ldmlr.pids import is_dead, machine_mark
 from ldmlr.remote import as_path, is_remote
 
@@ -162,7 +162,7 @@ def check_input(path: Path, what: str = "file") -> Path:
     """Return `path` if it exists, and is no folder where `what` is a file; an error names it."""
     path = as_path(path)
     if stat.S_ISDIR(mode_of(path, what)) and what.endswith("file"):
-        raise InputError(f"{path}: is a folder where a {what} is expected; name the file")
+        raise InputError(f"{path}: is a folder where {with_article(what)} is expected; name the file")
     return path
 
 
@@ -183,7 +183,7 @@ def mode_of(path: Path, what: str, place: Path | None = None) -> int:
     except OSError as error:
         raise InputError(os_error(error, path).message) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InputError(f"{path}: is a device or a pipe, expected a {what}; name a file")
+        raise InputError(f"{path}: is a device or a pipe, expected {with_article(what)}; name a file")
     return mode
 
 

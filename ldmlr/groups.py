@@ -78,15 +78,15 @@ class PaperRanges:
         starts = {10: (3, 7), 100: (36, 71)}
         if len(count) not in starts:
             raise UsageError(
-                f"{opt('groups')} paper: is defined for 10 and 100 classes, not {len(count)}; give "
+                f"{opt('groups', 'paper')}: is defined for 10 and 100 classes, not {len(count)}; give "
                 "thresholds "
-                f"such as {opt('groups')} 100,20"
+                f"such as {opt('groups', '100,20')}"
             )
         if np.any(np.diff(count) > 0):
             raise InputError(
-                f"{opt('groups')} paper: needs classes in the order of falling counts; give thresholds "
+                f"{opt('groups', 'paper')}: needs classes in the order of falling counts; give thresholds "
                 "such as "
-                f"{opt('groups')} 100,20"
+                f"{opt('groups', '100,20')}"
             )
         index = np.arange(len(count))
         medium, few = starts[len(count)]

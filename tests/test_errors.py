@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ldmlr
-from ldmlr.errors import InputError, LdmlrError, UsageError, counted, listed, opt
+from ldmlr.errors import InputError, LdmlrError, UsageError, counted, listed, opt, with_article
 
 
 def test_one_message_two_spellings():
@@ -94,3 +94,7 @@ def test_no_message_writes_a_count_by_itself():
         if BARE.search(line)
     ]
     assert not found, "write counted(number, 'row'):\n" + "\n".join(found)
+
+
+def test_things_have_their_article():
+    assert [with_article(thing) for thing in ("model file", "image set")] == ["a model file", "an image set"]

@@ -226,7 +226,7 @@ def test_rows_that_do_not_belong_together(natural, generated):
         ({"head": "liner"}, "did you mean 'linear'"),
         ({"epochs": 0}, "epochs: must be at least 1"),
         ({"mix": 1.5}, "mix: must be at most 1"),
-        ({"tau": 0.5}, "tau: only loss logit-adjustment"),
+        ({"tau": 0.5}, "tau: only loss='logit-adjustment'"),
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"device": "gpu"}, "device"),
     ],

@@ -127,14 +127,14 @@ def test_by_command(model, store, tmp_path, run_cli):
 
 
 def test_what_a_gate_needs_is_told(model, store, tmp_path):
-    with pytest.raises(UsageError, match="gate head: needs the head of a store"):
+    with pytest.raises(UsageError, match="gate='head': needs the head of a store"):
         prepare(model, GenerateConfig(gate="head"))
-    with pytest.raises(UsageError, match="only gate head uses it"):
+    with pytest.raises(UsageError, match="only gate='head' uses it"):
         GenerateConfig(gate="prototype", gate_confidence=0.5)
     plain = ldmlr.LatentDiffusion(hidden=16, layers=1, iterations=5, transform="standardised")
     plain.fit_store(store)
-    with pytest.raises(UsageError, match=r"gate prototype: .* whitened"):
+    with pytest.raises(UsageError, match=r"gate='prototype': .*'whitened'"):
         prepare(plain, GenerateConfig(gate="prototype"))
     FeatureStore.write(tmp_path / "bare.h5", train=SplitData(store.train.float32(), store.train.labels))
-    with pytest.raises(UsageError, match=r"gate head: .*bare.h5 has no head to judge rows by"):
+    with pytest.raises(UsageError, match=r"gate='head': .*bare.h5 has no head to judge rows by"):
         prepare(model, GenerateConfig(gate="head"), judge=FeatureStore.open(tmp_path / "bare.h5"))

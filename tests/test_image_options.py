@@ -137,3 +137,7 @@ def test_a_run_lists_skips_and_says_the_same(run_cli, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "left out, cannot be decoded: 1 image" in done.stderr
     assert "has no test split, so val is the test set" in done.stderr
+    # Every image is looked at, not a sample: one of another size is found before anything is trained.
+    Image.new("RGB", (9, 12)).save(photos / "train" / "a" / "wide.png")
+    done = run_cli("run", photos, *options[2:], "--skip-bad")
+    assert (done.returncode, "the images differ in size: 8x8" in done.stderr) == (1, True), done.stderr

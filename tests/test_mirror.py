@@ -114,7 +114,7 @@ def test_an_encoder_that_never_saw_mirrored_images_is_refused(run_cli, image_fil
         assert not (tmp_path / "f.h5").exists()
     digits = run_cli("run", "digits-lt", "--set", "encode.mirror=true", "--dry-run")
     assert digits.returncode == 2
-    assert "--augment flip" in digits.stderr
+    assert "--set baseline.augment=flip" in digits.stderr
 
 
 def test_through_the_commands(run_cli, image_file, tmp_path):

@@ -145,7 +145,7 @@ def test_a_run_file_has_the_flags_of_the_command(run_cli, store, tmp_path):
     ("text", "assigned", "where", "message"),
     [
         ("[diffuse]\nhidden = 8", "diffuse.hiden=9", "--set", "[diffuse]: unknown key 'hiden'; did you"),
-        ("[diffuse]\nhidden = 8", "diffuse.hidden=0", "--set", "[diffuse]: --hidden: must be at least 1"),
+        ("[diffuse]\nhidden = 8", "diffuse.hidden=0", "--set", "[diffuse]: hidden: must be at least 1"),
         ("[finetune]\ntau = 2.0\nloss = 'logit-adjustment'", "finetune.loss=ldam", "--set", "[finetune]: "),
         ("[generate]\ngate_confidence = 0", "diffuse.layers=1", "FILE", "[generate]: gate_confidence: "),
         ("[diffuse]\nhiden = 8", "diffuse.layers=1", "FILE", "[diffuse]: unknown key 'hiden'; did you mean"),

@@ -222,14 +222,14 @@ def test_a_wrong_argument_is_one_clear_line(run_cli, tmp_path, monkeypatch, args
 
 # What does not fit the rows or the model, found before anything is trained.
 UNFIT = [
-    (("--set", "generate.only=few", "--groups", "1000,0"), "no class of few has room; change --only"),
-    (("--set", "generate.strategy=few", "--groups", "1000,0"), "of few has room; change --strategy or"),
-    (("--set", "generate.target=1"), "every class is full; raise --target"),
+    (("--set", "generate.only=few", "--groups", "1000,0"), "has room; change --set generate.only"),
+    (("--set", "generate.strategy=few", "--groups", "1000,0"), "has room; change --set generate.strategy or"),
+    (("--set", "generate.target=1"), "every class is full; raise --set generate.target"),
     (("--set", "generate.strategy=ratio", "--set", "generate.ratio=0", "--set", "generate.minimum=0"),
-     "the plan generates no rows; raise --ratio"),
-    (("--set", "generate.count=1=0"), "--count asks for none"),
+     "the plan generates no rows; raise --set generate.ratio"),
+    (("--set", "generate.count=1=0"), "--set generate.count asks for none"),
     (("--set", "generate.class_scale=zz=2"), "names the class 'zz', which is not there"),
-    (("--set", "diffuse.label_dropout=0", "--set", "generate.guidance=2"), "with --label-dropout 0"),
+    (("--set", "diffuse.label_dropout=0", "--set", "generate.guidance=2"), "--set diffuse.label_dropout=0"),
     (("--set", "diffuse.transform=standardised", "--set", "generate.gate=prototype"), "of a whitened model"),
     (("--set", "generate.weights=int8", "--backend", "reference"), "it has no int8 weights"),
     (("--set", "diffuse.network=adaln", "--backend", "native"), "AdaLN network"),
@@ -255,12 +255,18 @@ def test_what_does_not_fit_images_is_told_before_any_work(run_cli, tmp_path, dry
         (("--set", "encode.mirror=true"), "[encode]: is for images"),
         (
             ("--generator", "gaussian", "--set", "generate.gate=head"),
-            "--gate: is of the diffusion model",
+            "--set generate.gate: is of the diffusion model",
         ),
-        (("--generator", "gaussian", "--set", "diffuse.hidden=64"), "--hidden: is of the diffusion model"),
-        (("--generator", "gaussian", "--set", "generate.steps=4"), "--steps: is of the diffusion model"),
+        (
+            ("--generator", "gaussian", "--set", "diffuse.hidden=64"),
+            "--set diffuse.hidden: is of the diffusion model",
+        ),
+        (
+            ("--generator", "gaussian", "--set", "generate.steps=4"),
+            "--set generate.steps: is of the diffusion model",
+        ),
         (("--generator", "gaussian", "--backend", "native"), "--backend: is of the diffusion model"),
-        (("--set", "generate.gate=head"), "has no head to judge rows by; use --gate prototype"),
+        (("--set", "generate.gate=head"), "has no head to judge rows by; use --set generate.gate=prototype"),
         *UNFIT,
     ],
 )
@@ -280,7 +286,7 @@ def test_what_a_run_on_a_store_would_not_look_at_is_refused(run_cli, tmp_path, a
             "native cannot run this: its AdaLN network",
         ),
         (("--set", "generate.weights=int8", "--backend", "reference"), "it has no int8 weights"),
-        (("--set", "generate.gate=head"), "has no head to judge rows by; use --gate prototype"),
+        (("--set", "generate.gate=head"), "has no head to judge rows by; use --set generate.gate=prototype"),
         (("--set", "select.gates=head"), "--set select.gates: STORE has no head to judge rows by; leave the"),
     ],
 )

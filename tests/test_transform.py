@@ -162,7 +162,7 @@ def test_a_covariance_beyond_the_memory_names_the_way_out(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("ldmlr.diffusion.transform.np.linalg.cholesky", full)
-    with pytest.raises(LdmlrError, match=r"covariance of 6 dimensions needs 0\.0 GB.*transform standard"):
+    with pytest.raises(LdmlrError, match=r"covariance of 6 dimensions needs 0\.0 GB.*transform='standard"):
         fit_transform("whitened", [(features, labels)], counts)
 
 

@@ -182,18 +182,27 @@ class FileSplit(ImageSplit):
         return np.stack(arrays) if arrays else np.zeros((0, *(self.shape or (0, 0, 3))), np.uint8)
 
     def bad(self, label: str = "checking the images") -> list[BadImage]:
-        """Decode every image and return those that cannot be, in the order of the rows."""
+        """Decode every image and return those that cannot be, in the order of the rows.
+
+        The `shape` is then that of all images, not of a sample.
+        """
         step = 64 * self.threads
         starts = range(0, len(self), step)
         found: list[BadImage] = []
+        shapes: set[tuple[int, int, int]] = set()
         for start in track(starts, label, len(starts), unit="batches"):
             rows = list(range(start, min(start + step, len(self))))
-            found += [entry for entry in self._each(self._unreadable, rows) if entry is not None]
+            for entry in self._each(self._shape_or_bad, rows):
+                if isinstance(entry, BadImage):
+                    found.append(entry)
+                else:
+                    shapes.add(entry)
+        self._shape, self._probed = (shapes.pop() if len(shapes) == 1 else None), True
         return found
 
-    def _unreadable(self, row: int) -> BadImage | None:
+    def _shape_or_bad(self, row: int) -> tuple[int, int, int] | BadImage:
         found = self._decode(row)
-        return found if isinstance(found, BadImage) else None
+        return found if isinstance(found, BadImage) else (found.shape[0], found.shape[1], found.shape[2])
 
     def _each(self, work: Callable[[int], T], rows: list[int]) -> list[T]:
         """Do some work for each row, with up to `threads` threads."""

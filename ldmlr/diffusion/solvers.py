@@ -195,7 +195,7 @@ def step_rows(
         raise UsageError(f"{opt('eta')}: must be between 0 and 1, not {eta:g}")
     if eta and solver != "ddim":
         raise UsageError(
-            f"{opt('eta')}: only ddim has it; drop it or use {opt('solver')} ddim instead of {solver}"
+            f"{opt('eta')}: only ddim has it; drop it or use {opt('solver', 'ddim')} instead of {solver}"
         )
     t, a, b, c, s = SOLVERS[solver](schedule, steps, eta, lambda_min)
     p, q = _prediction(prediction, schedule.alpha(t), schedule.sigma(t))

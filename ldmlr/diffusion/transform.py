@@ -190,7 +190,7 @@ def fit_transform(
         dim = blocks[0][0].shape[1]
         raise LdmlrError(
             f"the covariance of {dim} dimensions needs {8e-9 * dim * dim:.1f} GB several times over, "
-            f"which is not there; use {opt('transform')} standardised, or features of fewer dimensions"
+            f"which is not there; use {opt('transform', 'standardised')}, or features of fewer dimensions"
         ) from None
 
 

@@ -151,7 +151,7 @@ class BaselineConfig(Config):
             raise UsageError(f"{opt('ema')}: must be below 1, not {self.ema!r}")
         if self.concentration and self.head != "wcdas":
             raise UsageError(
-                f"{opt('concentration')}: a {self.head} head has none; use {opt('head')} wcdas or leave "
+                f"{opt('concentration')}: a {self.head} head has none; use {opt('head', 'wcdas')} or leave "
                 "it out"
             )
         if self.max_norm and self.head != "linear":

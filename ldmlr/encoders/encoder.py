@@ -156,7 +156,7 @@ def check_mirror(config: EncodeConfig, flip: bool, name: str) -> None:
     if config.mirror and not flip:
         raise UsageError(
             f"{opt('mirror')}: {name} is not trained on mirrored images and would misread them; leave the "
-            f"option out, or train with {opt('augment')} flip"
+            f"option out, or train with {opt('augment', 'flip')}"
         )
 
 

@@ -351,7 +351,7 @@ class Trainer:
             )
         raise LdmlrError(
             f"baseline: the {what} no longer finite in epoch {epoch + 1}; lower {opt('lr')} "
-            f"(now {self.config.lr:g}), lengthen {opt('warmup_epochs')}, or use {opt('precision')} float32"
+            f"(now {self.config.lr:g}), lengthen {opt('warmup_epochs')}, or use {opt('precision', 'float32')}"
         )
 
     def state(self) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def normalisation(
         if len(mean) != channels:
             raise UsageError(
                 f"{opt('mean')}, {opt('std')}: {counted(len(mean), 'value')} for images with "
-                f"{counted(channels, 'channel')}"
+                f"{counted(channels, 'channel')}; give one for each, such as "
+                f"{opt('mean', ','.join(['127.5'] * channels))}"
             )
         return Normalisation.of(mean, std, "given")
     attributes = {key: getattr(network, key, None) for key in ("mean", "std")}

@@ -109,7 +109,7 @@ class GenerateConfig(SampleConfig, PlanConfig):
         super().__post_init__()
         if self.gate_confidence != GATE_CONFIDENCE and self.gate != "head":
             raise UsageError(
-                f"{opt('gate_confidence')}: only {opt('gate')} head uses it, not {self.gate}; leave it out"
+                f"{opt('gate_confidence')}: only {opt('gate', 'head')} uses it, not {self.gate}; leave it out"
             )
 
     def for_features(self, trained_on_rows: bool) -> Self:

@@ -105,7 +105,7 @@ def make_gate(model: LatentDiffusion, config: GenerateConfig, store: FeatureStor
         return None
     if config.gate == "head" and store is None:
         raise UsageError(
-            f"{opt('gate')} head: needs the head of a store; pass {opt('store')} with the encoded features"
+            f"{opt('gate', 'head')}: needs the head of a store; pass {opt('store')} with the encoded features"
         )
     judge = None if store is None else store.head
     check_gate(config, model.config.transform, "" if store is None else str(store.path), judge is not None)
@@ -123,12 +123,12 @@ def check_gate(config: GenerateConfig, transform: str, store: str, has_head: boo
     """Refuse a gate that a model with a transform, or a store without a head, cannot have."""
     if config.gate == "prototype" and transform != "whitened":
         raise UsageError(
-            f"{opt('gate')} prototype: measures distances in the space of a whitened model; train with "
-            f"{opt('transform')} whitened, or use {opt('gate')} head"
+            f"{opt('gate', 'prototype')}: measures distances in the space of a whitened model; train with "
+            f"{opt('transform', 'whitened')}, or use {opt('gate', 'head')}"
         )
     if config.gate == "head" and not has_head:
         raise UsageError(
-            f"{opt('gate')} head: {store} has no head to judge rows by; use {opt('gate')} prototype"
+            f"{opt('gate', 'head')}: {store} has no head to judge rows by; use {opt('gate', 'prototype')}"
         )
 
 

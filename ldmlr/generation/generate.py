@@ -186,7 +186,7 @@ def check_not_empty(plan: Counts, config: PlanConfig) -> None:
         )
     raise UsageError(
         f"the plan generates no rows: every class is full; raise {opt('target')}, or use "
-        f"{opt('strategy')} ratio"
+        f"{opt('strategy', 'ratio')}"
     )
 
 

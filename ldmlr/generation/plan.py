@@ -111,7 +111,7 @@ def plan_from_config(
         )
     for name in ("ratio", "minimum"):
         if config.strategy != "ratio" and getattr(config, name) != getattr(default, name):
-            raise UsageError(f"{opt(name)}: only {opt('strategy')} ratio uses it; leave it out")
+            raise UsageError(f"{opt(name)}: only {opt('strategy', 'ratio')} uses it; leave it out")
     strategy: Strategy = config.count or config.strategy
     return plan(
         counts, strategy, target=config.target, ratio=config.ratio, minimum=config.minimum,

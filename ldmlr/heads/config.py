@@ -129,7 +129,7 @@ class FinetuneConfig(Config):
             )
         if self.tau != 1.0 and self.loss != "logit-adjustment":
             raise UsageError(
-                f"{opt('tau')}: only {opt('loss')} logit-adjustment uses it, not {self.loss}; leave it out"
+                f"{opt('tau')}: only {opt('loss', 'logit-adjustment')} uses it, not {self.loss}; leave it out"
             )
 
     def settled(self, kind: str) -> Self:

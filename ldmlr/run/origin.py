@@ -12,7 +12,7 @@ from ldmlr.data.open import open_image_set
 from ldmlr.encoders.baseline import earlier_models, held_out_record, training_split
 from ldmlr.encoders.config import BaselineConfig
 from ldmlr.encoders.encoder import check_mirror
-from ldmlr.encoders.pixels import image_shape
+from ldmlr.encoders.pixels import common_shape, image_shape
 from ldmlr.encoders.recipes import baseline_config, default_preset
 from ldmlr.errors import InputError, opt
 from ldmlr.generation.ahead import Material
@@ -172,7 +172,9 @@ class ImageOrigin:
         return bool(self.baseline.val_fraction) or self.images(self.config.seed_list[0]).val is not None
 
     def check_files(self) -> None:
-        self.images(self.config.seed_list[0]).check_images()
+        images = self.images(self.config.seed_list[0])
+        images.check_images()
+        common_shape(images)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class SampleConfig(Config):
         super().__post_init__()
         if self.eta and self.solver != "ddim":
             raise UsageError(
-                f"{opt('eta')}: only ddim has it; drop it or use {opt('solver')} ddim instead of "
+                f"{opt('eta')}: only ddim has it; drop it or use {opt('solver', 'ddim')} instead of "
                 f"{self.solver}"
             )
 
@@ -79,7 +79,7 @@ class SampleConfig(Config):
         guidance = usual if self.guidance is None else self.guidance
         if guidance != 1 and not unconditional:
             raise UsageError(
-                f"{opt('guidance')} {guidance:g}: the model was trained with {opt('label_dropout')} 0 "
+                f"{opt('guidance')} {guidance:g}: the model was trained with {opt('label_dropout', 0)} "
                 "and knows no rows "
                 "without a class to guide away from; use 1, or train it with label dropout"
             )

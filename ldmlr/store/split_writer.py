@@ -181,7 +181,11 @@ class SplitWriter:
             raise InputError(
                 f"{self._where(key)}: row {start + row} holds {np.abs(block[row]).max():g}, too large for "
                 f"{self.writer.dtype}; "
-                + (f"use {opt('dtype')} bfloat16 or float32, or " if self.writer.dtype == "float16" else "")
+                + (
+                    f"use {opt('dtype', 'bfloat16')} or float32, or "
+                    if self.writer.dtype == "float16"
+                    else ""
+                )
                 + "scale the features"
             )
         raise InputError(
