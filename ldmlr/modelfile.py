@@ -34,6 +34,7 @@ from ldmlr.boundary import first_line, out_of_memory
 from ldmlr.config import MAX_WHOLE, Config, UnknownKey
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
+from ldmlr.remote import is_remote
 from ldmlr.tensorfile import open_tensors
 
 SCHEMA_VERSION = 2
@@ -74,6 +75,16 @@ class Kind:
 DIFFUSION = Kind("ldmlr-diffusion", "diffusion model", "model file", "ldmlr diffuse")
 HEAD = Kind("ldmlr-head", "head", "head file", "ldmlr finetune")
 BASELINE = Kind("ldmlr-baseline", "baseline", "model file", "ldmlr baseline")
+# Where the folder of a run keeps them, first choice first.
+_IN_RUN = {
+    DIFFUSION.format: ("seed-*/diffuse-*/model.safetensors",),
+    HEAD.format: (
+        "seed-*/auto-*/head.safetensors",
+        "seed-*/finetune-*/head.safetensors",
+        "head-seed*.safetensors",
+    ),
+    BASELINE.format: ("seed-*/baseline-*/model.safetensors",),
+}
 KINDS = {kind.format: kind for kind in (DIFFUSION, HEAD, BASELINE)}
 
 
@@ -236,6 +247,7 @@ def read(
     InputError
         The file is missing, no safetensors file, of another kind or a newer version, or damaged.
     """
+    refuse_run(path, kind)
     check_input(path, kind.file)
     try:
         with open_tensors(path, framework) as file:
@@ -271,6 +283,22 @@ def read(
             if not rule.holds(header[name]):
                 raise ValueError(f"{name} is {_short(header[name])}, expected {rule.words}")
     return header, tensors
+
+
+def refuse_run(path: Path, kind: Kind) -> None:
+    """Refuse the folder of a run where one of its models is expected, and name that one.
+
+    Raises
+    ------
+    InputError
+        It is such a folder.
+    """
+    if is_remote(path) or not path.is_dir():
+        return
+    for pattern in _IN_RUN[kind.format]:
+        found = sorted(path.glob(pattern))
+        if found:
+            raise InputError(f"{path}: is the folder of a run; its {kind.noun} is {found[0]}")
 
 
 def kind_of(path: Path) -> Kind:

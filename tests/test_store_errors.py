@@ -331,7 +331,7 @@ def test_bad_arrays_are_refused_before_a_file_appears(tmp_path, features, labels
 
 def test_values_that_the_type_cannot_hold_are_refused(tmp_path):
     data = SplitData(np.array([[1.0], [70000.0]]), [0, 1])
-    with pytest.raises(InputError, match="row 1 holds 70000, too large for float16; use dtype bfloat16"):
+    with pytest.raises(InputError, match="row 1 holds 70000, too large for float16; use dtype='bfloat16'"):
         FeatureStore.write(tmp_path / "store.h5", train=data, dtype="float16")
     assert FeatureStore.write(tmp_path / "store.h5", train=data, dtype="bfloat16").dim == 1
 
@@ -374,7 +374,7 @@ def test_wrong_use_of_the_writer_is_explained(tmp_path):
         ("expected 0 .encoded.", lambda w: w.split("train", 2, source=True).write(0, *good, source=3), {}),
         ("unknown split 'tarin'; did you mean 'train'", lambda w: w.split("tarin", 2), {}),
         ("laid out before", lambda w: [w.split("train", 2), w.split("train", 2)], {}),
-        ("1 view kinds for 2 views", lambda w: w.split("train", 2, views=2, view_kinds=["weak"]), {}),
+        ("1 view kind for 2 views", lambda w: w.split("train", 2, views=2, view_kinds=["weak"]), {}),
         ("/train/views/0: row 0 of 2 was never", lambda w: w.split("train", 2, views=1).write(0, *good), {}),
         ("no split was written", lambda w: None, {}),
         ("unknown value 'float23'; did you mean 'float32'", lambda w: None, {"dtype": "float23"}),

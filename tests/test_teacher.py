@@ -235,7 +235,7 @@ def test_a_dry_run_of_all_stages_refuses_what_training_would(run_cli, image_file
     arguments = [word for setting in settings for word in ("--set", setting)]
     done = run_cli("run", image_file, *arguments, "--dry-run")
     assert done.returncode == 2, done.stderr
-    assert "may have been trained on images that --val-fraction would hold out" in done.stderr
+    assert "may have been trained on images that --set baseline.val_fraction would hold out" in done.stderr
 
 
 def test_the_errors_of_the_library_are_typed(image_file, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ldmlr.data.images import ImageSplit
-from ldmlr.data.open import open_image_set
+from ldmlr.data.open import BUILTIN, open_image_set
 from ldmlr.errors import UsageError, opt
 from ldmlr.files import make_folder
 from ldmlr.remote import as_path
@@ -59,8 +59,13 @@ def ready_source(source: str | Path, folder: Path, keys: SourceConfig | None = N
     Raises
     ------
     UsageError
-        Keys are given for a built-in set.
+        A built-in set of images, or keys for one of features.
     """
+    if str(source) in BUILTIN and not as_path(source).exists():
+        raise UsageError(
+            f"{source}: is a built-in set of images, and features are expected; ldmlr run {source} takes it "
+            f"and keeps its features, and {FEATURE_SETS[0]} has features"
+        )
     if str(source) not in FEATURE_SETS:
         return ready_store(source, folder, keys)
     if keys is not None and keys != SourceConfig():

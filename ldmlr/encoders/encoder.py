@@ -176,6 +176,11 @@ def _open(
     if network is not None:
         dim = check_encoder(network, shape, f"MODEL: {model}")
         return _foreign(network, dim, model, {"network": model}, shape, config)
+    if not as_path(model).exists():
+        raise InputError(
+            f"{model}: no such model; give what ldmlr baseline wrote, or a network: timm:NAME, "
+            "open_clip:NAME, package.module:FUNCTION or FILE.py:FUNCTION"
+        )
     path = model_path(as_path(model))
     _check_baseline(path)
     if config.mean:

@@ -250,6 +250,7 @@ def _check_sizes(path: Path, network: nn.Module, tensors: modelfile.Tensors) -> 
 
 def model_path(path: Path) -> Path:
     """Return the model file: `path` itself, or ``model.safetensors`` in the folder `path`."""
+    modelfile.refuse_run(path, modelfile.BASELINE)
     path = check_input(path, "model")
     return check_input(path / FILENAME, "model") if path.is_dir() else path
 

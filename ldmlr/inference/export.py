@@ -14,8 +14,10 @@ them is part of the file.
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +143,25 @@ def _torch(chosen: Chosen, with_encoder: bool) -> bytes:
     return target.getvalue()
 
 
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a logger: PyTorch warns of packages that this network does without."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _onnx(chosen: Chosen, with_encoder: bool) -> bytes:
     onnx = onnx_module()
     if not with_encoder:
         return head_graph(chosen)
     whole, example, name = _whole(chosen, with_encoder)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet("torch.onnx._internal.exporter._registration"):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 whole, (example,), input_names=[name], output_names=["logits", "probabilities"],

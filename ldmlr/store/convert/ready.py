@@ -19,7 +19,7 @@ import numpy as np
 
 from ldmlr.errors import InputError, opt
 from ldmlr.files import check_input, fitting
-from ldmlr.remote import as_path
+from ldmlr.remote import as_path, is_remote
 from ldmlr.spool import local_copy
 from ldmlr.store.convert.anndata import is_anndata
 from ldmlr.store.convert.config import SourceConfig
@@ -92,6 +92,8 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
         The source is missing or damaged, or cannot be read as features and labels.
     """
     source, keys = as_path(source), keys or SourceConfig()
+    if source.is_dir() and not is_saved_dataset(source):
+        raise InputError(f"{source}: {_other_folder(source)}")
     if is_store(source, keys):
         return Ready(source, source)
     digest = _digest(source, keys)
@@ -106,6 +108,18 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
         remedy=f"name the .npy file of their labels with {opt('labels_key')}",
     )  # fmt: skip
     return Ready(source, copy, tuple(done.notes))
+
+
+def _other_folder(folder: Path) -> str:
+    """Say what to give instead of a folder that holds no features: those of its run, if it is that of one."""
+    inside = [] if is_remote(folder) else sorted(folder.glob("seed-*/encode-*/features.h5"))
+    inside = inside or ([] if is_remote(folder) else sorted((folder / FOLDER).glob("*.h5")))
+    if inside:
+        return f"is the folder of a run; its features are {inside[0]}"
+    return (
+        "is a folder where a file of features is expected; of images, ldmlr encode makes features, and ldmlr "
+        "run takes them as they are"
+    )
 
 
 def holds_features(source: Path) -> bool:
