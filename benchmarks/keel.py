@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -75,6 +76,7 @@ def _variants(name: str) -> Resample:
     def resample(rows: np.ndarray, labels: np.ndarray, seed: int) -> Table:
         import smote_variants
 
+        logging.getLogger("smote_variants").setLevel(logging.ERROR)  # a line for each of its steps
         return getattr(smote_variants, name)(random_state=seed).sample(rows, labels)
 
     return resample
@@ -187,22 +189,19 @@ def run(names: Iterable[str], out: Path, folds: int, samplers: list[str], classi
         rows, labels = load(name)
         splits = StratifiedKFold(folds, shuffle=True, random_state=0).split(rows, labels)
         for number, (train, test) in enumerate(splits):
-            missing = [
-                sampler for sampler in samplers
-                if any((name, number, sampler, one) not in done for one in classifiers)
-            ]  # fmt: skip
+            missing = {
+                sampler: [one for one in classifiers if (name, number, sampler, one) not in done]
+                for sampler in samplers
+            }
+            missing = {sampler: lacking for sampler, lacking in missing.items() if lacking}
             if not missing:
                 continue
+            fold = (rows[train], labels[train]), (rows[test], labels[test])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = measure_fold(
-                    (rows[train], labels[train]), (rows[test], labels[test]), missing, classifiers, number
-                )
-            kept = [
-                row for row in document["rows"]
-                if not (row["set"] == name and row["fold"] == number and row["sampler"] in missing)
-            ]  # fmt: skip
-            document["rows"] = kept + [{"set": name, "fold": number, **row} for row in found]
+                for sampler, lacking in missing.items():
+                    found = measure_fold(*fold, [sampler], lacking, number)
+                    document["rows"] += [{"set": name, "fold": number, **row} for row in found]
             partial = out.with_suffix(".partial")
             partial.write_text(json.dumps(document))
             partial.replace(out)

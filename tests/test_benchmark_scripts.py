@@ -130,6 +130,8 @@ def test_hindsight(tmp_path: Path) -> None:
         source["best_balanced"]["mean"] - source["balanced"]["mean"], abs=1e-3
     )
     assert [row["setting"] for row in found["rows"]] == ["chosen", "best in hindsight"]
+    assert source["expected_lead"] >= 0
+    assert source["behind_on_other_half"] <= source["behind"] + 5
     # What is there is not measured again.
     assert run(tmp_path, "hindsight.py", "s.h5")["created"] == found["created"]
 

@@ -35,6 +35,11 @@ def test_sets_are_measured_once_and_a_run_goes_on(keel, tmp_path, monkeypatch):
     assert (again, seen) == (first, [])
     keel.run(["one"], out, 2, ["none", "SMOTE"], kinds)
     assert seen == [["SMOTE"], ["SMOTE"]]
+    # Of a sampler that was measured with some classifiers, only the others are.
+    kept = []
+    monkeypatch.setattr(keel, "measure_fold", lambda *given: kept.append(given[2:4]) or [])
+    assert keel.run(["one"], out, 2, ["none"], ["k-NN", "logistic"]) == first
+    assert kept == [(["none"], ["k-NN"])] * 2
     with pytest.raises(SystemExit, match="2 folds"):
         keel.run(["one"], out, 3, ["none"], kinds)
     # What is rare is found more often when it weighs more.
