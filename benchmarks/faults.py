@@ -49,6 +49,9 @@ from ldmlr.files import write_text
 # Trials of a command and a fault before it is the turn of the next.
 TURN = 10
 
+# What computes for so many seconds where little memory is left does not end.
+ENDLESS = 60
+
 # How the names of documents end that hold times. Two of them may be the same bytes by chance, so that
 # comparing two undisturbed runs does not tell.
 TIMED = ("result.json", "step.json")
@@ -182,8 +185,11 @@ def memory(lab: Laboratory, chance: random.Random, folder: Path) -> str:
     def limit(_: int) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + chance.randint(0, 1 << 25),) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (ENDLESS, ENDLESS + 1))
 
     ended = once(folder, lab.command.arguments, limit=limit)
+    if ended.status == -signal.SIGXCPU:
+        return f"computed for {ENDLESS} s without an end"
     return ("" if ended.status < 0 else one_line(ended)) or lab.again(folder)
 
 
