@@ -244,9 +244,9 @@ def test_what_a_generator_does_not_read_is_refused(
 @pytest.mark.parametrize(
     ("name", "key", "message"),
     [
-        ("smote", "generate.scale=1.2", "--scale: is nothing to smote"),
-        ("views", "diffuse.hidden=64", "--hidden: is of the diffusion model"),
-        ("adasyn", "diffuse.strong_views=0", "--strong-views: is nothing to adasyn"),
+        ("smote", "generate.scale=1.2", "--set generate.scale: is nothing to smote"),
+        ("views", "diffuse.hidden=64", "--set diffuse.hidden: is of the diffusion model"),
+        ("adasyn", "diffuse.strong_views=0", "--set diffuse.strong_views: is nothing to adasyn"),
     ],
 )
 def test_a_run_refuses_what_its_generator_does_not_read(name, key, message, store, run_cli, tmp_path):

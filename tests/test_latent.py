@@ -107,7 +107,7 @@ def test_without_label_dropout_there_is_no_guidance():
     labels = [0, 1, 2, 2]
     assert model.spec().guidance == 1
     assert np.array_equal(model.sample(labels), model.sample(labels, guidance=1.0))
-    with pytest.raises(UsageError, match="guidance 2: the model was trained with label_dropout 0"):
+    with pytest.raises(UsageError, match="guidance 2: the model was trained with label_dropout=0"):
         model.sample(labels, guidance=2.0)
 
 

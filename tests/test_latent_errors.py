@@ -20,7 +20,7 @@ from ldmlr.errors import InputError, LdmlrError, UsageError
         (np.array([[1, 2], [3, np.inf]]), np.zeros(2, int), "row 1, column 1 is inf, expected a finite"),
         (np.array([[1, 2], [3, -1e39]]), np.zeros(2, int), "column 1 is -1e.39, expected a finite float32"),
         (np.array([[np.inf]], np.float16), np.zeros(1, int), "row 0, column 0 is inf, expected a finite"),
-        (np.zeros((3, 2)), np.array([0, 1, 10**9]), "label 1000000000 in row 2 stands for 1000000001"),
+        (np.zeros((3, 2)), np.array([0, 1, 10**9]), "label 1000000000 in row 2 stands for 1,000,000,001"),
         (np.array([["a", "b"]]), np.zeros(1, int), "expected numbers"),
         (np.eye(3), np.zeros(2, int), "labels: expected 3, one per row"),
         (np.eye(3), np.array([0.0, 1.0, 1.0]), "expected whole numbers"),
