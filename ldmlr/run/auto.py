@@ -3,7 +3,7 @@
 Where the encoder has not seen the training rows, all of a contest try on held-out rows of them
 (`ldmlr.select.contest`). Where it has, only validation rows can tell methods apart: the run's own head,
 which starts from the baseline's, is then one more entrant. Without validation rows nothing can be told, and
-the run's head with label shift is the answer, as the recipe was ahead wherever it was developed.
+the run's head with label shift is the answer, as the recipe was ahead or level wherever it was developed.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ def _answer(
     if trained_on_rows and not by_val:
         headline = (
             f"Use {_spoken(method)} with label shift: the encoder has seen the training rows, so they tell "
-            "no methods apart, and the recipe was ahead wherever it was developed; validation rows would "
-            "decide."
+            "no methods apart, and the recipe was ahead or level wherever it was developed; validation rows "
+            "would decide."
         )
         return Answer(method, RECIPE_ROW, headline, {"held_out": "nothing", "trials": []}, None)
     contest.enter(list(methods) or usual_entrants(contest.held.rows.features.size))
