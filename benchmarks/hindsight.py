@@ -20,8 +20,7 @@ test rows choose nothing. What the file has already is not measured again.
 The best in hindsight is a maximum over methods of figures that are noisy where test rows are few. Two more
 figures say how much of the distance that is (``hindsight_noise.py``): the distance at which even the truly
 best method is expected, and that to the method which is best on one half of the test rows, measured on the
-other.
-At home answers to single rows are not kept, and neither is there.
+other. At home answers to single rows are not kept, and neither figure is there.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hindsight_noise import expected_lead, other_half
+from hindsight_noise import class_weights, expected_lead, other_half
 
 from ldmlr import progress, results
 from ldmlr.config import plain
@@ -54,11 +53,6 @@ from ldmlr.store import FeatureStore, SplitData
 
 RECIPE = ("ldmlr", RECIPE_ROW)
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def balanced(right: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-    """Return the mean over classes of the share of rows that are right, per cent."""
-    return float(100 * np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 def answers(contest: Contest, trial: Trial, seed: int, rows: Any) -> np.ndarray[Any, Any]:
@@ -87,9 +81,11 @@ def abroad(stores: list[FeatureStore], seeds: int, threads: int) -> dict[str, An
             trials.setdefault(name, []).append(right)
         chosen.append(trials[won.entrant.name][-1])
     together = np.concatenate(labels)
+    weights = class_weights(together)
 
     def figures(parts: list[list[np.ndarray[Any, Any]]]) -> list[float]:
-        return [balanced(np.concatenate([part[seed] for part in parts]), together) for seed in range(seeds)]
+        right = (np.concatenate([part[seed] for part in parts]) for seed in range(seeds))
+        return [100 * float(one @ weights) for one in right]
 
     measured = {name: figures(parts) for name, parts in trials.items() if len(parts) == len(stores)}
     answered = {name: np.concatenate([np.mean(part, axis=0) for part in trials[name]]) for name in measured}

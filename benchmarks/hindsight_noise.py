@@ -41,7 +41,7 @@ def expected_lead(right: Mapping[str, Floats], labels: Labels, seed: int = 0) ->
     """
     rng = np.random.default_rng(seed)
     table = np.stack(list(right.values())).astype(np.float64)
-    measured = table @ _weights(labels)
+    measured = table @ class_weights(labels)
     gains = np.empty((DRAWS, len(table)))
     for draw in gains:
         weights = np.zeros(len(labels))
@@ -93,8 +93,8 @@ def other_half(right: Mapping[str, Floats], chosen: Floats, labels: Labels, seed
         here = np.zeros(len(labels), dtype=bool)
         for own in _classes(labels):
             here[rng.permutation(own)[: len(own) // 2]] = True
-        best = (table[:-1, here] @ _weights(labels[here])).argmax()
-        there = table[:, ~here] @ _weights(labels[~here])
+        best = (table[:-1, here] @ class_weights(labels[here])).argmax()
+        there = table[:, ~here] @ class_weights(labels[~here])
         gaps.append(there[best] - there[-1])
     return 100 * float(np.mean(gaps))
 
@@ -103,7 +103,7 @@ def _classes(labels: Labels) -> list[Labels]:
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 
-def _weights(labels: Labels) -> Floats:
+def class_weights(labels: Labels) -> Floats:
     """Return what each row counts in the class-balanced accuracy, ``[N]``; they sum to one."""
     _, which, count = np.unique(labels, return_inverse=True, return_counts=True)
     weights: Floats = 1.0 / (len(count) * count[which])

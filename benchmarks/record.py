@@ -94,14 +94,19 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _slim(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _slim(key, item) for key, item in value.items() if not _dropped(key, item)}
+        return {_relative(key): _slim(key, item) for key, item in value.items() if not _dropped(key, item)}
     if isinstance(value, list):
         return [_slim(name, item) for item in value]
     if isinstance(value, str) and name == "command_line":
         return _WHOLE_PATH.sub(lambda found: Path(found[0]).name, value)
-    if isinstance(value, str) and value.startswith("/"):  # where it lay on the machine that measured
-        return Path(value).name
+    if isinstance(value, str):
+        return _relative(value)
     return _short(value) if isinstance(value, float) else value
+
+
+def _relative(text: str) -> str:
+    """Return the last name of an absolute path: where a file lay when it was measured says nothing."""
+    return Path(text).name if text.startswith("/") else text
 
 
 def _short(value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 import types
@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.pages import ROOT
 from support.photos import write_photos
+from support.scripts import script
 from torch import nn
 
 import ldmlr
@@ -21,12 +22,7 @@ EXAMPLES = sorted((ROOT / "examples").iterdir())
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(ROOT / "examples" / f"{name}.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from support.scripts import BENCHMARKS, script
 
 from ldmlr.data.open import open_image_set
 from ldmlr.encoders.config import BaselineConfig
@@ -111,9 +111,7 @@ def test_recipes_on_packed_images_go_on_in_the_next_call(tmp_path: Path) -> None
 
 def test_as_many_epochs_as_fit() -> None:
     """The time less a reserve and the epochs of the head alone; early epochs on smaller images cost less."""
-    specification = importlib.util.spec_from_file_location("fit", ROOT / "benchmarks" / "fit_epochs.py")
-    fit = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(fit)
+    fit = script(BENCHMARKS / "fit_epochs.py")
     config = BaselineConfig(epochs=200)
     assert fit.fitting_epochs(config, 1.0, 100.0) == 93
     assert fit.fitting_epochs(config, 1.0, 1000.0) == 400

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from support.scripts import BENCHMARKS, script
 
 
 @pytest.fixture(scope="module")
 def noise():
-    path = Path(__file__).parents[1] / "benchmarks" / "hindsight_noise.py"
-    spec = importlib.util.spec_from_file_location("hindsight_noise", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(BENCHMARKS / "hindsight_noise.py")
 
 
 def coins(labels, chances, seed):

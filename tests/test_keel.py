@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from support.scripts import BENCHMARKS, script
 
 
 @pytest.fixture(scope="module")
 def keel():
-    path = Path(__file__).parents[1] / "benchmarks" / "keel.py"
-    spec = importlib.util.spec_from_file_location("keel", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(BENCHMARKS / "keel.py")
 
 
 def small(name):

@@ -33,6 +33,7 @@ def test_record_keeps_the_figures_of_a_result(
         "command": "run", "rows": [row], "steps": [{"stage": "diffuse"}], "losses": [1.0],
         "seconds": 1.23456789, "command_line": "ldmlr run /home/me/a.h5 --out=/home/me/b 'c d' --mix 1/2",
         "teacher": {"model": "a", "sha256": "b", "config": {"epochs": 3}},
+        "inputs": {"/home/me/a.h5": "e3b0"}, "head": "/home/me/run/head.safetensors",
     }  # fmt: skip
     (tmp_path / "result.json").write_text(json.dumps(whole))
     common = [str(tmp_path / "result.json"), "--results", str(tmp_path), "--topic", "accuracy", "--id"]
@@ -50,6 +51,8 @@ def test_record_keeps_the_figures_of_a_result(
         "seconds": 1.23457,
         "command_line": "ldmlr run a.h5 --out=b 'c d' --mix 1/2",
         "teacher": {"model": "a", "sha256": "b"},
+        "inputs": {"a.h5": "e3b0"},
+        "head": "head.safetensors",
     }  # fmt: skip
     entry = capsys.readouterr().out
     assert "[experiments.run-mine]" in entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.pages import ROOT
+from support.scripts import script
 
 
 def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
@@ -35,11 +35,7 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path):
 
 
 def test_links_out_of_the_documentation_become_names_of_files():
-    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
+    hook = script(ROOT / "docs" / "site.py")
     page = SimpleNamespace(file=SimpleNamespace(src_uri="howto/x.md"))
     text = (
         "[a](../method.md#noise) [presets/i.toml](../../presets/i.toml) [here](../../csrc) [w](https://a.b/c)"

@@ -1,0 +1,47 @@
+"""What tables call methods and encoders."""
+
+from __future__ import annotations
+
+METHODS = {
+    "baseline": "baseline",
+    "softmax": "softmax",
+    "balanced-softmax": "balanced softmax",
+    "balanced-softmax-views": "balanced softmax, with views",
+    "logit-adjustment": "logit adjustment",
+    "class-weights": "class weights",
+    "discriminant": "discriminant of a shared covariance",
+    "knn": "nearest neighbours",
+    "cosine": "cosine head",
+    "crt": "cRT",
+    "crt-views": "cRT, with views",
+    "tau-norm": "tau-normalisation, tau 1",
+    "tau-norm-views": "tau-normalisation, tau from strong views",
+    "ncm": "nearest class mean",
+    "ncm-views": "nearest class mean, with views",
+    "oversampling": "random over-sampling",
+    "views": "duplicated augmented views",
+    "smote": "SMOTE",
+    "smote-views": "SMOTE, with views",
+    "adasyn": "ADASYN",
+    "adasyn-views": "ADASYN, with views",
+    "gaussian": "class Gaussians",
+    "gaussian-wide": "class Gaussians, widened",
+    "gaussian-borrowed": "class Gaussians, borrowed from near classes",
+    "ldmlr-paper": "LDMLR, the paper's setting",
+    "ldmlr-plain": "LDMLR without widening, guidance and mix",
+    "ldmlr": "**LDMLR, the recipe**",
+}
+ENCODERS = {
+    "published": "behind the published baselines (cross-entropy)",
+    "ce-mixup": "cross-entropy and mixup, 200 epochs",
+    "wcdas-short": "WCDAS, 100 epochs, smaller images first",
+    "wcdas-restart": "100 epochs and a warm restart",
+    "wcdas-restart2": "100 epochs and two warm restarts",
+    "wcdas-once": "WCDAS and mixup, 320 (365) epochs",
+    "wcdas-once-restart": "320 (365) and a warm restart of 45 (52)",
+    "wcdas-taught": "320 (365) and 230 (262) more, taught by the first",
+    "wcdas-retaught": "120 more, taught by twice the channels",
+    "wcdas-ensemble": "taught by itself and by twice the channels at once",
+    "wcdas-wide": "twice the channels, 155 (175) epochs, taught",
+    "wcdas-x4": "four times the channels, mixup and CutMix, taught",
+}
