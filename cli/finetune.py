@@ -102,11 +102,12 @@ def command(
     from ldmlr.files import check_output
     from ldmlr.groups import parse_groups
     from ldmlr.heads.headfile import BEST_ON_TEST
+    from ldmlr.runfolder import tuned_head
     from ldmlr.store import FeatureStore
 
     config, held_out = pick(FinetuneConfig, values), pick(HeldOutConfig, values)
     shot_groups, numbers = parse_groups(groups), seed_numbers(seeds_of(seed, seeds) or seeds)
-    targets = [check_output(out / f"head-seed{number}.safetensors", overwrite) for number in numbers]
+    targets = [check_output(out / tuned_head(number), overwrite) for number in numbers]
     results.check_result(out, "finetune", overwrite)
     place = resolve_device(device)
     used = set_threads(threads)

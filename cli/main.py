@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import click
 
 from ldmlr.boundary import out_of_memory
-from ldmlr.errors import LdmlrError, UsageError, in_toml
+from ldmlr.errors import LdmlrError, UsageError
 from ldmlr.files import os_error
 from ldmlr.invocation import note_invocation
 from ldmlr.remote import as_path
@@ -88,9 +88,7 @@ class LazyGroup(Group):
             )
             if command is None or not isinstance(named, LdmlrError):
                 raise named from None
-            # What is wrong in a --set has its stage in front of it.
-            in_stage = named.message.startswith("--set: [")
-            named.message = named.spelled(in_toml if in_stage else spelling_of(command))
+            named.message = named.spelled(spelling_of(command))
             raise named from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -197,16 +197,16 @@ def checked_tables(
     try:
         return build(both, file)
     except UsageError as error:
-        if assigned and error.message != _problem(lambda: build(of_file, file)):
-            # Without --set the file is not wrong, or not in this.
-            build(both, "--set")
         with _as_in_file():
+            if assigned and error.message != _problem(lambda: build(of_file, file)):
+                # Without --set the file is not wrong, or not in this.
+                build(both, "--set")
             raise
 
 
 @contextmanager
 def _as_in_file() -> Iterator[None]:
-    """Spell the options of an error as the file does that it speaks of."""
+    """Spell the options of an error as a file does: their stage stands before them, as in ``--set``."""
     try:
         yield
     except UsageError as error:

@@ -20,7 +20,6 @@ import hashlib
 import json
 import math
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,17 +33,12 @@ from ldmlr.boundary import first_line, out_of_memory
 from ldmlr.config import MAX_WHOLE, Config, UnknownKey
 from ldmlr.errors import InputError, LdmlrError
 from ldmlr.files import check_input, check_output, parse_json, write_bytes
-from ldmlr.remote import is_remote
+from ldmlr.otherfile import may_be_safetensors, other_file
+from ldmlr.runfolder import kept_in_run, of_stage, tuned_head
 from ldmlr.tensorfile import open_tensors
 
 SCHEMA_VERSION = 2
 KEY = "ldmlr"
-
-# What two files of PyTorch are called: neither says which code makes the network.
-TORCHSCRIPT, TORCH_SAVE = (
-    "a TorchScript program",
-    "a file of torch.save, such as weights without their network",
-)
 
 C = TypeVar("C", bound=Config)
 Header = dict[str, Any]
@@ -64,27 +58,29 @@ class Kind:
         What messages call it, and its file.
     maker
         The command that writes it.
+    kept
+        Where the folder of a run has it: patterns, first choice first.
     """
 
     format: str
     noun: str
     file: str
     maker: str
+    kept: tuple[str, ...]
 
 
-DIFFUSION = Kind("ldmlr-diffusion", "diffusion model", "model file", "ldmlr diffuse")
-HEAD = Kind("ldmlr-head", "head", "head file", "ldmlr finetune")
-BASELINE = Kind("ldmlr-baseline", "baseline", "model file", "ldmlr baseline")
-# Where the folder of a run keeps them, first choice first.
-_IN_RUN = {
-    DIFFUSION.format: ("seed-*/diffuse-*/model.safetensors",),
-    HEAD.format: (
-        "seed-*/auto-*/head.safetensors",
-        "seed-*/finetune-*/head.safetensors",
-        "head-seed*.safetensors",
-    ),
-    BASELINE.format: ("seed-*/baseline-*/model.safetensors",),
-}
+DIFFUSION = Kind(
+    "ldmlr-diffusion", "diffusion model", "model file", "ldmlr diffuse",
+    (of_stage("diffuse", "model.safetensors"),),
+)  # fmt: skip
+HEAD = Kind(
+    "ldmlr-head", "head", "head file", "ldmlr finetune",
+    (of_stage("auto", "head.safetensors"), of_stage("finetune", "head.safetensors"), tuned_head("*")),
+)  # fmt: skip
+BASELINE = Kind(
+    "ldmlr-baseline", "baseline", "model file", "ldmlr baseline",
+    (of_stage("baseline", "model.safetensors"),),
+)  # fmt: skip
 KINDS = {kind.format: kind for kind in (DIFFUSION, HEAD, BASELINE)}
 
 
@@ -264,7 +260,7 @@ def read(
             raise InputError(
                 f"{path}: is {other}, not a {kind.noun}; give one made by {kind.maker}"
             ) from None
-        if path.suffix != ".safetensors" and not _may_be_safetensors(path):
+        if path.suffix != ".safetensors" and not may_be_safetensors(path):
             raise InputError(
                 f"{path}: is no {kind.file}; a {kind.noun} is a .safetensors file, and {kind.maker} makes it"
             ) from None
@@ -293,12 +289,9 @@ def refuse_run(path: Path, kind: Kind) -> None:
     InputError
         It is such a folder.
     """
-    if is_remote(path) or not path.is_dir():
-        return
-    for pattern in _IN_RUN[kind.format]:
-        found = sorted(path.glob(pattern))
-        if found:
-            raise InputError(f"{path}: is the folder of a run; its {kind.noun} is {found[0]}")
+    found = kept_in_run(path, kind.kept)
+    if found is not None:
+        raise InputError(f"{path}: is the folder of a run; its {kind.noun} is {found}")
 
 
 def kind_of(path: Path) -> Kind:
@@ -325,45 +318,6 @@ def known_kind(path: Path) -> Kind | None:
         return KINDS[header["format"]]
     except Exception:
         return None
-
-
-def other_file(path: Path) -> str | None:
-    """Return what a file is by its first bytes, if it is another kind that has to do with this project."""
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(8)
-    except OSError:
-        return None
-    kinds = {
-        b"\x89HDF\r\n\x1a\n": "a feature store (HDF5)",
-        b"\x80\x02": TORCH_SAVE,
-        b"{": "a JSON file, such as the manifest of a store",
-    }
-    if start.startswith(b"PK"):
-        return _zip_file(path)
-    return next((words for first, words in kinds.items() if start.startswith(first)), None)
-
-
-def _may_be_safetensors(path: Path) -> bool:
-    """Tell whether a file starts as safetensors do: the length of a header in JSON, and its bracket."""
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(9)
-    except OSError:
-        return False
-    return start[8:] == b"{"
-
-
-def _zip_file(path: Path) -> str:
-    """Return what a ZIP file is by the names in it."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            names = [name.rpartition("/")[2] for name in file.namelist()]
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return "a .npz or torch.save file"
-    if "constants.pkl" in names:
-        return TORCHSCRIPT
-    return TORCH_SAVE if "data.pkl" in names else "a .npz file"
 
 
 def _header(path: Path, kind: Kind, text: str | None) -> Header:

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 # Files of one layer may import each other.
 LAYERS = (
     "errors progress files floats ownership invocation boundary isolated config device isa processor "
-    "groups classes results arguments text ranks learning_rate modelfile tensorfile torch_defaults "
-    "cuda_device pids connection objects streamed remote spool lease",
+    "groups classes results arguments text ranks learning_rate modelfile otherfile runfolder tensorfile "
+    "torch_defaults cuda_device pids connection objects streamed remote spool lease",
     "store",
     "data",
     "metrics",

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldmlr import modelfile
 from ldmlr.data.imageset import ImageSet
 from ldmlr.encoders.augment.augmentation import Normalise
 from ldmlr.encoders.config import EncodeConfig
@@ -20,6 +19,7 @@ from ldmlr.encoders.pixels import common_shape
 from ldmlr.encoders.wanted import normalisation
 from ldmlr.errors import InputError, UsageError, opt
 from ldmlr.heads.modules import Head
+from ldmlr.otherfile import TORCH_SAVE, TORCHSCRIPT, other_file
 from ldmlr.remote import as_path, is_remote
 from ldmlr.torch_defaults import torch_defaults
 
@@ -197,9 +197,9 @@ def _check_baseline(path: Path) -> None:
     if path.suffix == ".py":
         raise UsageError(f"MODEL: {path}: is code; name its function as well, {path}:FUNCTION")
     remedy = {
-        modelfile.TORCHSCRIPT: f"{named} (with torch.jit.load), or write it by torch.export.save (.pt2)",
-        modelfile.TORCH_SAVE: f"{named}, with these weights loaded",
-    }.get(other := modelfile.other_file(path) or "")
+        TORCHSCRIPT: f"{named} (with torch.jit.load), or write it by torch.export.save (.pt2)",
+        TORCH_SAVE: f"{named}, with these weights loaded",
+    }.get(other := other_file(path) or "")
     if remedy is not None:
         raise InputError(f"{path}: is {other}, not a baseline; {remedy}")
 

@@ -12,7 +12,7 @@ from ldmlr.errors import InputError
 from ldmlr.files import check_input, parse_json
 from ldmlr.remote import as_path
 from ldmlr.results import RESULT
-from ldmlr.run.steps import folder_of
+from ldmlr.runfolder import step_folder, tuned_head
 from ldmlr.store import FeatureStore
 from ldmlr.store.convert.ready import FOLDER as CONVERTED
 
@@ -63,7 +63,7 @@ class OpenedRun:
 
     def output(self, step: dict[str, Any], name: str) -> Path | None:
         """Return a file of a step's folder, or None if it is gone."""
-        path = folder_of(self.folder, step["stage"], step.get("seed"), str(step.get("key"))) / name
+        path = self.folder / step_folder(step["stage"], step.get("seed"), str(step.get("key"))) / name
         return path if path.is_file() else None
 
     def outputs(self, stage: str, name: str) -> Iterator[tuple[int, Path]]:
@@ -108,7 +108,7 @@ class OpenedRun:
         """Return (seed, head file) of the seeds whose head is there."""
         found = list(self.outputs("finetune", "head.safetensors"))
         if self.command == "finetune":
-            files = ((seed, self.folder / f"head-seed{seed}.safetensors") for seed in self.seeds)
+            files = ((seed, self.folder / tuned_head(seed)) for seed in self.seeds)
             found = [(seed, path) for seed, path in files if path.is_file()]
         return found
 

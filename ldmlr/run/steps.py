@@ -16,15 +16,11 @@ from typing import Any
 from ldmlr.config import config_hash, plain
 from ldmlr.errors import LdmlrError
 from ldmlr.files import make_folder, parse_json, write_text
+from ldmlr.runfolder import step_folder
 
 # Part of every key: raise it when a stage changes what it computes from the same settings.
 SCHEMA = 5
 RECORD = "step.json"
-
-
-def folder_of(root: Path, stage: str, seed: object, key: str) -> Path:
-    """Return where the outputs of a step are in the folder of a run."""
-    return root / f"seed-{seed}" / f"{stage}-{key[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Step:
     @property
     def folder(self) -> Path:
         """Where its outputs are."""
-        return folder_of(self.root, self.stage, self.seed, self.key)
+        return self.root / step_folder(self.stage, self.seed, self.key)
 
     @property
     def output(self) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ldmlr.store.datasets import text
 from ldmlr.store.layout import Array
+from ldmlr.store.parts import SplitParts
 
 # Beside ``class_names``, in the order in which they are looked for.
 CLASS_NAME_KEYS = ("classes", "label_names", "target_names")
@@ -39,3 +40,12 @@ def _among(labels: Array, names: tuple[str, ...]) -> bool:
     if labels.dtype.kind in "iuf":
         return not labels.size or bool(labels.min() >= 0 and labels.max() < len(names))
     return {text(label) for label in labels.tolist()} <= set(names)
+
+
+def enum_names(splits: Mapping[str, SplitParts]) -> tuple[str, ...] | None:
+    """Return the names of an enumeration of labels, if it numbers the classes 0 .. C-1 in all splits."""
+    found = next((parts.label_names for parts in splits.values() if parts.label_names), None)
+    if not found or any(parts.label_names != found for parts in splits.values()):
+        return None
+    order = sorted(found, key=lambda name: found[name])
+    return tuple(order) if [found[name] for name in order] == list(range(len(order))) else None

@@ -28,7 +28,7 @@ from ldmlr.store.layout import (
     known_count,
     outside_remedy,
 )
-from ldmlr.store.names import CLASS_NAME_KEYS, names_of_classes
+from ldmlr.store.names import CLASS_NAME_KEYS, enum_names, names_of_classes
 from ldmlr.store.opening import Report, open_hdf5, place_of, reading_hdf5
 from ldmlr.store.packed import feature_rows, missing_labels
 from ldmlr.store.parts import FileParts, SplitParts
@@ -138,7 +138,7 @@ class _Reader:
             self.problem(
                 "", f"the attribute dim is {attributes['dim']}, but dim is {dim}", "write the store again"
             )
-        head, names = self._head(), self._class_names(splits) or _enum_names(splits)
+        head, names = self._head(), self._class_names(splits) or enum_names(splits)
         labels = {f"/{name}/labels": parts.labels for name, parts in splits.items()}
         known = known_count(attributes, head, names)
         classes = known or class_count(
@@ -383,15 +383,6 @@ class _Reader:
                     outside_remedy(all_labels, classes, known),
                 )
                 parts.labels = np.clip(parts.labels, 0, classes - 1)
-
-
-def _enum_names(splits: dict[str, SplitParts]) -> tuple[str, ...] | None:
-    """Return the names of an enumeration of labels, if it numbers the classes 0 .. C-1 in all splits."""
-    found = next((parts.label_names for parts in splits.values() if parts.label_names), None)
-    if not found or any(parts.label_names != found for parts in splits.values()):
-        return None
-    order = sorted(found, key=lambda name: found[name])
-    return tuple(order) if [found[name] for name in order] == list(range(len(order))) else None
 
 
 def _absolute(key: str, split: str) -> str:

@@ -18,8 +18,9 @@ from ldmlr.isolated import bounded, size_of
 from ldmlr.ownership import owned
 from ldmlr.remote import as_path, is_remote
 from ldmlr.spool import local_copy, renamed
+from ldmlr.store.convert.arrays import Source
 from ldmlr.store.convert.labels import MappedLabels, map_labels, renumbered
-from ldmlr.store.convert.sources import Source, labels_beside, open_source
+from ldmlr.store.convert.sources import labels_beside, open_source
 from ldmlr.store.layout import SplitData
 from ldmlr.store.store import FeatureStore
 

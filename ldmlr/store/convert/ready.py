@@ -19,7 +19,8 @@ import numpy as np
 
 from ldmlr.errors import InputError, opt
 from ldmlr.files import check_input, fitting
-from ldmlr.remote import as_path, is_remote
+from ldmlr.remote import as_path
+from ldmlr.runfolder import kept_in_run, of_stage
 from ldmlr.spool import local_copy
 from ldmlr.store.convert.anndata import is_anndata
 from ldmlr.store.convert.config import SourceConfig
@@ -112,10 +113,9 @@ def ready_store(source: str | Path, folder: Path, keys: SourceConfig | None = No
 
 def _other_folder(folder: Path) -> str:
     """Say what to give instead of a folder that holds no features: those of its run, if it is that of one."""
-    inside = [] if is_remote(folder) else sorted(folder.glob("seed-*/encode-*/features.h5"))
-    inside = inside or ([] if is_remote(folder) else sorted((folder / FOLDER).glob("*.h5")))
-    if inside:
-        return f"is the folder of a run; its features are {inside[0]}"
+    inside = kept_in_run(folder, (of_stage("encode", "features.h5"), f"{FOLDER}/*.h5"))
+    if inside is not None:
+        return f"is the folder of a run; its features are {inside}"
     return (
         "is a folder where a file of features is expected; of images, ldmlr encode makes features, and ldmlr "
         "run takes them as they are"

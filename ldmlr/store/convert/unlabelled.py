@@ -9,10 +9,11 @@ from ldmlr.files import check_input
 from ldmlr.remote import as_path, is_remote
 from ldmlr.spool import fetched, renamed
 from ldmlr.store.convert.anndata import is_anndata, open_matrix
+from ldmlr.store.convert.arrays import FEATURE_KEYS
 from ldmlr.store.convert.delimited import is_delimited, read_delimited
 from ldmlr.store.convert.parquet import read_parquet
 from ldmlr.store.convert.saved_dataset import SavedDataset, is_saved_dataset, split_folders
-from ldmlr.store.convert.sources import FEATURE_KEYS, LABEL_COLUMNS
+from ldmlr.store.convert.sources import LABEL_COLUMNS
 from ldmlr.store.convert.streams import MemoryRows, npy_rows, npz_members, npz_rows
 from ldmlr.store.convert.tensors import is_torch_file, load_tensors
 from ldmlr.store.datasets import check_present, dataset_names
