@@ -32,11 +32,11 @@ def test_the_script_for_a_gpu_machine_explains_itself(tmp_path: Path, arguments:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_part_that_fails_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
-    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "smoke", "sample"]
+    command = [str(ROOT / "benchmarks" / "gpu_run.sh"), str(tmp_path), "smoke", "tests", "sample"]
     environment = {**os.environ, "PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found = json.loads((tmp_path / "summary.json").read_text())
-    assert [part["part"] for part in found["parts"]] == ["smoke", "sample"]
+    assert [part["part"] for part in found["parts"]] == ["smoke", "tests", "sample"]
     assert all(part["state"].startswith("failed") for part in found["parts"])
     assert "Error: " in done.stdout
     lines = (tmp_path / "smoke.log").read_text().splitlines()

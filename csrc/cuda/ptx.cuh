@@ -1,12 +1,15 @@
 // One instruction, one function: all that the kernels use beyond C++.
 //
 // On the host these are ordinary functions over emulated threads (../tests/emulate.h), so that the
-// kernels themselves can be run and compared with the reference on a machine without a GPU.
+// kernels themselves can be run and compared with the reference on a machine without a GPU; or over real
+// threads (../tests/threaded.h), for a detector of races.
 #pragma once
 
 #include <cstdint>
 
-#ifdef LDMLR_EMULATE
+#if defined(LDMLR_EMULATE_BY_THREADS)
+#include "../tests/threaded.h"
+#elif defined(LDMLR_EMULATE)
 #include "../tests/emulate.h"
 #else
 

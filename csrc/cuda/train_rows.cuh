@@ -3,8 +3,8 @@
 //
 // Rows of a block stay in its shared memory from one product to the next; what the second half or the way
 // back needs is written to memory on the way. Every sum is of one block, in an order that follows from the
-// sizes: the state does not depend on the device. Formulas are those of ../cpu/train_tile.inc and
-// ../cpu/train_epilogues.inc, in float32.
+// sizes: the state does not depend on the number of multiprocessors. Formulas are those of
+// ../cpu/train_tile.inc and ../cpu/train_epilogues.inc, in float32.
 #pragma once
 
 #include "../train_draw.h"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer,
+# Builds and runs the sampler, the trainer and softmax regression without Python, plain, under a sanitizer (that
+# of threads also has the CUDA trainer, on a thread of the host for each of its own),
 # for Arm on an emulated processor (g++-aarch64-linux-gnu and qemu-user), or with calls that libFuzzer chooses
 # under the sanitizers of addresses and of undefined behaviour (clang; by default for a minute, and the portable
 # kernels alone, as all of them compile for half an hour):
@@ -65,3 +66,9 @@ for driver in sampler trainer heads; do
     "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/$driver"
     "${run[@]}" "$folder/$driver"
 done
+if [ "${1:-}" = thread ]; then
+    objects=("${kernels[@]}")
+    compile csrc/tests/device_trainer.cpp -DLDMLR_EMULATE -DLDMLR_EMULATE_BY_THREADS
+    "$compiler" "${flags[@]}" "${objects[@]}" -o "$folder/device_trainer"
+    "$folder/device_trainer"
+fi

@@ -1,7 +1,8 @@
 """The fused trainer on a CUDA device (``csrc/cuda/train*``): the same steps as on CPUs, from the same draws.
 
-Products are of float32. The model is the same to the bit on every device and whatever the point of
-resumption; beside that of the CPU it differs by the rounding of sums. Checkpoints are those of the CPU, so a
+Products are of float32. The model is the same to the bit whatever the point of resumption and the number of
+multiprocessors; devices of another generation may round the exponential of silu differently. Beside that of
+the CPU it differs by the rounding of sums. Checkpoints are those of the CPU, so a
 training may go on elsewhere. PyTorch gives the memory and the stream.
 """
 
