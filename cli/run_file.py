@@ -192,16 +192,17 @@ def checked_tables(
     both = {stage: {**of_file.get(stage, {}), **assigned.get(stage, {})} for stage in stages}
 
     def build(values: Tables, where: str) -> StageTables:
-        return stage_tables(values if choice is None else choice.tables(values), run, where)
+        tables = values if choice is None else choice.tables(values)
+        with _as_in_file():
+            return stage_tables(tables, run, where)
 
     try:
         return build(both, file)
     except UsageError as error:
-        with _as_in_file():
-            if assigned and error.message != _problem(lambda: build(of_file, file)):
-                # Without --set the file is not wrong, or not in this.
-                build(both, "--set")
-            raise
+        if assigned and error.message != _problem(lambda: build(of_file, file)):
+            # Without --set the file is not wrong, or not in this.
+            build(both, "--set")
+        raise
 
 
 @contextmanager
